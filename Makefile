@@ -1,0 +1,38 @@
+# `make demo` shows the main job, `make test` runs every check. Both make the environment first if need be.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint unit install clean
+
+demo: $(VENV)/.installed
+	$(BIN)/upchirp compare --data generated --model resnet10t --final-size 64 --recipe light \
+		--epochs 6 --batch-size 128 --curricula constant efficienttrain_plus_plus --budgets 0.6667 \
+		--seeds 0 --output runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+test: $(VENV)/.tested lint unit
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: $(VENV)/.tested
+	$(BIN)/python -m pytest
+
+install: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.tested: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

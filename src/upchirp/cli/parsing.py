@@ -1,0 +1,123 @@
+"""Flags to dataclasses, by tyro, with one line for what is wrong."""
+
+import ast
+import contextlib
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from upchirp.errors import InputError
+from upchirp.training import TrainConfig, load_config
+
+T = TypeVar("T")
+
+_registry = tyro.constructors.ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _name_value_pairs(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """`--model-kwargs layers=[1,1,1] act_layer=silu`, as timm's scripts write it."""
+    if info.type != dict[str, Any]:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME=VALUE ...]",
+        instance_from_str=lambda words: dict(map(_name_value, words)),
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{name}={item}" for name, item in value.items()],
+    )
+
+
+def parse(target: type[T], words: Sequence[str], *, prog: str, description: str, default: T) -> T:
+    """Fill a dataclass from flags.
+
+    Raises:
+        InputError: an unknown flag or a value of the wrong type.
+    """
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told), _registry:
+            return tyro.cli(
+                target,
+                args=list(words),
+                prog=prog,
+                description=description,
+                default=default,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as error:
+        if error.code in (0, None):
+            raise
+        raise InputError(f"{_first_line(told.getvalue())} (all flags: {prog} --help)") from None
+
+
+def parse_training(
+    target: type[T], words: Sequence[str], *, prog: str, description: str, wrap: Callable[[TrainConfig], T]
+) -> T:
+    """Fill a dataclass that holds a `TrainConfig`: the recipe's values, over them `--config`, over them the flags.
+
+    Args:
+        target: the dataclass.
+        words: the arguments.
+        prog: shown in messages.
+        description: shown by `--help`.
+        wrap: makes the default of `target` from the training settings that recipe and file give.
+    """
+    words = list(words)
+    values: dict[str, Any] = {}
+    source = "config"
+    if path := _option(words, "config"):
+        values, source = load_config(Path(path)), path
+    for name in ("recipe", "model"):
+        if chosen := _option(words, name, remove=False):
+            values[name] = chosen
+    default = wrap(TrainConfig.from_flat(values, source=source))
+    return parse(target, words, prog=prog, description=description, default=default)
+
+
+def _option(words: list[str], name: str, *, remove: bool = True) -> str | None:
+    """The value of `--name value` or `--name=value`, and by default take it out of `words`."""
+    for k, word in enumerate(words):
+        if word == f"--{name}":
+            if k + 1 == len(words):
+                raise InputError(f"--{name} needs a value")
+            value, span = words[k + 1], 2
+        elif word.startswith(f"--{name}="):
+            value, span = word.split("=", 1)[1], 1
+        else:
+            continue
+        if remove:
+            del words[k : k + span]
+        return value
+    return None
+
+
+def _name_value(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise ValueError(f"{word!r} is not of the form NAME=VALUE")
+    try:
+        return name, ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return name, text
+
+
+def _first_line(box: str) -> str:
+    """The message in tyro's box, without its frame, on one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│ ").strip() for line in plain.splitlines()]
+    kept: list[str] = []
+    for line in lines:
+        if line.startswith(("╭", "╰")):
+            continue
+        if line.startswith(("For full helptext", "Argument helptext")):
+            break
+        if line and not set(line) <= {"─"}:
+            kept.append(line)
+    return " ".join(kept) or "the flags could not be read"

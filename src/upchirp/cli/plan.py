@@ -1,0 +1,116 @@
+"""`upchirp plan`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from upchirp.cli.parsing import parse
+from upchirp.errors import InputError
+from upchirp.models import create_model
+from upchirp.training import TrainConfig, curriculum_for, make_plan, price, recipe
+
+DESCRIPTION = "Show the stages of a training and its computation speed-up, before anything runs."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCommand:
+    """Flags of `upchirp plan`; the defaults are ImageNet-1K's size and Table 24's batch."""
+
+    model: str = ""
+    """Any timm model by name."""
+    epochs: float = 200.0
+    """Budget in equivalent epochs; real passes if the curriculum counts samples."""
+    baseline_epochs: float = 300.0
+    """Passes at the final size that the speed-up is against."""
+    curriculum: str = "efficienttrain_plus_plus"
+    """Name of a preset, or a YAML file."""
+    final_size: int = 224
+    """Input side of the last stage, pixels."""
+    dataset_size: int = 1_281_167
+    """Training images."""
+    num_classes: int = 1000
+    """Classes of the data set; they change the model's last layer."""
+    batch_size: int = 4096
+    """Images in one optimizer step."""
+    recipe: str = "auto"
+    """Preset that the learning rate comes from."""
+    cost: Literal["pixels", "flops"] = "pixels"
+    """What the plan counts as the cost of a sample."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Print the plan, and return the exit code."""
+    command = parse(PlanCommand, words, prog="upchirp plan", description=DESCRIPTION, default=PlanCommand())
+    priced = make(command)
+    if command.json:
+        print(json.dumps(priced, indent=2))
+    else:
+        show(priced, command.model, Console())
+    return 0
+
+
+def make(command: PlanCommand) -> dict[str, Any]:
+    """The priced plan as plain data."""
+    import torch
+
+    if not command.model:
+        raise InputError("no model: give a timm model's name by --model")
+    if not command.baseline_epochs > 0:
+        raise InputError(f"baseline epochs are {command.baseline_epochs}: they must be more than 0")
+    with torch.device("meta"):
+        model = create_model(command.model, num_classes=command.num_classes, final_size=command.final_size)
+    curriculum = curriculum_for(model, command.curriculum, command.final_size)
+    config = TrainConfig(
+        epochs=command.epochs,
+        batch_size=command.batch_size,
+        cost=command.cost,
+        optimization=recipe(command.recipe, command.model).optimization,
+    )
+    plan = make_plan(config, curriculum, command.dataset_size, model=model)
+    return price(plan, model, command.baseline_epochs)
+
+
+def show(priced: dict[str, Any], model: str, console: Console) -> None:
+    """Print a priced plan as a table."""
+    table = Table(title=f"{priced['curriculum']} for {model}")
+    for heading in (
+        "stage",
+        "progress",
+        "B",
+        "steps",
+        "images",
+        "batch size",
+        "magnitude",
+        "learning rate",
+        "share of compute",
+    ):
+        table.add_column(heading, justify="right")
+    total = sum(stage["samples"] * stage["cost_per_sample"] for stage in priced["stages"])
+    for number, stage in enumerate(priced["stages"], start=1):
+        start, end = stage["progress"]
+        low, high = stage["magnitude"]
+        table.add_row(
+            str(number),
+            f"{start:.0%} - {end:.0%}",
+            str(stage["bandwidth"]),
+            f"{stage['steps']:,}",
+            f"{stage['samples']:,}",
+            f"{stage['batch_size']:,}",
+            f"{low:.1f} - {high:.1f}",
+            f"<= {stage['learning_rate']:.2g}",
+            f"{stage['samples'] * stage['cost_per_sample'] / total:.0%}",
+        )
+    console.print(table)
+    console.print(
+        f"{priced['params'] / 1e6:.1f} M parameters, {priced['flops'] / 1e9:.2f} G multiply-adds "
+        f"at {priced['final_size']} px. "
+        f"{priced['equivalent_epochs']:.1f} equivalent epochs: {priced['speedup']:.2f}x less computation than "
+        f"{priced['baseline_epochs']:g} epochs as usual.",
+        highlight=False,
+    )

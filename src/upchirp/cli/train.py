@@ -1,0 +1,48 @@
+"""`upchirp train`."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import yaml
+from rich.console import Console
+
+from upchirp.cli.display import Display
+from upchirp.cli.parsing import parse_training
+from upchirp.training import Interrupted, TrainConfig, train
+
+DESCRIPTION = """Train a model by curriculum. Settings come from the recipe, over it from --config FILE (YAML, the same
+names), over it from the flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand:
+    """Flags of `upchirp train`."""
+
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """The run."""
+    print_config: bool = False
+    """Print all settings as YAML and stop."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Train, and return the exit code."""
+    command = parse_training(
+        TrainCommand,
+        words,
+        prog="upchirp train",
+        description=DESCRIPTION,
+        wrap=lambda training: TrainCommand(training=training),
+    )
+    if command.print_config:
+        print(yaml.safe_dump(command.training.to_flat(), sort_keys=False), end="")
+        return 0
+    try:
+        with Display(Console()) as display:
+            result = train(command.training, observers=(display,))
+    except Interrupted as interruption:
+        print(f"upchirp: {signal.Signals(interruption.signum).name}: {interruption}", file=sys.stderr)
+        return 128 + interruption.signum
+    print(f"{result.output}: top-1 {result.top1:.2f} %")
+    return 0

@@ -1,0 +1,216 @@
+"""Train several curricula at several budgets, and sum up."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from upchirp.compare.equal_accuracy import Point, Speedup, speedup_at_equal_accuracy
+from upchirp.compare.examples import examples_of
+from upchirp.data import Source, open_data
+from upchirp.errors import InputError
+from upchirp.reports import write_report
+from upchirp.training import Observer, TrainConfig, TrainResult, read_metrics, train
+from upchirp.training.run_folder import check_is_free
+
+SUMMARY, REPORT = "summary.json", "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Which curricula to compare with a baseline, at which budgets and seeds."""
+
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """What all runs share; `epochs` is the baseline's budget."""
+    curricula: tuple[str, ...] = ("constant", "efficienttrain_plus_plus")
+    """The first is the baseline, trained at the whole budget; presets or YAML files."""
+    budgets: tuple[float, ...] = (0.5, 0.6667, 1.0)
+    """Budgets of the other curricula, as shares of the baseline's."""
+    seeds: tuple[int, ...] = (0, 1)
+    """One run for each seed."""
+
+    def __post_init__(self) -> None:
+        if len(self.curricula) < 2 or len(set(self.curricula)) < len(self.curricula):
+            raise InputError(
+                f"curricula {', '.join(self.curricula)}: give a baseline and at least one other, each once"
+            )
+        if not self.budgets or any(not 0 < budget <= 10 for budget in self.budgets):
+            raise InputError(f"budgets {self.budgets}: give shares of the baseline's budget, such as 0.5 1.0")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds {self.seeds}: give at least one, each once")
+        if self.training.time_budget is not None:
+            raise InputError("a comparison shares out epochs: give --epochs instead of --time-budget")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What came of it."""
+
+    output: Path
+    """Folder with the run folders, `summary.json` and `report.html`."""
+    summary: dict[str, Any]
+    """The content of `summary.json`."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One curriculum at one budget."""
+
+    curriculum: str
+    budget: float
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.curriculum).stem}-{self.budget:g}"
+
+
+def compare(
+    config: CompareConfig, *, command: str = "", observer: Callable[[str], Observer] | None = None
+) -> Comparison:
+    """Train every curriculum at every budget and seed, one after the other, seeds outermost.
+
+    A comparison that was interrupted goes on with `resume="auto"` in the training settings.
+
+    Args:
+        config: what to compare.
+        command: the command line, for the record.
+        observer: makes an observer for a run from its name.
+
+    Raises:
+        InputError: bad input, found before the first run where that is possible.
+    """
+    output = config.training.output
+    if output is None:
+        raise InputError("no output: give a folder for the comparison by --output")
+    if config.training.resume is None:
+        check_is_free(output)
+    sources = open_data(config.training.data, config.training.final_size)
+    baseline, *others = config.curricula
+    entries = [_Entry(baseline, 1.0), *(_Entry(name, budget) for name in others for budget in config.budgets)]
+    jobs = [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]
+    results: dict[tuple[_Entry, int], TrainResult] = {}
+    for entry, seed, run in jobs:
+        observers = (observer(f"{entry.name} seed {seed}"),) if observer else ()
+        results[entry, seed] = train(run, data=sources, observers=observers)
+    summary = _summarise(config, entries, results, command, sources[0])
+    (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    plans = {entry.curriculum: results[entry, config.seeds[0]].plan for entry in entries}
+    write_report(summary, output / REPORT, examples=examples_of(list(plans.values()), sources[0], config.training))
+    return Comparison(output=output, summary=summary)
+
+
+def _run_config(config: CompareConfig, entry: _Entry, seed: int, output: Path) -> TrainConfig:
+    return replace(
+        config.training,
+        curriculum=entry.curriculum,
+        epochs=config.training.epochs * entry.budget,
+        seed=seed,
+        output=output / entry.name / f"seed{seed}",
+    )
+
+
+def _summarise(
+    config: CompareConfig,
+    entries: Sequence[_Entry],
+    results: dict[tuple[_Entry, int], TrainResult],
+    command: str,
+    source: Source,
+) -> dict[str, Any]:
+    runs = [_entry_summary(entry, [results[entry, seed] for seed in config.seeds], config) for entry in entries]
+    speedups = _speedups(runs)
+    training = config.training
+    return {
+        "model": training.model,
+        "data": training.data,
+        "dataset_size": len(source),
+        "final_size": training.final_size,
+        "batch_size": training.batch_size,
+        "recipe": training.recipe,
+        "epochs": training.epochs,
+        "seeds": list(config.seeds),
+        "command": command,
+        "hardware": hardware(),
+        "versions": versions(),
+        "runs": runs,
+        "speedup_at_equal_accuracy": next(iter(speedups.values())).ratio,
+        "speedups": {name: speedup.to_dict() for name, speedup in speedups.items()},
+    }
+
+
+def _entry_summary(entry: _Entry, results: Sequence[TrainResult], config: CompareConfig) -> dict[str, Any]:
+    assert config.training.output is not None
+    logs = [read_metrics(result.output) for result in results]
+    training = [[record for record in log if record["kind"] == "train"] for log in logs]
+    return {
+        "curriculum": results[0].plan.curriculum,
+        "budget": entry.budget,
+        "equivalent_epochs": results[0].plan.equivalent_epochs,
+        "accuracy": [result.top1 for result in results],
+        "train_seconds": [result.train_seconds for result in results],
+        "wait_share": [_mean(record["wait_share"] for record in records) for records in training],
+        "images_per_second": _speeds([record for records in training for record in records]),
+        "folders": [str(result.output.relative_to(config.training.output)) for result in results],
+        "plan": results[0].plan.to_dict(),
+        "history": [[_history(record) for record in log if record["kind"] == "evaluation"] for log in logs],
+    }
+
+
+def _history(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: record[name] for name in ("train_seconds", "progress", "bandwidth", "weights", "top1", "loss")}
+
+
+def _speeds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Median images per second by bandwidth."""
+    sides = sorted({record["bandwidth"] for record in records})
+    medians: dict[str, float] = {}
+    for side in sides:
+        speeds = sorted(record["images_per_second"] for record in records if record["bandwidth"] == side)
+        medians[str(side)] = speeds[len(speeds) // 2]
+    return medians
+
+
+def _speedups(runs: Sequence[dict[str, Any]]) -> dict[str, Speedup]:
+    points = [(run["curriculum"], Point(fmean(run["train_seconds"]), fmean(run["accuracy"]))) for run in runs]
+    (_, baseline), *rest = points
+    names = list(dict.fromkeys(name for name, _ in rest))
+    return {
+        name: speedup_at_equal_accuracy(baseline, [point for other, point in rest if other == name]) for name in names
+    }
+
+
+def _mean(values: Any) -> float:
+    listed = list(values)
+    return fmean(listed) if listed else 0.0
+
+
+def hardware() -> dict[str, Any]:
+    """What the runs ran on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the runs ran with."""
+    packages = ("upchirp", "torch", "torchvision", "timm", "numpy", "pillow")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

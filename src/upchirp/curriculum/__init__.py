@@ -1,0 +1,44 @@
+"""Curricula and plans: what a run shows when, and in how many steps. No torch in here."""
+
+from upchirp.curriculum.cost import Cost, CostTable, pixels
+from upchirp.curriculum.curriculum import Axis, Curriculum, Phase, Setting
+from upchirp.curriculum.files import load_curriculum, save_curriculum
+from upchirp.curriculum.plan import Plan, Stage, Step, plan
+from upchirp.curriculum.presets import (
+    PRESETS,
+    PresetName,
+    constant,
+    efficienttrain,
+    efficienttrain_plus_plus,
+    efficienttrain_plus_plus_convnext,
+    efficienttrain_plus_plus_deit,
+    linear,
+    preset,
+)
+from upchirp.curriculum.schedule import LearningRate
+
+__all__ = [
+    "PRESETS",
+    "Axis",
+    "Cost",
+    "CostTable",
+    "Curriculum",
+    "LearningRate",
+    "Phase",
+    "Plan",
+    "PresetName",
+    "Setting",
+    "Stage",
+    "Step",
+    "constant",
+    "efficienttrain",
+    "efficienttrain_plus_plus",
+    "efficienttrain_plus_plus_convnext",
+    "efficienttrain_plus_plus_deit",
+    "linear",
+    "load_curriculum",
+    "pixels",
+    "plan",
+    "preset",
+    "save_curriculum",
+]

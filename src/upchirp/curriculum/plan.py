@@ -1,0 +1,288 @@
+"""Plans: a curriculum turned into stages with exact step counts, before any training."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from upchirp.curriculum.cost import Cost, name_of, pixels
+from upchirp.curriculum.curriculum import Axis, Curriculum
+from upchirp.curriculum.schedule import LearningRate
+from upchirp.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A run of steps with one bandwidth, one batch size and one learning-rate ceiling."""
+
+    bandwidth: int
+    """Side in pixels of the low-frequency input."""
+    progress: tuple[float, float]
+    """Progress at the start and at the end."""
+    magnitude: tuple[float, float]
+    """RandAugment magnitude at the start and at the end."""
+    steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Samples in one optimizer step, over all ranks and micro-batches."""
+    learning_rate: float
+    """The ceiling: the highest learning rate that the schedule may reach in this stage."""
+    cost_per_sample: float
+    """Cost of one sample relative to one at the final size."""
+
+    @property
+    def samples(self) -> int:
+        """Images seen."""
+        return self.steps * self.batch_size
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Stage":
+        """Rebuild a stage from the plan's plain data, where ranges are lists and `samples` is derived."""
+        own = {name: value for name, value in data.items() if name != "samples"}
+        return cls(**{**own, "progress": tuple(own["progress"]), "magnitude": tuple(own["magnitude"])})
+
+    @property
+    def cost(self) -> float:
+        """Cost of the stage, in samples at the final size."""
+        return self.samples * self.cost_per_sample
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that is decided about one optimizer step."""
+
+    index: int
+    """Position in the run, from 0."""
+    stage: int
+    """Index of the stage."""
+    bandwidth: int
+    """Side in pixels of the low-frequency input."""
+    magnitude: float
+    """RandAugment magnitude."""
+    batch_size: int
+    """Samples in the step, over all ranks and micro-batches."""
+    learning_rate: float
+    """Learning rate of the step."""
+    progress: float
+    """Share of the run done before the step, in [0, 1)."""
+    first_sample: int
+    """Images seen before the step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A printable, serialisable table of stages; training executes it and decides nothing."""
+
+    curriculum: str
+    """Name of the curriculum."""
+    axis: Axis
+    """What progress measures."""
+    cost: str
+    """Name of the cost that the stages' `cost_per_sample` is counted in."""
+    dataset_size: int
+    """Training images in one pass."""
+    final_size: int
+    """Input side of the last stage, pixels."""
+    stages: tuple[Stage, ...]
+    """In the order of training."""
+    schedule: LearningRate = field(default_factory=LearningRate)
+    """Shape of the learning rate over progress."""
+
+    @cached_property
+    def _step_ends(self) -> list[int]:
+        return list(accumulate(stage.steps for stage in self.stages))
+
+    @cached_property
+    def _sample_ends(self) -> list[int]:
+        return list(accumulate(stage.samples for stage in self.stages))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._step_ends[-1]
+
+    @property
+    def total_samples(self) -> int:
+        """Images seen in the whole run."""
+        return self._sample_ends[-1]
+
+    @property
+    def equivalent_epochs(self) -> float:
+        """Cost of the run in passes over the data at the final size."""
+        return sum(stage.cost for stage in self.stages) / self.dataset_size
+
+    @property
+    def bandwidths(self) -> tuple[int, ...]:
+        """The distinct bandwidths, in rising order."""
+        return tuple(sorted({stage.bandwidth for stage in self.stages}))
+
+    def speedup(self, baseline_epochs: float, cost: Cost) -> float:
+        """How many times less the run costs than `baseline_epochs` passes at the final size.
+
+        With `flops` as the cost this is the computation speed-up of Table 7.
+        """
+        spent = sum(stage.samples * cost(stage.bandwidth) for stage in self.stages)
+        return baseline_epochs * self.dataset_size * cost(self.final_size) / spent
+
+    def stage_at(self, step: int) -> int:
+        """Index of the stage that holds the step."""
+        return bisect_right(self._step_ends, step)
+
+    def step(self, index: int) -> Step:
+        """The step at a position of the run.
+
+        Raises:
+            InputError: `index` outside the run.
+        """
+        if not 0 <= index < self.total_steps:
+            raise InputError(f"step {index} is outside the run of {self.total_steps} steps")
+        k = self.stage_at(index)
+        stage = self.stages[k]
+        offset = index - (self._step_ends[k] - stage.steps)
+        first, last = stage.progress
+        share = offset / stage.steps
+        progress = first + (last - first) * share
+        low, high = stage.magnitude
+        return Step(
+            index=index,
+            stage=k,
+            bandwidth=stage.bandwidth,
+            magnitude=low + (high - low) * share,
+            batch_size=stage.batch_size,
+            learning_rate=self.schedule.at(progress, ceiling=stage.learning_rate),
+            progress=progress,
+            first_sample=self._sample_ends[k] - stage.samples + offset * stage.batch_size,
+        )
+
+    def steps(self, start: int = 0) -> Iterator[Step]:
+        """The steps from a position to the end of the run."""
+        return (self.step(index) for index in range(start, self.total_steps))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `Plan.from_dict` is the inverse."""
+        stages = [{**asdict(stage), "samples": stage.samples} for stage in self.stages]
+        own = {name: getattr(self, name) for name in ("curriculum", "axis", "cost", "dataset_size", "final_size")}
+        data = {**own, "equivalent_epochs": self.equivalent_epochs, "schedule": asdict(self.schedule)}
+        plain: dict[str, Any] = json.loads(json.dumps({**data, "stages": stages}))
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
+        """Rebuild a plan from `to_dict`'s data.
+
+        Raises:
+            InputError: data that is no plan.
+        """
+        try:
+            return cls(
+                stages=tuple(Stage.from_dict(stage) for stage in data["stages"]),
+                schedule=LearningRate(**data["schedule"]),
+                **{name: data[name] for name in ("curriculum", "axis", "cost", "dataset_size", "final_size")},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"not a plan: {error!r}") from error
+
+
+def plan(
+    curriculum: Curriculum,
+    *,
+    epochs: float | None = None,
+    total_cost: float | None = None,
+    dataset_size: int = 1_281_167,
+    batch_size: int = 4096,
+    learning_rate: float = 4e-3,
+    schedule: LearningRate | None = None,
+    cost: Cost = pixels,
+) -> Plan:
+    """Turn a curriculum and a budget into stages with exact step counts (Section 5.1).
+
+    Each boundary of the curriculum is hit as nearly as whole steps allow, and what one stage spends too much or too
+    little the next one makes up, so the total meets the budget within one step.
+
+    Args:
+        curriculum: what to show when.
+        epochs: the budget: equivalent epochs, or real passes if the curriculum's axis is `samples`.
+        total_cost: the budget in units of `cost` instead, for instance seconds with a measured table.
+        dataset_size: images in one pass; ImageNet-1K's by default.
+        batch_size: samples in one optimizer step.
+        learning_rate: the ceiling that warm-up reaches and the cosine falls from.
+        schedule: shape of the learning rate over progress.
+        cost: cost of one sample at a bandwidth.
+
+    >>> from upchirp.curriculum import efficienttrain_plus_plus
+    >>> [stage.steps for stage in plan(efficienttrain_plus_plus(), epochs=200).stages]
+    [68118, 49045, 25023]
+
+    Raises:
+        InputError: no budget or two, sizes below 1, or a budget too small for one step in each stage.
+    """
+    if (epochs is None) == (total_cost is None):
+        raise InputError("give the budget either as epochs or as a total cost")
+    for name, size in (("dataset size", dataset_size), ("batch size", batch_size)):
+        if size < 1:
+            raise InputError(f"{name} is {size}: it must be 1 or more")
+    for name, amount in (("epochs", epochs), ("total cost", total_cost), ("learning rate", learning_rate)):
+        if amount is not None and not 0 < amount < float("inf"):
+            raise InputError(f"{name} is {amount}: it must be a positive number")
+    final = cost(curriculum.final_size)
+    relative = {bandwidth: cost(bandwidth) / final for bandwidth in curriculum.bandwidths}
+    unit = relative if curriculum.axis == "compute" else dict.fromkeys(relative, 1.0)
+    budget = _budget(curriculum, epochs, total_cost, dataset_size, final, relative)
+
+    boundaries = [0.0, *(phase.end for phase in curriculum.phases)]
+    stages: list[Stage] = []
+    spent = 0.0
+    for phase, start, end in zip(curriculum.phases, boundaries, boundaries[1:], strict=False):
+        per_step = unit[phase.bandwidth] * batch_size
+        steps = round((end * budget - spent) / per_step)
+        if steps < 1:
+            raise InputError(
+                f"the budget is too small for one step of batch size {batch_size} at bandwidth {phase.bandwidth} "
+                f"(progress {start:g} to {end:g}): raise the budget or lower the batch size"
+            )
+        spent += steps * per_step
+        stages.append(
+            Stage(
+                bandwidth=phase.bandwidth,
+                progress=(start, end),
+                magnitude=(curriculum.magnitude_at(start), curriculum.magnitude_at(end)),
+                steps=steps,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                cost_per_sample=relative[phase.bandwidth],
+            )
+        )
+    return Plan(
+        curriculum=curriculum.name,
+        axis=curriculum.axis,
+        cost=name_of(cost),
+        dataset_size=dataset_size,
+        final_size=curriculum.final_size,
+        stages=tuple(stages),
+        schedule=schedule or LearningRate(),
+    )
+
+
+def _budget(
+    curriculum: Curriculum,
+    epochs: float | None,
+    total_cost: float | None,
+    dataset_size: int,
+    final: float,
+    relative: Mapping[int, float],
+) -> float:
+    """The budget in the unit of the curriculum's axis: samples, or samples at the final size."""
+    if epochs is not None:
+        return epochs * dataset_size
+    assert total_cost is not None
+    if curriculum.axis == "compute":
+        return total_cost / final
+    boundaries = [0.0, *(phase.end for phase in curriculum.phases)]
+    mean = sum(
+        (end - start) * relative[phase.bandwidth]
+        for phase, start, end in zip(curriculum.phases, boundaries, boundaries[1:], strict=False)
+    )
+    return total_cost / (final * mean)

@@ -1,0 +1,318 @@
+"""What a loader worker does with one image: crop, flip, RandAugment, reduce to the bandwidth.
+
+Symbols of the paper (Section 5.2): bandwidth `B`, magnitude `m` of RandAugment.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from timm.data.auto_augment import LEVEL_TO_ARG, rand_augment_choices, rand_augment_ops
+
+from upchirp.data.decoding import decode
+from upchirp.data.requests import Request
+from upchirp.errors import InputError
+
+Interpolation = Literal["bicubic", "bilinear", "lanczos"]
+Mode = Literal["fast", "faithful"]
+LowFrequency = Literal["lanczos", "crop"]
+Box = tuple[int, int, int, int]
+Pixels = npt.NDArray[np.uint8]
+
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_TIMM_POSTERIZE_LEVEL: Any = LEVEL_TO_ARG["PosterizeIncreasing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Every setting of the augmentation, with the values of Table 24 and timm's flag names.
+
+    Raises:
+        InputError: a setting outside its range.
+
+    >>> Augmentation(mixup=0.0).cutmix
+    1.0
+    >>> Augmentation(reprob=2)
+    Traceback (most recent call last):
+    ...
+    upchirp.errors.InputError: augmentation: reprob is 2: it is a probability, give 0 to 1
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Least and greatest share of the image's area that a crop keeps."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and greatest width / height of a crop."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+    interpolation: Interpolation = "bicubic"
+    """Filter of the crop's resize to the final size, and of RandAugment's shears and rotations."""
+    randaug_layers: int = 2
+    """RandAugment operations drawn for each image; 0 turns RandAugment off."""
+    randaug_std: float = 0.5
+    """Standard deviation of the magnitude around what the curriculum asks for."""
+    randaug_prob: float = 0.5
+    """Probability that a drawn operation is carried out."""
+    reprob: float = 0.25
+    """Probability of erasing a random rectangle."""
+    mixup: float = 0.8
+    """Alpha of mixup: the share of an image is drawn from Beta(alpha, alpha); 0 turns mixup off."""
+    cutmix: float = 1.0
+    """Alpha of CutMix; 0 turns CutMix off."""
+    mixup_prob: float = 1.0
+    """Probability that a group of samples is mixed at all."""
+    mixup_switch_prob: float = 0.5
+    """Probability of CutMix rather than mixup, where both are on."""
+    smoothing: float = 0.1
+    """Label smoothing: the share of a target that is spread over all classes."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of the red, green and blue values, 0 to 1; RandAugment fills uncovered pixels with it."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviation of the red, green and blue values, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("hflip", "randaug_prob", "reprob", "mixup_prob", "mixup_switch_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise _refusal(name, getattr(self, name), "it is a probability, give 0 to 1")
+        for name in ("randaug_std", "mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise _refusal(name, getattr(self, name), "give 0 or more")
+        if not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] <= 1):
+            raise _refusal("scale", self.scale, "give two shares of the area in (0, 1], the least first")
+        if not (len(self.ratio) == 2 and 0 < self.ratio[0] <= self.ratio[1] < math.inf):
+            raise _refusal("ratio", self.ratio, "give two ratios above 0, the least first")
+        if self.interpolation not in _FILTERS:
+            raise _refusal("interpolation", repr(self.interpolation), f"choose one of {', '.join(_FILTERS)}")
+        if not (isinstance(self.randaug_layers, int) and self.randaug_layers >= 0):
+            raise _refusal("randaug_layers", self.randaug_layers, "give a whole number from 0")
+        if not 0 <= self.smoothing < 1:
+            raise _refusal("smoothing", self.smoothing, "give 0 or more, below 1")
+        if not (len(self.mean) == 3 and all(0 <= value <= 1 for value in self.mean)):
+            raise _refusal("mean", self.mean, "give three values from 0 to 1")
+        if not (len(self.std) == 3 and all(0 < value < math.inf for value in self.std)):
+            raise _refusal("std", self.std, "give three values above 0")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed, by mixup or CutMix."""
+        return self.mixup_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+
+def _refusal(name: str, value: object, advice: str) -> InputError:
+    return InputError(f"augmentation: {name} is {value}: {advice}")
+
+
+class TrainTransform:
+    """From an image and a request to pixels; a pure function of the two.
+
+    Random numbers come from `request.seed` alone and are drawn in the same order for every bandwidth: one
+    seed gives one crop box, one flip and one choice of RandAugment operations at all of them. The crop is
+    drawn from the image's header, before anything is decoded.
+
+    `fast` resizes the crop straight to the bandwidth (Lanczos, anti-aliased) and augments there, which is
+    cheap at small bandwidths. `faithful` keeps the order of the released code: resize to the final size,
+    flip, RandAugment, then Lanczos to the bandwidth. With `low_frequency='crop'` the result stays at the
+    final size (the device crops its spectrum), and the two modes are the same.
+
+    Args:
+        augmentation: the settings.
+        final_size: input side of the last stage, pixels.
+        mode: `fast` or `faithful`.
+        low_frequency: `lanczos` reduces to the bandwidth here, `crop` leaves it to the device.
+
+    Raises:
+        InputError: an unknown mode or low-frequency method, or a final size below 1.
+
+    >>> transform = TrainTransform(Augmentation(), final_size=64)
+    >>> request = Request(index=0, bandwidth=28, magnitude=5.0, seed=1)
+    >>> transform(Image.new("RGB", (80, 60)), request).shape
+    (3, 28, 28)
+    """
+
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        final_size: int,
+        mode: Mode = "fast",
+        low_frequency: LowFrequency = "lanczos",
+    ) -> None:
+        check_low_frequency(low_frequency)
+        if mode not in get_args(Mode):
+            raise InputError(f"mode {mode!r} is unknown: choose one of {', '.join(get_args(Mode))}")
+        if final_size < 1:
+            raise InputError(f"final size {final_size}: it must be 1 pixel or more")
+        self._augmentation = augmentation
+        self._final_size = final_size
+        self._direct = mode == "fast" and low_frequency == "lanczos"
+        self._reduce = mode == "faithful" and low_frequency == "lanczos"
+        self._rand_augment = _RandAugment(augmentation)
+
+    def __call__(self, image: Image.Image, request: Request) -> Pixels:
+        """The pixels, uint8 of shape (3, S, S).
+
+        S is the bandwidth, or the final size with `low_frequency='crop'`.
+
+        Raises:
+            OSError: the image is truncated or corrupt.
+        """
+        settings = self._augmentation
+        rng = random.Random(request.seed)
+        box = crop_box(rng, image.size, settings.scale, settings.ratio)
+        flip = rng.random() < settings.hflip
+        image = decode(image)
+        if self._direct:
+            side = request.bandwidth
+            image = image.resize((side, side), Image.Resampling.LANCZOS, box=box)
+        else:
+            side = self._final_size
+            image = image.crop(box).resize((side, side), _FILTERS[settings.interpolation])
+        if flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = self._rand_augment(image, request.magnitude, rng)
+        if self._reduce and request.bandwidth != side:
+            image = image.resize((request.bandwidth, request.bandwidth), Image.Resampling.LANCZOS)
+        return _channels_first(image)
+
+
+class EvalTransform:
+    """The paper's view for evaluation: resize the shorter side to `size / crop_pct`, keep the centre.
+
+    Args:
+        size: side of the result, pixels.
+        crop_pct: share of the shorter side that is kept, (0, 1]; see `default_crop_pct`.
+        interpolation: filter of the resize.
+
+    Raises:
+        InputError: an argument out of its range.
+
+    >>> EvalTransform(64, 0.875)(Image.new("RGB", (80, 60))).shape
+    (3, 64, 64)
+    """
+
+    def __init__(self, size: int, crop_pct: float, interpolation: Interpolation = "bicubic") -> None:
+        if size < 1:
+            raise InputError(f"evaluation size {size}: it must be 1 pixel or more")
+        if not 0 < crop_pct <= 1:
+            raise InputError(f"crop share {crop_pct}: give more than 0, up to 1")
+        if interpolation not in _FILTERS:
+            raise InputError(f"interpolation {interpolation!r} is unknown: choose one of {', '.join(_FILTERS)}")
+        self._size = size
+        self._shorter = math.floor(size / crop_pct)
+        self._filter = _FILTERS[interpolation]
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        """The pixels, uint8 of shape (3, size, size).
+
+        Raises:
+            OSError: the image is truncated or corrupt.
+        """
+        image = decode(image)
+        width, height = image.size
+        shorter = min(width, height)
+        width, height = self._shorter * width // shorter, self._shorter * height // shorter
+        image = image.resize((width, height), self._filter)
+        left, top = round((width - self._size) / 2), round((height - self._size) / 2)
+        return _channels_first(image.crop((left, top, left + self._size, top + self._size)))
+
+
+def default_crop_pct(size: int) -> float:
+    """The share of the image that evaluation keeps.
+
+    The paper gives 0.875 at 224 pixels and 1.0 at 384; sizes between the two count as the smaller one.
+
+    >>> default_crop_pct(64), default_crop_pct(224), default_crop_pct(384)
+    (0.875, 0.875, 1.0)
+    """
+    return 1.0 if size >= 384 else 0.875
+
+
+def check_low_frequency(low_frequency: str) -> None:
+    """Refuse an unknown low-frequency method with an `InputError`."""
+    if low_frequency not in get_args(LowFrequency):
+        raise InputError(
+            f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(LowFrequency))}"
+        )
+
+
+def crop_box(rng: random.Random, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+    """Draw a crop as torchvision's `RandomResizedCrop` does: same distribution, plain Python, much faster.
+
+    Args:
+        rng: source of random numbers.
+        size: width and height of the image, pixels.
+        scale: least and greatest share of the area.
+        ratio: least and greatest width / height.
+
+    Returns:
+        left, top, right and bottom, pixels.
+
+    >>> crop_box(random.Random(0), (100, 50), (1.0, 1.0), (2.0, 2.0))
+    (0, 0, 100, 50)
+    """
+    width, height = size
+    area = width * height
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        target = area * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            # int(random() * n) rather than randrange(n): as uniform as any crop needs, and five times faster.
+            left, top = int(rng.random() * (width - w + 1)), int(rng.random() * (height - h + 1))
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width < min(ratio) * height:
+        h = round(width / min(ratio))
+    elif width > max(ratio) * height:
+        w = round(height * max(ratio))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+class _RandAugment:
+    """timm's RandAugment `rand-m{m}-mstd{std}-inc1`, with the magnitude given for each image."""
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        hparams = {
+            "img_mean": tuple(min(255, round(255 * value)) for value in augmentation.mean),
+            "interpolation": _FILTERS[augmentation.interpolation],
+            "magnitude_std": augmentation.randaug_std,
+        }
+        names = rand_augment_choices("rand", increasing=True)
+        self._layers = augmentation.randaug_layers if augmentation.randaug_prob > 0 else 0
+        self._ops = rand_augment_ops(prob=augmentation.randaug_prob, hparams=hparams, transforms=names)
+        for op in self._ops:
+            if op.name == "PosterizeIncreasing":
+                op.level_fn = _posterize_level
+
+    def __call__(self, image: Image.Image, magnitude: float, rng: random.Random) -> Image.Image:
+        if self._layers == 0:
+            return image
+        ops = rng.choices(self._ops, k=self._layers)
+        # timm's operations draw from Python's global generator, which belongs to the user.
+        state = random.getstate()
+        random.seed(rng.getrandbits(64))
+        try:
+            for op in ops:
+                op.magnitude = magnitude
+                image = op(image)
+        finally:
+            random.setstate(state)
+        return image
+
+
+def _posterize_level(level: float, hparams: dict[str, Any]) -> tuple[int]:
+    """Timm's level, but at least 1 bit: Pillow 13 refuses 0 bits, and older versions return a black image."""
+    bits: int = _TIMM_POSTERIZE_LEVEL(level, hparams)[0]
+    return (max(1, bits),)
+
+
+def _channels_first(image: Image.Image) -> Pixels:
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

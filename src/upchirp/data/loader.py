@@ -1,0 +1,212 @@
+"""The loader: a plan's requests in, uint8 batches out."""
+
+import signal
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from upchirp.curriculum import Plan, Step
+from upchirp.data.augmentation import Augmentation, LowFrequency, Mode, TrainTransform
+from upchirp.data.batch import BatchTransform, Targets
+from upchirp.data.requests import Request, RequestSampler, replacement
+from upchirp.data.sources import MapStyleSource, Source
+from upchirp.errors import InputError
+
+_REPLACEMENT_ATTEMPTS = 20
+_GRACE_SECONDS = 60
+
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise on files that are damaged or no images."""
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """An image that could not be read and was replaced by another."""
+
+    index: int
+    """Its index in the data set."""
+    name: str
+    """Its path or name."""
+    reason: str
+    """What the decoder said."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: the images of some rows of a step's global batch."""
+
+    images: torch.Tensor
+    """uint8, (rows, 3, S, S); S is the bandwidth, or the final size with `low_frequency="crop"`."""
+    labels: torch.Tensor
+    """int64, (rows,)."""
+    step: Step
+    """The step that the batch belongs to."""
+    rows: range
+    """Which rows of the step's global batch these are."""
+    completes_step: bool = True
+    """Whether these are the last rows of this rank's share of the step."""
+    corrupt: tuple[Corrupt, ...] = ()
+    """Images that were replaced because they could not be read."""
+
+    def prepare(self, transform: BatchTransform, device: torch.device | str = "cpu") -> tuple[torch.Tensor, Targets]:
+        """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
+        return transform(
+            self.images.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            bandwidth=self.step.bandwidth,
+            step=self.step.index,
+            batch_size=self.step.batch_size,
+            first_row=self.rows.start,
+        )
+
+    @property
+    def bandwidth(self) -> int:
+        """Side in pixels of the low-frequency input."""
+        return self.step.bandwidth
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the step."""
+        return self.step.learning_rate
+
+    @property
+    def progress(self) -> float:
+        """Share of the run done before the step, in [0, 1)."""
+        return self.step.progress
+
+
+class Loader:
+    """Batches of a plan's steps, in order, from a source or a map-style data set of `(image, label)`.
+
+    Args:
+        data: a `Source`, or any map-style `torch.utils.data.Dataset` of `(image, label)` with images as PIL images,
+            uint8 (3, H, W) tensors or uint8 (H, W, 3) arrays. It must not augment: the loader does.
+        plan: what to train on; its data-set size must be `len(data)`.
+        augmentation: crop, flip and RandAugment settings.
+        mode: `fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work.
+        low_frequency: `lanczos` reduces to the bandwidth in the worker; `crop` leaves that to the device.
+        seed: seed of the run.
+        workers: loader processes; 0 loads in this one.
+        start_step: where to begin, for resuming.
+        micro_batch: images in one batch; by default a rank's whole share of the step.
+        rank: this process.
+        world_size: number of processes.
+        pin_memory: give batches in page-locked memory.
+
+    Raises:
+        InputError: a plan for another data-set size, or sizes that do not divide.
+    """
+
+    def __init__(
+        self,
+        data: Source | Dataset[Any],
+        plan: Plan,
+        *,
+        augmentation: Augmentation | None = None,
+        mode: Mode = "fast",
+        low_frequency: LowFrequency = "lanczos",
+        seed: int = 0,
+        workers: int = 2,
+        start_step: int = 0,
+        micro_batch: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        source = data if isinstance(data, Source) else MapStyleSource(data)
+        if len(source) != plan.dataset_size:
+            raise InputError(
+                f"the plan is for {plan.dataset_size} images but the data set has {len(source)}: "
+                f"plan with dataset_size={len(source)}"
+            )
+        self.augmentation = augmentation or Augmentation()
+        self.sampler = RequestSampler(
+            plan, seed=seed, start_step=start_step, micro_batch=micro_batch, rank=rank, world_size=world_size
+        )
+        transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Requested(source, transform),
+            batch_sampler=self.sampler,
+            collate_fn=_as_is,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=outlive_interrupts,
+            # Without a generator of its own the loader would draw a seed from the global one and change the run.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        loaded = iter(self._loader)
+        for step in self.sampler.plan.steps(self.sampler.start_step):
+            slices = list(self.sampler.slices(step))
+            for rows in slices:
+                images, labels, corrupt = next(loaded)
+                yield Batch(images, labels, step, rows, rows == slices[-1], corrupt)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+class _Requested(Dataset[Any]):
+    """What a worker runs: requests to stacked uint8 images, with damaged images replaced."""
+
+    def __init__(self, source: Source, transform: Callable[[Image.Image, Request], npt.NDArray[np.uint8]]) -> None:
+        self.source = source
+        self.transform = transform
+
+    def __getitems__(self, requests: Sequence[Request]) -> tuple[torch.Tensor, torch.Tensor, tuple[Corrupt, ...]]:
+        corrupt: list[Corrupt] = []
+        pairs = [self._load(request, corrupt) for request in requests]
+        images = torch.from_numpy(np.stack([image for image, _ in pairs]))
+        labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
+        return images, labels, tuple(corrupt)
+
+    def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[npt.NDArray[np.uint8], int]:
+        current = request
+        for attempt in range(_REPLACEMENT_ATTEMPTS):
+            try:
+                image, label = self.source.load(current.index)
+                return self.transform(image, current), label
+            except InputError:
+                raise
+            except DECODE_ERRORS as error:
+                corrupt.append(Corrupt(current.index, self.source.describe(current.index), str(error)))
+                current = replacement(request, len(self.source), attempt)
+        raise InputError(
+            f"{_REPLACEMENT_ATTEMPTS} images in a row cannot be read, the last one {corrupt[-1].name} "
+            f"({corrupt[-1].reason}): check the data folder"
+        )
+
+
+def outlive_interrupts(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the training process, which ends its loader workers after it has saved.
+
+    Both often reach the whole process group. SIGTERM still ends a worker after a minute, so none is left behind.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda signum, frame: _end_later())
+
+
+def _end_later() -> None:
+    signal.alarm(_GRACE_SECONDS)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,152 @@
+"""Requests: which image, at which bandwidth and magnitude, with which random numbers.
+
+A request is a pure function of (seed, position in the run), so the data of a run depends neither on the number of
+workers or ranks nor on interruptions. The random numbers are raw Philox output, which NumPy keeps stable for good.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+from upchirp.curriculum import Plan, Step
+from upchirp.errors import InputError
+
+_ORDER, _SEEDS, _REPLACEMENTS = range(3)
+
+
+class Request(NamedTuple):
+    """Everything that decides one training image."""
+
+    # The field hides tuple.index, which nobody asks of a request.
+    index: int  # type: ignore[assignment]
+    """Which image of the data set."""
+    bandwidth: int
+    """Side in pixels of the low-frequency input."""
+    magnitude: float
+    """RandAugment magnitude, 0 to 10."""
+    seed: int
+    """Seed of the random numbers for crop, flip and augmentation."""
+
+
+@lru_cache(maxsize=2)
+def pass_order(dataset_size: int, seed: int, number: int) -> npt.NDArray[np.int64]:
+    """The order of the images in one pass over the data: shape (dataset_size,), each index once.
+
+    >>> sorted(pass_order(4, seed=0, number=7).tolist())
+    [0, 1, 2, 3]
+    """
+    keys = _philox(seed, _ORDER, stream=number).random_raw(dataset_size)
+    return np.argsort(keys, kind="stable")
+
+
+def sample_seeds(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
+    """One seed for each position of the run from `first`: shape (count,)."""
+    blocks = _philox(seed, _SEEDS, counter=first).random_raw(4 * count)
+    return np.asarray(blocks[::4], dtype=np.uint64)
+
+
+def requests_of(step: Step, dataset_size: int, seed: int, rows: range | None = None) -> list[Request]:
+    """The requests of some rows of one step's global batch; all rows by default."""
+    rows = rows if rows is not None else range(step.batch_size)
+    first = step.first_sample + rows.start
+    numbers, offsets = np.divmod(np.arange(first, first + len(rows)), dataset_size)
+    indices = np.concatenate(
+        [pass_order(dataset_size, seed, int(number))[offsets[numbers == number]] for number in np.unique(numbers)]
+    )
+    seeds = sample_seeds(seed, first, len(rows))
+    return [
+        Request(index, step.bandwidth, step.magnitude, sample_seed)
+        for index, sample_seed in zip(indices.tolist(), seeds.tolist(), strict=True)
+    ]
+
+
+def replacement(request: Request, dataset_size: int, attempt: int) -> Request:
+    """The request that stands in for one whose image cannot be read; the same one on every run."""
+    draw = _philox(request.seed, _REPLACEMENTS, stream=attempt).random_raw()
+    return request._replace(index=int(draw) % dataset_size)
+
+
+class RequestSampler(Sampler[list[Request]]):
+    """Batches of requests for one rank, from any step of a plan to its end.
+
+    A global batch is cut into contiguous slices by rank and each slice into micro-batches. All ranks agree on the
+    order, every image is asked for once in each pass, and a sampler that starts at step k yields what one that
+    started at 0 yields from step k on.
+
+    Args:
+        plan: the run.
+        seed: seed of the run.
+        start_step: the first step to yield.
+        micro_batch: requests in one batch; by default the rank's whole slice.
+        rank: this process, from 0.
+        world_size: number of processes.
+
+    Raises:
+        InputError: a batch size that ranks or micro-batches do not divide.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        seed: int = 0,
+        start_step: int = 0,
+        micro_batch: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} of {world_size}: it must lie in 0 to {world_size - 1}")
+        for stage in plan.stages:
+            _check_slices(stage.batch_size, world_size, micro_batch)
+        self.plan = plan
+        self.seed = seed
+        self.start_step = start_step
+        self.micro_batch = micro_batch
+        self.rank = rank
+        self.world_size = world_size
+
+    def slices(self, step: Step) -> Iterator[range]:
+        """The rows of the step's global batch that this rank takes, one range for each micro-batch."""
+        share = step.batch_size // self.world_size
+        size = self.micro_batch or share
+        start = self.rank * share
+        return (range(row, row + size) for row in range(start, start + share, size))
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        for step in self.plan.steps(self.start_step):
+            for rows in self.slices(step):
+                yield requests_of(step, self.plan.dataset_size, self.seed, rows)
+
+    def __len__(self) -> int:
+        """Micro-batches from the start step to the end of the plan."""
+        return sum(
+            (stage.steps - skipped)
+            * (stage.batch_size // self.world_size // self.micro_batch if self.micro_batch else 1)
+            for stage, skipped in zip(self.plan.stages, self._skipped(), strict=True)
+        )
+
+    def _skipped(self) -> Iterator[int]:
+        left = self.start_step
+        for stage in self.plan.stages:
+            yield min(left, stage.steps)
+            left -= min(left, stage.steps)
+
+
+def _check_slices(batch_size: int, world_size: int, micro_batch: int | None) -> None:
+    if batch_size % world_size:
+        raise InputError(f"batch size {batch_size} cannot be shared by {world_size} ranks: make it a multiple")
+    share = batch_size // world_size
+    if micro_batch is not None and (micro_batch < 1 or share % micro_batch):
+        raise InputError(f"micro-batch {micro_batch} does not divide a rank's share of {share}: choose a divisor of it")
+
+
+def _philox(seed: int, purpose: int, *, stream: int = 0, counter: int = 0) -> np.random.Philox:
+    """A generator of its own for each (seed, purpose, stream)."""
+    mask = (1 << 64) - 1
+    key = np.array([seed & mask, (stream << 2 | purpose) & mask], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=np.array([counter & mask, 0, 0, 0], dtype=np.uint64))

@@ -1,0 +1,139 @@
+"""Models from timm, at any size they can take."""
+
+import difflib
+import re
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from upchirp.errors import InputError
+from upchirp.models.families import window_sizes
+from upchirp.models.input_size import check_sizes, failure_at, size_multiple
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument(?:\(s\))?\W+(\w+)")
+_BUILD_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    final_size: int = 224,
+    drop_path: float = 0.0,
+    drop: float = 0.0,
+    pretrained: bool = False,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build timm's model `name` for images of side `final_size`.
+
+    A model whose parameters depend on the input size is built at it, Swin with windows of B/32; one that
+    takes any size is built as usual. Under `torch.device("meta")` the result has shapes and no values. For
+    one seed the weights are those that timm itself would draw with the same arguments.
+
+    Args:
+        name: a name that timm knows, with or without a pretrained tag.
+        num_classes: outputs of the classifier.
+        final_size: input side of the last stage, pixels.
+        drop_path: stochastic depth rate of the last block; 0 also where the model's own default is higher.
+        drop: dropout rate before the classifier.
+        pretrained: whether to start from timm's weights (downloads them).
+        kwargs: passed to timm, for instance `depth=6`.
+
+    Raises:
+        InputError: an unknown name (the nearest are offered), an argument that the model does not take, or a
+            size that its patches or windows don't divide (the nearest that work are offered).
+
+    >>> sum(p.numel() for p in create_model("resnet10t", num_classes=40, final_size=64).parameters())
+    4943008
+    >>> create_model("resnet5000")
+    Traceback (most recent call last):
+    ...
+    upchirp.errors.InputError: timm has no model 'resnet5000': did you mean resnet50, resnet50t, resnet50s?
+    """
+    if not timm.is_model(name.partition(".")[0]):
+        raise InputError(f"timm has no model {name!r}: {_neighbours(name)}")
+    if "img_size" in kwargs:
+        raise InputError("img_size is the final size here: set final_size instead")
+    if final_size < 1:
+        raise InputError(f"final size is {final_size}: choose 1 pixel or more")
+    rates = {"drop_rate": drop, "drop_path_rate": drop_path}
+    for rate in rates:
+        if not 0.0 <= rates[rate] < 1.0:
+            raise InputError(f"{rate} is {rates[rate]}: choose a rate from 0 up to, not including, 1")
+    arguments = {"num_classes": num_classes, **rates, **kwargs}
+
+    # The sizes are worked out without values, at the default size first: only there are windows as published.
+    device = torch.get_default_device()
+    with torch.device("meta"):
+        arguments, twin = _build_shapes(name, arguments, {rate for rate in rates if rates[rate] == 0.0})
+        _check_division(name, twin, final_size)
+        sized = {**arguments, "img_size": final_size}
+        windows = window_sizes(twin, final_size)
+        if windows is not None and "window_size" not in kwargs:
+            sized["window_size"] = windows[0] if len(set(windows)) == 1 else tuple(windows)
+        try:
+            twin = timm.create_model(name, **sized)
+            arguments = sized
+        except TypeError as error:
+            if _unexpected(error, sized) != "img_size":
+                raise _refusal(name, sized, error) from error
+        except _BUILD_ERRORS as error:
+            raise _refusal(name, sized, error) from error
+    if failure_at(twin, final_size) is not None:
+        check_sizes(twin, [final_size])
+    if device.type == "meta" and not pretrained:
+        return twin
+    model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    return model
+
+
+def _build_shapes(name: str, arguments: dict[str, Any], optional: set[str]) -> tuple[dict[str, Any], nn.Module]:
+    """Build on the meta device, leaving out `optional` arguments that the model does not take."""
+    arguments = dict(arguments)
+    while True:
+        try:
+            return arguments, timm.create_model(name, **arguments)
+        except TypeError as error:
+            unexpected = _unexpected(error, arguments)
+            if unexpected is None:
+                raise _refusal(name, arguments, error) from error
+            if unexpected not in optional:
+                raise InputError(
+                    f"{name} does not take {unexpected} (given {arguments[unexpected]!r}): leave it out"
+                ) from error
+            del arguments[unexpected]
+        except _BUILD_ERRORS as error:
+            raise _refusal(name, arguments, error) from error
+
+
+def _unexpected(error: TypeError, arguments: dict[str, Any]) -> str | None:
+    """The argument that a constructor says it does not know."""
+    found = _UNEXPECTED.search(str(error))
+    return found[1] if found and found[1] in arguments else None
+
+
+def _refusal(name: str, arguments: dict[str, Any], error: Exception) -> InputError:
+    spelled = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return InputError(f"timm cannot build {name} from {spelled}: {' '.join(str(error).split())}")
+
+
+def _check_division(name: str, twin: nn.Module, final_size: int) -> None:
+    multiple = size_multiple(twin)
+    if final_size % multiple:
+        below = final_size - final_size % multiple
+        nearest = " and ".join(str(side) for side in (below, below + multiple) if side)
+        raise InputError(
+            f"{name} cannot take images of side {final_size} (its strides, patches or windows divide "
+            f"multiples of {multiple} only): the nearest that work are {nearest}"
+        )
+
+
+def _neighbours(name: str) -> str:
+    wanted, known = name.partition(".")[0], timm.list_models()
+    longer = sorted((model for model in known if model.startswith(wanted)), key=len) if wanted else []
+    near = dict.fromkeys([*longer, *difflib.get_close_matches(wanted, known, n=3)])
+    if near:
+        return f"did you mean {', '.join(list(near)[:3])}?"
+    return "timm.list_models() lists the names"

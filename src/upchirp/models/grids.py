@@ -1,0 +1,161 @@
+"""Parameters laid out on a grid that follows the input size, and their optimizer moments."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from upchirp.errors import InputError
+
+MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"})
+"""Optimizer state with one value per parameter value, which is resized as the parameter is."""
+
+
+@dataclass(frozen=True, eq=False)
+class GridChange:
+    """One parameter whose grid of positions changes shape."""
+
+    parameter: nn.Parameter
+    old_grid: tuple[int, int]
+    """Rows and columns now."""
+    new_grid: tuple[int, int]
+    """Rows and columns afterwards."""
+    dim: int = 0
+    """The dimension along which the cells of the grid lie, row by row."""
+    prefix: int = 0
+    """Entries before the grid that are kept as they are, such as class tokens."""
+
+    def __post_init__(self) -> None:
+        _check_grid(self.parameter, self.old_grid, self.dim, self.prefix)
+
+
+@runtime_checkable
+class ResizableInput(Protocol):
+    """What a module of one's own offers so that `fit_to_bandwidth` can resize it.
+
+    `grid_changes` lists the parameters that change and changes nothing; it is empty at the current size, and
+    raises `InputError` for a size the module cannot take. `set_bandwidth` brings everything else (attributes,
+    buffers) in line, after the parameters have their new shapes; it must be harmless to repeat.
+
+    >>> class Positions(nn.Module):
+    ...     def __init__(self, side):
+    ...         super().__init__()
+    ...         self.grid = (side // 8, side // 8)
+    ...         self.table = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], 5))
+    ...     def grid_changes(self, bandwidth):
+    ...         new = (bandwidth // 8, bandwidth // 8)
+    ...         return [] if new == self.grid else [GridChange(self.table, self.grid, new)]
+    ...     def set_bandwidth(self, bandwidth):
+    ...         self.grid = (bandwidth // 8, bandwidth // 8)
+    >>> isinstance(Positions(32), ResizableInput)
+    True
+    """
+
+    def grid_changes(self, bandwidth: int) -> Sequence[GridChange]:
+        """The parameters that change shape at `bandwidth`."""
+        ...
+
+    def set_bandwidth(self, bandwidth: int) -> None:
+        """Update what is not a parameter."""
+        ...
+
+
+def resize_grid(
+    values: torch.Tensor,
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    *,
+    dim: int = 0,
+    prefix: int = 0,
+) -> torch.Tensor:
+    """Interpolate `values`, which lie on `old_grid` along `dim`, to `new_grid`.
+
+    Bilinear at cell centres (`align_corners=False`), without anti-aliasing, as in the released code. The
+    weights are never negative, so second moments stay at or above 0. Half precision is interpolated in
+    float32.
+
+    Args:
+        values: floating-point tensor with `prefix + rows * columns` entries along `dim`.
+        old_grid: rows and columns now.
+        new_grid: rows and columns wanted.
+        dim: dimension of the grid, cells row by row.
+        prefix: leading entries along `dim` that are copied unchanged.
+
+    Raises:
+        InputError: `values` does not hold `old_grid` along `dim`.
+
+    >>> resize_grid(torch.tensor([9.0, 0.0, 0.0, 4.0, 4.0]), (2, 2), (1, 1), prefix=1)
+    tensor([9., 2.])
+    """
+    _check_grid(values, old_grid, dim, prefix)
+    rows, columns = old_grid
+    values = values.detach()
+    if old_grid == new_grid:
+        return values.clone()
+    kept, cells = torch.tensor_split(values, [prefix], dim=dim)
+    maps = cells.movedim(dim, -1)
+    precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    resized = functional.interpolate(
+        precise.reshape(1, -1, rows, columns), size=new_grid, mode="bilinear", align_corners=False
+    )
+    resized = resized.reshape(*maps.shape[:-1], new_grid[0] * new_grid[1]).to(values.dtype)
+    return torch.cat([kept, resized.movedim(-1, dim)], dim=dim).contiguous()
+
+
+def _check_grid(values: torch.Tensor, grid: tuple[int, int], dim: int, prefix: int) -> None:
+    entries = prefix + grid[0] * grid[1]
+    if values.shape[dim] != entries:
+        raise InputError(
+            f"a tensor of shape {tuple(values.shape)} has {values.shape[dim]} entries along dimension {dim}, "
+            f"but {prefix} and a grid of {grid[0]} x {grid[1]} make {entries}: give the grid it has"
+        )
+
+
+def check_moments(change: GridChange, name: str, optimizer: torch.optim.Optimizer) -> None:
+    """Raise `InputError` if the optimizer keeps state for the parameter that we don't know how to resize."""
+    for key, value in _state(optimizer, change.parameter).items():
+        resizable = key in MOMENTS and isinstance(value, torch.Tensor) and value.shape == change.parameter.shape
+        if not resizable and _holds_values(value):
+            raise InputError(
+                f"{type(optimizer).__name__} keeps state {key!r} for {name}, which cannot be resized: use an "
+                f"optimizer whose state is among {', '.join(sorted(MOMENTS))}, such as AdamW, LAMB or SGD"
+            )
+
+
+def apply_change(change: GridChange, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Resize the parameter, in place, and its moments."""
+
+    def resized(values: torch.Tensor) -> torch.Tensor:
+        return resize_grid(values, change.old_grid, change.new_grid, dim=change.dim, prefix=change.prefix)
+
+    parameter = change.parameter
+    state = {} if optimizer is None else _state(optimizer, parameter)
+    for key in MOMENTS & state.keys():
+        if isinstance(state[key], torch.Tensor):
+            state[key] = resized(state[key])
+    values = resized(parameter)
+    parameter.grad = None
+    # While a loss of the last step is alive, autograd keeps the accumulator with the old shape and would
+    # refuse the next gradient. It lets go of it only when the type changes, hence the detour.
+    detour = torch.float32 if values.dtype == torch.float64 else torch.float64
+    parameter.data = torch.empty(0, dtype=detour, device=values.device)
+    parameter.data = values
+
+
+def _state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    """The optimizer's own dictionary for the parameter; looking it up with `[]` would create one."""
+    found: dict[str, Any] = optimizer.state.get(parameter, {})
+    return found
+
+
+def _holds_values(value: object) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.numel() > 1
+    if isinstance(value, Mapping):
+        return any(_holds_values(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds_values(item) for item in value)
+    return False

@@ -1,0 +1,98 @@
+"""Copies of a model without its values, to try things on.
+
+What a size does to a model, and what it costs, depends on shapes only. A copy on PyTorch's meta device has
+the shapes and none of the memory, so it can be resized and run forward in a fraction of a second, and the
+model itself is not touched.
+"""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+_HOOK_TABLES = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside `torch.compile` and data-parallel wrappers.
+
+    >>> inner = nn.Linear(2, 2)
+    >>> unwrap(nn.DataParallel(inner)) is inner
+    True
+    """
+    while True:
+        inner: Any
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        else:
+            inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` on the meta device, in evaluation mode and without hooks; no values are copied.
+
+    Parameters that are shared stay shared. Hooks are left behind because they belong to their owner: one that
+    logs activations must not be handed empty ones.
+
+    >>> layer = nn.Linear(3, 4)
+    >>> twin = meta_copy(layer)
+    >>> twin.weight.device.type, tuple(twin.weight.shape), layer.weight.device.type
+    ('meta', (4, 3), 'cpu')
+    """
+    return _copy(model, lambda values: torch.empty_like(values, device="meta", requires_grad=False))
+
+
+def bare_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` with its values, in evaluation mode and without hooks."""
+    return _copy(model, lambda values: values.detach().clone())
+
+
+def _copy(model: nn.Module, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    # Everything listed here is what `deepcopy` finds already copied, so it never reads the originals.
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for table in _HOOK_TABLES:
+            hooks = getattr(module, table, None)
+            if hooks is not None:
+                memo[id(hooks)] = OrderedDict()
+        for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
+            if isinstance(value, torch.Tensor) and id(value) not in memo:
+                twin = copy_tensor(value)
+                is_parameter = isinstance(value, nn.Parameter)
+                memo[id(value)] = nn.Parameter(twin, value.requires_grad) if is_parameter else twin
+    return copy.deepcopy(model, memo).eval()
+
+
+def input_channels(model: nn.Module) -> int:
+    """Channels of the images that `model` takes: as declared, else its first convolution's, else 3."""
+    declared = getattr(model, "in_chans", None)
+    if isinstance(declared, int):
+        return declared
+    config = getattr(model, "default_cfg", None)
+    if isinstance(config, dict) and config.get("input_size"):
+        return int(config["input_size"][0])
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
+def run_forward(model: nn.Module, size: int) -> None:
+    """Run `model`, in evaluation mode, on one image of zeros of side `size`, where its parameters live."""
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    dtype = torch.float32 if parameter is None else parameter.dtype
+    images = torch.zeros(1, input_channels(model), size, size, device=device, dtype=dtype)
+    with torch.no_grad(), device:
+        model(images)

@@ -1,0 +1,64 @@
+"""Training: recipes, the engine, checkpoints, evaluation and whole runs."""
+
+from upchirp.training.checkpoint import load as load_checkpoint
+from upchirp.training.config import TrainConfig, load_config, save_config
+from upchirp.training.engine import Settings, StepResult, run_segment
+from upchirp.training.evaluate import Evaluation, EvaluationSet, evaluate
+from upchirp.training.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Logged,
+    Noted,
+    Observer,
+    Saved,
+    Started,
+    Stepped,
+)
+from upchirp.training.job import Interrupted, TrainResult, train
+from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
+from upchirp.training.planning import curriculum_for, make_plan, price
+from upchirp.training.recipe import RECIPES, Optimization, Recipe, recipe
+from upchirp.training.run_folder import read_metrics, read_plan
+from upchirp.training.state import State
+from upchirp.training.weights import evaluate_weights, load_weights
+
+__all__ = [
+    "RECIPES",
+    "Evaluated",
+    "Evaluation",
+    "EvaluationSet",
+    "Event",
+    "Finished",
+    "Interrupted",
+    "Logged",
+    "Noted",
+    "Observer",
+    "Optimization",
+    "Recipe",
+    "Saved",
+    "Settings",
+    "Started",
+    "State",
+    "StepResult",
+    "Stepped",
+    "TrainConfig",
+    "TrainResult",
+    "create_ema",
+    "create_optimizer",
+    "curriculum_for",
+    "evaluate",
+    "evaluate_weights",
+    "load_checkpoint",
+    "load_config",
+    "load_weights",
+    "make_plan",
+    "price",
+    "read_metrics",
+    "read_plan",
+    "recipe",
+    "run_segment",
+    "save_config",
+    "set_learning_rate",
+    "train",
+]

@@ -1,0 +1,165 @@
+"""Checkpoints on disk: written whole or not at all, checksummed, and read without running anything they hold."""
+
+import hashlib
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from upchirp.errors import InputError
+
+BEST = "best.pt"
+
+
+class Loaded(NamedTuple):
+    """A checkpoint that was read, and what was passed over on the way."""
+
+    path: Path
+    """The file."""
+    content: dict[str, Any]
+    """What `save` was given."""
+    damaged: tuple[str, ...]
+    """One line for each later checkpoint that could not be used."""
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint and its SHA-256 beside it (`sha256sum --check` reads it).
+
+    Both files appear under their names only when they are complete on disk, the checksum first, so a crash or a full
+    disk leaves the checkpoints before it as they were.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_atomically(path, lambda stream: torch.save(content, stream), before=_write_checksum)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read one checkpoint.
+
+    Raises:
+        InputError: a missing, truncated or altered file, or one that holds more than tensors and plain values.
+    """
+    try:
+        digest = _sha256(path)
+        recorded = _checksum_file(path).read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the checkpoint {path}: {error}") from error
+    if not recorded or recorded[0] != digest:
+        raise InputError(f"the checkpoint {path} is damaged: its SHA-256 is not the recorded one")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise InputError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no upchirp checkpoint")
+    return content
+
+
+def load_latest(folder: Path) -> Loaded | None:
+    """Read the latest checkpoint of a run that is whole; `None` if there is none at all.
+
+    Raises:
+        InputError: there are checkpoints and every one is damaged.
+    """
+    damaged: list[str] = []
+    for path in reversed(list(checkpoints(folder))):
+        try:
+            return Loaded(path, load(path), tuple(damaged))
+        except InputError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise InputError(f"no checkpoint in {folder} can be used: {damaged[0]}")
+    return None
+
+
+def checkpoints(folder: Path) -> Iterator[Path]:
+    """The step checkpoints of a folder, oldest first."""
+    found = [path for path in folder.glob("step_*.pt") if re.fullmatch(r"step_\d+\.pt", path.name)]
+    yield from sorted(found, key=lambda path: int(path.stem.removeprefix("step_")))
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after so many steps is kept."""
+    return folder / f"step_{step:09d}.pt"
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the last `keep` step checkpoints, and leftovers of interrupted writing."""
+    for path in list(checkpoints(folder))[:-keep]:
+        path.unlink()
+        _checksum_file(path).unlink(missing_ok=True)
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+
+
+def export_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write weights under their plain timm names as safetensors, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+class _Hashing:
+    """A write-only stream that hashes what passes through."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self.stream.write(data)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _write_atomically(
+    path: Path, write: Callable[[Any], object], *, before: Callable[[Path, str], None] | None = None
+) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as stream:
+            hashing = _Hashing(stream)
+            write(hashing)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if before is not None:
+            before(path, hashing.digest.hexdigest())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _write_checksum(path: Path, digest: str) -> None:
+    line = f"{digest}  {path.name}\n".encode("ascii")
+    _write_atomically(_checksum_file(path), lambda stream: stream.write(line))
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system lets folders be synced."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,230 @@
+"""The configuration of a training run: one flat set of names on the command line, in YAML and in Python."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+
+from upchirp.data import Augmentation, LowFrequency, Mode
+from upchirp.errors import InputError
+from upchirp.training.recipe import Optimization, recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What to train, on what, for how long, and where to keep it."""
+
+    data: str = ""
+    """Folder with train/CLASS/* and val/CLASS/*, or `generated`."""
+    model: str = "resnet50"
+    """Any timm model by name."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments for the model's constructor."""
+    curriculum: str = "efficienttrain_plus_plus"
+    """Name of a preset, or a YAML file."""
+    final_size: int = 224
+    """Input side of the last stage and at test time, pixels."""
+    epochs: float = 200.0
+    """Budget in equivalent epochs; real passes if the curriculum counts samples."""
+    time_budget: str | None = None
+    """Budget in time instead, such as 90s, 45m, 2h or 1h30m; speeds are measured first."""
+    cost: Literal["pixels", "flops"] = "pixels"
+    """What the plan counts as the cost of a sample."""
+    batch_size: int = 4096
+    """Images in one optimizer step, over all micro-batches."""
+    micro_batch: int | None = None
+    """Images in one forward pass; by default the largest divisor of the batch size up to 512."""
+    output: Path | None = None
+    """Run folder; by default a new one under runs/."""
+    resume: str | None = None
+    """`auto` goes on with the run in the output folder, if there is one; a path starts from that checkpoint."""
+    recipe: str = "auto"
+    """Preset of all the settings below; `auto` chooses by the model's name."""
+    optimization: Optimization = field(default_factory=Optimization)
+    """Optimizer, learning rate, regularisation, precision."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Crop, flip, RandAugment, erasing, mixing, label smoothing."""
+    mode: Mode = "fast"
+    """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work."""
+    low_frequency: LowFrequency = "lanczos"
+    """`lanczos` reduces to the bandwidth in the workers; `crop` crops the spectrum exactly on the device."""
+    seed: int = 0
+    """Seed of everything random."""
+    workers: int = 2
+    """Loader processes; 0 loads in the training process."""
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    """Where to train; by default the accelerator if there is one."""
+    deterministic: bool = False
+    """Use deterministic algorithms only, so that a resumed run ends with bit-identical weights."""
+    channels_last: bool = True
+    """Keep images and convolutions in channels-last memory order."""
+    compile: bool = False
+    """Compile the model, one graph for each bandwidth."""
+    evaluations: int = 10
+    """Evaluations, spread evenly over progress; the last is at the end."""
+    log_interval: int = 50
+    """Steps between log lines."""
+    checkpoint_interval: int = 500
+    """Steps between checkpoints."""
+    checkpoint_keep: int = 2
+    """How many of the latest checkpoints are kept."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "final_size",
+            "batch_size",
+            "evaluations",
+            "log_interval",
+            "checkpoint_interval",
+            "checkpoint_keep",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.workers < 0:
+            raise InputError(f"workers is {self.workers}: it must be 0 or more")
+        if not self.epochs > 0:
+            raise InputError(f"epochs is {self.epochs}: it must be more than 0")
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
+
+    def to_flat(self) -> dict[str, Any]:
+        """All settings under their flag names, as plain data."""
+        flat: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            nested = is_dataclass(value) and not isinstance(value, type)
+            flat.update(_plain(asdict(value)) if nested else {entry.name: _plain(value)})
+        return flat
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any], *, source: str = "config") -> "TrainConfig":
+        """Settings by their flag names; what is missing comes from the recipe.
+
+        >>> TrainConfig.from_flat({"model": "deit_tiny_patch16_224", "mixup": 0.2}).optimization.clip_grad
+        5.0
+
+        Raises:
+            InputError: an unknown name or a value of the wrong type.
+        """
+        names = flat_names()
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(str(key), names, n=2)
+                hint = f": did you mean {' or '.join(near)}?" if near else ""
+                raise InputError(f"{source}: unknown key {key!r}{hint}")
+        preset = recipe(str(values.get("recipe", "auto")), str(values.get("model", cls.model)))
+        config = cls(optimization=preset.optimization, augmentation=preset.augmentation)
+        return replace(
+            config,
+            optimization=replace(config.optimization, **_typed(Optimization, values, source)),
+            augmentation=replace(config.augmentation, **_typed(Augmentation, values, source)),
+            **_typed(cls, values, source),
+        )
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file, by their flag names.
+
+    Raises:
+        InputError: an unreadable file, or one that is not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the config {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected lines of `name: value`, found {type(data).__name__}")
+    return data
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the resolved settings; `upchirp train --config` reads them."""
+    path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False), encoding="utf-8")
+
+
+def flat_names() -> set[str]:
+    """The flag names of all settings."""
+    nested = {"optimization": Optimization, "augmentation": Augmentation}
+    own = {entry.name for entry in fields(TrainConfig)} - nested.keys()
+    return own.union(*({entry.name for entry in fields(group)} for group in nested.values()))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as `90s`, `45m`, `2h` or `1h30m`.
+
+    >>> parse_duration("1h30m")
+    5400.0
+
+    Raises:
+        InputError: another form, or nothing at all.
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    if match is None or not any(match.groups()):
+        raise InputError(f"time budget {text!r} is not understood: write it like 90s, 45m, 2h or 1h30m")
+    hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise InputError(f"time budget {text!r} is no time at all: give more than 0 seconds")
+    return total
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(group: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The values that belong to one dataclass, checked and converted to its types."""
+    hints = get_type_hints(group)
+    names = {entry.name for entry in fields(group)}
+    return {name: _convert(name, value, hints[name], source) for name, value in values.items() if name in names}
+
+
+def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
+    options = get_args(hint)
+    kind = getattr(hint, "__origin__", None)
+    if type(None) in options:
+        if value is None:
+            return None
+        return _convert(name, value, next(option for option in options if option is not type(None)), source)
+    wanted = ""
+    if kind is Literal:
+        if value in options:
+            return value
+        wanted = f"one of {', '.join(map(str, options))}"
+    elif kind is tuple:
+        if isinstance(value, list | tuple) and len(value) == len(options):
+            return tuple(_convert(name, item, option, source) for item, option in zip(value, options, strict=True))
+        wanted = f"a list of {len(options)} values"
+    elif hint is Path:
+        if isinstance(value, str | Path):
+            return Path(value)
+        wanted = "a path"
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        # YAML reads 1e-3, without a dot, as text.
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        wanted = "a number"
+    elif hint is bool or hint is int or hint is str:
+        if isinstance(value, hint) and (hint is not int or not isinstance(value, bool)):
+            return value
+        wanted = {bool: "true or false", int: "a whole number", str: "text"}[hint]
+    elif isinstance(value, dict):
+        return value
+    raise InputError(f"{source}: {name} is {value!r}: expected {wanted or 'keys and values'}")

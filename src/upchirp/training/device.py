@@ -1,0 +1,42 @@
+"""Where to compute, and torch's process-wide switches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from upchirp.errors import InputError
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or the accelerator if there is one.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+
+    Raises:
+        InputError: a device that this machine has not.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = [kind for kind, there in available.items() if there]
+    if name is not None and name not in present:
+        raise InputError(f"this machine has no {name} device: choose one of {', '.join(present)}")
+    return torch.device(name or present[0])
+
+
+@contextmanager
+def numerics(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """Set the switches for a run, and set them back after it."""
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    precision = torch.get_float32_matmul_precision()
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.set_float32_matmul_precision(precision)

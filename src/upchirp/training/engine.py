@@ -1,0 +1,132 @@
+"""The engine: run a plan from a state to a later step. Resuming, searching and training are chains of this."""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import Step
+from upchirp.data import Batch, BatchTransform, Corrupt, mixed_cross_entropy
+from upchirp.training.optim import set_learning_rate
+from upchirp.training.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the engine computes; what it computes is in the plan and the state."""
+
+    device: torch.device
+    """Where the model is."""
+    seed: int = 0
+    """Seeds dropout and drop path, anew at every step."""
+    smoothing: float = 0.0
+    """Label smoothing."""
+    clip_grad: float | None = None
+    """Largest gradient norm."""
+    autocast: torch.dtype | None = None
+    """Number format of mixed precision; none computes in float32."""
+    compile: bool = False
+    """Compile the model, one graph for each bandwidth."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of one optimizer step."""
+
+    step: Step
+    """The step of the plan."""
+    loss: torch.Tensor
+    """Mean loss over the step's images on this rank: a scalar on the device, not yet waited for."""
+    seconds: float
+    """Wall-clock time of the step, waiting included."""
+    wait_seconds: float
+    """Time spent waiting for the loader."""
+    corrupt: tuple[Corrupt, ...]
+    """Images that were replaced because they could not be read."""
+
+
+def run_segment(
+    state: State, batches: Iterable[Batch], transform: BatchTransform, settings: Settings
+) -> Iterator[StepResult]:
+    """Train `state` on batches, one optimizer step for each result.
+
+    Nothing is decided here: bandwidth, batch size and learning rate come with the batches, randomness from
+    (seed, step). Stop iterating to end the segment; the state is whole after every result.
+    """
+    forward = compiled(state.model) if settings.compile else state.model
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    state.model.train()
+    started = time.perf_counter()
+    waited = 0.0
+    losses: list[torch.Tensor] = []
+    corrupt: list[Corrupt] = []
+    for batch, wait in _timed(batches):
+        waited += wait
+        corrupt += batch.corrupt
+        step = batch.step
+        if not losses:
+            state.fit_to(step.bandwidth)
+            torch.manual_seed(step_seed(settings.seed, step.index))
+        losses.append(_accumulate(forward, state.scaler, batch, transform, settings))
+        if not batch.completes_step:
+            continue
+        _update(state, parameters, step, settings.clip_grad)
+        loss = torch.stack(losses).sum()
+        now = time.perf_counter()
+        yield StepResult(step, loss, now - started, waited, tuple(corrupt))
+        started, waited, losses, corrupt = time.perf_counter(), 0.0, [], []
+
+
+def compiled(model: nn.Module, bandwidths: int = 16) -> Any:
+    """The model compiled with static shapes; `bandwidths` is how many graphs it may need."""
+    config: Any = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, name, max(getattr(config, name), bandwidths))
+    return torch.compile(model, dynamic=False)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of one step's dropout and drop path."""
+    digest = hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _accumulate(
+    forward: Any, scaler: torch.amp.GradScaler, batch: Batch, transform: BatchTransform, settings: Settings
+) -> torch.Tensor:
+    """Add one micro-batch's share of the gradient; returns its share of the step's mean loss."""
+    inputs, targets = batch.prepare(transform, settings.device)
+    dtype = settings.autocast
+    with torch.autocast(settings.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        logits = forward(inputs)
+    loss = mixed_cross_entropy(logits, targets, settings.smoothing) * (len(batch.rows) / batch.step.batch_size)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: float | None) -> None:
+    set_learning_rate(state.optimizer, step.learning_rate)
+    if clip_grad is not None:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(parameters, clip_grad)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step = step.index + 1
+    if state.ema is not None:
+        state.ema.update(state.model, step=state.step)
+
+
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds it took to arrive."""
+    iterator = iter(batches)
+    while True:
+        asked = time.perf_counter()
+        batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - asked

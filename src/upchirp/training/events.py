@@ -1,0 +1,85 @@
+"""What a training says while it runs. Logs and displays are functions of these events."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from upchirp.curriculum import Plan, Step
+from upchirp.training.evaluate import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The plan is made and training begins, or goes on, after `step` steps."""
+
+    plan: Plan
+    step: int
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """One optimizer step is done."""
+
+    step: Step
+    seconds: float
+    """Wall-clock time of the step."""
+    wait_seconds: float
+    """Part of it spent waiting for data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """Means over the steps since the last such event."""
+
+    step: Step
+    loss: float
+    images_per_second: float
+    wait_share: float
+    """Share of the time spent waiting for data."""
+    train_seconds: float
+    """Training time of the whole run so far, without evaluations and checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One set of weights was evaluated at one input side."""
+
+    step: int
+    progress: float
+    bandwidth: int
+    """Input side of this evaluation, pixels."""
+    weights: Literal["model", "ema"]
+    result: Evaluation
+    train_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint is on disk."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted:
+    """Something the user should know: a damaged image or checkpoint, a choice that was made."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The run is done."""
+
+    step: int
+    top1: float
+    """Of the exported weights at the final size: the average's if there is one."""
+    best_top1: float
+    train_seconds: float
+
+
+Event = Started | Stepped | Logged | Evaluated | Saved | Noted | Finished
+Observer = Callable[[Event], None]

@@ -1,0 +1,171 @@
+"""From a configuration and a model to a plan, priced before anything is trained."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import Cost, CostTable, Curriculum, Phase, Plan, load_curriculum, pixels, plan
+from upchirp.data import BatchTransform, Loader, Source
+from upchirp.errors import InputError
+from upchirp.models import check_sizes, count_flops, count_parameters, flops_table, size_multiple
+from upchirp.training.config import TrainConfig, parse_duration
+from upchirp.training.engine import Settings, run_segment
+from upchirp.training.optim import create_ema, create_optimizer
+from upchirp.training.recipe import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT, Optimization
+from upchirp.training.state import State
+
+_CALIBRATION_STEPS = 9
+_CALIBRATION_WARMUP = 4
+
+
+def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curriculum:
+    """The named curriculum in sizes that the model takes.
+
+    Raises:
+        InputError: an unknown curriculum, or sizes that the model cannot take.
+    """
+    curriculum = load_curriculum(name_or_file, final_size, multiple=size_multiple(model))
+    check_sizes(model, curriculum.bandwidths)
+    return curriculum
+
+
+def drop_path_for(optimization: Optimization, curriculum: Curriculum, epochs: float) -> float:
+    """The stochastic-depth rate for a budget, scaled from the standard case's (Appendix A.1)."""
+    passes = curriculum.axis == "samples" or len(curriculum.bandwidths) == 1
+    standard = STANDARD_EPOCHS_CONSTANT if passes else STANDARD_EPOCHS
+    return optimization.scaled_drop_path(epochs, standard=standard)
+
+
+def make_plan(
+    config: TrainConfig,
+    curriculum: Curriculum,
+    dataset_size: int,
+    *,
+    model: nn.Module,
+    seconds: Callable[[Curriculum], CostTable] | None = None,
+) -> Plan:
+    """The plan of a run; `seconds` measures the cost table that a time budget is planned with.
+
+    Raises:
+        InputError: a budget too small for one step in each stage.
+    """
+    optimization = config.optimization
+    budget: dict[str, float] = {"epochs": config.epochs}
+    cost: Cost = pixels
+    if config.time_budget is not None:
+        if seconds is None:
+            raise InputError("a time budget needs the machine's speed: it works in `upchirp train` only")
+        cost = seconds(curriculum)
+        budget = {"total_cost": parse_duration(config.time_budget)}
+    elif config.cost == "flops":
+        cost = CostTable("flops", flops_table(model, curriculum.bandwidths))
+    return plan(
+        curriculum,
+        dataset_size=dataset_size,
+        batch_size=config.batch_size,
+        learning_rate=optimization.learning_rate(config.batch_size),
+        schedule=optimization.schedule(),
+        cost=cost,
+        **budget,
+    )
+
+
+def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any]:
+    """The plan as plain data, with the model's size and the computation speed-up (Table 7's columns).
+
+    `params` and `flops` (multiply-adds of one image at the final size) are numbers, `speedup` compares with
+    `baseline_epochs` passes at the final size in counted FLOPs.
+    """
+    flops = CostTable("flops", flops_table(model, plan.bandwidths))
+    return {
+        **plan.to_dict(),
+        "params": count_parameters(model),
+        "flops": count_flops(model, plan.final_size),
+        "baseline_epochs": baseline_epochs,
+        "speedup": plan.speedup(baseline_epochs, flops),
+    }
+
+
+def measure_seconds(
+    config: TrainConfig,
+    curriculum: Curriculum,
+    model: nn.Module,
+    source: Source,
+    device: torch.device,
+    micro_batch: int,
+) -> CostTable:
+    """Seconds of training for one image at each bandwidth, loading included: the median of a few real steps.
+
+    A copy of the model is trained, so the run itself starts untouched.
+    """
+    bandwidths = curriculum.bandwidths
+    phases = tuple(Phase(end=(k + 1) / len(bandwidths), bandwidth=side) for k, side in enumerate(bandwidths))
+    trial = plan(
+        Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
+        total_cost=None,
+        epochs=len(bandwidths) * _CALIBRATION_STEPS * micro_batch / len(source),
+        dataset_size=len(source),
+        batch_size=micro_batch,
+        learning_rate=1e-6,
+    )
+    state = new_state(
+        copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
+    )
+    batches = Loader(
+        source,
+        trial,
+        augmentation=config.augmentation,
+        mode=config.mode,
+        low_frequency=config.low_frequency,
+        seed=config.seed,
+        workers=config.workers,
+    )
+    transform = BatchTransform(
+        config.augmentation,
+        seed=config.seed,
+        low_frequency=config.low_frequency,
+        channels_last=config.channels_last,
+    )
+    times: dict[int, list[float]] = {side: [] for side in bandwidths}
+    for result in run_segment(state, batches, transform, engine_settings(config, device)):
+        if device.type != "cpu":
+            result.loss.item()
+        times[result.step.bandwidth].append(result.seconds)
+    medians = {
+        side: sorted(spent[_CALIBRATION_WARMUP:])[(_CALIBRATION_STEPS - _CALIBRATION_WARMUP) // 2]
+        for side, spent in times.items()
+    }
+    return CostTable("seconds", {side: median / micro_batch for side, median in medians.items()})
+
+
+def new_state(
+    model: nn.Module,
+    optimization: Optimization,
+    device: torch.device,
+    *,
+    bandwidth: int,
+    learning_rate: float,
+) -> State:
+    """A fresh state around a model that is on its device and takes inputs of side `bandwidth`."""
+    return State(
+        model=model,
+        optimizer=create_optimizer(model, optimization, learning_rate=learning_rate),
+        ema=create_ema(model, optimization),
+        scaler=torch.amp.GradScaler(device.type, enabled=optimization.amp and optimization.amp_dtype == "float16"),
+        bandwidth=bandwidth,
+    )
+
+
+def engine_settings(config: TrainConfig, device: torch.device) -> Settings:
+    """How the engine computes, as the configuration says."""
+    return Settings(
+        device=device,
+        seed=config.seed,
+        smoothing=config.augmentation.smoothing,
+        clip_grad=config.optimization.clip_grad,
+        autocast=getattr(torch, config.optimization.amp_dtype) if config.optimization.amp else None,
+        compile=config.compile,
+    )

@@ -1,0 +1,150 @@
+"""The folder of a run: who may use it, and the logs in it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from upchirp.curriculum import Plan
+from upchirp.errors import InputError
+from upchirp.training.config import TrainConfig, load_config, save_config
+from upchirp.training.events import Evaluated, Event, Finished, Logged, Saved
+
+CONFIG, PLAN, METRICS, CHECKPOINTS, TENSORBOARD = (
+    "config.yaml",
+    "plan.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "tensorboard",
+)
+WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
+
+MAY_DIFFER = {
+    "output", "resume", "workers", "device", "compile", "channels_last", "deterministic",
+    "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep", "micro_batch",
+}  # fmt: skip
+"""Settings that a resumed run may change, because they do not change what is trained."""
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was started in the folder."""
+    return (folder / CONFIG).exists()
+
+
+def check_is_free(folder: Path) -> None:
+    """Raise unless the folder is missing or empty.
+
+    Raises:
+        InputError: it holds a run, or anything else.
+    """
+    if holds_run(folder):
+        raise InputError(f"{folder} holds another run: go on with it by --resume auto, or choose another --output")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder: choose another --output")
+
+
+def check_is_same_run(folder: Path, config: TrainConfig) -> None:
+    """Raise if the folder's run was started with other settings that matter.
+
+    Raises:
+        InputError: naming the settings that differ.
+    """
+    stored = TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG)).to_flat()
+    asked = config.to_flat()
+    if different := [name for name in asked if name not in MAY_DIFFER and asked[name] != stored[name]]:
+        listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
+        raise InputError(
+            f"{folder} holds a run with other settings: {listed}: resume with the same, or choose another --output"
+        )
+
+
+def create(folder: Path, config: TrainConfig, plan: Mapping[str, Any]) -> None:
+    """Make the folder of a new run; `plan.json` may hold more than the plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / CONFIG)
+    (folder / PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan that the folder's run executes.
+
+    Raises:
+        InputError: a missing or damaged plan.
+    """
+    path = folder / PLAN
+    try:
+        return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; a last line that was cut off by a crash is left out."""
+    records: list[dict[str, Any]] = []
+    path = folder / METRICS
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class RunLog:
+    """Writes events to `metrics.jsonl` and TensorBoard.
+
+    On resuming, what was logged after the checkpoint is dropped, so each step stands there once.
+    """
+
+    def __init__(self, folder: Path, start_step: int) -> None:
+        kept = [record for record in read_metrics(folder) if record["step"] <= start_step and record["kind"] != "end"]
+        temporary = folder / f"{METRICS}.tmp"
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        temporary.replace(folder / METRICS)
+        self._lines = (folder / METRICS).open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start_step + 1)
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, Logged):
+            step = event.step
+            values = {
+                "loss": event.loss,
+                "learning_rate": step.learning_rate,
+                "bandwidth": step.bandwidth,
+                "magnitude": step.magnitude,
+                "images_per_second": event.images_per_second,
+                "wait_share": event.wait_share,
+            }
+            where = {"stage": step.stage, "progress": step.progress, "train_seconds": event.train_seconds}
+            self._write("train", step.index + 1, {**where, **values})
+            self._plot("train", step.index + 1, values)
+        elif isinstance(event, Evaluated):
+            where: dict[str, object] = {"progress": event.progress, "bandwidth": event.bandwidth, "weights": event.weights}
+            self._write(
+                "evaluation",
+                event.step,
+                {**where, "train_seconds": event.train_seconds, **event.result.to_dict()},
+            )
+            tag = f"evaluation/{event.weights}/{event.bandwidth}"
+            self._plot(tag, event.step, {"top1": event.result.top1, "loss": event.result.loss})
+        elif isinstance(event, Saved):
+            self._board.flush()
+        elif isinstance(event, Finished):
+            values = {"top1": event.top1, "best_top1": event.best_top1, "train_seconds": event.train_seconds}
+            self._write("end", event.step, values)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._lines.close()
+        self._board.close()
+
+    def _write(self, kind: str, step: int, values: Mapping[str, object]) -> None:
+        self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._lines.flush()
+
+    def _plot(self, tag: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._board.add_scalar(f"{tag}/{name}", value, step)

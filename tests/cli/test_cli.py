@@ -1,0 +1,227 @@
+"""The command line: what it prints, how it refuses, and its exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from upchirp.cli import main
+
+SMALL = ("--final-size", "64", "--batch-size", "32", "--workers", "0", "--device", "cpu", "--recipe", "light")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that a command prints when it refuses."""
+    code = main(words)
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("upchirp: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "flops", "speedup"),
+    [
+        # Table 7: parameters (M), FLOPs (G), computation speed-up.
+        ("resnet50", 26, 4.1, 1.49),
+        ("convnext_tiny", 29, 4.5, 1.49),
+        ("convnext_small", 50, 8.7, 1.49),
+        ("convnext_base", 89, 15.4, 1.49),
+        ("deit_tiny_patch16_224", 5, 1.3, 1.56),
+        ("deit_small_patch16_224", 22, 4.6, 1.52),
+        ("swin_tiny_patch4_window7_224", 28, 4.5, 1.51),
+        ("swin_small_patch4_window7_224", 50, 8.7, 1.51),
+        ("swin_base_patch4_window7_224", 88, 15.4, 1.50),
+        ("caformer_s18", 26, 4.1, 1.52),
+        ("caformer_s36", 39, 8.0, 1.52),
+        ("caformer_m36", 56, 13.2, 1.51),
+    ],
+)
+def test_plan_gives_table_7(
+    capsys: pytest.CaptureFixture[str], model: str, params: float, flops: float, speedup: float
+) -> None:
+    assert main(["plan", "--model", model, "--epochs", "200", "--json"]) == 0
+    priced = json.loads(capsys.readouterr().out)
+    assert priced["speedup"] == pytest.approx(speedup, rel=0.01)
+    assert priced["params"] / 1e6 == pytest.approx(params, abs=1)
+    assert priced["flops"] / 1e9 == pytest.approx(flops, abs=0.1)
+    assert [stage["bandwidth"] for stage in priced["stages"]] == [96, 160, 224]
+
+
+def test_plan_json_has_the_documented_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--model", "resnet18", "--json"]) == 0
+    priced = json.loads(capsys.readouterr().out)
+    assert {"stages", "equivalent_epochs", "params", "flops", "speedup"} <= priced.keys()
+    stage = priced["stages"][1]
+    assert stage["progress"] == [0.2, 0.6]
+    assert stage["magnitude"] == pytest.approx([1.8, 5.4])
+    assert stage["samples"] == stage["steps"] * stage["batch_size"]
+    assert stage["learning_rate"] == 4e-3
+
+
+def test_plan_table_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(
+            [
+                "plan",
+                "--model",
+                "resnet18",
+                "--final-size",
+                "64",
+                "--epochs",
+                "10",
+                "--dataset-size",
+                "20000",
+                "--batch-size",
+                "256",
+            ]
+        )
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "less computation than" in shown
+    assert "28" in shown
+
+
+def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("phases: [{end: 0.5, bandwidth: 112}, {end: 1.0, bandwidth: 224}]")
+    assert main(["plan", "--model", "resnet18", "--curriculum", str(path), "--json"]) == 0
+    assert [stage["bandwidth"] for stage in json.loads(capsys.readouterr().out)["stages"]] == [112, 224]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "did you mean train"),
+        (["plan"], "no model"),
+        (["plan", "--model", "resnet5"], "resnet50"),
+        (["plan", "--model", "resnet50", "--curriculum", "efficienttrain++"], "did you mean efficienttrain"),
+        (["plan", "--model", "resnet50", "--epochs", "0.001"], "too small for one step"),
+        (["plan", "--model", "resnet50", "--epochs", "-3"], "epochs"),
+        (["plan", "--model", "resnet50", "--epochs", "many"], "--epochs"),
+        (["plan", "--model", "resnet50", "--epoch", "3"], "--epoch"),
+        (["plan", "--model", "resnet50", "--baseline-epochs", "0"], "baseline epochs"),
+        (["plan", "--model", "swin_tiny_patch4_window7_224", "--final-size", "100"], "96 and 128"),
+        (["train", "--model", "resnet18"], "no data"),
+        (["train", "--data", "nowhere"], "data folder nowhere is missing"),
+        (["train", "--mixupp", "0.2"], "--mixup"),
+        (["train", "--config", "none.yaml"], "cannot read the config none.yaml"),
+        (["train", "--config"], "--config needs a value"),
+        (["train", "--device", "tpu"], "--device"),
+        (["train", "--recipe", "diet"], "did you mean deit"),
+        (["train", "--data", "generated", "--resume", "missing.pt"], "missing.pt"),
+        (["eval"], "nothing to evaluate"),
+        (["eval", "--run", "nowhere"], "holds no run"),
+        (["eval", "--model", "resnet18"], "no weights"),
+        (["compare", "--data", "generated"], "no output"),
+        (["compare", "--curricula", "constant", "--output", "x"], "a baseline and at least one other"),
+        (["compare", "--budgets", "0", "--output", "x"], "budgets"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refusal(capsys, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_config_file_with_an_unknown_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("batchsize: 3")
+    assert "did you mean batch_size" in refusal(capsys, "train", "--config", str(path))
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("model: deit_tiny_patch16_224\nmixup: 0.3\ncutmix: 0.3\n")
+    assert main(["train", "--config", str(path), "--mixup", "0.1", "--print-config"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert (values["mixup"], values["cutmix"], values["clip_grad"]) == (0.1, 0.3, 5.0)
+
+
+def test_model_kwargs_are_written_as_in_timm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model-kwargs", "layers=[1,1,1]", "act_layer=silu", "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model_kwargs"] == {
+        "layers": [1, 1, 1],
+        "act_layer": "silu",
+    }
+
+
+def test_train_then_eval_and_resume(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:
+    words = [
+        "--data",
+        str(image_folder),
+        "--model",
+        "test_resnet",
+        "--epochs",
+        "2",
+        "--output",
+        str(tmp_path / "run"),
+        *SMALL,
+    ]
+    assert main(["train", *words]) == 0
+    assert "top-1" in capsys.readouterr().out
+    assert "holds another run" in refusal(capsys, "train", *words)
+    assert main(["train", *words, "--resume", "auto"]) == 0
+    capsys.readouterr()
+    assert main(["eval", "--run", str(tmp_path / "run"), "--workers", "0", "--json"]) == 0
+    from_run = json.loads(capsys.readouterr().out)
+    last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert from_run["images"] == 16
+    assert from_run["top1"] == pytest.approx(last["top1"], abs=7)
+    weights = str(tmp_path / "run/model.safetensors")
+    assert (
+        main(
+            [
+                "eval",
+                "--model",
+                "test_resnet",
+                "--weights",
+                weights,
+                "--data",
+                str(image_folder),
+                "--final-size",
+                "64",
+                "--workers",
+                "0",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out) == from_run
+    assert "another model" in refusal(
+        capsys,
+        "eval",
+        "--model",
+        "test_vit",
+        "--weights",
+        weights,
+        "--data",
+        str(image_folder),
+        "--final-size",
+        "64",
+    )
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "train" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("upchirp 0.")
+    for command in ("train", "plan", "eval", "compare"):
+        with pytest.raises(SystemExit) as caught:
+            main([command, "--help"])
+        assert caught.value.code in (0, None)
+        assert "--model" in capsys.readouterr().out

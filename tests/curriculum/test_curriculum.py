@@ -1,0 +1,141 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upchirp import Curriculum, InputError, Phase, load_curriculum, preset
+from upchirp.curriculum import PRESETS, save_curriculum
+
+progress = st.floats(0, 1, exclude_max=True)
+
+
+@pytest.mark.parametrize(
+    ("at", "bandwidth"), [(0.0, 96), (0.199, 96), (0.2, 160), (0.599, 160), (0.6, 224), (0.999, 224)]
+)
+def test_efficienttrain_plus_plus_is_table_6(at: float, bandwidth: int) -> None:
+    setting = preset("efficienttrain_plus_plus").at(at)
+    assert setting.bandwidth == bandwidth
+    assert setting.magnitude == pytest.approx(9 * at)
+
+
+@pytest.mark.parametrize(("epoch", "bandwidth"), [(1, 160), (180, 160), (181, 192), (240, 192), (241, 224), (300, 224)])
+def test_efficienttrain_is_table_5(epoch: int, bandwidth: int) -> None:
+    curriculum = preset("efficienttrain")
+    assert curriculum.axis == "samples"
+    assert curriculum.at((epoch - 1) / 300).bandwidth == bandwidth
+
+
+def test_deit_variant_is_the_released_schedule() -> None:
+    curriculum = preset("efficienttrain_plus_plus_deit")
+    assert [(phase.end, phase.bandwidth) for phase in curriculum.phases] == [
+        (0.2, 96),
+        (0.6, 160),
+        (0.8, 192),
+        (1.0, 224),
+    ]
+
+
+def test_convnext_exception_replaces_96_by_160() -> None:
+    curriculum = preset("efficienttrain_plus_plus_convnext")
+    assert [(phase.end, phase.bandwidth) for phase in curriculum.phases] == [(0.6, 160), (1.0, 224)]
+    larger = preset("efficienttrain_plus_plus_convnext", 384, multiple=32)
+    assert larger.bandwidths == (160, 256, 384)
+
+
+@pytest.mark.parametrize(
+    ("name", "final_size", "multiple", "expected"),
+    [
+        # Table 6's rule above 224: 96, (96 + gamma) / 2, gamma; 240 is a tie between 224 and 256 for multiples of 32.
+        ("efficienttrain_plus_plus", 384, 16, [96, 240, 384]),
+        ("efficienttrain_plus_plus", 384, 32, [96, 256, 384]),
+        ("efficienttrain_plus_plus", 512, 32, [96, 320, 512]),
+        # Table 5's: 160, (160 + gamma) / 2, gamma.
+        ("efficienttrain", 384, 16, [160, 272, 384]),
+        # Proportional below: 64 * 96 / 224 = 27.4 and 64 * 160 / 224 = 45.7.
+        ("efficienttrain_plus_plus", 64, 1, [27, 46, 64]),
+        ("efficienttrain_plus_plus", 64, 2, [28, 46, 64]),
+        ("efficienttrain_plus_plus", 64, 8, [24, 48, 64]),
+        ("constant", 96, 32, [96]),
+    ],
+)
+def test_any_final_size(name: str, final_size: int, multiple: int, expected: list[int]) -> None:
+    assert [phase.bandwidth for phase in preset(name, final_size, multiple=multiple).phases] == expected
+
+
+@given(st.sampled_from(sorted(PRESETS)), st.integers(1, 40), st.sampled_from([1, 2, 8, 14, 16, 32]), progress)
+def test_presets_rise_to_the_final_size(name: str, count: int, multiple: int, at: float) -> None:
+    curriculum = preset(name, count * multiple, multiple=multiple)
+    sides = [phase.bandwidth for phase in curriculum.phases]
+    assert sides == sorted(set(sides))
+    assert sides[-1] == curriculum.final_size == count * multiple
+    assert all(side % multiple == 0 for side in sides)
+    assert curriculum.at(at).bandwidth in sides
+
+
+@given(
+    st.lists(st.floats(0.01, 0.99), unique=True, max_size=5),
+    st.data(),
+    progress,
+)
+def test_at_is_the_phase_that_holds_the_progress(inner: list[float], data: st.DataObject, at: float) -> None:
+    ends = [*sorted(inner), 1.0]
+    sides = data.draw(st.lists(st.integers(1, 512), min_size=len(ends), max_size=len(ends)))
+    phases = tuple(Phase(end=end, bandwidth=side) for end, side in zip(ends, sides, strict=True))
+    curriculum = Curriculum(name="any", axis="compute", phases=phases)
+    expected = next(side for end, side in zip(ends, sides, strict=True) if at < end)
+    assert curriculum.at(at).bandwidth == expected
+
+
+def test_file_round_trip(tmp_path) -> None:
+    curriculum = preset("efficienttrain_plus_plus_deit")
+    save_curriculum(curriculum, tmp_path / "mine.yaml")
+    assert load_curriculum(tmp_path / "mine.yaml", 224, multiple=32) == curriculum
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("phases: [{end: 1.0, bandwidth: 224}]\nspeed: 2", "unknown key speed"),
+        ("name: x", "phases missing"),
+        ("phases: []", "list of"),
+        ("phases: [{end: 1.0}]", "bandwidth missing"),
+        ("phases: [{end: 0.5, bandwidth: 224}]", "must end at 1"),
+        (
+            "phases: [{end: 0.5, bandwidth: 96}, {end: 0.4, bandwidth: 160}, {end: 1, bandwidth: 224}]",
+            "must rise",
+        ),
+        ("phases: [{end: .nan, bandwidth: 96}, {end: 1, bandwidth: 224}]", "must rise"),
+        ("phases: [{end: 1.0, bandwidth: 22.5}]", "whole number"),
+        ("phases: [{end: one, bandwidth: 224}]", "number from 0 to 1"),
+        ("phases: [{end: 1.0, bandwidth: 224}]\naxis: time", "choose one of compute, samples"),
+        ("phases: [{end: 1.0, bandwidth: 224}]\nmagnitude: [0, 30]", "0 to 10"),
+        ("phases: [{end: 1.0, bandwidth: 224}]\nmagnitude: 9", "magnitude is"),
+        ("phases: [{end: 1.0, bandwidth: 192}]", "final size is 224"),
+        ("phases: [{end: 0.5, bandwidth: 100}, {end: 1.0, bandwidth: 224}]", "not a multiple of 32"),
+        ("phases: [", "not valid YAML"),
+        ("- 1", "found list"),
+    ],
+)
+def test_bad_file_gets_one_line(tmp_path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_curriculum(path, 224, multiple=32)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_misspelt_name(tmp_path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        load_curriculum(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="did you mean efficienttrain_plus_plus"):
+        load_curriculum("efficienttrain_plusplus")
+
+
+@pytest.mark.parametrize("at", [-0.1, 1.0, float("nan")])
+def test_progress_outside_the_run_is_refused(at: float) -> None:
+    with pytest.raises(InputError, match="must lie in"):
+        preset("constant").at(at)
+
+
+def test_final_size_the_model_cannot_take_names_its_neighbours() -> None:
+    with pytest.raises(InputError, match="take 192 or 224"):
+        preset("efficienttrain_plus_plus", 200, multiple=32)

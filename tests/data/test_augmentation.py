@@ -1,0 +1,340 @@
+"""Crop, flip and RandAugment in the loader worker."""
+
+import math
+import pickle
+import random
+from collections import Counter
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import auto_augment
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomResizedCrop, Resize
+from torchvision.transforms import functional as F
+
+from upchirp.data.augmentation import Augmentation, EvalTransform, TrainTransform, crop_box, default_crop_pct
+from upchirp.data.decoding import decode, open_image
+from upchirp.data.requests import Request
+from upchirp.errors import InputError
+
+PLAIN = Augmentation(randaug_layers=0, hflip=0.0)
+requests = st.builds(
+    Request,
+    index=st.just(0),
+    bandwidth=st.sampled_from([5, 16, 28, 32]),
+    magnitude=st.floats(0, 10),
+    seed=st.integers(0, 2**64 - 1),
+)
+
+
+def photo(width: int = 60, height: int = 45, seed: int = 0) -> Image.Image:
+    """Smooth content with all grey levels and some noise: no two operations agree on it by accident."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    noise = rng.normal(0, 6, (height, width, 3))
+    pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) + noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def channels_first(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+PHOTO = photo()
+
+
+@given(request=requests, mode=st.sampled_from(["fast", "faithful"]), low=st.sampled_from(["lanczos", "crop"]))
+@settings(max_examples=60, deadline=None)
+def test_output_is_a_function_of_image_and_request(request, mode, low):
+    transform = TrainTransform(Augmentation(), 32, mode, low)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    first = transform(PHOTO.copy(), request)
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+    # Another history of the same transform, other global random numbers, a pickled copy: nothing may change.
+    random.seed(request.seed ^ 1)
+    transform(photo(20, 30), request._replace(seed=request.seed ^ 2, magnitude=10.0))
+    for again in (transform, pickle.loads(pickle.dumps(transform))):
+        np.testing.assert_array_equal(again(PHOTO.copy(), request), first)
+
+    side = request.bandwidth if low == "lanczos" else 32
+    assert first.shape == (3, side, side)
+    assert first.dtype == np.uint8
+    assert first.flags.c_contiguous
+
+
+def test_other_seeds_give_other_images():
+    transform = TrainTransform(Augmentation(), 32)
+    results = {transform(PHOTO, Request(0, 16, 5.0, seed)).tobytes() for seed in range(50)}
+    assert len(results) == 50
+
+
+@pytest.mark.parametrize("size", [(200, 150), (64, 64), (500, 20), (20, 500)])
+def test_crop_boxes_are_distributed_as_torchvisions(size):
+    scale, ratio, draws = (0.08, 1.0), (3 / 4, 4 / 3), 4000
+    rng = random.Random(1)
+    boxes = np.array([crop_box(rng, size, scale, ratio) for _ in range(draws)])
+    ours = np.column_stack([boxes[:, 0], boxes[:, 1], boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]])
+    torch.manual_seed(1)
+    image = torch.empty(3, size[1], size[0])
+    theirs = np.array([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(draws)])
+    theirs = theirs[:, [1, 0, 3, 2]]
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= size).all()
+    for start, length, side in ((0, 2, size[0]), (1, 3, size[1])):
+        slack = side - ours[:, length]
+        place = ours[slack > 20, start] / slack[slack > 20]
+        assert not len(place) or (place.mean() == pytest.approx(0.5, abs=0.012) and place.max() == 1)
+    # Two-sample Kolmogorov-Smirnov distances; 0.05 is exceeded by chance once in 10,000 comparisons.
+    for name, a, b in zip(("left", "top", "width", "height"), ours.T, theirs.T, strict=True):
+        values = np.union1d(a, b)
+        distance = np.abs(
+            np.searchsorted(np.sort(a), values, "right") - np.searchsorted(np.sort(b), values, "right")
+        ).max()
+        assert distance / draws < 0.05, name
+
+
+@pytest.mark.parametrize("size", [(1000, 10), (10, 1000), (37, 37)])
+def test_the_fallback_crop_is_torchvisions(size):
+    ratio = (2.0, 2.1) if size[0] == size[1] else (3 / 4, 4 / 3)
+    box = crop_box(random.Random(0), size, (1.0, 1.0), ratio)
+    top, left, height, width = RandomResizedCrop.get_params(torch.empty(3, size[1], size[0]), [1.0, 1.0], list(ratio))
+    assert box == (left, top, left + width, top + height)
+
+
+def gradient(width: int = 96, height: int = 64) -> Image.Image:
+    """Red grows with x and green with y, so the means of a crop tell where it is and which way it faces."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, np.full_like(x, 128)], axis=-1).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["fast", "faithful"])
+def test_one_seed_gives_one_crop_and_flip_at_every_bandwidth(mode):
+    transform = TrainTransform(Augmentation(randaug_layers=0), 32, mode)
+    flips = 0
+    for seed in range(40):
+        seen = []
+        for bandwidth in (16, 24, 32):
+            pixels = transform(gradient(), Request(0, bandwidth, 0.0, seed)).astype(float)
+            edges = pixels[0, :, 0].mean(), pixels[0, :, -1].mean(), pixels[1, 0].mean(), pixels[1, -1].mean()
+            seen.append((*edges, pixels[0].mean(), pixels[1].mean()))
+        flips += seen[0][0] > seen[0][1]
+        np.testing.assert_allclose(seen, np.broadcast_to(seen[0], (3, 6)), atol=8)
+        np.testing.assert_allclose(np.array(seen)[:, 4:], np.broadcast_to(seen[0][4:], (3, 2)), atol=2.5)
+    assert 10 < flips < 30
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+def test_modes_against_their_definition(interpolation):
+    augmentation = Augmentation(randaug_layers=0, hflip=1.0, interpolation=interpolation)
+    for seed in range(20):
+        request = Request(0, 20, 0.0, seed)
+        box = crop_box(random.Random(seed), PHOTO.size, augmentation.scale, augmentation.ratio)
+        left, top, right, bottom = box
+        crop = F.hflip(
+            F.resized_crop(PHOTO, top, left, bottom - top, right - left, [32, 32], InterpolationMode(interpolation))
+        )
+        fast = F.hflip(PHOTO.resize((20, 20), Image.Resampling.LANCZOS, box=box))
+        faithful = crop.resize((20, 20), Image.Resampling.LANCZOS)
+        for mode, expected in (("fast", fast), ("faithful", faithful)):
+            np.testing.assert_array_equal(
+                TrainTransform(augmentation, 32, mode)(PHOTO, request), channels_first(expected)
+            )
+            np.testing.assert_array_equal(
+                TrainTransform(augmentation, 32, mode, "crop")(PHOTO, request), channels_first(crop)
+            )
+
+
+def recorded(monkeypatch) -> list[tuple[str, tuple[float, ...], dict]]:
+    calls: list[tuple[str, tuple[float, ...], dict]] = []
+
+    def recorder(name):
+        def op(image, *args, **kwargs):
+            calls.append((name, args, kwargs))
+            return image
+
+        return op
+
+    names = auto_augment.rand_augment_choices("rand", increasing=True)
+    for name in names:
+        monkeypatch.setitem(auto_augment.NAME_TO_OP, name, recorder(name))
+    return calls
+
+
+@pytest.mark.parametrize("magnitude", [0, 5, 9])
+def test_rand_augment_is_timms(monkeypatch, magnitude):
+    calls = recorded(monkeypatch)
+    draws = 6000
+    transform = TrainTransform(Augmentation(), 8)
+    for seed in range(draws):
+        transform(Image.new("RGB", (8, 8)), Request(0, 8, float(magnitude), seed))
+    ours = list(calls)
+    calls.clear()
+    hparams = {"img_mean": (124, 116, 104), "interpolation": Image.Resampling.BICUBIC}
+    reference = auto_augment.rand_augment_transform(f"rand-m{magnitude}-mstd0.5-inc1", hparams)
+    random.seed(0)
+    np.random.seed(0)
+    for _ in range(draws):
+        reference(Image.new("RGB", (8, 8)))
+    theirs = list(calls)
+
+    assert {tuple(sorted(kwargs.items())) for _, _, kwargs in ours} == {
+        tuple(sorted(kwargs.items())) for _, _, kwargs in theirs
+    }
+    # 15 operations, 2 layers, half of them carried out: 400 calls each on average.
+    counts, reference_counts = Counter(c[0] for c in ours), Counter(c[0] for c in theirs)
+    assert set(counts) == set(reference_counts) == set(auto_augment.rand_augment_choices("rand", increasing=True))
+    for name, count in counts.items():
+        assert count == pytest.approx(draws / 15, abs=100), name
+        args = np.array([args for op, args, _ in ours if op == name], dtype=float)
+        reference_args = np.array([args for op, args, _ in theirs if op == name], dtype=float)
+        assert args.shape[1] == reference_args.shape[1]
+        if name == "PosterizeIncreasing":
+            # We keep at least one bit.
+            assert args.mean() == pytest.approx(reference_args.clip(1).mean(), abs=0.15)
+        elif args.size:
+            spread = reference_args.std() + 1e-9
+            assert args.mean() == pytest.approx(reference_args.mean(), abs=0.4 * spread), name
+            assert args.std() == pytest.approx(reference_args.std(), rel=0.25, abs=1e-6), name
+
+
+def test_rand_augment_at_the_greatest_magnitude_on_this_pillow():
+    transform = TrainTransform(Augmentation(randaug_layers=8, randaug_prob=1.0), 16)
+    for seed in range(300):
+        transform(PHOTO, Request(0, 16, 10.0, seed))
+
+
+def test_posterize_keeps_a_bit(monkeypatch):
+    calls = recorded(monkeypatch)
+    transform = TrainTransform(Augmentation(randaug_layers=4, randaug_std=0.0, randaug_prob=1.0), 8)
+    for seed in range(100):
+        transform(Image.new("RGB", (8, 8)), Request(0, 8, 10.0, seed))
+    assert {args for name, args, _ in calls if name == "PosterizeIncreasing"} == {(1,)}
+
+
+def test_translation_is_relative_to_the_side(monkeypatch):
+    monkeypatch.setattr("upchirp.data.augmentation.rand_augment_choices", lambda name, increasing: ["TranslateXRel"])
+    settings_ = Augmentation(
+        randaug_layers=1, randaug_prob=1.0, randaug_std=0.0, hflip=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0)
+    )
+    for side in (20, 40, 80):
+        pixels = TrainTransform(settings_, 80)(Image.new("RGB", (80, 80)), Request(0, side, 10.0, 3))
+        uncovered = (pixels != 0).all(axis=(0, 1)).mean()
+        assert uncovered == pytest.approx(0.45, abs=1 / side)
+        # ImageNet's mean, times 255, rounded.
+        assert set(pixels[0].ravel()) == {0, 124}
+
+
+def test_magnitude_matters_and_zero_layers_turn_it_off():
+    def damage(augmentation, magnitude):
+        transform, plain = TrainTransform(augmentation, 24), TrainTransform(PLAIN, 24)
+        pairs = [(Request(0, 24, magnitude, seed), seed) for seed in range(60)]
+        return np.mean([np.abs(transform(PHOTO, r).astype(float) - plain(PHOTO, r)).mean() for r, _ in pairs])
+
+    # Half of the operations grow with the magnitude; the rest (invert, equalise, ...) do the same at any.
+    assert damage(Augmentation(hflip=0.0), 9.0) > 1.15 * damage(Augmentation(hflip=0.0), 0.0)
+    assert damage(PLAIN, 9.0) == 0
+    assert damage(Augmentation(hflip=0.0, randaug_prob=0.0), 9.0) == 0
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 75), (75, 101), (33, 500), (640, 481), (10, 10)])
+@pytest.mark.parametrize(("side", "share"), [(32, 0.875), (31, 0.9), (48, 1.0)])
+def test_evaluation_is_torchvisions_resize_and_centre_crop(size, side, share):
+    image = photo(*size)
+    reference = Compose([Resize(math.floor(side / share), InterpolationMode.BICUBIC), CenterCrop(side)])
+    result = EvalTransform(side, share)(image)
+    np.testing.assert_array_equal(result, channels_first(reference(image)))
+    assert result.flags.c_contiguous
+    assert result.dtype == np.uint8
+
+
+def test_default_crop_share():
+    # The paper, appendix: 0.875 at 224, 1.0 at 384.
+    assert [default_crop_pct(size) for size in (32, 224, 288, 384, 512)] == [0.875, 0.875, 0.875, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hflip": 1.5}, "hflip is 1.5"),
+        ({"reprob": -0.1}, "reprob is -0.1"),
+        ({"mixup_prob": math.nan}, "mixup_prob is nan"),
+        ({"mixup": -1.0}, "mixup is -1.0"),
+        ({"cutmix": math.inf}, "cutmix is inf"),
+        ({"scale": (0.5, 0.2)}, "scale is"),
+        ({"scale": (0.0, 1.0)}, "scale is"),
+        ({"ratio": (0.0, 1.0)}, "ratio is"),
+        ({"interpolation": "nearest"}, "bicubic"),
+        ({"randaug_layers": -1}, "randaug_layers is -1"),
+        ({"randaug_std": -0.5}, "randaug_std is -0.5"),
+        ({"smoothing": 1.0}, "smoothing is 1.0"),
+        ({"mean": (0.5, 0.5)}, "mean is"),
+        ({"std": (0.2, 0.0, 0.2)}, "std is"),
+    ],
+)
+def test_bad_settings_say_what_to_do(change, words):
+    with pytest.raises(InputError, match=words) as caught:
+        Augmentation(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_transforms_are_refused():
+    with pytest.raises(InputError, match="mode 'quick'"):
+        TrainTransform(Augmentation(), 32, "quick")
+    with pytest.raises(InputError, match="low-frequency 'fft'"):
+        TrainTransform(Augmentation(), 32, "fast", "fft")
+    with pytest.raises(InputError, match="final size 0"):
+        TrainTransform(Augmentation(), 0)
+    with pytest.raises(InputError, match="crop share"):
+        EvalTransform(32, 0.0)
+    with pytest.raises(InputError, match="evaluation size"):
+        EvalTransform(0, 1.0)
+    with pytest.raises(InputError, match="interpolation"):
+        EvalTransform(32, 1.0, "nearest")
+
+
+def stored(image: Image.Image, format_: str, **options) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def palette_with_transparency() -> bytes:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    return stored(image, "PNG", transparency=bytes([0, 128]))
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        (stored(Image.new("RGB", (4, 4), (9, 80, 200)), "PNG"), (9, 80, 200)),
+        (stored(Image.new("L", (4, 4), 7), "PNG"), (7, 7, 7)),
+        (stored(Image.new("1", (4, 4), 1), "PNG"), (255, 255, 255)),
+        (stored(Image.new("LA", (4, 4), (7, 0)), "PNG"), (7, 7, 7)),
+        (stored(Image.new("RGBA", (4, 4), (9, 80, 200, 40)), "PNG"), (9, 80, 200)),
+        (palette_with_transparency(), (200, 100, 50)),
+        (stored(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "TIFF"), (0, 0, 0)),
+        (stored(Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "PNG"), (156, 156, 156)),
+        (stored(Image.fromarray(np.full((4, 4), 40_000, np.int32)), "TIFF"), (156, 156, 156)),
+    ],
+    ids=["rgb", "grey", "bit", "grey+alpha", "rgba", "palette", "cmyk", "16 bit", "32 bit"],
+)
+def test_every_kind_of_image_decodes_to_rgb(data, colour):
+    image = decode(open_image(data))
+    assert image.mode == "RGB"
+    assert set(map(tuple, np.asarray(image).reshape(-1, 3).tolist())) == {colour}
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_broken_images_raise_oserror(format_):
+    data = stored(PHOTO, format_)
+    for broken in (data[: len(data) // 2], data[:40], data[:3], b""):
+        with pytest.raises(OSError):
+            decode(open_image(broken))

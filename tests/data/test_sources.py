@@ -1,0 +1,215 @@
+"""Folders, a user's own data sets, and what `open_data` refuses."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from upchirp.data.decoding import decode
+from upchirp.data.sources import FolderSource, GeneratedSource, MapStyleSource, open_data
+from upchirp.errors import InputError
+
+
+def add(path: Path, colour: tuple[int, int, int] = (1, 2, 3)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), colour).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two splits of three classes, some of it nested, in an order that the file system need not keep."""
+    for split in ("train", "val"):
+        for name in ("zebra", "ape", "Bee"):
+            for image in ("b.png", "a.JPEG", "sub/c.jpg", "sub-2/d.webp", "10.png", "9.png"):
+                add(tmp_path / split / name / image)
+    return tmp_path
+
+
+def test_folder_has_torchvisions_order(root):
+    source, reference = FolderSource(root / "train"), ImageFolder(str(root / "train"))
+    assert source.classes == tuple(reference.classes) == ("Bee", "ape", "zebra")
+    assert [(source.describe(i), source.load(i)[1]) for i in range(len(source))] == reference.samples
+
+
+def test_folder_loads_lazily_and_survives_pickling(root):
+    source = pickle.loads(pickle.dumps(FolderSource(root / "train")))
+    image, label = source.load(7)
+    assert image.size == (6, 4)
+    assert label == 1
+    # Nothing may be read from the disk after loading: no open files in a worker.
+    Path(source.describe(7)).unlink()
+    assert decode(image).size == (6, 4)
+    with pytest.raises(FileNotFoundError):
+        source.load(7)
+    with pytest.raises(IndexError):
+        source.load(len(source))
+    with pytest.raises(IndexError):
+        source.load(-1)
+
+
+def test_folder_is_compact(root):
+    # Pickled, as it goes to spawned workers: the names, 8 bytes for an end and 4 for a label, and no more.
+    source = FolderSource(root / "train")
+    few = len(pickle.dumps(source))
+    for number in range(1000):
+        (root / "train" / "ape" / f"{number:08d}.jpg").touch()
+    assert len(pickle.dumps(FolderSource(root / "train"))) - few <= 1000 * (12 + 8 + 4) + 100
+
+
+def test_folder_passes_over_what_is_no_image(root):
+    before = len(FolderSource(root / "train"))
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    add(root / "train" / "ape" / ".ipynb_checkpoints" / "x.png")
+    (root / "train" / "ape" / "._a.jpg").write_bytes(b"resource fork")
+    (root / "train" / "ape" / "notes.txt").write_text("hello")
+    (root / "train" / "README.md").write_text("hello")
+    source = FolderSource(root / "train")
+    assert len(source) == before
+    assert len(source.classes) == 3
+
+
+def test_folder_takes_any_file_name(tmp_path):
+    for name in ("ä ö.png", "日本.png", "a\nb.png"):
+        add(tmp_path / "class é" / name)
+    source = FolderSource(tmp_path)
+    assert [source.load(i)[0].size for i in range(3)] == [(6, 4)] * 3
+
+
+def test_a_file_that_is_no_image_raises_oserror(tmp_path):
+    add(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "2.png").write_bytes(b"not an image")
+    with pytest.raises(OSError, match="cannot identify"):
+        FolderSource(tmp_path).load(1)
+
+
+def refusal(data: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        open_data(str(data), 64)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_open_data(root):
+    train, val = open_data(str(root), 64)
+    assert (len(train), len(val)) == (18, 18)
+    assert train.classes == val.classes
+
+
+def test_open_data_says_what_is_wrong(root, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    assert f"{empty / 'gone'} is missing" in refusal(empty / "gone")
+    assert "is empty: expected train/CLASS" in refusal(empty)
+    file = empty / "archive.zip"
+    file.write_bytes(b"")
+    assert "is a file, not a folder" in refusal(file)
+    message = refusal(empty)
+    assert "no train/ and no val/" in message
+    assert "found archive.zip" in message
+    assert "expected train/CLASS/*.jpg and val/CLASS/*.jpg" in message
+    (root / "val").rename(root / "validation")
+    message = refusal(root)
+    assert "no val/ in" in message
+    assert "no train/" not in message
+    assert "found train/, validation/" in message
+
+
+def test_open_data_names_classes_that_differ(root):
+    for name in ("k1", "k2", "k3", "k4"):
+        add(root / "train" / name / "1.png")
+    add(root / "val" / "extra" / "1.png")
+    message = refusal(root)
+    assert "4 only in train (k1, k2, k3, ...)" in message
+    assert "1 only in val (extra)" in message
+
+
+def test_open_data_names_class_folders_without_images(root):
+    for name in ("e1", "e2", "e3", "e4"):
+        (root / "train" / name).mkdir()
+    message = refusal(root)
+    assert "4 class folder(s)" in message
+    assert "e1, e2, e3, ..." in message
+
+
+def test_open_data_names_a_split_without_classes(root):
+    for path in sorted((root / "val").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert "has no class folders" in refusal(root)
+
+
+def test_open_generated(monkeypatch):
+    monkeypatch.setattr("upchirp.data.sources.generated._DEFAULT_IMAGES", {"train": 22, "val": 20})
+    train, val = open_data("generated", 80)
+    assert isinstance(train, GeneratedSource)
+    assert (len(train), len(val)) == (22, 20)
+    # Twice the final size: crops are real, and the textures have 3 to 4 pixels at the final size.
+    assert train.load(0)[0].size == val.load(0)[0].size == (160, 160)
+    assert open_data("generated", 32)[0].load(0)[0].size == (64, 64)
+
+
+class Own(list):
+    classes = ("a", "b")
+
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.fromarray(COLOUR), COLOUR),
+        (torch.from_numpy(COLOUR).permute(2, 0, 1), COLOUR),
+        (COLOUR, COLOUR),
+        (COLOUR[:, ::-1], COLOUR[:, ::-1]),
+        (GREY, np.stack([GREY] * 3, axis=-1)),
+        (GREY[..., None], np.stack([GREY] * 3, axis=-1)),
+        (torch.from_numpy(GREY)[None], np.stack([GREY] * 3, axis=-1)),
+    ],
+    ids=["pil", "tensor", "array", "strided", "2-d", "one channel", "grey tensor"],
+)
+def test_map_style_takes(image, expected):
+    source = MapStyleSource(Own([(image, np.int64(1))]))
+    assert source.classes == ("a", "b")
+    loaded, label = source.load(0)
+    np.testing.assert_array_equal(np.asarray(decode(loaded)), expected)
+    assert label == 1
+    assert type(label) is int
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        ((torch.zeros(3, 4, 4), 0), r"torch.float32 tensor of shape \(3, 4, 4\)"),
+        (
+            (torch.zeros(4, 4, 3, dtype=torch.uint8), 0),
+            r"shape \(4, 4, 3\); expected a PIL image, a uint8 tensor",
+        ),
+        ((np.zeros((4, 4, 3)), 0), "float64 array"),
+        ((np.zeros((3, 4, 4), np.uint8), 0), r"uint8 array of shape \(3, 4, 4\)"),
+        (("path.jpg", 0), "the image is a str"),
+        ((COLOUR, 1.0), "label is a float, expected an integer"),
+        ((COLOUR, "cat"), "label is a str"),
+        (COLOUR[:1], r"not a pair \(image, label\)"),
+        (7, "not a pair"),
+    ],
+)
+def test_map_style_refuses(sample, words):
+    with pytest.raises(InputError, match=words) as caught:
+        MapStyleSource(Own([sample])).load(0)
+    assert "sample 0 of Own" in str(caught.value)
+
+
+def test_map_style_needs_samples_by_index():
+    with pytest.raises(InputError, match="no map-style data set"):
+        MapStyleSource(iter([]))
+
+
+def test_map_style_without_class_names():
+    source = MapStyleSource([(COLOUR, 0)])
+    assert source.classes == ()
+    assert len(source) == 1

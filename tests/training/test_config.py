@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from upchirp import InputError, TrainConfig
+from upchirp.training import RECIPES, load_config, recipe, save_config
+from upchirp.training.config import flat_names, parse_duration
+
+
+def test_the_saved_config_loads_to_the_same(tmp_path: Path) -> None:
+    config = TrainConfig.from_flat(
+        {
+            "model": "swin_tiny_patch4_window7_224",
+            "data": "x",
+            "mixup": 0.3,
+            "lr": 1e-3,
+            "model_kwargs": {"a": [1, 2]},
+        }
+    )
+    save_config(config, tmp_path / "config.yaml")
+    assert TrainConfig.from_flat(load_config(tmp_path / "config.yaml")) == config
+
+
+def test_flags_have_one_name_each() -> None:
+    assert set(TrainConfig().to_flat()) == flat_names()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_loads_and_survives_yaml(name: str) -> None:
+    config = TrainConfig.from_flat({"recipe": name, "model": "caformer_s36"})
+    assert TrainConfig.from_flat(yaml.safe_load(yaml.safe_dump(config.to_flat()))) == config
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        # Table 24 and released_code_drop_path.
+        ("resnet50", {"opt": "adamw", "drop_path": 0.0, "clip_grad": None, "amp": True}),
+        ("convnext_small", {"drop_path": 0.4, "amp": False, "clip_grad": None}),
+        ("convnext_base", {"drop_path": 0.5, "amp": False}),
+        ("deit_small_patch16_224", {"drop_path": 0.1, "clip_grad": 5.0, "warmup": 0.2}),
+        ("swin_tiny_patch4_window7_224", {"drop_path": 0.2, "clip_grad": 5.0, "warmup": 0.018}),
+        ("swin_base_patch4_window7_224", {"drop_path": 0.5}),
+        ("caformer_m36", {"opt": "lamb", "lr_base": 8e-3, "clip_grad": None}),
+        ("mobilenetv4_conv_small", {"opt": "adamw", "lr_base": 4e-3, "weight_decay": 0.05}),
+    ],
+)
+def test_recipes_are_table_24(model: str, expected: dict) -> None:
+    chosen = recipe("auto", model)
+    assert {name: getattr(chosen.optimization, name) for name in expected} == expected
+    augmentation = chosen.augmentation
+    assert (augmentation.mixup, augmentation.cutmix, augmentation.reprob, augmentation.smoothing) == (
+        0.8,
+        1.0,
+        0.25,
+        0.1,
+    )
+
+
+def test_file_values_win_over_the_recipe_only_where_given() -> None:
+    config = TrainConfig.from_flat({"recipe": "deit", "clip_grad": None, "opt_betas": [0.9, 0.95]})
+    assert config.optimization.clip_grad is None
+    assert config.optimization.opt_betas == (0.9, 0.95)
+    assert config.optimization.warmup == 0.2
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    assert TrainConfig.from_flat(yaml.safe_load("lr: 1e-3")).optimization.lr == 0.001
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mixupp": 0.1}, "unknown key 'mixupp': did you mean mixup"),
+        ({"mixup": "much"}, "mixup is 'much': expected a number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5: expected a whole number"),
+        ({"batch_size": True}, "expected a whole number"),
+        ({"model_ema": 1}, "expected true or false"),
+        ({"opt": "adam"}, "expected one of adamw, lamb, sgd"),
+        ({"opt_betas": 0.9}, "expected a list of 2"),
+        ({"model_kwargs": 3}, "expected keys and values"),
+        ({"recipe": "diet"}, "unknown recipe 'diet': did you mean deit"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"workers": -1}, "workers is -1"),
+        ({"time_budget": "soon"}, "write it like"),
+        ({"warmup": 1.5}, "warm-up is 1.5"),
+        ({"drop_path": 1.0}, "drop_path is 1.0"),
+        ({"lr": float("nan")}, "lr is nan"),
+    ],
+)
+def test_bad_values_get_one_line(values: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        TrainConfig.from_flat(values, source="my.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "expected lines of")])
+def test_bad_files_get_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml")
+    with pytest.raises(InputError, match="cannot read"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("45m", 2700), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "2 hours", "-1h", "0s", "30m1h"])
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="time budget"):
+        parse_duration(text)

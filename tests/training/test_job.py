@@ -1,0 +1,343 @@
+"""Whole runs, small: what they write, how they resume, and how they end when something is wrong."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+
+from upchirp import InputError, TrainConfig, train
+from upchirp.training import (
+    Evaluated,
+    Event,
+    Interrupted,
+    Noted,
+    Started,
+    Stepped,
+    load_checkpoint,
+    read_metrics,
+)
+from upchirp.training import checkpoint as checkpoints
+
+Make = Callable[..., TrainConfig]
+
+
+def stop_after(step: int) -> Callable[[Event], None]:
+    """Send this process SIGINT when so many steps are done."""
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step.index + 1 == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return observe
+
+
+def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: load_file(folder / name) for name in ("model.safetensors", "model_ema.safetensors")}
+
+
+def assert_identical(first: Path, second: Path) -> None:
+    for (name, one), other in zip(weights(first).items(), weights(second).values(), strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert torch.equal(one[key], other[key]), f"{name}: {key}"
+
+
+@pytest.fixture(scope="module")
+def finished(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run that others are compared with; its settings are those of the `config` fixture."""
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
+@pytest.fixture
+def uninterrupted(finished: Path, config: Make) -> Path:
+    if not finished.exists():
+        train(config(output=str(finished)))
+    return finished
+
+
+def test_a_run_folder_holds_what_it_should(uninterrupted: Path) -> None:
+    names = {path.name for path in uninterrupted.iterdir()}
+    assert names == {
+        "config.yaml", "plan.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.safetensors",
+        "model_ema.safetensors",
+    }  # fmt: skip
+    plan = json.loads((uninterrupted / "plan.json").read_text())
+    assert [stage["bandwidth"] for stage in plan["stages"]] == [32, 48, 64]
+    assert plan["params"] > 0
+    assert {path.name for path in (uninterrupted / "checkpoints").glob("*.pt")} >= {"best.pt"}
+    assert list((uninterrupted / "tensorboard").iterdir())
+
+
+def test_metrics_are_complete(uninterrupted: Path) -> None:
+    records = read_metrics(uninterrupted)
+    plan = json.loads((uninterrupted / "plan.json").read_text())
+    total = sum(stage["steps"] for stage in plan["stages"])
+    assert records[-1]["kind"] == "end"
+    assert records[-1]["step"] == total
+    logged = [record for record in records if record["kind"] == "train"]
+    assert {"loss", "learning_rate", "bandwidth", "magnitude", "images_per_second", "wait_share"} <= logged[0].keys()
+    evaluated = {(record["weights"], record["bandwidth"]) for record in records if record["kind"] == "evaluation"}
+    assert ("model", 64) in evaluated
+    assert ("ema", 64) in evaluated
+    assert any(side < 64 for _, side in evaluated), "no evaluation at the current bandwidth"
+
+
+def test_exported_weights_load_strictly_in_plain_timm(uninterrupted: Path) -> None:
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        model = timm.create_model("test_vit", num_classes=2, img_size=64)
+        model.load_state_dict(load_file(uninterrupted / name), strict=True)
+
+
+@pytest.mark.parametrize("where", ["inside a stage", "at a stage boundary", "at the first step"])
+def test_an_interrupted_run_ends_with_the_same_weights(config: Make, uninterrupted: Path, where: str) -> None:
+    stages = json.loads((uninterrupted / "plan.json").read_text())["stages"]
+    step = {
+        "inside a stage": stages[0]["steps"] + 1,
+        "at a stage boundary": stages[0]["steps"],
+        "at the first step": 1,
+    }
+    run = config()
+    with pytest.raises(Interrupted) as caught:
+        train(run, observers=[stop_after(step[where])])
+    assert caught.value.step == step[where]
+    seen: list[Event] = []
+    train(replace(run, resume="auto"), observers=[seen.append])
+    assert next(event.step for event in seen if isinstance(event, Started)) == step[where]
+    assert_identical(run.output, uninterrupted)
+
+
+def test_another_number_of_workers_changes_nothing(config: Make, uninterrupted: Path) -> None:
+    run = config()
+    with pytest.raises(Interrupted):
+        train(run, observers=[stop_after(5)])
+    train(replace(run, resume="auto", workers=2))
+    assert_identical(run.output, uninterrupted)
+
+
+def test_resuming_twice_and_logging_each_step_once(config: Make, uninterrupted: Path) -> None:
+    run = config(checkpoint_interval=4)
+    with pytest.raises(Interrupted):
+        train(run, observers=[stop_after(3)])
+    with pytest.raises(Interrupted):
+        train(replace(run, resume="auto"), observers=[stop_after(7)])
+    train(replace(run, resume="auto"))
+    assert_identical(run.output, uninterrupted)
+    steps = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+def test_resuming_a_finished_run_only_evaluates(config: Make, uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    result = train(config(resume="auto"))
+    assert result.top1 == read_metrics(uninterrupted)[-1]["top1"]
+    assert_identical(tmp_path / "run", uninterrupted)
+
+
+def test_resume_from_a_path_starts_another_folder(config: Make, uninterrupted: Path, tmp_path: Path) -> None:
+    run = config()
+    with pytest.raises(Interrupted):
+        train(run, observers=[stop_after(6)])
+    latest = list(checkpoints.checkpoints(run.output / "checkpoints"))[-1]
+    other = config(output=str(tmp_path / "other"), resume=str(latest))
+    train(other)
+    assert_identical(other.output, uninterrupted)
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(config: Make, uninterrupted: Path) -> None:
+    run = config(checkpoint_interval=3)
+    with pytest.raises(Interrupted):
+        train(run, observers=[stop_after(8)])
+    latest = list(checkpoints.checkpoints(run.output / "checkpoints"))[-1]
+    latest.write_bytes(latest.read_bytes()[:1000])
+    seen: list[Event] = []
+    train(replace(run, resume="auto"), observers=[seen.append])
+    assert any(isinstance(event, Noted) and "damaged" in event.message for event in seen)
+    assert next(event.step for event in seen if isinstance(event, Started)) == 6
+    assert_identical(run.output, uninterrupted)
+
+
+def test_the_seed_matters(config: Make, uninterrupted: Path) -> None:
+    run = config(seed=1)
+    train(run)
+    one, other = weights(run.output)["model.safetensors"], weights(uninterrupted)["model.safetensors"]
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_best_checkpoint_is_of_the_last_stage_at_the_final_size(config: Make) -> None:
+    run = config(evaluations=6)
+    seen: list[Event] = []
+    result = train(run, observers=[seen.append])
+    last = result.plan.stages[-1]
+    begin = result.plan.total_steps - last.steps
+    scores = [
+        event.result.top1
+        for event in seen
+        if isinstance(event, Evaluated) and event.weights == "ema" and event.bandwidth == 64 and event.step > begin
+    ]
+    assert result.best_top1 == max(scores)
+    assert load_checkpoint(run.output / "checkpoints" / "best.pt")["state"]["bandwidth"] == 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"low_frequency": "crop"},
+        {"mode": "faithful", "mixup": 0.0, "model_ema": False},
+        {"opt": "lamb"},
+        {"opt": "sgd", "model": "test_resnet"},
+        {"amp": False, "clip_grad": 1.0, "drop_path": 0.2, "drop_path_scaling": False},
+        {"amp_dtype": "float16"},
+        {"curriculum": "linear", "model": "test_convnext"},
+        {"curriculum": "constant", "micro_batch": None, "cost": "flops", "channels_last": False},
+    ],
+    ids=str,
+)
+def test_settings_work_together(config: Make, changes: dict) -> None:
+    result = train(config(epochs=2, **changes))
+    assert 0 <= result.top1 <= 100
+
+
+def test_a_run_learns(config: Make) -> None:
+    result = train(config(model="test_resnet", epochs=12, batch_size=16, lr=3e-3, amp=False, model_ema=False))
+    assert result.top1 >= 90
+
+
+def test_gradient_accumulation_equals_one_large_batch(config: Make) -> None:
+    """Without dropout and batch norm the micro-batch changes only the order of floating-point sums."""
+    runs = [config(micro_batch=size, drop=0.0, amp=False, output=str(config().output) + str(size)) for size in (8, 32)]
+    first, second = (train(run) and weights(run.output)["model.safetensors"] for run in runs)
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=1e-3, atol=1e-4)
+
+
+def test_any_module_and_any_map_style_dataset(config: Make) -> None:
+    class Colours(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            label = index % 2
+            image = torch.full((3, 50, 70), 30, dtype=torch.uint8)
+            image[label] += 150
+            return image, label
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    result = train(config(data="", model_ema=False), model=model, data=(Colours(), Colours()))
+    assert result.plan.dataset_size == 40
+
+
+def test_time_budget_is_planned_in_measured_seconds(config: Make) -> None:
+    result = train(config(time_budget="3s", batch_size=8, micro_batch=8, model="test_resnet", evaluations=1))
+    assert result.plan.cost == "seconds"
+    assert result.plan.total_steps > 3
+    assert (result.output / "model.safetensors").exists()
+
+
+def test_a_finished_or_running_folder_is_not_overwritten(config: Make, uninterrupted: Path) -> None:
+    with pytest.raises(InputError, match="holds another run"):
+        train(config(output=str(uninterrupted)))
+
+
+def test_a_folder_with_other_files_is_not_touched(config: Make) -> None:
+    run = config()
+    run.output.mkdir()
+    (run.output / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="not an empty folder"):
+        train(run)
+    assert [path.name for path in run.output.iterdir()] == ["thesis.tex"]
+
+
+def test_resuming_with_other_settings_names_them(config: Make, uninterrupted: Path) -> None:
+    with pytest.raises(InputError, match=r"batch_size 32 \(now 64\)"):
+        train(config(output=str(uninterrupted), batch_size=64, resume="auto"))
+
+
+def test_bad_input_leaves_no_folder_behind(config: Make) -> None:
+    for changes in (
+        {"model": "resnet5O"},
+        {"epochs": 0.001},
+        {"curriculum": "nope"},
+        {"data": "missing"},
+        {"micro_batch": 5},
+    ):
+        run = config(**changes)
+        with pytest.raises(InputError):
+            train(run)
+        assert not run.output.exists()
+
+
+def test_a_model_that_cannot_take_a_bandwidth_says_so_before_training(config: Make) -> None:
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2))
+    run = config()
+    with pytest.raises(InputError, match=r"32|28"):
+        train(run, model=fixed)
+    assert not run.output.exists()
+
+
+@pytest.fixture
+def damaged_folder(image_folder: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "damaged"
+    shutil.copytree(image_folder, root)
+    return root
+
+
+def test_a_corrupt_image_is_named_and_replaced(config: Make, damaged_folder: Path) -> None:
+    for index in range(110):
+        shutil.copy(damaged_folder / "train/cat/000.jpg", damaged_folder / f"train/cat/more{index}.jpg")
+    bad = damaged_folder / "train/cat/001.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    seen: list[Event] = []
+    train(config(data=str(damaged_folder), epochs=2), observers=[seen.append])
+    notes = [event.message for event in seen if isinstance(event, Noted)]
+    assert len(notes) == 1, "named once, however often it is asked for"
+    assert "001.jpg" in notes[0]
+
+
+def test_more_than_one_percent_corrupt_stops_the_run(config: Make, damaged_folder: Path) -> None:
+    for path in sorted((damaged_folder / "train/cat").iterdir())[:3]:
+        path.write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"more than 1 % of the 64 training images"):
+        train(config(data=str(damaged_folder)))
+
+
+def test_nothing_but_corrupt_images_stops_at_once(config: Make, damaged_folder: Path) -> None:
+    for path in (damaged_folder / "train").rglob("*.jpg"):
+        path.write_bytes(b"not an image")
+    with pytest.raises(InputError, match="cannot be read"):
+        train(config(data=str(damaged_folder)))
+
+
+class Diverges(nn.Module):
+    """Fine for some steps, then its output is not a number."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.left = steps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.left -= self.training
+        return self.head(images.mean((2, 3))) * (1.0 if self.left >= 0 else float("nan"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(config: Make) -> None:
+    run = config(checkpoint_interval=2, micro_batch=None, model_ema=False)
+    with pytest.raises(InputError, match=r"the loss is nan at step 6: the last good checkpoint is .*step_000000004.pt"):
+        train(run, model=Diverges(5))
+    content = load_checkpoint(run.output / "checkpoints" / "step_000000004.pt")
+    assert all(torch.isfinite(tensor).all() for tensor in content["state"]["model"].values())
+
+
+def test_saved_config_is_resolved(config: Make, uninterrupted: Path) -> None:
+    stored = yaml.safe_load((uninterrupted / "config.yaml").read_text())
+    assert stored["warmup"] == 0.05
+    assert stored["mixup"] == 0.2
