@@ -38,11 +38,9 @@ def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folde
     assert "report.html" in shown
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     runs = summary["runs"]
-    assert [(run["curriculum"], round(run["equivalent_epochs"], 1)) for run in runs] == [
-        ("constant", 3.0),
-        ("efficienttrain_plus_plus", 1.5),
-        ("efficienttrain_plus_plus", 3.0),
-    ]
+    assert [run["curriculum"] for run in runs] == ["constant", *["efficienttrain_plus_plus"] * 2]
+    # Within one step of batch size 16 for each of three stages, of 64 images.
+    assert [run["equivalent_epochs"] for run in runs] == pytest.approx([3.0, 1.5, 3.0], abs=0.26)
     assert all(len(run["accuracy"]) == len(run["train_seconds"]) == 2 for run in runs)
     assert "speedup_at_equal_accuracy" in summary
     assert all((tmp_path / "out" / folder / "model.safetensors").exists() for run in runs for folder in run["folders"])

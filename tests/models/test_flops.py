@@ -53,7 +53,7 @@ class Attention(nn.Module):
         self.embed = nn.Conv2d(3, 16, 1)
 
     def forward(self, images):
-        tokens = self.embed(images).flatten(2).transpose(1, 2).unsqueeze(1)
+        tokens = self.embed(images).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
         return functional.scaled_dot_product_attention(tokens, tokens, tokens)
 
 

@@ -405,3 +405,20 @@ def test_check_names_the_nearest_sizes(name, bad, nearest):
     check_sizes(model, [32, 64, 160])
     with pytest.raises(InputError, match=f"{name} cannot take images of side {bad} .*{nearest}"):
         check_sizes(model, [96, bad])
+
+
+def test_padded_windows_are_replaced_by_the_published_rule():
+    # 7 x 7 windows don't divide the 24 x 24 patches of a 96 px image: timm would pad them.
+    model = timm.create_model(SWIN, num_classes=4, img_size=96, **SMALL[SWIN])
+    assert size_multiple(model) == 32
+    for size in (96, 64):
+        fit_to_bandwidth(model, size)
+        assert {block.window_size[0] for stage in model.layers for block in stage.blocks} == {size // 32}
+
+
+def test_windows_of_unequal_stages_keep_their_share():
+    with torch.device("meta"):
+        model = create_model("swin_s3_tiny_224", final_size=224, depths=(1, 1, 1, 1), embed_dim=24)
+    for size, windows in ((96, [3, 3, 6, 3]), (224, [7, 7, 14, 7])):
+        fit_to_bandwidth(model, size)
+        assert [stage.blocks[0].window_size[0] for stage in model.layers] == windows

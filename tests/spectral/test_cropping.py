@@ -1,7 +1,7 @@
 """The exact low-frequency crop.
 
-`data/released_crops.npz` holds outputs, float32, of the low-frequency crop of the released EfficientTrain code.
-Its inputs are `numpy.random.default_rng(seed).standard_normal(shape)`. `seed1_h64_*` are whole, from shape
+`data/released_crops.npz` holds outputs, float32, of the low-frequency crop of the released EfficientTrain code
+for inputs `numpy.random.default_rng(seed).standard_normal(shape)`. `seed1_h64_*` are whole, from shape
 (2, 1, 64, 64); `seed0_h224_*`, from shape (1, 3, 224, 224), are every 7th row and every 5th column.
 """
 

@@ -1,5 +1,6 @@
 """The loader: a plan's requests in, uint8 batches out."""
 
+import os
 import signal
 import struct
 import zlib
@@ -108,6 +109,8 @@ class Loader:
         rank: this process.
         world_size: number of processes.
         pin_memory: give batches in page-locked memory.
+        share_cores: the model trains on the cores that the workers run on, so let them wait for idle time: a worker
+            that takes a core from a parallel region of the model stalls the whole region.
 
     Raises:
         InputError: a plan for another data-set size, or sizes that do not divide.
@@ -128,6 +131,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        share_cores: bool = False,
     ) -> None:
         source = data if isinstance(data, Source) else MapStyleSource(data)
         if len(source) != plan.dataset_size:
@@ -146,7 +150,7 @@ class Loader:
             collate_fn=_as_is,
             num_workers=workers,
             pin_memory=pin_memory,
-            worker_init_fn=outlive_interrupts,
+            worker_init_fn=_start_in_background if share_cores else outlive_interrupts,
             # Without a generator of its own the loader would draw a seed from the global one and change the run.
             generator=torch.Generator().manual_seed(0),
         )
@@ -202,6 +206,12 @@ def outlive_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda signum, frame: _end_later())
+
+
+def _start_in_background(worker: int) -> None:
+    outlive_interrupts(worker)
+    if hasattr(os, "nice"):
+        os.nice(19)
 
 
 def _end_later() -> None:

@@ -23,8 +23,7 @@ def check_images(images: Tensor) -> tuple[int, int]:
         )
     if images.ndim < 2:
         raise ValueError(f"images must have shape (..., H, W), got {tuple(images.shape)}")
-    # operator.index turns the symbolic sizes of torch.compile into plain ones: the matrices depend on them.
-    height, width = operator.index(images.shape[-2]), operator.index(images.shape[-1])
+    height, width = images.shape[-2:]
     if height < 1 or width < 1:
         raise ValueError(f"images must have at least one pixel, got shape {tuple(images.shape)}")
     return height, width

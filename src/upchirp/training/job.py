@@ -169,6 +169,7 @@ def train(
             start_step=state.step,
             micro_batch=micro_batch,
             pin_memory=device.type == "cuda",
+            share_cores=device.type == "cpu",
         )
         log = run_folder.RunLog(folder, state.step)
         try:

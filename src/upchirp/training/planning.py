@@ -122,6 +122,7 @@ def measure_seconds(
         low_frequency=config.low_frequency,
         seed=config.seed,
         workers=config.workers,
+        share_cores=device.type == "cpu",
     )
     transform = BatchTransform(
         config.augmentation,

@@ -122,12 +122,13 @@ class RunLog:
             self._write("train", step.index + 1, {**where, **values})
             self._plot("train", step.index + 1, values)
         elif isinstance(event, Evaluated):
-            where: dict[str, object] = {"progress": event.progress, "bandwidth": event.bandwidth, "weights": event.weights}
-            self._write(
-                "evaluation",
-                event.step,
-                {**where, "train_seconds": event.train_seconds, **event.result.to_dict()},
-            )
+            evaluation: dict[str, object] = {
+                "progress": event.progress,
+                "bandwidth": event.bandwidth,
+                "weights": event.weights,
+                "train_seconds": event.train_seconds,
+            }
+            self._write("evaluation", event.step, {**evaluation, **event.result.to_dict()})
             tag = f"evaluation/{event.weights}/{event.bandwidth}"
             self._plot(tag, event.step, {"top1": event.result.top1, "loss": event.result.loss})
         elif isinstance(event, Saved):

@@ -1,0 +1,160 @@
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upchirp import InputError
+from upchirp.reports import Examples, verdict, write_report
+
+Make = Callable[..., dict[str, Any]]
+
+
+class Page(HTMLParser):
+    """The report as a browser reads it: its elements, its text and the addresses that it loads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "data", "action"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Callable[..., Page]:
+    def write(summary: dict[str, Any], examples: list[Examples] | None = None) -> Page:
+        write_report(summary, tmp_path / "report.html", examples=examples or [])
+        return Page(tmp_path / "report.html")
+
+    return write
+
+
+def test_the_report_holds_every_part_in_order(
+    make_summary: Make, examples: list[Examples], report: Callable[..., Page]
+) -> None:
+    page = report(make_summary(), examples)
+    parts = ["numbers", "accuracy-against-time", "accuracy-during-training", "stages", "examples", "method"]
+    assert page.ids == ["verdict", *parts]
+    kinds = [address.split(";")[0] for address in page.addresses]
+    assert kinds == ["data:image/svg+xml"] * 3 + ["data:image/png"] * 3
+
+
+def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., Page]) -> None:
+    text = report(make_summary()).text
+    assert "efficienttrain_plus_plus reached the accuracy of constant (51.25 %) in 1.50× less training time." in text
+    assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher in 1.07× the time." in text
+    # The rows: budget, equivalent epochs, mean and range of top-1, seconds, time to the baseline, images/s, waiting.
+    assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 – – 360 3.0" in text
+    row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 48\.50 to 49\.50 160\.5 2 min 40 s 0\.53 720 540 360 3\.0"
+    assert re.search(row, text)
+    for part in ("upchirp compare --data tiny", "Some CPU, 2 cores, 16 GiB", "no accelerator", "torch 2.6.0"):
+        assert part in text
+    assert "constant-1/seed1" in text
+
+
+def test_the_report_loads_nothing(
+    make_summary: Make, examples: list[Examples], report: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = report(make_summary(), examples)
+    assert all(address.startswith("data:") for address in page.addresses)
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    figures = [b64decode(address.split(",", 1)[1]).decode() for address in page.addresses if "svg" in address[:20]]
+    for text in (source, *figures):
+        assert not re.search(r"@import|url\((?!#)|(?:src|href)=\"(?!data:|#)", text)
+        namespaces = r"xmlns(:\w+)?=\"[^\"]*\"|<!DOCTYPE[^>]*>"
+        assert "://" not in re.sub(namespaces, "", text)
+
+
+def test_names_are_escaped(make_summary: Make, examples: list[Examples], report: Callable[..., Page]) -> None:
+    attack = "\"'><script>alert(1)</script><img src=http://x onerror=alert(2)>"
+    summary = make_summary()
+    speedup = summary["speedups"].pop("efficienttrain_plus_plus")
+    summary.update(model=attack, data=attack, recipe=attack, command=attack, speedups={attack: speedup})
+    summary["hardware"].update(cpu=attack, accelerator=attack)
+    summary["versions"][attack] = attack
+    for run in summary["runs"][1:]:
+        run.update(curriculum=attack, folders=[attack] * 2)
+    page = report(summary, [Examples(label=attack, rows=examples[0].rows)])
+    assert "script" not in page.elements
+    assert page.elements.count("img") == len(page.addresses) == 6
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert attack in page.text
+
+
+@pytest.mark.parametrize("missing", ["history", "images_per_second", "wait_share", "folders"])
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_report_does_without_details(
+    make_summary: Make, report: Callable[..., Page], missing: str, emptied: bool
+) -> None:
+    summary = make_summary()
+    for run in summary["runs"]:
+        if emptied:
+            run[missing] = type(run[missing])()
+        else:
+            del run[missing]
+    page = report(summary)
+    assert ("not evaluated during training" in page.text) == (missing == "history")
+    assert len(page.addresses) == (2 if missing == "history" else 3)
+
+
+def test_one_seed_and_one_curriculum(make_summary: Make, report: Callable[..., Page]) -> None:
+    page = report(make_summary(seeds=1, alone=True))
+    assert "constant reached 51.25 % in 5 min 00 s; nothing was compared with it." in page.text
+    assert " to 51" not in page.text
+
+
+def test_one_seed_is_said_to_be_one(make_summary: Make, report: Callable[..., Page]) -> None:
+    assert "One seed: a difference of a point or so may be chance." in report(make_summary(seeds=1)).text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "kind", "expected"),
+    [
+        (1.5, "at least", "reached the accuracy of constant (51.25 %) in at least 1.50× less training time."),
+        (1.004, "interpolated", "in the same training time: no speed-up was measured."),
+        (0.8, "interpolated", "but took 1.25× the training time: no speed-up."),
+        (0.8, "at least", "but took up to 1.25× the training time: no speed-up."),
+        (None, "not reached", "did not reach the accuracy of constant (51.25 %): its best was 54.00 % in 5 min 20 s."),
+    ],
+)
+def test_the_verdict_says_plainly_what_was_found(
+    make_summary: Make, report: Callable[..., Page], ratio: float | None, kind: str, expected: str
+) -> None:
+    summary = make_summary()
+    summary["speedups"]["efficienttrain_plus_plus"].update(ratio=ratio, kind=kind)
+    assert verdict(summary).endswith(expected)
+    assert expected in report(summary).text
+
+
+def test_the_verdict_has_a_sentence_per_curriculum(make_summary: Make) -> None:
+    summary = make_summary()
+    summary["speedups"]["linear"] = {**summary["speedups"]["efficienttrain_plus_plus"], "ratio": 1.1}
+    assert verdict(summary).count("less training time.") == 2
+
+
+def test_a_damaged_plan_is_refused(make_summary: Make, tmp_path: Path) -> None:
+    summary = make_summary()
+    summary["runs"][1]["plan"] = {"cost": "pixels"}
+    with pytest.raises(InputError, match="not a plan"):
+        write_report(summary, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
