@@ -19,7 +19,7 @@ lint: $(VENV)/.tested
 	$(BIN)/lint-imports --no-cache
 
 unit: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 install: $(VENV)/.installed
 

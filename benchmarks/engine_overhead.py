@@ -1,7 +1,7 @@
 """What the engine costs over a bare PyTorch loop on the same batches.
 
-Both train the same network on the same uint8 batches in memory, alternating within one run; the figure is the ratio of the
-medians. Example: `python benchmarks/engine_overhead.py --rounds 15`
+Both train the same network on the same uint8 batches in memory, alternating within one run; the figure is the median of
+the rounds' ratios. Example: `python benchmarks/engine_overhead.py --rounds 15`
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from upchirp import Augmentation, Batch, BatchTransform, Plan, constant, plan
-from upchirp.compare.comparison import hardware, versions
+from upchirp.compare import hardware, versions
 from upchirp.training import Optimization, Settings, create_optimizer, run_segment, set_learning_rate
 from upchirp.training.planning import new_state
 

@@ -1,4 +1,4 @@
-"""`python -m upchirp`, for launchers such as torchrun."""
+"""`python -m upchirp`: the command line without the script."""
 
 import sys
 

@@ -117,6 +117,9 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["eval"], "nothing to evaluate"),
         (["eval", "--run", "nowhere"], "holds no run"),
         (["eval", "--model", "resnet18"], "no weights"),
+        (["train", "--data", "generated", "--batch-size", "1016"], "no divisor"),
+        (["compare", "--budgets", "0.5", "0.5", "--output", "x"], "each once"),
+        (["compare", "--resume", "x.pt", "--output", "x"], "no single checkpoint"),
         (["compare", "--data", "generated"], "no output"),
         (["compare", "--curricula", "constant", "--output", "x"], "a baseline and at least one other"),
         (["compare", "--budgets", "0", "--output", "x"], "budgets"),
@@ -179,7 +182,7 @@ def test_train_then_eval_and_resume(capsys: pytest.CaptureFixture[str], image_fo
     from_run = json.loads(capsys.readouterr().out)
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert from_run["images"] == 16
-    assert from_run["top1"] == pytest.approx(last["top1"], abs=7)
+    assert from_run["top1"] == last["top1"]
     weights = str(tmp_path / "run/model.safetensors")
     assert (
         main(
@@ -200,7 +203,7 @@ def test_train_then_eval_and_resume(capsys: pytest.CaptureFixture[str], image_fo
         )
         == 0
     )
-    assert json.loads(capsys.readouterr().out) == from_run
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(from_run["loss"], abs=0.05)
     assert "another model" in refusal(
         capsys,
         "eval",

@@ -27,6 +27,26 @@ def test_ends_of_the_curve_are_not_extrapolated() -> None:
     assert (below.kind, below.ratio) == ("not reached", None)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--curricula", "constant", "efficienttrain"], "too small for one step"),
+        (["--curricula", "constant", "efficient"], "unknown curriculum"),
+        (["--model", "resnet5"], "resnet50"),
+    ],
+)
+def test_a_mistake_in_the_last_run_shows_before_the_first(
+    capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    common = [
+        "compare", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--recipe", "light",
+        "--epochs", "3", "--batch-size", "16", "--budgets", "1.0", "0.01", "--output", str(tmp_path / "out"),
+    ]  # fmt: skip
+    assert main([*common, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:
     words = [
         "compare", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--recipe", "light",

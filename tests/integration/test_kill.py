@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from upchirp.training import read_metrics
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
 
 def command(data: Path, output: Path) -> list[str]:
     return [
@@ -27,7 +29,7 @@ def command(data: Path, output: Path) -> list[str]:
 def run_until(words: list[str], output: Path, step: int, signum: int) -> int:
     """Start a run and send it a signal once it has logged a step; returns its exit code."""
     with subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True
     ) as process:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -43,7 +45,7 @@ def run_until(words: list[str], output: Path, step: int, signum: int) -> int:
 @pytest.fixture(scope="module")
 def weights(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     output = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(command(image_folder, output), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command(image_folder, output), check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     return load_file(output / "model_ema.safetensors")
 
 
@@ -53,9 +55,10 @@ def test_killed_and_resumed(
 ) -> None:
     output = tmp_path / "run"
     words = command(image_folder, output)
-    code = run_until(words, output, random.randint(1, 30), signum)
+    step = random.Random(signum).randint(1, 30)
+    code = run_until(words, output, step, signum)
     assert code == (-signum if signum == signal.SIGKILL else 128 + signum)
-    subprocess.run([*words, "--resume", "auto"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*words, "--resume", "auto"], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     resumed = load_file(output / "model_ema.safetensors")
     assert weights.keys() == resumed.keys()
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)

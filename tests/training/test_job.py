@@ -12,9 +12,10 @@ import timm
 import torch
 import yaml
 from safetensors.torch import load_file
+from timm.layers import DropPath
 from torch import nn
 
-from upchirp import InputError, TrainConfig, train
+from upchirp import InputError, TrainConfig, plan, preset, train
 from upchirp.training import (
     Evaluated,
     Event,
@@ -26,6 +27,7 @@ from upchirp.training import (
     read_metrics,
 )
 from upchirp.training import checkpoint as checkpoints
+from upchirp.training.planning import scale_drop_path
 
 Make = Callable[..., TrainConfig]
 
@@ -73,7 +75,7 @@ def test_a_run_folder_holds_what_it_should(uninterrupted: Path) -> None:
     plan = json.loads((uninterrupted / "plan.json").read_text())
     assert [stage["bandwidth"] for stage in plan["stages"]] == [32, 48, 64]
     assert plan["params"] > 0
-    assert {path.name for path in (uninterrupted / "checkpoints").glob("*.pt")} >= {"best.pt"}
+    assert checkpoints.best(uninterrupted / "checkpoints") is not None
     assert list((uninterrupted / "tensorboard").iterdir())
 
 
@@ -135,10 +137,21 @@ def test_resuming_twice_and_logging_each_step_once(config: Make, uninterrupted: 
     assert steps == sorted(set(steps))
 
 
-def test_resuming_a_finished_run_only_evaluates(config: Make, uninterrupted: Path, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_trains_nothing(config: Make, uninterrupted: Path, tmp_path: Path) -> None:
     shutil.copytree(uninterrupted, tmp_path / "run")
-    result = train(config(resume="auto"))
+    seen: list[Event] = []
+    result = train(config(resume="auto"), observers=[seen.append])
+    assert not any(isinstance(event, Stepped) for event in seen)
     assert result.top1 == read_metrics(uninterrupted)[-1]["top1"]
+    assert read_metrics(tmp_path / "run") == read_metrics(uninterrupted)
+
+
+def test_a_run_that_lost_its_exported_weights_exports_them_again(
+    config: Make, uninterrupted: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    (tmp_path / "run/model.safetensors").unlink()
+    train(config(resume="auto"))
     assert_identical(tmp_path / "run", uninterrupted)
 
 
@@ -184,7 +197,11 @@ def test_the_best_checkpoint_is_of_the_last_stage_at_the_final_size(config: Make
         if isinstance(event, Evaluated) and event.weights == "ema" and event.bandwidth == 64 and event.step > begin
     ]
     assert result.best_top1 == max(scores)
-    assert load_checkpoint(run.output / "checkpoints" / "best.pt")["state"]["bandwidth"] == 64
+    best = checkpoints.best(run.output / "checkpoints")
+    assert best is not None
+    content = load_checkpoint(best)
+    assert content["state"]["bandwidth"] == 64
+    assert content["best_top1"] == result.best_top1
 
 
 @pytest.mark.parametrize(
@@ -202,8 +219,48 @@ def test_the_best_checkpoint_is_of_the_last_stage_at_the_final_size(config: Make
     ids=str,
 )
 def test_settings_work_together(config: Make, changes: dict) -> None:
-    result = train(config(epochs=2, **changes))
-    assert 0 <= result.top1 <= 100
+    result = train(config(epochs=2, log_interval=1, **changes))
+    losses = [record["loss"] for record in read_metrics(result.output) if record["kind"] == "train"]
+    assert len(losses) == result.plan.total_steps
+    assert all(0 < loss < 5 for loss in losses)
+    assert len(set(losses)) == len(losses)
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "epochs", "share"),
+    # Appendix A.1: 200 equivalent epochs are the standard case, 300 for baselines; a larger budget raises nothing.
+    [
+        ("efficienttrain_plus_plus", 100, 0.5),
+        ("constant", 100, 1 / 3),
+        ("efficienttrain", 150, 0.5),
+        ("linear", 400, 1.0),
+    ],
+)
+def test_drop_path_falls_with_the_budget(curriculum: str, epochs: float, share: float) -> None:
+    model = timm.create_model("test_vit", drop_path_rate=0.2)
+    before = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    scale_drop_path(model, plan(preset(curriculum), epochs=epochs))
+    after = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    assert after
+    assert after == pytest.approx([share * rate for rate in before], rel=1e-3)
+
+
+def test_compiling_makes_one_graph_for_each_bandwidth(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+    real = torch.compile
+
+    def counting(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model, dynamic=dynamic, backend=counting))
+    torch._dynamo.reset()
+    compiled = train(config(compile=True, model_ema=False, drop=0.0, amp=False))
+    assert len(graphs) == len(compiled.plan.bandwidths)
+    eager = train(config(model_ema=False, drop=0.0, amp=False, output=str(config().output) + "-eager"))
+    first, second = (load_file(run.output / "model.safetensors") for run in (compiled, eager))
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_learns(config: Make) -> None:
@@ -312,8 +369,10 @@ def test_more_than_one_percent_corrupt_stops_the_run(config: Make, damaged_folde
 def test_nothing_but_corrupt_images_stops_at_once(config: Make, damaged_folder: Path) -> None:
     for path in (damaged_folder / "train").rglob("*.jpg"):
         path.write_bytes(b"not an image")
-    with pytest.raises(InputError, match="cannot be read"):
-        train(config(data=str(damaged_folder)))
+    for workers in (0, 1):
+        with pytest.raises(InputError, match=r"20 images in a row cannot be read") as caught:
+            train(config(data=str(damaged_folder), workers=workers, output=str(config().output) + str(workers)))
+        assert "\n" not in str(caught.value)
 
 
 class Diverges(nn.Module):
@@ -335,6 +394,69 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(config: M
         train(run, model=Diverges(5))
     content = load_checkpoint(run.output / "checkpoints" / "step_000000004.pt")
     assert all(torch.isfinite(tensor).all() for tensor in content["state"]["model"].values())
+
+
+class SpoilsItsGradient(nn.Module):
+    """Its loss stays finite while a gradient is not: clipping then makes every weight NaN."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.left = steps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.left -= self.training
+        logits = self.head(images.mean((2, 3)))
+        if self.training and self.left == 0:
+            logits.register_hook(lambda gradient: gradient * float("inf"))
+        return logits
+
+
+def test_weights_that_are_not_finite_are_never_saved(config: Make) -> None:
+    run = config(checkpoint_interval=2, micro_batch=None, model_ema=False, clip_grad=1.0)
+    with pytest.raises(InputError, match=r"step_000000004.pt"):
+        train(run, model=SpoilsItsGradient(6))
+    kept = list(checkpoints.checkpoints(run.output / "checkpoints"))
+    assert [path.name for path in kept][-1] == "step_000000004.pt"
+    assert torch.isfinite(load_checkpoint(kept[-1])["state"]["model"]["head.weight"]).all()
+
+
+def test_a_signal_in_the_last_step_ends_the_run_whole_and_is_passed_on(config: Make, uninterrupted: Path) -> None:
+    total = sum(stage["steps"] for stage in json.loads((uninterrupted / "plan.json").read_text())["stages"])
+    run = config()
+    with pytest.raises(Interrupted):
+        train(run, observers=[stop_after(total)])
+    assert_identical(run.output, uninterrupted)
+
+
+def test_resume_with_another_micro_batch_is_allowed_and_said(config: Make) -> None:
+    run = config()
+    with pytest.raises(Interrupted):
+        train(run, observers=[stop_after(2)])
+    seen: list[Event] = []
+    train(replace(run, resume="auto", micro_batch=8), observers=[seen.append])
+    assert any(isinstance(event, Noted) and "micro_batch was 16 and is 8" in event.message for event in seen)
+
+
+def test_a_time_budget_resumes_from_a_path_by_the_stored_plan(config: Make, tmp_path: Path) -> None:
+    changes = {"time_budget": "2s", "model": "test_resnet", "batch_size": 8, "micro_batch": 8, "model_ema": False}
+    run = config(**changes)
+    with pytest.raises(Interrupted):
+        train(run, observers=[stop_after(3)])
+    latest = list(checkpoints.checkpoints(run.output / "checkpoints"))[-1]
+    other = train(config(**changes, output=str(tmp_path / "other"), resume=str(latest)))
+    assert other.plan.to_dict() == load_checkpoint(latest)["plan"]
+
+
+def test_one_corrupt_image_alone_in_its_batch_of_the_evaluation(config: Make, damaged_folder: Path) -> None:
+    """129 validation images, 32 in a batch: the last one is alone in its batch, and under 1 % of them."""
+    for index in range(112):
+        shutil.copy(damaged_folder / "val/dog/000.jpg", damaged_folder / f"val/dog/more{index:03d}.jpg")
+    (damaged_folder / "val/dog/zzz.jpg").write_bytes(b"not an image")
+    assert len(list((damaged_folder / "val").rglob("*.jpg"))) == 129
+    seen: list[Event] = []
+    train(config(data=str(damaged_folder), epochs=2, micro_batch=None), observers=[seen.append])
+    assert any(isinstance(event, Noted) and "zzz.jpg" in event.message for event in seen)
 
 
 def test_saved_config_is_resolved(config: Make, uninterrupted: Path) -> None:

@@ -23,9 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"upchirp: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("upchirp: interrupted; a run that had begun goes on by --resume auto", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # The reader of the output went away, as with `| head`.
         return 141
+    except OSError as error:
+        print(f"upchirp: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(words: list[str]) -> int:

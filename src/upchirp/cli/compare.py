@@ -4,6 +4,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,7 @@ from upchirp.cli.display import Display, duration
 from upchirp.cli.parsing import parse_training
 from upchirp.compare import CompareConfig, Comparison, compare
 from upchirp.compare.comparison import REPORT
+from upchirp.reports import verdict
 from upchirp.training import Interrupted
 
 DESCRIPTION = """Train several curricula on the same data, seeds and budgets; write summary.json and report.html.
@@ -28,26 +30,21 @@ def run(words: Sequence[str]) -> int:
         wrap=lambda training: CompareConfig(training=training),
     )
     console = Console()
-    displays: list[Display] = []
+    with ExitStack() as current:
 
-    def observer(title: str) -> Display:
-        for previous in displays:
-            previous.__exit__(None, None, None)
-        displays[:] = [Display(console, title).__enter__()]
-        return displays[0]
+        def observer(title: str) -> Display:
+            current.close()
+            return current.enter_context(Display(console, title))
 
-    try:
-        comparison = compare(config, command=shlex.join(["upchirp", "compare", *words]), observer=observer)
-    except Interrupted as interruption:
-        print(
-            f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {interruption.folder}; "
-            "go on by the same command with --resume auto",
-            file=sys.stderr,
-        )
-        return 128 + interruption.signum
-    finally:
-        for display in displays:
-            display.__exit__(None, None, None)
+        try:
+            comparison = compare(config, command=shlex.join(["upchirp", "compare", *words]), observer=observer)
+        except Interrupted as interruption:
+            print(
+                f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {interruption.folder}; "
+                "go on by the same command with --resume auto",
+                file=sys.stderr,
+            )
+            return 128 + interruption.signum
     show(comparison, console)
     return 0
 
@@ -57,8 +54,9 @@ def show(comparison: Comparison, console: Console) -> None:
     summary = comparison.summary
     seeds = len(summary["seeds"])
     table = Table(title=f"{summary['model']} on {summary['data']}, final size {summary['final_size']}, {seeds} seed(s)")
-    for heading in ("curriculum", "equivalent epochs", "top-1", "training time", "time / baseline"):
-        table.add_column(heading, justify="left" if heading == "curriculum" else "right")
+    table.add_column("curriculum", no_wrap=True)
+    for heading in ("eq. epochs", "top-1", "time", "time ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
     baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
     for entry in summary["runs"]:
         seconds = sum(entry["train_seconds"]) / seeds
@@ -71,16 +69,5 @@ def show(comparison: Comparison, console: Console) -> None:
             f"{seconds / baseline:.2f}",
         )
     console.print(table)
-    for name, speedup in summary["speedups"].items():
-        console.print(_verdict(name, speedup, summary["runs"][0]["curriculum"]), highlight=False, soft_wrap=True)
+    console.print(verdict(summary), highlight=False, soft_wrap=True)
     console.print(f"report: {comparison.output / REPORT}", highlight=False, soft_wrap=True)
-
-
-def _verdict(name: str, speedup: dict[str, object], baseline: str) -> str:
-    if speedup["ratio"] is None:
-        return f"{name} did not reach the accuracy of {baseline} ({speedup['baseline_accuracy']:.2f} %)"
-    at_least = "at least " if speedup["kind"] == "at least" else ""
-    return (
-        f"{name}: {at_least}{speedup['ratio']:.2f}x less training time than {baseline} "
-        f"at the same accuracy ({speedup['baseline_accuracy']:.2f} %)"
-    )

@@ -1,24 +1,30 @@
 """Train several curricula at several budgets, and sum up."""
 
 import json
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
+from upchirp.compare.environment import hardware, versions
 from upchirp.compare.equal_accuracy import Point, Speedup, speedup_at_equal_accuracy
 from upchirp.compare.examples import examples_of
 from upchirp.data import Source, open_data
 from upchirp.errors import InputError
+from upchirp.models import create_model
 from upchirp.reports import write_report
-from upchirp.training import Observer, TrainConfig, TrainResult, read_metrics, train
-from upchirp.training.run_folder import check_is_free
+from upchirp.training import (
+    Observer,
+    TrainConfig,
+    TrainResult,
+    curriculum_for,
+    make_plan,
+    read_metrics,
+    train,
+)
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -41,6 +47,12 @@ class CompareConfig:
             raise InputError(
                 f"curricula {', '.join(self.curricula)}: give a baseline and at least one other, each once"
             )
+        if len({Path(name).stem for name in self.curricula}) < len(self.curricula):
+            raise InputError("two curriculum files have one name: rename one, the runs are kept under their names")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise InputError(f"budgets {self.budgets}: give each once")
+        if self.training.resume not in (None, "auto"):
+            raise InputError("a comparison goes on by --resume auto: it has no single checkpoint")
         if not self.budgets or any(not 0 < budget <= 10 for budget in self.budgets):
             raise InputError(f"budgets {self.budgets}: give shares of the baseline's budget, such as 0.5 1.0")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -68,7 +80,11 @@ class _Entry:
 
     @property
     def name(self) -> str:
-        return f"{Path(self.curriculum).stem}-{self.budget:g}"
+        return f"{self.label}-{self.budget:g}"
+
+    @property
+    def label(self) -> str:
+        return Path(self.curriculum).stem
 
 
 def compare(
@@ -89,21 +105,33 @@ def compare(
     output = config.training.output
     if output is None:
         raise InputError("no output: give a folder for the comparison by --output")
-    if config.training.resume is None:
-        check_is_free(output)
+    if config.training.resume is None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
     sources = open_data(config.training.data, config.training.final_size)
     baseline, *others = config.curricula
     entries = [_Entry(baseline, 1.0), *(_Entry(name, budget) for name in others for budget in config.budgets)]
     jobs = [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]
+    _check_plans([run for _, _, run in jobs], sources[0])
     results: dict[tuple[_Entry, int], TrainResult] = {}
     for entry, seed, run in jobs:
         observers = (observer(f"{entry.name} seed {seed}"),) if observer else ()
         results[entry, seed] = train(run, data=sources, observers=observers)
     summary = _summarise(config, entries, results, command, sources[0])
     (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    plans = {entry.curriculum: results[entry, config.seeds[0]].plan for entry in entries}
-    write_report(summary, output / REPORT, examples=examples_of(list(plans.values()), sources[0], config.training))
+    plans = {entry.label: results[entry, config.seeds[0]].plan for entry in entries}
+    write_report(summary, output / REPORT, examples=examples_of(plans, sources[0], config.training))
     return Comparison(output=output, summary=summary)
+
+
+def _check_plans(runs: Sequence[TrainConfig], source: Source) -> None:
+    """Make every run's plan once, so that a mistake in the last one shows before the first is trained."""
+    first = runs[0]
+    with torch.device("meta"):
+        model = create_model(
+            first.model, num_classes=len(source.classes), final_size=first.final_size, **first.model_kwargs
+        )
+    for run in runs:
+        make_plan(run, curriculum_for(model, run.curriculum, run.final_size), len(source), model=model)
 
 
 def _run_config(config: CompareConfig, entry: _Entry, seed: int, output: Path) -> TrainConfig:
@@ -128,6 +156,7 @@ def _summarise(
     training = config.training
     return {
         "model": training.model,
+        "model_kwargs": training.model_kwargs,
         "data": training.data,
         "dataset_size": len(source),
         "final_size": training.final_size,
@@ -149,7 +178,7 @@ def _entry_summary(entry: _Entry, results: Sequence[TrainResult], config: Compar
     logs = [read_metrics(result.output) for result in results]
     training = [[record for record in log if record["kind"] == "train"] for log in logs]
     return {
-        "curriculum": results[0].plan.curriculum,
+        "curriculum": entry.label,
         "budget": entry.budget,
         "equivalent_epochs": results[0].plan.equivalent_epochs,
         "accuracy": [result.top1 for result in results],
@@ -188,29 +217,3 @@ def _speedups(runs: Sequence[dict[str, Any]]) -> dict[str, Speedup]:
 def _mean(values: Any) -> float:
     listed = list(values)
     return fmean(listed) if listed else 0.0
-
-
-def hardware() -> dict[str, Any]:
-    """What the runs ran on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
-    return {
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def versions() -> dict[str, str]:
-    """What the runs ran with."""
-    packages = ("upchirp", "torch", "torchvision", "timm", "numpy", "pillow")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

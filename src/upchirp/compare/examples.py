@@ -1,6 +1,6 @@
 """What the model sees in each stage, for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from upchirp.training import TrainConfig
 _IMAGES = 8
 
 
-def examples_of(plans: Sequence[Plan], source: Source, config: TrainConfig) -> list[Examples]:
+def examples_of(plans: Mapping[str, Plan], source: Source, config: TrainConfig) -> list[Examples]:
     """The same few images through every stage of every plan, prepared as the training prepares them."""
     chosen = [k * len(source) // _IMAGES for k in range(min(_IMAGES, len(source)))]
     seeds = sample_seeds(config.seed, 0, len(chosen)).tolist()
-    return [Examples(label=plan.curriculum, rows=_rows(plan, source, config, chosen, seeds)) for plan in plans]
+    return [Examples(label=label, rows=_rows(plan, source, config, chosen, seeds)) for label, plan in plans.items()]
 
 
 def _rows(

@@ -160,7 +160,10 @@ class Loader:
         for step in self.sampler.plan.steps(self.sampler.start_step):
             slices = list(self.sampler.slices(step))
             for rows in slices:
-                images, labels, corrupt = next(loaded)
+                prepared = next(loaded)
+                if isinstance(prepared, InputError):
+                    raise prepared
+                images, labels, corrupt = prepared
                 yield Batch(images, labels, step, rows, rows == slices[-1], corrupt)
 
     def __len__(self) -> int:
@@ -174,9 +177,15 @@ class _Requested(Dataset[Any]):
         self.source = source
         self.transform = transform
 
-    def __getitems__(self, requests: Sequence[Request]) -> tuple[torch.Tensor, torch.Tensor, tuple[Corrupt, ...]]:
+    def __getitems__(
+        self, requests: Sequence[Request]
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[Corrupt, ...]] | InputError:
         corrupt: list[Corrupt] = []
-        pairs = [self._load(request, corrupt) for request in requests]
+        try:
+            pairs = [self._load(request, corrupt) for request in requests]
+        except InputError as error:
+            # Handed over as a value: what a worker raises arrives wrapped in its traceback.
+            return error
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
         labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
         return images, labels, tuple(corrupt)

@@ -1,16 +1,14 @@
 """Reports: a comparison as one self-contained HTML page with figures."""
 
+from upchirp.reports.examples import ExampleRow, Examples, example_strip
 from upchirp.reports.figures import (
-    ExampleRow,
-    Examples,
     accuracy_against_time,
     accuracy_during_training,
-    example_strip,
     stage_seconds,
     stages_on_a_time_line,
-    to_svg,
 )
 from upchirp.reports.html import verdict, write_report
+from upchirp.reports.style import to_svg
 
 __all__ = [
     "ExampleRow",

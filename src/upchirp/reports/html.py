@@ -15,16 +15,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from upchirp.reports.figures import (
-    ExampleRow,
-    Examples,
-    accuracy_against_time,
-    accuracy_during_training,
-    budget_text,
-    example_strip,
-    stages_on_a_time_line,
-    to_svg,
-)
+from upchirp.reports.examples import ExampleRow, Examples, example_strip
+from upchirp.reports.figures import accuracy_against_time, accuracy_during_training, stages_on_a_time_line
+from upchirp.reports.style import budget_text, to_svg
 
 _MISSING = "–"
 

@@ -3,7 +3,7 @@
 from upchirp.training.checkpoint import load as load_checkpoint
 from upchirp.training.config import TrainConfig, load_config, save_config
 from upchirp.training.engine import Settings, StepResult, run_segment
-from upchirp.training.evaluate import Evaluation, EvaluationSet, evaluate
+from upchirp.training.evaluate import Evaluation, EvaluationSet, View, evaluate
 from upchirp.training.events import (
     Evaluated,
     Event,
@@ -15,7 +15,8 @@ from upchirp.training.events import (
     Started,
     Stepped,
 )
-from upchirp.training.job import Interrupted, TrainResult, train
+from upchirp.training.interruption import Interrupted
+from upchirp.training.job import TrainResult, train
 from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
 from upchirp.training.planning import curriculum_for, make_plan, price
 from upchirp.training.recipe import RECIPES, Optimization, Recipe, recipe
@@ -44,6 +45,7 @@ __all__ = [
     "Stepped",
     "TrainConfig",
     "TrainResult",
+    "View",
     "create_ema",
     "create_optimizer",
     "curriculum_for",

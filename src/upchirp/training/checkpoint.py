@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from upchirp.errors import InputError
 
-BEST = "best.pt"
+_BEST = re.compile(r"best_\d+\.pt")
+_STEP = re.compile(r"step_\d+\.pt")
 
 
 class Loaded(NamedTuple):
@@ -79,8 +80,12 @@ def load_latest(folder: Path) -> Loaded | None:
 
 def checkpoints(folder: Path) -> Iterator[Path]:
     """The step checkpoints of a folder, oldest first."""
-    found = [path for path in folder.glob("step_*.pt") if re.fullmatch(r"step_\d+\.pt", path.name)]
-    yield from sorted(found, key=lambda path: int(path.stem.removeprefix("step_")))
+    yield from _numbered(folder, _STEP)
+
+
+def best(folder: Path) -> Path | None:
+    """The best checkpoint of a folder, if one was kept yet."""
+    return next(reversed(list(_numbered(folder, _BEST))), None)
 
 
 def step_path(folder: Path, step: int) -> Path:
@@ -88,11 +93,21 @@ def step_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:09d}.pt"
 
 
+def best_path(folder: Path, step: int) -> Path:
+    """Where the best checkpoint is kept; it has a name of its own, so that the one before stays until it is whole."""
+    return folder / f"best_{step:09d}.pt"
+
+
+def prune_best(folder: Path) -> None:
+    """Delete all but the latest of the best checkpoints."""
+    for path in list(_numbered(folder, _BEST))[:-1]:
+        _delete(path)
+
+
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the last `keep` step checkpoints, and leftovers of interrupted writing."""
     for path in list(checkpoints(folder))[:-keep]:
-        path.unlink()
-        _checksum_file(path).unlink(missing_ok=True)
+        _delete(path)
     for leftover in folder.glob("*.tmp"):
         leftover.unlink()
 
@@ -104,6 +119,16 @@ def export_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    found = [path for path in folder.glob("*.pt") if pattern.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]))
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+    _checksum_file(path).unlink(missing_ok=True)
 
 
 class _Hashing:

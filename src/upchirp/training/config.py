@@ -1,6 +1,7 @@
 """The configuration of a training run: one flat set of names on the command line, in YAML and in Python."""
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -31,7 +32,7 @@ class TrainConfig:
     epochs: float = 200.0
     """Budget in equivalent epochs; real passes if the curriculum counts samples."""
     time_budget: str | None = None
-    """Budget in time instead, such as 90s, 45m, 2h or 1h30m; speeds are measured first."""
+    """Budget in training time instead, such as 90s, 45m or 1h30m, without evaluations; speeds are measured first."""
     cost: Literal["pixels", "flops"] = "pixels"
     """What the plan counts as the cost of a sample."""
     batch_size: int = 4096
@@ -54,8 +55,8 @@ class TrainConfig:
     """`lanczos` reduces to the bandwidth in the workers; `crop` crops the spectrum exactly on the device."""
     seed: int = 0
     """Seed of everything random."""
-    workers: int = 2
-    """Loader processes; 0 loads in the training process."""
+    workers: int | None = None
+    """Loader processes, by default one for each core, 16 at most; 0 loads in the training process."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to train; by default the accelerator if there is one."""
     deterministic: bool = False
@@ -84,12 +85,22 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.workers < 0:
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more")
+        if self.resume == "auto" and self.output is None:
+            raise InputError("--resume auto needs to know the run: give its folder by --output")
+        check_model_kwargs(self.model_kwargs)
+        if self.workers is not None and self.workers < 0:
             raise InputError(f"workers is {self.workers}: it must be 0 or more")
         if not self.epochs > 0:
             raise InputError(f"epochs is {self.epochs}: it must be more than 0")
         if self.time_budget is not None:
             parse_duration(self.time_budget)
+
+    @property
+    def loader_workers(self) -> int:
+        """How many loader processes to start."""
+        return min(16, os.cpu_count() or 1) if self.workers is None else self.workers
 
     def to_flat(self) -> dict[str, Any]:
         """All settings under their flag names, as plain data."""
@@ -124,6 +135,26 @@ class TrainConfig:
             augmentation=replace(config.augmentation, **_typed(Augmentation, values, source)),
             **_typed(cls, values, source),
         )
+
+
+def check_model_kwargs(options: Mapping[str, Any]) -> None:
+    """Refuse constructor arguments that settings of their own decide.
+
+    Raises:
+        InputError: naming the setting to use.
+    """
+    instead = {
+        "num_classes": "it follows from the data",
+        "final_size": "use --final-size",
+        "img_size": "use --final-size",
+        "drop": "use --drop",
+        "drop_rate": "use --drop",
+        "drop_path": "use --drop-path",
+        "drop_path_rate": "use --drop-path",
+    }
+    for name in options:
+        if name in instead:
+            raise InputError(f"model_kwargs cannot set {name}: {instead[name]}")
 
 
 def load_config(path: Path) -> dict[str, Any]:

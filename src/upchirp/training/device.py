@@ -1,5 +1,6 @@
 """Where to compute, and torch's process-wide switches."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,9 @@ def choose_device(name: str | None) -> torch.device:
 @contextmanager
 def numerics(device: torch.device, *, deterministic: bool) -> Iterator[None]:
     """Set the switches for a run, and set them back after it."""
+    if deterministic and device.type == "cuda":
+        # cuBLAS reads it once, when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     algorithms = torch.are_deterministic_algorithms_enabled()
     benchmark = torch.backends.cudnn.benchmark
     precision = torch.get_float32_matmul_precision()

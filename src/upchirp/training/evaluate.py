@@ -1,9 +1,9 @@
 """Evaluation at the final size, and during early stages at the current bandwidth (Figure 8)."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -55,6 +55,7 @@ class EvaluationSet:
         interpolation: of the resize.
         workers: loader processes.
         batch_size: images in one batch.
+        pin_memory: give batches in page-locked memory.
     """
 
     def __init__(
@@ -66,17 +67,19 @@ class EvaluationSet:
         interpolation: Interpolation = "bicubic",
         workers: int = 2,
         batch_size: int = 256,
+        pin_memory: bool = False,
     ) -> None:
         self.size = size
         self.images = len(source)
         self.corrupt: list[Corrupt] = []
-        transform = EvalTransform(size, crop_pct or default_crop_pct(size), interpolation)
+        transform = EvalTransform(size, default_crop_pct(size) if crop_pct is None else crop_pct, interpolation)
         self._loader: DataLoader[Any] = DataLoader(
             _Prepared(source, transform),
             batch_size=batch_size,
             num_workers=workers,
             collate_fn=_stack,
             worker_init_fn=outlive_interrupts,
+            pin_memory=pin_memory,
             generator=torch.Generator().manual_seed(0),
         )
         self._cache: list[tuple[torch.Tensor, torch.Tensor]] | None = None
@@ -88,7 +91,10 @@ class EvaluationSet:
         self.corrupt = []
         keep = self.images * 3 * self.size**2 <= _CACHE_BYTES
         batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for images, labels, corrupt in self._loader:
+        for loaded in self._loader:
+            if isinstance(loaded, InputError):
+                raise loaded
+            images, labels, corrupt = loaded
             self.corrupt += corrupt
             if 100 * len(self.corrupt) > self.images:
                 first = self.corrupt[0]
@@ -96,6 +102,8 @@ class EvaluationSet:
                     f"more than 1 % of the {self.images} validation images cannot be read, the first one is "
                     f"{first.name} ({first.reason}): repair or remove them"
                 )
+            if not len(labels):
+                continue
             if keep:
                 batches.append((images, labels))
             yield images, labels
@@ -103,38 +111,48 @@ class EvaluationSet:
             self._cache = batches
 
 
+class View(NamedTuple):
+    """A model and the input side it is evaluated at."""
+
+    name: Literal["model", "ema"]
+    """Which weights these are."""
+    model: nn.Module
+    """Takes inputs of side `bandwidth`."""
+    bandwidth: int
+    """Pixels; below the set's own size the images are cropped in the frequency domain, as in Figure 8."""
+
+
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
+    views: Sequence[View],
     data: EvaluationSet,
     *,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     device: torch.device,
-    bandwidth: int | None = None,
     autocast: torch.dtype | None = None,
-) -> Evaluation:
-    """Accuracy of a model that takes inputs of `bandwidth` (by default the set's own size).
-
-    At a smaller bandwidth the images are cropped in the frequency domain, as the paper's Figure 8 does.
-    """
-    training = model.training
-    model.eval()
-    sums = torch.zeros(3, dtype=torch.float64)
+) -> list[Evaluation]:
+    """Evaluate several models, or one at several sizes, in one pass over the images."""
+    modes = [view.model.training for view in views]
+    sums = torch.zeros(len(views), 3, dtype=torch.float32, device=device)
     count = 0
     try:
+        for view in views:
+            view.model.eval()
         for images, labels in data:
             inputs = normalize(images.to(device, non_blocking=True), mean, std)
-            if bandwidth is not None and bandwidth < data.size:
-                inputs = low_frequency_crop(inputs, bandwidth)
-            with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-                logits = model(inputs)
-            sums += _sums(logits.float(), labels.to(device)).to("cpu", torch.float64)
+            targets = labels.to(device, non_blocking=True)
+            for view, total in zip(views, sums, strict=True):
+                own = inputs if view.bandwidth >= data.size else low_frequency_crop(inputs, view.bandwidth)
+                with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+                    logits = view.model(own)
+                total += _sums(logits.float(), targets)
             count += len(labels)
     finally:
-        model.train(training)
-    top1, top5, loss = (sums / max(count, 1)).tolist()
-    return Evaluation(top1=100 * top1, top5=100 * top5, loss=loss, images=count)
+        for view, training in zip(views, modes, strict=True):
+            view.model.train(training)
+    means = (sums / max(count, 1)).tolist()
+    return [Evaluation(top1=100 * top1, top5=100 * top5, loss=loss, images=count) for top1, top5, loss in means]
 
 
 def at_size(model: nn.Module, current: int, size: int) -> nn.Module:
@@ -161,17 +179,19 @@ class _Prepared(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[Any, int] | Corrupt:
+    def __getitem__(self, index: int) -> tuple[Any, int] | Corrupt | InputError:
         try:
             image, label = self.source.load(index)
             return self.transform(image), label
-        except InputError:
-            raise
+        except InputError as error:
+            return error
         except DECODE_ERRORS as error:
             return Corrupt(index, self.source.describe(index), str(error))
 
 
-def _stack(items: list[Any]) -> tuple[torch.Tensor, torch.Tensor, list[Corrupt]]:
+def _stack(items: list[Any]) -> tuple[torch.Tensor, torch.Tensor, list[Corrupt]] | InputError:
+    if refused := [item for item in items if isinstance(item, InputError)]:
+        return refused[0]
     corrupt = [item for item in items if isinstance(item, Corrupt)]
     pairs = [item for item in items if not isinstance(item, Corrupt)]
     labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)

@@ -26,9 +26,9 @@ def create_optimizer(model: nn.Module, optimization: Optimization, *, learning_r
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the rate of every group, times the group's own `lr_scale` where it has one."""
+    """Set the rate of every group of parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+        group["lr"] = learning_rate
 
 
 def create_ema(model: nn.Module, optimization: Optimization) -> ModelEmaV3 | None:

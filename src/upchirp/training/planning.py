@@ -1,10 +1,13 @@
 """From a configuration and a model to a plan, priced before anything is trained."""
 
 import copy
+import time
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from upchirp.curriculum import Cost, CostTable, Curriculum, Phase, Plan, load_curriculum, pixels, plan
@@ -17,8 +20,9 @@ from upchirp.training.optim import create_ema, create_optimizer
 from upchirp.training.recipe import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT, Optimization
 from upchirp.training.state import State
 
-_CALIBRATION_STEPS = 9
-_CALIBRATION_WARMUP = 4
+_CALIBRATION_STEPS = 6
+_PREFETCHED = 2
+"""Batches that torch's DataLoader prepares ahead for each worker."""
 
 
 def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curriculum:
@@ -32,11 +36,22 @@ def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curr
     return curriculum
 
 
-def drop_path_for(optimization: Optimization, curriculum: Curriculum, epochs: float) -> float:
-    """The stochastic-depth rate for a budget, scaled from the standard case's (Appendix A.1)."""
-    passes = curriculum.axis == "samples" or len(curriculum.bandwidths) == 1
-    standard = STANDARD_EPOCHS_CONSTANT if passes else STANDARD_EPOCHS
-    return optimization.scaled_drop_path(epochs, standard=standard)
+def scale_drop_path(model: nn.Module, plan: Plan) -> None:
+    """Lower a model's stochastic-depth rates in proportion to the budget, below the standard one (Appendix A.1)."""
+    share = min(1.0, budget_share(plan))
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob *= share
+
+
+def budget_share(plan: Plan) -> float:
+    """The budget as a share of the standard one.
+
+    The standard is 200 equivalent epochs, and for baselines and curricula that count samples 300 real passes.
+    """
+    if plan.axis == "samples" or len(plan.bandwidths) == 1:
+        return plan.total_samples / plan.dataset_size / STANDARD_EPOCHS_CONSTANT
+    return plan.equivalent_epochs / STANDARD_EPOCHS
 
 
 def make_plan(
@@ -73,17 +88,16 @@ def make_plan(
     )
 
 
-def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any]:
-    """The plan as plain data, with the model's size and the computation speed-up (Table 7's columns).
+def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:
+    """The plan as plain data, with the model's `params` and `flops` (multiply-adds of one image at the final size)."""
+    return {**plan.to_dict(), "params": count_parameters(model), "flops": count_flops(model, plan.final_size)}
 
-    `params` and `flops` (multiply-adds of one image at the final size) are numbers, `speedup` compares with
-    `baseline_epochs` passes at the final size in counted FLOPs.
-    """
+
+def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any]:
+    """The same with the computation speed-up against passes at the final size, in counted FLOPs (Table 7)."""
     flops = CostTable("flops", flops_table(model, plan.bandwidths))
     return {
-        **plan.to_dict(),
-        "params": count_parameters(model),
-        "flops": count_flops(model, plan.final_size),
+        **with_size(plan, model),
         "baseline_epochs": baseline_epochs,
         "speedup": plan.speedup(baseline_epochs, flops),
     }
@@ -97,16 +111,19 @@ def measure_seconds(
     device: torch.device,
     micro_batch: int,
 ) -> CostTable:
-    """Seconds of training for one image at each bandwidth, loading included: the median of a few real steps.
+    """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
 
-    A copy of the model is trained, so the run itself starts untouched.
+    A copy of the model is trained, so the run itself starts untouched. What the workers had prepared before a
+    bandwidth began is left out, so a machine that waits for data shows it.
     """
+    warmup = _PREFETCHED * config.loader_workers + 1
+    count = warmup + _CALIBRATION_STEPS
     bandwidths = curriculum.bandwidths
     phases = tuple(Phase(end=(k + 1) / len(bandwidths), bandwidth=side) for k, side in enumerate(bandwidths))
     trial = plan(
         Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
         total_cost=None,
-        epochs=len(bandwidths) * _CALIBRATION_STEPS * micro_batch / len(source),
+        epochs=len(bandwidths) * count * micro_batch / len(source),
         dataset_size=len(source),
         batch_size=micro_batch,
         learning_rate=1e-6,
@@ -121,7 +138,8 @@ def measure_seconds(
         mode=config.mode,
         low_frequency=config.low_frequency,
         seed=config.seed,
-        workers=config.workers,
+        workers=config.loader_workers,
+        pin_memory=device.type == "cuda",
         share_cores=device.type == "cpu",
     )
     transform = BatchTransform(
@@ -131,15 +149,13 @@ def measure_seconds(
         channels_last=config.channels_last,
     )
     times: dict[int, list[float]] = {side: [] for side in bandwidths}
+    before = time.perf_counter()
     for result in run_segment(state, batches, transform, engine_settings(config, device)):
-        if device.type != "cpu":
-            result.loss.item()
-        times[result.step.bandwidth].append(result.seconds)
-    medians = {
-        side: sorted(spent[_CALIBRATION_WARMUP:])[(_CALIBRATION_STEPS - _CALIBRATION_WARMUP) // 2]
-        for side, spent in times.items()
-    }
-    return CostTable("seconds", {side: median / micro_batch for side, median in medians.items()})
+        result.loss.item()  # waits for the device
+        now = time.perf_counter()
+        times[result.step.bandwidth].append(now - before)
+        before = now
+    return CostTable("seconds", {side: fmean(spent[warmup:]) / micro_batch for side, spent in times.items()})
 
 
 def new_state(

@@ -66,6 +66,8 @@ class Optimization:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"{name} is {value}: it must be positive")
+        if not all(0 <= beta < 1 for beta in self.opt_betas):
+            raise InputError(f"opt_betas are {self.opt_betas}: both must lie in 0 to below 1")
         for name in ("weight_decay", "opt_eps"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must not be negative")
@@ -88,14 +90,6 @@ class Optimization:
             return self.lr
         ratio = batch_size / self.lr_base_size
         return self.lr_base * (math.sqrt(ratio) if self.lr_base_scale == "sqrt" else ratio)
-
-    def scaled_drop_path(self, epochs: float, *, standard: float) -> float:
-        """The highest stochastic-depth rate for a budget (Appendix A.1: it falls linearly with the budget).
-
-        >>> Optimization(drop_path=0.2).scaled_drop_path(100, standard=200)
-        0.1
-        """
-        return self.drop_path * min(1.0, epochs / standard) if self.drop_path_scaling else self.drop_path
 
 
 @dataclass(frozen=True, kw_only=True)

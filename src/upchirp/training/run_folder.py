@@ -25,7 +25,9 @@ MAY_DIFFER = {
     "output", "resume", "workers", "device", "compile", "channels_last", "deterministic",
     "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep", "micro_batch",
 }  # fmt: skip
-"""Settings that a resumed run may change, because they do not change what is trained."""
+"""Settings that a resumed run may change: the data, the steps and the learning rates stay the same."""
+_CHANGE_ROUNDING = ("micro_batch", "device", "compile", "channels_last", "deterministic")
+"""Those of them that change the order of floating-point sums, or batch norm's statistics."""
 
 
 def holds_run(folder: Path) -> bool:
@@ -41,12 +43,18 @@ def check_is_free(folder: Path) -> None:
     """
     if holds_run(folder):
         raise InputError(f"{folder} holds another run: go on with it by --resume auto, or choose another --output")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A plan alone was left by a run that was killed while its folder was made.
+    if folder.exists() and (
+        not folder.is_dir() or any(entry.name not in (PLAN, f"{CONFIG}.tmp") for entry in folder.iterdir())
+    ):
         raise InputError(f"{folder} is not an empty folder: choose another --output")
 
 
-def check_is_same_run(folder: Path, config: TrainConfig) -> None:
-    """Raise if the folder's run was started with other settings that matter.
+def check_is_same_run(folder: Path, config: TrainConfig) -> list[str]:
+    """Raise if the folder's run was started with other settings that matter; else say which others differ.
+
+    Returns:
+        One line for each changed setting that keeps the run from being bit-identical to the uninterrupted one.
 
     Raises:
         InputError: naming the settings that differ.
@@ -59,12 +67,20 @@ def check_is_same_run(folder: Path, config: TrainConfig) -> None:
             f"{folder} holds a run with other settings: {listed}: resume with the same, or choose another --output"
         )
 
+    return [
+        f"{name} was {stored[name]} and is {asked[name]} now: the weights will not be bit-identical"
+        for name in _CHANGE_ROUNDING
+        if asked[name] != stored[name]
+    ]
+
 
 def create(folder: Path, config: TrainConfig, plan: Mapping[str, Any]) -> None:
     """Make the folder of a new run; `plan.json` may hold more than the plan."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, folder / CONFIG)
     (folder / PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    # Last, and at once: a folder holds a run when it holds this.
+    save_config(config, folder / f"{CONFIG}.tmp")
+    (folder / f"{CONFIG}.tmp").replace(folder / CONFIG)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -90,6 +106,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The last line of a finished run's log; `None` if the run is not done or its weights are gone."""
+    last = read_metrics(folder)[-1:]
+    done = bool(last) and last[0]["kind"] == "end" and (folder / WEIGHTS).exists()
+    return last[0] if done else None
 
 
 class RunLog:

@@ -45,6 +45,12 @@ class State:
             "step": self.step,
         }
 
+    def is_finite(self) -> bool:
+        """Whether all weights are finite; an infinite gradient can spoil them under a finite loss."""
+        modules = [self.model] if self.ema is None else [self.model, self.ema.module]
+        tensors = [value for module in modules for value in module.state_dict().values() if value.is_floating_point()]
+        return not tensors or bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of the same model and recipe.
 
@@ -57,8 +63,8 @@ class State:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
+            self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(f"the checkpoint belongs to another model or recipe: {first}") from error
-        self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]

@@ -12,9 +12,9 @@ from upchirp.data import open_data
 from upchirp.errors import InputError
 from upchirp.models import create_model, fit_to_bandwidth
 from upchirp.training import checkpoint
-from upchirp.training.config import TrainConfig, load_config
+from upchirp.training.config import TrainConfig, check_model_kwargs, load_config
 from upchirp.training.device import choose_device
-from upchirp.training.evaluate import Evaluation, EvaluationSet, evaluate
+from upchirp.training.evaluate import Evaluation, EvaluationSet, View, evaluate
 from upchirp.training.run_folder import CONFIG, WEIGHTS, WEIGHTS_EMA, holds_run
 
 
@@ -93,9 +93,13 @@ def evaluate_weights(
     chosen = data or config.data
     if not chosen:
         raise InputError("no data: give a folder with train/ and val/, or `generated`")
-    size = final_size or config.final_size
+    size = config.final_size if final_size is None else final_size
+    for name, value, least in (("final size", size, 1), ("batch size", batch_size, 1), ("workers", workers, 0)):
+        if value < least:
+            raise InputError(f"{name} is {value}: it must be {least} or more")
     _, source = open_data(chosen, size)
     options = model_kwargs or (config.model_kwargs if model is None else {})
+    check_model_kwargs(options)
     network = create_model(model or config.model, num_classes=len(source.classes), final_size=size, **options)
     load_weights(network, weights, size)
     target = choose_device(device)
@@ -107,5 +111,14 @@ def evaluate_weights(
         workers=workers,
         batch_size=batch_size,
     )
-    augmentation = config.augmentation
-    return evaluate(network.to(target), images, mean=augmentation.mean, std=augmentation.std, device=target)
+    augmentation, optimization = config.augmentation, config.optimization
+    (result,) = evaluate(
+        [View("model", network.to(target), size)],
+        images,
+        mean=augmentation.mean,
+        std=augmentation.std,
+        device=target,
+        # As the run evaluated itself; weights from elsewhere are evaluated in float32.
+        autocast=getattr(torch, optimization.amp_dtype) if run is not None and optimization.amp else None,
+    )
+    return result

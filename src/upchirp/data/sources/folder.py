@@ -76,7 +76,7 @@ class FolderSource:
         start = int(self._ends[index - 1]) if index else 0
         inner = os.fsdecode(self._paths[start : int(self._ends[index])])
         # Joined as text: building a Path would take a tenth of what a small image takes to load.
-        return os.sep.join((str(self._root), self.classes[self._labels[index]], inner))
+        return os.sep.join((str(self._root), self.classes[self._labels[index]], inner))  # noqa: PTH118
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """The image, not decoded yet, and its label.

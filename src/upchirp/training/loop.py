@@ -1,0 +1,267 @@
+"""The loop around the engine: logging, evaluations, checkpoints, and what stops a run."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from upchirp.curriculum import Plan, Step
+from upchirp.data import Batch, BatchTransform, Corrupt
+from upchirp.errors import InputError
+from upchirp.training import checkpoint, run_folder
+from upchirp.training.config import TrainConfig
+from upchirp.training.engine import StepResult, run_segment
+from upchirp.training.evaluate import EvaluationSet, View, at_size, evaluate
+from upchirp.training.events import Evaluated, Event, Finished, Logged, Noted, Observer, Saved, Started, Stepped
+from upchirp.training.interruption import Interrupted, collected_signals
+from upchirp.training.planning import engine_settings
+from upchirp.training.state import State
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """What a checkpoint holds beside the engine's state."""
+
+    train_seconds: float = 0.0
+    """Training time so far, without evaluations and checkpoints."""
+    best_top1: float = -1.0
+    """Best of the evaluations in the last stage, percent; -1 before the first."""
+
+
+class Run:
+    """One run in its folder: executes a plan and keeps what comes of it.
+
+    Args:
+        config: the settings.
+        plan: what to execute.
+        state: where to begin; it is trained in place.
+        totals: what was counted before.
+        folder: the run folder.
+        device: where the state is.
+        evaluation: validation images at the final size.
+        observers: called with every event.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        plan: Plan,
+        state: State,
+        totals: Totals,
+        folder: Path,
+        device: torch.device,
+        evaluation: EvaluationSet,
+        observers: Sequence[Observer],
+    ) -> None:
+        self.config = config
+        self.plan = plan
+        self.state = state
+        self.totals = totals
+        self.folder = folder
+        self.device = device
+        self.evaluation = evaluation
+        self.observers = observers
+        self.checkpoints = folder / run_folder.CHECKPOINTS
+        self.window = _Window(device)
+        self.corrupt: set[int] = set()
+        self.clock = 0.0
+
+    def emit(self, event: Event) -> None:
+        """Tell all observers."""
+        for observer in self.observers:
+            observer(event)
+
+    def execute(self, batches: Iterable[Batch]) -> float:
+        """Train to the end of the plan and export the weights; returns their top-1 at the final size.
+
+        Raises:
+            InputError: too many corrupt images, or a loss or weights that are not finite.
+            Interrupted: a signal came; a checkpoint was written.
+        """
+        config, state, plan = self.config, self.state, self.plan
+        self.emit(Started(plan=plan, step=state.step, output=self.folder))
+        transform = BatchTransform(
+            config.augmentation,
+            seed=config.seed,
+            low_frequency=config.low_frequency,
+            channels_last=config.channels_last,
+        )
+        top1 = math.nan
+        with collected_signals() as received:
+            self.clock = time.perf_counter()
+            for result in run_segment(state, batches, transform, engine_settings(config, self.device)):
+                self._take_note(result)
+                last = state.step == plan.total_steps
+                log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
+                if log_due or self.device.type == "cpu":
+                    self._check_loss()
+                if log_due:
+                    self._log(result.step)
+                if last or self._evaluation_due(result.step):
+                    top1 = self._evaluate()
+                if last or received or state.step % config.checkpoint_interval == 0:
+                    self._save(checkpoint.step_path(self.checkpoints, state.step))
+                    checkpoint.prune(self.checkpoints, config.checkpoint_keep)
+                if received and not last:
+                    raise Interrupted(received[0], self.folder, state.step)
+            if math.isnan(top1):
+                top1 = self._evaluate()
+            checkpoint.export_weights(state.model.state_dict(), self.folder / run_folder.WEIGHTS)
+            if state.ema is not None:
+                checkpoint.export_weights(state.ema.module.state_dict(), self.folder / run_folder.WEIGHTS_EMA)
+            best, seconds = self.totals.best_top1, self.totals.train_seconds
+            self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
+            if received:
+                raise Interrupted(received[0], self.folder, state.step)
+        return top1
+
+    def _lap(self) -> float:
+        """Count the time since the last lap as training time."""
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        self.totals.train_seconds += seconds
+        self.window.seconds += seconds
+        return seconds
+
+    @contextmanager
+    def _off_the_clock(self) -> Iterator[None]:
+        """Wait for the device, then stop counting training time."""
+        self._check_loss()
+        yield
+        self.clock = time.perf_counter()
+
+    def _take_note(self, result: StepResult) -> None:
+        self.window.add(result)
+        self.emit(Stepped(step=result.step, seconds=self._lap(), wait_seconds=result.wait_seconds))
+        for image in result.corrupt:
+            self._note_corrupt(image)
+
+    def _note_corrupt(self, image: Corrupt) -> None:
+        if image.index in self.corrupt:
+            return
+        self.corrupt.add(image.index)
+        count = len(self.corrupt)
+        self.emit(Noted(message=f"cannot read {image.name} ({image.reason}): replaced by another ({count} so far)"))
+        if 100 * count > self.plan.dataset_size:
+            self._save(checkpoint.step_path(self.checkpoints, self.state.step))
+            raise InputError(
+                f"more than 1 % of the {self.plan.dataset_size} training images cannot be read, the last one is "
+                f"{image.name} ({image.reason}): repair or replace them, then go on with --resume auto"
+            )
+
+    def _check_loss(self) -> None:
+        """Stop on a loss that is not finite, before anything of it is saved; on a device this waits for it."""
+        loss = self.window.mean_loss()
+        self._lap()
+        if not math.isfinite(loss):
+            raise self._not_finite(f"the loss is {loss}")
+
+    def _not_finite(self, what: str) -> InputError:
+        kept = list(checkpoint.checkpoints(self.checkpoints))
+        where = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
+        return InputError(
+            f"{what} at step {self.state.step}: {where}; try a lower --lr-base, a longer --warmup or --clip-grad 1"
+        )
+
+    def _log(self, step: Step) -> None:
+        self.emit(self.window.summary(step, self.totals.train_seconds))
+        self.window = _Window(self.device)
+
+    def _ends_stage(self, step: Step) -> bool:
+        return self.plan.stage_at(step.index + 1) != step.stage
+
+    def _evaluation_due(self, step: Step) -> bool:
+        following = self.plan.step(step.index + 1).progress
+        return int(following * self.config.evaluations) > int(step.progress * self.config.evaluations)
+
+    def _evaluate(self) -> float:
+        """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
+        state, final = self.state, self.plan.final_size
+        views = [View("model", at_size(state.model, state.bandwidth, final), final)]
+        if state.ema is not None:
+            views.append(View("ema", at_size(state.ema.module, state.bandwidth, final), final))
+        if state.bandwidth < final:
+            views.append(View("model", state.model, state.bandwidth))
+        augmentation, optimization = self.config.augmentation, self.config.optimization
+        with self._off_the_clock():
+            results = evaluate(
+                views,
+                self.evaluation,
+                mean=augmentation.mean,
+                std=augmentation.std,
+                device=self.device,
+                autocast=getattr(torch, optimization.amp_dtype) if optimization.amp else None,
+            )
+        done = state.step == self.plan.total_steps
+        progress = 1.0 if done else self.plan.step(state.step).progress
+        for view, result in zip(views, results, strict=True):
+            self.emit(
+                Evaluated(
+                    step=state.step,
+                    progress=progress,
+                    bandwidth=view.bandwidth,
+                    weights=view.name,
+                    result=result,
+                    train_seconds=self.totals.train_seconds,
+                )
+            )
+        for image in self.evaluation.corrupt:
+            self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
+        self.evaluation.corrupt = []
+        top1 = results[0 if state.ema is None else 1].top1
+        in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
+        if in_last_stage and top1 > self.totals.best_top1:
+            self._keep_best(top1)
+        return top1
+
+    def _keep_best(self, top1: float) -> None:
+        self.totals.best_top1 = top1
+        self._save(checkpoint.best_path(self.checkpoints, self.state.step))
+        checkpoint.prune_best(self.checkpoints)
+
+    def _save(self, path: Path) -> None:
+        with self._off_the_clock():
+            if not self.state.is_finite():
+                raise self._not_finite("weights are not finite")
+            content = {
+                "state": self.state.state_dict(),
+                "plan": self.plan.to_dict(),
+                "train_seconds": self.totals.train_seconds,
+                "best_top1": self.totals.best_top1,
+            }
+            checkpoint.save(content, path)
+        self.emit(Saved(step=self.state.step, path=path))
+
+
+class _Window:
+    """Means over the steps since the last log line, with the loss left on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.steps = 0
+        self.images = 0
+        self.seconds = 0.0
+        self.wait_seconds = 0.0
+
+    def add(self, result: StepResult) -> None:
+        self.loss = self.loss + result.loss
+        self.steps += 1
+        self.images += result.step.batch_size
+        self.wait_seconds += result.wait_seconds
+
+    def mean_loss(self) -> float:
+        return self.loss.item() / max(self.steps, 1)
+
+    def summary(self, step: Step, train_seconds: float) -> Logged:
+        seconds = max(self.seconds, 1e-9)
+        return Logged(
+            step=step,
+            loss=self.mean_loss(),
+            images_per_second=self.images / seconds,
+            wait_share=min(1.0, self.wait_seconds / seconds),
+            train_seconds=train_seconds,
+        )

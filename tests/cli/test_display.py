@@ -1,0 +1,57 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from upchirp import Plan, efficienttrain_plus_plus, plan
+from upchirp.cli.display import Display
+from upchirp.training import Evaluated, Evaluation, Finished, Logged, Noted, Started, Stepped
+
+
+@pytest.fixture
+def run() -> Plan:
+    return plan(efficienttrain_plus_plus(64, multiple=2), epochs=6, dataset_size=20_000, batch_size=256)
+
+
+def shown(run: Plan, *, terminal: bool) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=120)
+    with Display(console, "title") as display:
+        display(Started(plan=run, step=0, output=Path("runs/x")))
+        for step in list(run.steps())[:3]:
+            display.shown = 0.0
+            display(Stepped(step=step, seconds=0.5, wait_seconds=0.1))
+        display(Logged(step=run.step(2), loss=3.25, images_per_second=512, wait_share=0.2, train_seconds=1.5))
+        result = Evaluation(top1=12.5, top5=50, loss=3.0, images=100)
+        display(Evaluated(step=3, progress=0.1, bandwidth=64, weights="ema", result=result, train_seconds=1.5))
+        display(Noted(message="cannot read a[b].jpg"))
+        display(Finished(step=3, top1=12.5, best_top1=13.0, train_seconds=75))
+    return stream.getvalue()
+
+
+def test_lines_where_there_is_no_terminal(run: Plan) -> None:
+    text = shown(run, terminal=False)
+    assert "step 3" in text
+    assert "512 images/s, waiting for data 20%" in text
+    assert "ema at 64 px: top-1 12.50 %" in text
+    assert "note: cannot read a[b].jpg" in text
+    assert "1m15s" in text
+
+
+def test_a_live_line_on_a_terminal(run: Plan) -> None:
+    text = shown(run, terminal=True)
+    assert "stage 1/3" in text
+    assert "B=28" in text
+    assert "512 images/s" in text
+    assert "waiting 20%" in text
+    assert "left" in text
+
+
+def test_time_left_is_what_the_plan_still_costs(run: Plan) -> None:
+    display = Display(Console(file=io.StringIO()))
+    step = run.step(10)
+    display.pace.add(Stepped(step=step, seconds=1.0, wait_seconds=0.0))
+    cost = sum(stage.cost for stage in run.stages) - 11 * 256 * run.stages[0].cost_per_sample
+    expected = cost / (256 * run.stages[0].cost_per_sample)
+    assert display.pace.seconds_left(run, 10) == pytest.approx(expected)

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from upchirp import Augmentation, BatchTransform, InputError, Loader, Plan, efficienttrain_plus_plus, plan
+from upchirp.data import FolderSource
+from upchirp.data.loader import Batch
+
+
+class Squares(torch.utils.data.Dataset):
+    """The user's own data set: (image, label) pairs, as torchvision's are."""
+
+    classes = ("red", "green")
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if index >= len(self):
+            raise IndexError(index)
+        return Image.new("RGB", (50, 40), self.classes[index % 2]), index % 2
+
+
+def small_plan(dataset_size: int, **changes: object) -> Plan:
+    return plan(
+        efficienttrain_plus_plus(32, multiple=4), **{"epochs": 2, "batch_size": 8, **changes}, dataset_size=dataset_size
+    )
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        one.step == other.step and torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+        for one, other in zip(first, second, strict=True)
+    )
+
+
+def test_batches_follow_the_plan() -> None:
+    run = small_plan(30)
+    batches = list(Loader(Squares(), run, workers=0))
+    assert [batch.step for batch in batches] == list(run.steps())
+    assert {batch.bandwidth for batch in batches} == {12, 24, 32}
+    for batch in batches:
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape == (8, 3, batch.bandwidth, batch.bandwidth)
+        assert batch.labels.shape == (8,)
+        assert (batch.learning_rate, batch.progress) == (batch.step.learning_rate, batch.step.progress)
+
+
+@pytest.mark.parametrize("share_cores", [False, True])
+def test_workers_change_nothing(image_folder: Path, share_cores: bool) -> None:
+    source = FolderSource(image_folder / "train")
+    run = small_plan(len(source))
+    alone = list(Loader(source, run, workers=0, seed=5))
+    assert same(alone, list(Loader(source, run, workers=2, seed=5, share_cores=share_cores)))
+    assert not same(alone, list(Loader(source, run, workers=0, seed=6)))
+
+
+def test_loading_leaves_the_global_random_numbers_alone(image_folder: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    source = FolderSource(image_folder / "train")
+    list(Loader(source, small_plan(len(source)), workers=1))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_starting_later_continues_the_same_data(image_folder: Path) -> None:
+    source = FolderSource(image_folder / "train")
+    run = small_plan(len(source))
+    whole = list(Loader(source, run, workers=0))
+    assert same(whole[7:], list(Loader(source, run, workers=0, start_step=7)))
+
+
+def test_micro_batches_are_the_rows_of_the_step() -> None:
+    run = small_plan(30)
+    whole = list(Loader(Squares(), run, workers=0))
+    parts = list(Loader(Squares(), run, workers=0, micro_batch=2))
+    assert [part.completes_step for part in parts[:5]] == [False, False, False, True, False]
+    joined = torch.cat([part.images for part in parts[:4]])
+    assert torch.equal(joined, whole[0].images)
+    assert [part.rows for part in parts[:2]] == [range(0, 2), range(2, 4)]
+
+
+def test_prepared_micro_batches_are_the_rows_of_the_prepared_step() -> None:
+    run = small_plan(30, batch_size=16)
+    transform = BatchTransform(Augmentation(), seed=0)
+    inputs, targets = next(iter(Loader(Squares(), run, workers=0))).prepare(transform)
+    parts = iter(Loader(Squares(), run, workers=0, micro_batch=8))
+    first, second = (next(parts).prepare(transform) for _ in range(2))
+    torch.testing.assert_close(torch.cat([first[0], second[0]]), inputs)
+    assert torch.equal(torch.cat([first[1].partners, second[1].partners]), targets.partners)
+
+
+def test_corrupt_images_are_replaced_by_the_same_ones_every_time(image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for index, path in enumerate(sorted((image_folder / "train/cat").iterdir())):
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(data[: len(data) // 3] if index % 8 == 0 else data)
+    source = FolderSource(tmp_path)
+    run = small_plan(len(source))
+    first, second = (list(Loader(source, run, workers=workers)) for workers in (0, 1))
+    assert same(first, second)
+    found = {image.index for batch in first for image in batch.corrupt}
+    assert found == set(range(0, len(source), 8))
+    assert all(image.name.endswith(".jpg") and image.reason for batch in first for image in batch.corrupt)
+
+
+def test_a_plan_for_another_data_set_is_refused() -> None:
+    with pytest.raises(InputError, match="dataset_size=30"):
+        Loader(Squares(), small_plan(31))

@@ -1,0 +1,62 @@
+"""The main job on real photographs, where the project's image archive lies beside the checkout."""
+
+import zipfile
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from upchirp import TrainConfig, train
+from upchirp.training import Event, Noted, read_metrics
+
+ARCHIVE = Path(__file__).parents[3] / "shared/data/tiny-imagenet-40.zip"
+CLASSES, TRAIN, VAL = 4, 60, 25
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not ARCHIVE.exists():
+        pytest.skip(f"the real images are not here: {ARCHIVE.name} is not shipped with the project")
+    root = tmp_path_factory.mktemp("photographs")
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        members: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name in archive.namelist():
+            parts = PurePosixPath(name).parts
+            if len(parts) >= 4 and parts[-1].lower().endswith((".jpeg", ".jpg")):
+                members[parts[1], parts[2]].append(name)
+        classes = sorted({label for _, label in members})[:CLASSES]
+        for (split, label), names in members.items():
+            if label in classes:
+                folder = root / split / label
+                folder.mkdir(parents=True)
+                for name in sorted(names)[: TRAIN if split == "train" else VAL]:
+                    (folder / PurePosixPath(name).name).write_bytes(archive.read(name))
+    return root
+
+
+@pytest.mark.parametrize("low_frequency", ["lanczos", "crop"])
+def test_a_curriculum_learns_from_photographs(photographs: Path, tmp_path: Path, low_frequency: str) -> None:
+    config = TrainConfig.from_flat(
+        {
+            "data": str(photographs),
+            "model": "test_resnet",
+            "final_size": 64,
+            "epochs": 10,
+            "batch_size": 32,
+            "lr": 4e-3,
+            "recipe": "light",
+            "low_frequency": low_frequency,
+            "workers": 1,
+            "device": "cpu",
+            "amp": False,
+            "evaluations": 2,
+            "log_interval": 10,
+            "output": str(tmp_path / "run"),
+        }
+    )
+    events: list[Event] = []
+    result = train(config, observers=[events.append])
+    losses = [record["loss"] for record in read_metrics(result.output) if record["kind"] == "train"]
+    assert not any(isinstance(event, Noted) for event in events), "all of these images can be read"
+    assert losses[-1] < 0.95 * losses[0]
+    assert result.top1 > 100 / CLASSES + 5
