@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint unit install clean
 
 demo: $(VENV)/.installed
-	$(BIN)/upchirp compare --data generated --model resnet10t --final-size 64 --recipe light \
-		--epochs 6 --batch-size 128 --curricula constant efficienttrain_plus_plus --budgets 0.6667 \
-		--seeds 0 --output runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/upchirp compare --data generated --model resnet10t --model-kwargs channels=[64,128,256,256] \
+		--final-size 64 --recipe light --epochs 8 --batch-size 128 --log-interval 20 --evaluations 5 \
+		--curricula constant efficienttrain_plus_plus --budgets 0.6667 --seeds 0 \
+		--output runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.tested lint unit
 
