@@ -17,7 +17,7 @@ from torch.nn import functional
 from upchirp import Augmentation, Batch, BatchTransform, Plan, constant, plan
 from upchirp.compare import hardware, versions
 from upchirp.training import Optimization, Settings, create_optimizer, run_segment, set_learning_rate
-from upchirp.training.planning import new_state
+from upchirp.training.assembly import make_state
 
 AUGMENTATION = Augmentation(reprob=0.0, mixup=0.0, cutmix=0.0)
 
@@ -58,7 +58,7 @@ def bare_loop(name: str, data: list[Batch]) -> Callable[[], None]:
 def engine(name: str, data: list[Batch], side: int) -> Callable[[], None]:
     model = timm.create_model(name, num_classes=40).to(memory_format=torch.channels_last)
     device = torch.device("cpu")
-    state = new_state(model, Optimization(), device, bandwidth=side, learning_rate=1e-3)
+    state = make_state(model, Optimization(), device, bandwidth=side, learning_rate=1e-3)
     transform = BatchTransform(AUGMENTATION, seed=0, channels_last=True)
     settings = Settings(device=device, smoothing=0.1, autocast=torch.bfloat16)
 

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Plan
-from upchirp.data import Loader, MapStyleSource, Source, mix_group, open_data
+from upchirp.data import MapStyleSource, Source, mix_group, open_data
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
 from upchirp.training import checkpoint, run_folder
+from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.config import TrainConfig
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.evaluate import EvaluationSet
@@ -24,7 +25,6 @@ from upchirp.training.planning import (
     curriculum_for,
     make_plan,
     measure_seconds,
-    new_state,
     scale_drop_path,
     with_size,
 )
@@ -103,7 +103,7 @@ def train(
             plan = _new_plan(config, model, train_source, device, micro_batch)
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
-        state = new_state(
+        state = make_state(
             model,
             config.optimization,
             device,
@@ -123,19 +123,7 @@ def train(
             batch_size=min(256, micro_batch),
             pin_memory=device.type == "cuda",
         )
-        batches = Loader(
-            train_source,
-            plan,
-            augmentation=config.augmentation,
-            mode=config.mode,
-            low_frequency=config.low_frequency,
-            seed=config.seed,
-            workers=config.loader_workers,
-            start_step=state.step,
-            micro_batch=micro_batch,
-            pin_memory=device.type == "cuda",
-            share_cores=device.type == "cpu",
-        )
+        batches = make_loader(config, train_source, plan, device, start_step=state.step, micro_batch=micro_batch)
         if not resuming:
             run_folder.create(folder, config, with_size(plan, model))
         log = run_folder.RunLog(folder, state.step)

@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 
 from upchirp.curriculum import Plan, Step
-from upchirp.data import Batch, BatchTransform, Corrupt
+from upchirp.data import Batch, Corrupt
 from upchirp.errors import InputError
 from upchirp.training import checkpoint, run_folder
+from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.evaluate import EvaluationSet, View, at_size, evaluate
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Noted, Observer, Saved, Started, Stepped
 from upchirp.training.interruption import Interrupted, collected_signals
-from upchirp.training.planning import engine_settings
 from upchirp.training.state import State
 
 
@@ -84,16 +84,11 @@ class Run:
         """
         config, state, plan = self.config, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
-        transform = BatchTransform(
-            config.augmentation,
-            seed=config.seed,
-            low_frequency=config.low_frequency,
-            channels_last=config.channels_last,
-        )
+        transform, settings = make_transform(config), make_settings(config, self.device)
         top1 = math.nan
         with collected_signals() as received:
             self.clock = time.perf_counter()
-            for result in run_segment(state, batches, transform, engine_settings(config, self.device)):
+            for result in run_segment(state, batches, transform, settings):
                 self._take_note(result)
                 last = state.step == plan.total_steps
                 log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
@@ -186,7 +181,7 @@ class Run:
             views.append(View("ema", at_size(state.ema.module, state.bandwidth, final), final))
         if state.bandwidth < final:
             views.append(View("model", state.model, state.bandwidth))
-        augmentation, optimization = self.config.augmentation, self.config.optimization
+        augmentation = self.config.augmentation
         with self._off_the_clock():
             results = evaluate(
                 views,
@@ -194,7 +189,7 @@ class Run:
                 mean=augmentation.mean,
                 std=augmentation.std,
                 device=self.device,
-                autocast=getattr(torch, optimization.amp_dtype) if optimization.amp else None,
+                autocast=autocast_dtype(self.config.optimization),
             )
         done = state.step == self.plan.total_steps
         progress = 1.0 if done else self.plan.step(state.step).progress

@@ -11,14 +11,13 @@ from timm.layers import DropPath
 from torch import nn
 
 from upchirp.curriculum import Cost, CostTable, Curriculum, Phase, Plan, load_curriculum, pixels, plan
-from upchirp.data import BatchTransform, Loader, Source
+from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, count_flops, count_parameters, flops_table, size_multiple
+from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.config import TrainConfig, parse_duration
-from upchirp.training.engine import Settings, run_segment
-from upchirp.training.optim import create_ema, create_optimizer
-from upchirp.training.recipe import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT, Optimization
-from upchirp.training.state import State
+from upchirp.training.engine import run_segment
+from upchirp.training.recipe import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 
 _CALIBRATION_STEPS = 6
 _PREFETCHED = 2
@@ -128,61 +127,15 @@ def measure_seconds(
         batch_size=micro_batch,
         learning_rate=1e-6,
     )
-    state = new_state(
+    state = make_state(
         copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
     )
-    batches = Loader(
-        source,
-        trial,
-        augmentation=config.augmentation,
-        mode=config.mode,
-        low_frequency=config.low_frequency,
-        seed=config.seed,
-        workers=config.loader_workers,
-        pin_memory=device.type == "cuda",
-        share_cores=device.type == "cpu",
-    )
-    transform = BatchTransform(
-        config.augmentation,
-        seed=config.seed,
-        low_frequency=config.low_frequency,
-        channels_last=config.channels_last,
-    )
+    batches = make_loader(config, source, trial, device)
     times: dict[int, list[float]] = {side: [] for side in bandwidths}
     before = time.perf_counter()
-    for result in run_segment(state, batches, transform, engine_settings(config, device)):
+    for result in run_segment(state, batches, make_transform(config), make_settings(config, device)):
         result.loss.item()  # waits for the device
         now = time.perf_counter()
         times[result.step.bandwidth].append(now - before)
         before = now
     return CostTable("seconds", {side: fmean(spent[warmup:]) / micro_batch for side, spent in times.items()})
-
-
-def new_state(
-    model: nn.Module,
-    optimization: Optimization,
-    device: torch.device,
-    *,
-    bandwidth: int,
-    learning_rate: float,
-) -> State:
-    """A fresh state around a model that is on its device and takes inputs of side `bandwidth`."""
-    return State(
-        model=model,
-        optimizer=create_optimizer(model, optimization, learning_rate=learning_rate),
-        ema=create_ema(model, optimization),
-        scaler=torch.amp.GradScaler(device.type, enabled=optimization.amp and optimization.amp_dtype == "float16"),
-        bandwidth=bandwidth,
-    )
-
-
-def engine_settings(config: TrainConfig, device: torch.device) -> Settings:
-    """How the engine computes, as the configuration says."""
-    return Settings(
-        device=device,
-        seed=config.seed,
-        smoothing=config.augmentation.smoothing,
-        clip_grad=config.optimization.clip_grad,
-        autocast=getattr(torch, config.optimization.amp_dtype) if config.optimization.amp else None,
-        compile=config.compile,
-    )

@@ -12,6 +12,7 @@ from upchirp.data import open_data
 from upchirp.errors import InputError
 from upchirp.models import create_model, fit_to_bandwidth
 from upchirp.training import checkpoint
+from upchirp.training.assembly import autocast_dtype
 from upchirp.training.config import TrainConfig, check_model_kwargs, load_config
 from upchirp.training.device import choose_device
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, evaluate
@@ -111,7 +112,7 @@ def evaluate_weights(
         workers=workers,
         batch_size=batch_size,
     )
-    augmentation, optimization = config.augmentation, config.optimization
+    augmentation = config.augmentation
     (result,) = evaluate(
         [View("model", network.to(target), size)],
         images,
@@ -119,6 +120,6 @@ def evaluate_weights(
         std=augmentation.std,
         device=target,
         # As the run evaluated itself; weights from elsewhere are evaluated in float32.
-        autocast=getattr(torch, optimization.amp_dtype) if run is not None and optimization.amp else None,
+        autocast=autocast_dtype(config.optimization) if run is not None else None,
     )
     return result

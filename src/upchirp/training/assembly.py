@@ -1,0 +1,84 @@
+"""The parts of a run, as its configuration says."""
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import Plan
+from upchirp.data import BatchTransform, Loader, Source
+from upchirp.training.config import TrainConfig
+from upchirp.training.engine import Settings
+from upchirp.training.optim import create_ema, create_optimizer
+from upchirp.training.recipe import Optimization
+from upchirp.training.state import State
+
+
+def make_state(
+    model: nn.Module,
+    optimization: Optimization,
+    device: torch.device,
+    *,
+    bandwidth: int,
+    learning_rate: float,
+) -> State:
+    """A fresh state around a model that is on its device and takes inputs of side `bandwidth`."""
+    return State(
+        model=model,
+        optimizer=create_optimizer(model, optimization, learning_rate=learning_rate),
+        ema=create_ema(model, optimization),
+        scaler=torch.amp.GradScaler(device.type, enabled=optimization.amp and optimization.amp_dtype == "float16"),
+        bandwidth=bandwidth,
+    )
+
+
+def make_loader(
+    config: TrainConfig,
+    source: Source,
+    plan: Plan,
+    device: torch.device,
+    *,
+    start_step: int = 0,
+    micro_batch: int | None = None,
+) -> Loader:
+    """The batches of a plan from a step on."""
+    return Loader(
+        source,
+        plan,
+        augmentation=config.augmentation,
+        mode=config.mode,
+        low_frequency=config.low_frequency,
+        seed=config.seed,
+        workers=config.loader_workers,
+        start_step=start_step,
+        micro_batch=micro_batch,
+        pin_memory=device.type == "cuda",
+        share_cores=device.type == "cpu",
+    )
+
+
+def make_transform(config: TrainConfig) -> BatchTransform:
+    """What the device does with a batch."""
+    return BatchTransform(
+        config.augmentation,
+        seed=config.seed,
+        low_frequency=config.low_frequency,
+        channels_last=config.channels_last,
+    )
+
+
+def make_settings(config: TrainConfig, device: torch.device) -> Settings:
+    """How the engine computes."""
+    return Settings(
+        device=device,
+        seed=config.seed,
+        smoothing=config.augmentation.smoothing,
+        clip_grad=config.optimization.clip_grad,
+        autocast=autocast_dtype(config.optimization),
+        compile=config.compile,
+    )
+
+
+def autocast_dtype(optimization: Optimization) -> torch.dtype | None:
+    """The number format of mixed precision, if it is on."""
+    if not optimization.amp:
+        return None
+    return torch.bfloat16 if optimization.amp_dtype == "bfloat16" else torch.float16
