@@ -11,6 +11,8 @@ from torch import Tensor
 
 _FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CACHED_MATRICES = 64
+# Asked once, here: in a compiled graph torch 2.6 cannot be asked.
+_AUTOCAST_DEVICES = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
 _LANCZOS_LOBES = 3
 
 
@@ -87,9 +89,7 @@ def separable_product(images: Tensor, rows: Tensor | None, columns: Tensor | Non
     device_type = images.device.type
     # An autocast region would turn float32 images into bfloat16 here, without a word.
     without_autocast = (
-        torch.autocast(device_type, enabled=False)
-        if torch.amp.is_autocast_available(device_type)
-        else contextlib.nullcontext()
+        torch.autocast(device_type, enabled=False) if device_type in _AUTOCAST_DEVICES else contextlib.nullcontext()
     )
     with without_autocast:
         if rows is not None:

@@ -32,9 +32,10 @@ class GeneratedSource:
 
     The shape of the object is plain at low frequencies. Its texture has wavelengths of 4.1 to 5.4 pixels at the
     final size (half of `size`), at the very limit of what 28 of 64 pixels can show, so the lowest frequencies
-    tell the shapes apart and little more. It is made to show a curriculum at work, not to measure one. Colours, contrast, position, scale and rotation say nothing about
-    the class. Every image is a pure function of (`seed`, `split`, its index), is made when the source is
-    created and is kept as a JPEG in memory: 6,000 images of 128 pixels take about 5 seconds and 40 MB.
+    tell the shapes apart and little more. The set is made to show a curriculum at work, not to measure one.
+    Colours, contrast, position, scale and rotation say nothing about the class. Every image is a pure function of
+    (`seed`, `split`, its index), is made when the source is created and is kept as a JPEG in memory: 6,000 images
+    of 128 pixels take about 5 seconds and 40 MB.
 
     Args:
         split: `train` or `val`: the same distribution, other images.
