@@ -1,0 +1,75 @@
+"""What a training step costs at each bandwidth, alone and with the loader on the same cores.
+
+`alone` trains on one batch in memory; `beside` has the loader's workers at normal priority, `behind` at the lowest, as
+`upchirp train` starts them on a CPU. Example:
+`python benchmarks/step_cost.py --data tiny-imagenet-40 --channels 64 128 256 256`
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterable
+from statistics import median
+
+import timm
+import torch
+
+from upchirp import Augmentation, Batch, BatchTransform, Loader, constant, plan
+from upchirp.compare import hardware, versions
+from upchirp.data import Source, open_data
+from upchirp.training import Optimization, Settings, run_segment
+from upchirp.training.assembly import make_state
+
+AUGMENTATION = Augmentation(scale=(0.35, 1.0), randaug_layers=1, reprob=0.0, mixup=0.0, cutmix=0.0)
+WARMUP = 8
+
+
+def images_per_second(options: argparse.Namespace, source: Source, side: int, way: str) -> float:
+    size, steps = options.batch_size, options.steps + WARMUP
+    run = plan(constant(side), epochs=steps * size / len(source), dataset_size=len(source), batch_size=size)
+    workers = 0 if way == "alone" else 2
+    loader = Loader(source, run, augmentation=AUGMENTATION, workers=workers, share_cores=way == "behind")
+    batches: Iterable[Batch] = loader
+    if way == "alone":
+        batches = itertools.repeat(next(iter(loader)), steps)
+    model = timm.create_model(options.model, num_classes=len(source.classes), channels=options.channels)
+    device = torch.device("cpu")
+    state = make_state(
+        model.to(memory_format=torch.channels_last), Optimization(), device, bandwidth=side, learning_rate=1e-3
+    )
+    settings = Settings(device=device, autocast=torch.bfloat16)
+    transform = BatchTransform(AUGMENTATION, seed=0, channels_last=True)
+    seconds = [result.seconds for result in run_segment(state, batches, transform, settings)]
+    return size * options.steps / sum(seconds[WARMUP:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="generated")
+    parser.add_argument("--model", default="resnet10t")
+    parser.add_argument("--channels", type=int, nargs=4, default=[64, 128, 256, 512])
+    parser.add_argument("--sides", type=int, nargs="+", default=[28, 46, 64])
+    parser.add_argument("--ways", nargs="+", default=["alone", "beside", "behind"])
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    source, _ = open_data(options.data, max(options.sides))
+    keys = list(itertools.product(options.sides, options.ways))
+    speeds: dict[tuple[int, str], list[float]] = {key: [] for key in keys}
+    for _ in range(options.rounds):
+        for side, way in keys:
+            speeds[side, way].append(images_per_second(options, source, side, way))
+    figures = {way: {str(side): median(speeds[side, way]) for side in options.sides} for way in options.ways}
+    if options.json:
+        record = {**vars(options), "images_per_second": figures, "hardware": hardware(), "versions": versions()}
+        print(json.dumps(record, indent=2))
+        return
+    for way, by_side in figures.items():
+        last = by_side[str(options.sides[-1])]
+        print(way, ", ".join(f"{side} px {speed:.0f} images/s ({speed / last:.2f})" for side, speed in by_side.items()))
+
+
+if __name__ == "__main__":
+    main()
