@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from upchirp.data.decoding import decode
 from upchirp.data.sources import FolderSource, GeneratedSource, MapStyleSource, open_data
 from upchirp.errors import InputError
 
@@ -42,7 +41,7 @@ def test_folder_loads_lazily_and_survives_pickling(root):
     assert label == 1
     # Nothing may be read from the disk after loading: no open files in a worker.
     Path(source.describe(7)).unlink()
-    assert decode(image).size == (6, 4)
+    assert image.whole().size == (6, 4)
     with pytest.raises(FileNotFoundError):
         source.load(7)
     with pytest.raises(IndexError):
@@ -176,7 +175,7 @@ def test_map_style_takes(image, expected):
     source = MapStyleSource(Own([(image, np.int64(1))]))
     assert source.classes == ("a", "b")
     loaded, label = source.load(0)
-    np.testing.assert_array_equal(np.asarray(decode(loaded)), expected)
+    np.testing.assert_array_equal(np.asarray(loaded.whole()), expected)
     assert label == 1
     assert type(label) is int
 

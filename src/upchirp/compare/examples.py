@@ -37,7 +37,7 @@ def _rows(
                 image = transform(source.load(index)[0], Request(index, stage.bandwidth, middle, seed))
             except DECODE_ERRORS:
                 continue
-            images.append(_cropped(image, stage.bandwidth).transpose(1, 2, 0))
+            images.append(_cropped(image, stage.bandwidth))
         rows.append(
             ExampleRow(
                 bandwidth=stage.bandwidth,
@@ -51,7 +51,7 @@ def _rows(
 
 def _cropped(image: np.ndarray, bandwidth: int) -> np.ndarray:
     """The exact crop, where the loader leaves it to the device."""
-    if image.shape[-1] == bandwidth:
+    if len(image) == bandwidth:
         return image
-    cropped = low_frequency_crop(torch.from_numpy(image).float(), bandwidth)
-    return cropped.round().clamp(0, 255).to(torch.uint8).numpy()
+    cropped = low_frequency_crop(torch.from_numpy(image).permute(2, 0, 1).float(), bandwidth)
+    return cropped.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()

@@ -6,29 +6,30 @@ Symbols of the paper (Section 5.2): bandwidth `B`, magnitude `m` of RandAugment.
 import math
 import random
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
-from timm.data.auto_augment import LEVEL_TO_ARG, rand_augment_choices, rand_augment_ops
 
-from upchirp.data.decoding import decode
+from upchirp.data.decoding import Box, Picture, PillowPicture, Pixels
+from upchirp.data.rand_augment import draw_operations, on_image, on_pixels
 from upchirp.data.requests import Request
+from upchirp.data.resizing import lanczos
 from upchirp.errors import InputError
 
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
 Mode = Literal["fast", "faithful"]
 LowFrequency = Literal["lanczos", "crop"]
-Box = tuple[int, int, int, int]
-Pixels = npt.NDArray[np.uint8]
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_TIMM_POSTERIZE_LEVEL: Any = LEVEL_TO_ARG["PosterizeIncreasing"]
+# Shears and rotations have no Lanczos filter, in Pillow as in OpenCV without anti-aliasing.
+_WARP_FILTERS = {**_FILTERS, "lanczos": Image.Resampling.BICUBIC}
+_WARP_FLAGS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_CUBIC}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ class TrainTransform:
     >>> transform = TrainTransform(Augmentation(), final_size=64)
     >>> request = Request(index=0, bandwidth=28, magnitude=5.0, seed=1)
     >>> transform(Image.new("RGB", (80, 60)), request).shape
-    (3, 28, 28)
+    (28, 28, 3)
     """
 
     def __init__(
@@ -152,33 +153,43 @@ class TrainTransform:
         self._final_size = final_size
         self._direct = mode == "fast" and low_frequency == "lanczos"
         self._reduce = mode == "faithful" and low_frequency == "lanczos"
-        self._rand_augment = _RandAugment(augmentation)
+        red, green, blue = (min(255, round(255 * value)) for value in augmentation.mean)
+        self._fill = (red, green, blue)
 
-    def __call__(self, image: Image.Image, request: Request) -> Pixels:
-        """The pixels, uint8 of shape (3, S, S).
+    def __call__(self, picture: Picture | Image.Image, request: Request) -> Pixels:
+        """The pixels, uint8 of shape (S, S, 3).
 
         S is the bandwidth, or the final size with `low_frequency='crop'`.
 
         Raises:
             OSError: the image is truncated or corrupt.
         """
+        if isinstance(picture, Image.Image):
+            picture = PillowPicture(picture)
         settings = self._augmentation
         rng = random.Random(request.seed)
-        box = crop_box(rng, image.size, settings.scale, settings.ratio)
+        box = crop_box(rng, picture.size, settings.scale, settings.ratio)
         flip = rng.random() < settings.hflip
-        image = decode(image)
+        operations = draw_operations(
+            rng,
+            request.magnitude,
+            layers=settings.randaug_layers,
+            prob=settings.randaug_prob,
+            std=settings.randaug_std,
+        )
         if self._direct:
-            side = request.bandwidth
-            image = image.resize((side, side), Image.Resampling.LANCZOS, box=box)
-        else:
-            side = self._final_size
-            image = image.crop(box).resize((side, side), _FILTERS[settings.interpolation])
+            pixels = lanczos(picture.region(box, request.bandwidth), request.bandwidth)
+            if flip:
+                pixels = cv2.flip(pixels, 1)  # type: ignore[assignment]
+            return on_pixels(pixels, operations, self._fill, _WARP_FLAGS[settings.interpolation])
+        size = (self._final_size, self._final_size)
+        image = picture.whole().crop(box).resize(size, _FILTERS[settings.interpolation])
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        image = self._rand_augment(image, request.magnitude, rng)
-        if self._reduce and request.bandwidth != side:
+        image = on_image(image, operations, self._fill, _WARP_FILTERS[settings.interpolation])
+        if self._reduce and request.bandwidth != self._final_size:
             image = image.resize((request.bandwidth, request.bandwidth), Image.Resampling.LANCZOS)
-        return _channels_first(image)
+        return np.array(image)
 
 
 class EvalTransform:
@@ -193,7 +204,7 @@ class EvalTransform:
         InputError: an argument out of its range.
 
     >>> EvalTransform(64, 0.875)(Image.new("RGB", (80, 60))).shape
-    (3, 64, 64)
+    (64, 64, 3)
     """
 
     def __init__(self, size: int, crop_pct: float, interpolation: Interpolation = "bicubic") -> None:
@@ -207,19 +218,19 @@ class EvalTransform:
         self._shorter = math.floor(size / crop_pct)
         self._filter = _FILTERS[interpolation]
 
-    def __call__(self, image: Image.Image) -> Pixels:
-        """The pixels, uint8 of shape (3, size, size).
+    def __call__(self, picture: Picture | Image.Image) -> Pixels:
+        """The pixels, uint8 of shape (size, size, 3).
 
         Raises:
             OSError: the image is truncated or corrupt.
         """
-        image = decode(image)
+        image = (PillowPicture(picture) if isinstance(picture, Image.Image) else picture).whole()
         width, height = image.size
         shorter = min(width, height)
         width, height = self._shorter * width // shorter, self._shorter * height // shorter
         image = image.resize((width, height), self._filter)
         left, top = round((width - self._size) / 2), round((height - self._size) / 2)
-        return _channels_first(image.crop((left, top, left + self._size, top + self._size)))
+        return np.array(image.crop((left, top, left + self._size, top + self._size)))
 
 
 def default_crop_pct(size: int) -> float:
@@ -274,45 +285,3 @@ def crop_box(rng: random.Random, size: tuple[int, int], scale: tuple[float, floa
         w = round(height * max(ratio))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
-
-
-class _RandAugment:
-    """timm's RandAugment `rand-m{m}-mstd{std}-inc1`, with the magnitude given for each image."""
-
-    def __init__(self, augmentation: Augmentation) -> None:
-        hparams = {
-            "img_mean": tuple(min(255, round(255 * value)) for value in augmentation.mean),
-            "interpolation": _FILTERS[augmentation.interpolation],
-            "magnitude_std": augmentation.randaug_std,
-        }
-        names = rand_augment_choices("rand", increasing=True)
-        self._layers = augmentation.randaug_layers if augmentation.randaug_prob > 0 else 0
-        self._ops = rand_augment_ops(prob=augmentation.randaug_prob, hparams=hparams, transforms=names)
-        for op in self._ops:
-            if op.name == "PosterizeIncreasing":
-                op.level_fn = _posterize_level
-
-    def __call__(self, image: Image.Image, magnitude: float, rng: random.Random) -> Image.Image:
-        if self._layers == 0:
-            return image
-        ops = rng.choices(self._ops, k=self._layers)
-        # timm's operations draw from Python's global generator, which belongs to the user.
-        state = random.getstate()
-        random.seed(rng.getrandbits(64))
-        try:
-            for op in ops:
-                op.magnitude = magnitude
-                image = op(image)
-        finally:
-            random.setstate(state)
-        return image
-
-
-def _posterize_level(level: float, hparams: dict[str, Any]) -> tuple[int]:
-    """Timm's level, but at least 1 bit: Pillow 13 refuses 0 bits, and older versions return a black image."""
-    bits: int = _TIMM_POSTERIZE_LEVEL(level, hparams)[0]
-    return (max(1, bits),)
-
-
-def _channels_first(image: Image.Image) -> Pixels:
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

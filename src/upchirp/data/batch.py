@@ -1,4 +1,4 @@
-"""What the device does with a batch: exact crop, normalisation, erasing, mixing; the loss of mixed targets.
+"""What the device does with a batch: exact crop, normalisation, erasing, mixing.
 
 Random draws are made on the host for the whole global batch from (seed, step) and sliced, so neither the
 number of ranks nor the size of the micro-batches changes them. The host knows every draw and the device waits
@@ -6,9 +6,7 @@ for none.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,9 @@ import torch
 from torch import Tensor
 
 from upchirp.data.augmentation import Augmentation, LowFrequency, check_low_frequency
+from upchirp.data.mixing import Targets, mix_draws, mix_group
 from upchirp.errors import InputError
 from upchirp.spectral import low_frequency_crop
-
-MIX_GROUP = 8
-"""Most samples in a group that is mixed as one."""
 
 _ERASE_AREA = (0.02, 1 / 3)
 _ERASE_ASPECT = (0.3, 1 / 0.3)
@@ -30,18 +26,6 @@ _NOISE_STRIDE = 4099
 """Distance between the noise of neighbouring rows: a prime, so that no image side divides it."""
 
 _MIX, _ERASE, _NOISE = range(3)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Targets of a mixed batch: `weight` parts of `labels`, the rest of `partners`."""
-
-    labels: Tensor
-    """Own labels, int64, (N,)."""
-    partners: Tensor
-    """Labels of the samples that were mixed in, int64, (N,)."""
-    weight: Tensor
-    """Shares of `labels`, 0 to 1, float32, (N,)."""
 
 
 class BatchTransform:
@@ -123,7 +107,9 @@ class BatchTransform:
         pixels = images.to(torch.float32)
         if self._crops and images.shape[-1] > bandwidth:
             pixels = low_frequency_crop(pixels, bandwidth)
-        pixels = normalize(pixels, self._augmentation.mean, self._augmentation.std)
+        scale, shift = _scale_and_shift(self._augmentation.mean, self._augmentation.std, pixels.device)
+        # In place: on a CPU half of the time of this step goes into fresh memory.
+        pixels = torch.addcmul(shift, pixels, scale, out=pixels)
         pixels = self._erase(pixels, step, batch_size, rows)
         pixels, targets = self._mix(pixels, labels, step, batch_size, rows)
         memory_format = torch.channels_last if self._channels_last else torch.contiguous_format
@@ -184,7 +170,7 @@ class BatchTransform:
         side = pixels.shape[-1]
         group = mix_group(self._augmentation, batch_size)
         rng = _generator(self._seed, step, _MIX)
-        weights, boxes = _mix_draws(rng, batch_size // group, self._augmentation, side)
+        weights, boxes = mix_draws(rng, batch_size // group, self._augmentation, side)
         mine = slice(rows.start // group, rows.stop // group)
         packed = _to_device(np.column_stack([weights[mine], boxes[mine]]).astype(np.float32), pixels.device)
         weight = packed[:, 0]
@@ -195,49 +181,6 @@ class BatchTransform:
         mixed = torch.lerp(grouped.flip(1), grouped, keep[:, None, None])
         partners = labels.view(-1, group).flip(1).reshape(-1)
         return mixed.flatten(0, 1), Targets(labels, partners, weight[:, None].expand(-1, group).reshape(-1))
-
-
-def mix_group(augmentation: Augmentation, batch_size: int) -> int:
-    """Samples that are mixed as one group; micro-batches must be multiples of it. 1 if nothing is mixed.
-
-    >>> mix_group(Augmentation(), 20)
-    4
-
-    Raises:
-        InputError: an odd batch size with mixing on.
-    """
-    if not augmentation.mixes:
-        return 1
-    if batch_size % 2:
-        raise InputError(f"batch size {batch_size} is odd: mixing pairs samples, make it even or turn mixing off")
-    return gcd(batch_size, MIX_GROUP)
-
-
-def mixed_cross_entropy(logits: Tensor, targets: Targets, smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy against mixed, smoothed targets, without building them.
-
-    With `s` the smoothing, `K` classes and `w` the weight, the target is `(1 - s) (w onehot(labels) + (1 - w)
-    onehot(partners)) + s / K`. Computed in float32.
-
-    Args:
-        logits: (N, K), any floating dtype.
-        targets: targets of the N samples.
-        smoothing: share of the target that is spread over all classes, [0, 1).
-
-    Returns:
-        The mean over the batch, a float32 scalar.
-
-    >>> pair = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5]))
-    >>> mixed_cross_entropy(torch.zeros(1, 2), pair)
-    tensor(0.6931)
-    """
-    log_probs = torch.log_softmax(logits.float(), dim=1)
-    own = log_probs.gather(1, targets.labels[:, None]).squeeze(1)
-    other = log_probs.gather(1, targets.partners[:, None]).squeeze(1)
-    likelihood = (1 - smoothing) * torch.lerp(other, own, targets.weight)
-    if smoothing:
-        likelihood = likelihood + smoothing * log_probs.mean(dim=1)
-    return -likelihood.mean()
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -292,31 +235,6 @@ def _erase_boxes(draws: npt.NDArray[np.float64], side: int) -> tuple[npt.NDArray
     top = np.floor(draws[:, 2] * (side - height + 1))
     left = np.floor(draws[:, 3] * (side - width + 1))
     return np.column_stack([top, top + height, left, left + width]).astype(np.int64), fits.any(axis=1)
-
-
-def _mix_draws(
-    rng: np.random.Generator, groups: int, augmentation: Augmentation, side: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """For each group the weight of its own samples, and (is CutMix, top, bottom, left, right).
-
-    As in timm: lambda from Beta(alpha, alpha), a CutMix box around a uniform centre, cut off at the borders,
-    and lambda corrected to the share that is kept.
-    """
-    mixes, cuts, centre_y, centre_x = rng.random((4, groups))
-    from_mixup = rng.beta(augmentation.mixup, augmentation.mixup, groups) if augmentation.mixup > 0 else np.ones(groups)
-    from_cutmix = (
-        rng.beta(augmentation.cutmix, augmentation.cutmix, groups) if augmentation.cutmix > 0 else np.ones(groups)
-    )
-    switch = augmentation.mixup_switch_prob if augmentation.mixup > 0 else 1.0
-    mixed = mixes < augmentation.mixup_prob
-    cut = mixed & (cuts < switch) & (augmentation.cutmix > 0)
-    length = np.where(cut, np.floor(side * np.sqrt(1 - from_cutmix)), 0).astype(np.int64)
-    y, x = (centre_y * side).astype(np.int64), (centre_x * side).astype(np.int64)
-    top, bottom = np.clip(y - length // 2, 0, side), np.clip(y + (length + 1) // 2, 0, side)
-    left, right = np.clip(x - length // 2, 0, side), np.clip(x + (length + 1) // 2, 0, side)
-    kept = 1 - (bottom - top) * (right - left) / side**2
-    weights = np.where(cut, kept, np.where(mixed, from_mixup, 1.0))
-    return weights, np.column_stack([cut, top, bottom, left, right]).astype(np.int64)
 
 
 def _box_mask(boxes: Tensor, side: int) -> Tensor:

@@ -1,15 +1,150 @@
-"""From the bytes of an image file to RGB pixels."""
+"""From the bytes of an image file to RGB pixels, upright.
+
+JPEG files go through libjpeg-turbo (simplejpeg), which can decode at 1/2, 1/4 and 1/8 of the full scale for less than
+the price of all pixels; everything else, and every file that libjpeg-turbo complains about, goes through Pillow.
+"""
 
 from io import BytesIO
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+import simplejpeg
+from PIL import ExifTags, Image, ImageOps
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, pixels."""
+Pixels = npt.NDArray[np.uint8]
+"""RGB values, (height, width, 3)."""
+
+# Only these scales have fast inverse transforms in libjpeg-turbo; 5/8 to 7/8 take longer than decoding everything.
+_DIVISORS = (8, 4, 2)
+# Pixels that a decoded crop has for each pixel that is asked for. At 1 the scaled transform's own roll-off adds to the
+# resize's (AC error 13 % at B = 96, 4.6 % leakage); at 1.5 it is 8.5 % and 2.8 %, for 5 % more time.
+_MARGIN = 1.5
+_EXIF = b"Exif\x00\x00"
+_APP1, _START_OF_SCAN = 0xE1, 0xDA
+
+
+@runtime_checkable
+class Picture(Protocol):
+    """An image whose pixels are decoded where, and as finely, as they are asked for.
+
+    Its size is known before anything is decoded, so that a crop can be drawn first.
+    """
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels, after turning the image upright as its EXIF orientation says."""
+
+    def region(self, box: Box, least: int) -> Pixels:
+        """The pixels of a box, at a coarse scale that still suits a resize to `least` pixels in each direction.
+
+        The box is snapped to whole pixels of that scale, at least `least` of them in each direction if it has as many.
+
+        Raises:
+            OSError: the image is truncated or corrupt.
+        """
+
+    def whole(self) -> Image.Image:
+        """All pixels at full scale, as an RGB image.
+
+        Raises:
+            OSError: the image is truncated or corrupt.
+        """
+
+
+def open_picture(data: bytes) -> Picture:
+    """Read the header of an encoded image; its pixels stay encoded.
+
+    Args:
+        data: the bytes of an image file, in any format that Pillow reads.
+
+    Raises:
+        OSError: the bytes are no image that can be read.
+
+    >>> buffer = BytesIO()
+    >>> Image.new("RGB", (400, 300)).save(buffer, "JPEG")
+    >>> picture = open_picture(buffer.getvalue())
+    >>> picture.size, picture.region((0, 0, 300, 300), least=96).shape
+    ((400, 300), (150, 150, 3))
+    """
+    if data[:2] == b"\xff\xd8" and not _may_have_exif(data):
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            # Pillow reads it, or says why not.
+            return PillowPicture(open_image(data))
+        if colours not in ("CMYK", "YCCK"):
+            return JpegPicture(data, (width, height))
+    image = open_image(data)
+    if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
+        return JpegPicture(data, image.size)
+    return PillowPicture(image)
+
+
+class JpegPicture:
+    """A JPEG file that libjpeg-turbo decodes, at the scale that is asked for.
+
+    Args:
+        data: the file.
+        size: its width and height, pixels.
+    """
+
+    def __init__(self, data: bytes, size: tuple[int, int]) -> None:
+        self._data = data
+        self.size = size
+
+    def region(self, box: Box, least: int) -> Pixels:
+        """The pixels of a box; see `Picture.region`."""
+        left, top, right, bottom = box
+        room = min(right - left, bottom - top)
+        divisor = next((divisor for divisor in _DIVISORS if room >= _MARGIN * least * divisor), 1)
+        width, height = self.size
+        try:
+            pixels = simplejpeg.decode_jpeg(
+                self._data, min_height=-(-height // divisor), min_width=-(-width // divisor)
+            )
+        except ValueError:
+            # Damage that libjpeg-turbo could bridge: Pillow decides, as it does for peers.
+            return PillowPicture(open_image(self._data)).region(box, least)
+        return crop(pixels, tuple(round(edge / divisor) for edge in box))  # type: ignore[arg-type]
+
+    def whole(self) -> Image.Image:
+        """All pixels; see `Picture.whole`."""
+        return decode(open_image(self._data))
+
+
+class PillowPicture:
+    """An image that Pillow holds, decoded or not: always at full scale.
+
+    Args:
+        image: an image of any mode.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+        width, height = image.size
+        self.size = (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+    def region(self, box: Box, least: int) -> Pixels:
+        """The pixels of a box; see `Picture.region`."""
+        return np.array(decode(self._image).crop(box))
+
+    def whole(self) -> Image.Image:
+        """All pixels; see `Picture.whole`."""
+        return decode(self._image)
+
+
+def crop(pixels: Pixels, box: Box) -> Pixels:
+    """A view of the pixels in a box, at least one in each direction."""
+    height, width = pixels.shape[:2]
+    left, top = min(box[0], width - 1), min(box[1], height - 1)
+    return pixels[top : max(box[3], top + 1), left : max(box[2], left + 1)]
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Read the header of an encoded image; its pixels stay encoded.
-
-    `.size` is known afterwards, so that a crop can be drawn before anything is decoded.
+    """Read the header of an encoded image with Pillow.
 
     Args:
         data: the bytes of an image file, in any format that Pillow reads.
@@ -33,7 +168,7 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode(image: Image.Image) -> Image.Image:
-    """Decode all pixels of an image as RGB.
+    """Decode all pixels of an image as RGB, and turn it upright as its EXIF orientation says.
 
     16-bit grey values keep their upper 8 bits. Transparency is dropped, the stored colours stay, as
     torchvision's image folders do.
@@ -49,6 +184,8 @@ def decode(image: Image.Image) -> Image.Image:
     """
     try:
         image.load()
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
         if image.mode == "RGB":
             return image
         if image.mode.startswith("I"):
@@ -63,3 +200,29 @@ def decode(image: Image.Image) -> Image.Image:
         raise
     except Exception as error:
         raise OSError(f"cannot decode the image: {error}") from error
+
+
+def _may_have_exif(jpeg: bytes) -> bool:
+    """Whether there are EXIF data before the pixels, or anything unusual, so that Pillow should look."""
+    position = 2
+    while True:
+        head = jpeg[position : position + 10]
+        if len(head) < 10 or head[0] != 0xFF:
+            return True
+        if head[1] == _START_OF_SCAN:
+            return False
+        if head[1] == _APP1 and head[4:] == _EXIF:
+            return True
+        position += 2 + int.from_bytes(head[2:4])
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 is upright."""
+    # Pillow turns TIFF files by itself.
+    if "exif" not in image.info or image.format == "TIFF":
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        # Damaged EXIF data raise anything; the pixels may be whole.
+        return 1

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -197,4 +198,5 @@ def _stack(items: list[Any]) -> tuple[torch.Tensor, torch.Tensor, list[Corrupt]]
     labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
     if not pairs:
         return torch.empty(0, 3, 1, 1, dtype=torch.uint8), labels, corrupt
-    return torch.stack([torch.from_numpy(image) for image, _ in pairs]), labels, corrupt
+    images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
+    return images, labels, corrupt

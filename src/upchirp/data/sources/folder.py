@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from upchirp.data.decoding import open_image
+from upchirp.data.decoding import Picture, open_picture
 from upchirp.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -28,6 +27,7 @@ class FolderSource:
         InputError: `root` is no folder, has no class folders, or a class folder has no images.
 
     >>> import tempfile
+    >>> from PIL import Image
     >>> root = Path(tempfile.mkdtemp())
     >>> for name in ("cat", "dog"):
     ...     (root / name).mkdir()
@@ -78,14 +78,23 @@ class FolderSource:
         # Joined as text: building a Path would take a tenth of what a small image takes to load.
         return os.sep.join((str(self._root), self.classes[self._labels[index]], inner))  # noqa: PTH118
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its label.
 
         Raises:
             OSError: the file cannot be read or is no image.
         """
+        data, label = self.encoded(index)
+        return open_picture(data), label
+
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The file of the image, and its label.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         with open(self.describe(index), "rb", buffering=0) as stream:  # noqa: PTH123
-            return open_image(stream.read()), int(self._labels[index])
+            return stream.read(), int(self._labels[index])
 
 
 def _images(folder: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from upchirp.data.decoding import open_image
+from upchirp.data.decoding import Picture, open_picture
 from upchirp.errors import InputError
 
 Array = npt.NDArray[np.float32]
@@ -50,9 +50,9 @@ class GeneratedSource:
     >>> source = GeneratedSource("val", num_images=8, num_classes=4)
     >>> source.classes
     ('disc-stripes', 'disc-checks', 'square-stripes', 'square-checks')
-    >>> image, label = source.load(5)
-    >>> image.format, image.size, label
-    ('JPEG', (128, 128), 1)
+    >>> picture, label = source.load(5)
+    >>> picture.size, label
+    ((128, 128), 1)
     """
 
     classes: tuple[str, ...]
@@ -103,12 +103,17 @@ class GeneratedSource:
         """The split, index and class of an image."""
         return f"generated {self._split} image {index} ({self.classes[index % len(self.classes)]})"
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its label."""
+        data, label = self.encoded(index)
+        return open_picture(data), label
+
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The JPEG file of the image, and its label."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         start = int(self._ends[index - 1]) if index else 0
-        return open_image(self._files[start : int(self._ends[index])]), index % len(self.classes)
+        return self._files[start : int(self._ends[index])], index % len(self.classes)
 
 
 def _disc(u: Array, v: Array) -> Array:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from upchirp.data.decoding import Picture, PillowPicture
 from upchirp.errors import InputError
 
 
@@ -58,7 +59,7 @@ class MapStyleSource:
         """The data set's name and the index."""
         return f"sample {index} of {type(self._dataset).__name__}"
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def load(self, index: int) -> tuple[Picture, int]:
         """The image and its label.
 
         Raises:
@@ -75,7 +76,7 @@ class MapStyleSource:
             raise InputError(
                 f"{self.describe(index)}: the label is a {type(label).__name__}, expected an integer"
             ) from None
-        return self._as_pil(image, index), number
+        return PillowPicture(self._as_pil(image, index)), number
 
     def _as_pil(self, image: object, index: int) -> Image.Image:
         if isinstance(image, Image.Image):

@@ -1,0 +1,95 @@
+"""Mixup and CutMix: what is drawn for a batch, the targets that come of it, and their loss."""
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from upchirp.data.augmentation import Augmentation
+from upchirp.errors import InputError
+
+MIX_GROUP = 8
+"""Most samples in a group that is mixed as one."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of a mixed batch: `weight` parts of `labels`, the rest of `partners`."""
+
+    labels: Tensor
+    """Own labels, int64, (N,)."""
+    partners: Tensor
+    """Labels of the samples that were mixed in, int64, (N,)."""
+    weight: Tensor
+    """Shares of `labels`, 0 to 1, float32, (N,)."""
+
+
+def mix_group(augmentation: Augmentation, batch_size: int) -> int:
+    """Samples that are mixed as one group; micro-batches must be multiples of it. 1 if nothing is mixed.
+
+    >>> mix_group(Augmentation(), 20)
+    4
+
+    Raises:
+        InputError: an odd batch size with mixing on.
+    """
+    if not augmentation.mixes:
+        return 1
+    if batch_size % 2:
+        raise InputError(f"batch size {batch_size} is odd: mixing pairs samples, make it even or turn mixing off")
+    return gcd(batch_size, MIX_GROUP)
+
+
+def mixed_cross_entropy(logits: Tensor, targets: Targets, smoothing: float = 0.0) -> Tensor:
+    """Mean cross entropy against mixed, smoothed targets, without building them.
+
+    With `s` the smoothing, `K` classes and `w` the weight, the target is `(1 - s) (w onehot(labels) + (1 - w)
+    onehot(partners)) + s / K`. Computed in float32.
+
+    Args:
+        logits: (N, K), any floating dtype.
+        targets: targets of the N samples.
+        smoothing: share of the target that is spread over all classes, [0, 1).
+
+    Returns:
+        The mean over the batch, a float32 scalar.
+
+    >>> pair = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5]))
+    >>> mixed_cross_entropy(torch.zeros(1, 2), pair)
+    tensor(0.6931)
+    """
+    log_probs = torch.log_softmax(logits.float(), dim=1)
+    own = log_probs.gather(1, targets.labels[:, None]).squeeze(1)
+    other = log_probs.gather(1, targets.partners[:, None]).squeeze(1)
+    likelihood = (1 - smoothing) * torch.lerp(other, own, targets.weight)
+    if smoothing:
+        likelihood = likelihood + smoothing * log_probs.mean(dim=1)
+    return -likelihood.mean()
+
+
+def mix_draws(
+    rng: np.random.Generator, groups: int, augmentation: Augmentation, side: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """For each group the weight of its own samples, and (is CutMix, top, bottom, left, right).
+
+    As in timm: lambda from Beta(alpha, alpha), a CutMix box around a uniform centre, cut off at the borders,
+    and lambda corrected to the share that is kept.
+    """
+    mixes, cuts, centre_y, centre_x = rng.random((4, groups))
+    from_mixup = rng.beta(augmentation.mixup, augmentation.mixup, groups) if augmentation.mixup > 0 else np.ones(groups)
+    from_cutmix = (
+        rng.beta(augmentation.cutmix, augmentation.cutmix, groups) if augmentation.cutmix > 0 else np.ones(groups)
+    )
+    switch = augmentation.mixup_switch_prob if augmentation.mixup > 0 else 1.0
+    mixed = mixes < augmentation.mixup_prob
+    cut = mixed & (cuts < switch) & (augmentation.cutmix > 0)
+    length = np.where(cut, np.floor(side * np.sqrt(1 - from_cutmix)), 0).astype(np.int64)
+    y, x = (centre_y * side).astype(np.int64), (centre_x * side).astype(np.int64)
+    top, bottom = np.clip(y - length // 2, 0, side), np.clip(y + (length + 1) // 2, 0, side)
+    left, right = np.clip(x - length // 2, 0, side), np.clip(x + (length + 1) // 2, 0, side)
+    kept = 1 - (bottom - top) * (right - left) / side**2
+    weights = np.where(cut, kept, np.where(mixed, from_mixup, 1.0))
+    return weights, np.column_stack([cut, top, bottom, left, right]).astype(np.int64)

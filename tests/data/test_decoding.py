@@ -1,0 +1,169 @@
+"""Decoding: JPEG at a scale, and Pillow for everything else."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from upchirp.data.augmentation import Augmentation, TrainTransform
+from upchirp.data.decoding import JpegPicture, PillowPicture, decode, open_image, open_picture
+from upchirp.data.requests import Request
+
+ORIENTATION = 0x0112
+
+
+def stored(image: Image.Image, format_: str, **options) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def palette_with_transparency() -> bytes:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    return stored(image, "PNG", transparency=bytes([0, 128]))
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        (stored(Image.new("RGB", (4, 4), (9, 80, 200)), "PNG"), (9, 80, 200)),
+        (stored(Image.new("RGB", (4, 4), (9, 80, 200)), "WEBP", lossless=True), (9, 80, 200)),
+        (stored(Image.new("L", (4, 4), 7), "PNG"), (7, 7, 7)),
+        (stored(Image.new("L", (4, 4), 7), "JPEG", quality=100), (7, 7, 7)),
+        (stored(Image.new("1", (4, 4), 1), "PNG"), (255, 255, 255)),
+        (stored(Image.new("LA", (4, 4), (7, 0)), "PNG"), (7, 7, 7)),
+        (stored(Image.new("RGBA", (4, 4), (9, 80, 200, 40)), "PNG"), (9, 80, 200)),
+        (palette_with_transparency(), (200, 100, 50)),
+        (stored(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "TIFF"), (0, 0, 0)),
+        (stored(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "JPEG", quality=100), (0, 0, 0)),
+        (stored(Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "PNG"), (156, 156, 156)),
+        (stored(Image.fromarray(np.full((4, 4), 40_000, np.int32)), "TIFF"), (156, 156, 156)),
+    ],
+    ids=[
+        "rgb", "webp", "grey", "grey jpeg", "bit", "grey+alpha", "rgba", "palette", "cmyk", "cmyk jpeg", "16 bit",
+        "32 bit",
+    ],
+)  # fmt: skip
+def test_every_kind_of_image_decodes_to_rgb(data, colour):
+    image = decode(open_image(data))
+    assert image.mode == "RGB"
+    assert set(map(tuple, np.asarray(image).reshape(-1, 3).tolist())) == {colour}
+    picture = open_picture(data)
+    assert picture.size == (4, 4)
+    for pixels in (np.asarray(picture.whole()), picture.region((1, 0, 4, 4), least=2)):
+        assert set(map(tuple, pixels.reshape(-1, 3).tolist())) == {colour}
+    assert picture.region((1, 0, 4, 4), least=2).shape == (4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"subsampling": 2}, {"progressive": True}, {"quality": 40}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_at_full_scale_is_pillows(photo, options, mode):
+    data = stored(photo(203, 151).convert(mode), "JPEG", **options)
+    picture = open_picture(data)
+    assert isinstance(picture, JpegPicture)
+    assert picture.size == (203, 151)
+    box = (10, 20, 150, 140)
+    np.testing.assert_array_equal(picture.region(box, least=120), np.asarray(decode(open_image(data)).crop(box)))
+    np.testing.assert_array_equal(np.asarray(picture.whole()), np.asarray(decode(open_image(data))))
+
+
+@pytest.mark.parametrize(("least", "divisor"), [(200, 1), (67, 1), (66, 2), (34, 2), (33, 4), (17, 4), (16, 8), (5, 8)])
+def test_the_coarsest_scale_that_holds_the_crop_is_decoded(photo, least, divisor):
+    data = stored(photo(401, 303), "JPEG", quality=95)
+    box = (96, 40, 312, 240)
+    pixels = open_picture(data).region(box, least)
+    assert pixels.shape == (200 // divisor, 216 // divisor, 3)
+    reference = decode(open_image(data)).crop(box).resize((216 // divisor, 200 // divisor), Image.Resampling.LANCZOS)
+    difference = np.abs(pixels.astype(int) - np.asarray(reference))
+    # A box that is off by one pixel of the coarse scale gives over twice that.
+    assert difference.mean() < 4
+
+
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    corners=st.tuples(*[st.floats(0, 1)] * 4),
+    least=st.integers(1, 100),
+)
+def test_regions_are_never_empty_and_hold_what_was_asked_for(size, corners, least):
+    width, height = size
+    left, top = int(corners[0] * (width - 1)), int(corners[1] * (height - 1))
+    box = (left, top, left + 1 + int(corners[2] * (width - left - 1)), top + 1 + int(corners[3] * (height - top - 1)))
+    image = Image.effect_noise(size, 50).convert("RGB")
+    for format_ in ("JPEG", "PNG"):
+        pixels = open_picture(stored(image, format_)).region(box, least)
+        least_side = min(box[2] - box[0], box[3] - box[1])
+        assert pixels.ndim == 3
+        assert min(pixels.shape[:2]) >= min(least, least_side)
+        assert pixels.shape[0] <= box[3] - box[1] and pixels.shape[1] <= box[2] - box[0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_images_come_upright(orientation, format_):
+    """EXIF orientations 1 to 8, each written over the turned pixels of one upright image."""
+    upright = np.zeros((24, 40, 3), np.uint8)
+    upright[:12, :20] = (250, 10, 10)
+    upright[12:, 20:] = (10, 250, 10)
+    turned = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.transpose(1, 0, 2), 6: np.rot90(upright), 7: np.rot90(upright.transpose(1, 0, 2), 2),
+        8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"lossless": True} if format_ == "WEBP" else {"subsampling": 0, "quality": 95}
+    data = stored(Image.fromarray(np.ascontiguousarray(turned)), format_, exif=exif, **options)
+    picture = open_picture(data)
+    assert picture.size == (40, 24)
+    np.testing.assert_allclose(np.asarray(picture.whole()).astype(int), upright, atol=30)
+    np.testing.assert_allclose(picture.region((0, 0, 20, 12), least=8).mean(axis=(0, 1)), (250, 10, 10), atol=12)
+    np.testing.assert_allclose(picture.region((20, 12, 40, 24), least=8).mean(axis=(0, 1)), (10, 250, 10), atol=12)
+
+
+def test_jpegs_with_other_exif_data_stay_on_the_fast_path(photo):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    assert isinstance(open_picture(stored(photo(), "JPEG", exif=exif)), JpegPicture)
+    exif[ORIENTATION] = 6
+    assert isinstance(open_picture(stored(photo(), "JPEG", exif=exif)), PillowPicture)
+    # Nonsense where the orientation stands.
+    assert open_picture(stored(photo(), "JPEG", exif=b"Exif\x00\x00nonsense")).size == (60, 45)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_broken_images_raise_oserror(photo, format_):
+    data = stored(photo(), format_)
+    for broken in (data[: len(data) // 2], data[:40], data[:3], b""):
+        with pytest.raises(OSError):
+            decode(open_image(broken))
+        with pytest.raises(OSError):
+            open_picture(broken).region((0, 0, 8, 8), least=4)
+        with pytest.raises(OSError):
+            open_picture(broken).whole()
+
+
+def test_a_jpeg_with_harmless_damage_is_read_as_pillow_reads_it(photo):
+    """Bytes between two segments: libjpeg-turbo warns, and so simplejpeg refuses; Pillow reads on."""
+    data = stored(photo(), "JPEG")
+    start = data.index(b"\xff\xda")
+    damaged = data[:start] + b"\x00\x01\x02" + data[start:]
+    reference = np.asarray(decode(open_image(damaged)))
+    np.testing.assert_array_equal(open_picture(damaged).region((0, 0, 60, 45), least=45), reference)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_training_pixels_hardly_depend_on_the_scale_that_is_decoded(photo, format_):
+    """From a large original, at a bandwidth that takes it at 1/4, against Pillow's Lanczos from all pixels."""
+    image = photo(600, 480)
+    picture = open_picture(stored(image, format_, quality=95, subsampling=0))
+    transform = TrainTransform(Augmentation(randaug_layers=0, scale=(0.6, 1.0)), 224)
+    for seed in range(10):
+        request = Request(0, 96, 0.0, seed)
+        difference = transform(picture, request).astype(int) - transform(image, request)
+        assert np.abs(difference).mean() < 2
