@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model by curriculum",
     "plan": "show the stages, steps and speed-up of a training before it runs",
     "eval": "evaluate trained weights",
+    "pack": "write a data set as shards from which small bandwidths read fewer bytes",
     "compare": "train several curricula on the same data and report accuracy against time",
 }
 

@@ -9,10 +9,20 @@ from upchirp.data.augmentation import (
     TrainTransform,
     default_crop_pct,
 )
-from upchirp.data.batch import BatchTransform, Targets, mix_group, mixed_cross_entropy, normalize
+from upchirp.data.batch import BatchTransform, normalize
 from upchirp.data.loader import DECODE_ERRORS, Batch, Corrupt, Loader, outlive_interrupts
+from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
 from upchirp.data.requests import Request, RequestSampler
-from upchirp.data.sources import FolderSource, GeneratedSource, MapStyleSource, Source, open_data
+from upchirp.data.sources import (
+    FolderSource,
+    GeneratedSource,
+    HuggingFaceSource,
+    MapStyleSource,
+    ShardSource,
+    Source,
+    as_source,
+    open_data,
+)
 
 __all__ = [
     "DECODE_ERRORS",
@@ -23,6 +33,7 @@ __all__ = [
     "EvalTransform",
     "FolderSource",
     "GeneratedSource",
+    "HuggingFaceSource",
     "Interpolation",
     "Loader",
     "LowFrequency",
@@ -30,9 +41,11 @@ __all__ = [
     "Mode",
     "Request",
     "RequestSampler",
+    "ShardSource",
     "Source",
     "Targets",
     "TrainTransform",
+    "as_source",
     "default_crop_pct",
     "outlive_interrupts",
     "mix_group",

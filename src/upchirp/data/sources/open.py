@@ -2,23 +2,26 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
+from upchirp.data.sources.hugging_face import HuggingFaceSource
+from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
+from upchirp.data.sources.map_style import MapStyleSource
+from upchirp.data.sources.shard_folder import has_shards, open_shards
+from upchirp.data.sources.source import Source
 from upchirp.errors import InputError
-
-if TYPE_CHECKING:
-    from upchirp.data.sources import Source
 
 _LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
-def open_data(data: str | os.PathLike[str], final_size: int) -> "tuple[Source, Source]":
+def open_data(data: str | os.PathLike[str], final_size: int) -> tuple[Source, Source]:
     """The training and the validation images.
 
     Args:
-        data: `generated`, or a folder that holds `train/CLASS/*` and `val/CLASS/*`.
+        data: `generated`, or a folder that holds `train/CLASS/*` and `val/CLASS/*`, tar shards (see
+            `open_shards`) or a local Hugging Face data set (see `open_hugging_face`).
         final_size: input side of the last stage, pixels; generated images are stored at twice that side, so
             that crops of them are real.
 
@@ -39,6 +42,34 @@ def open_data(data: str | os.PathLike[str], final_size: int) -> "tuple[Source, S
         raise InputError(f"data folder {root} is missing: name one with train/ and val/, or 'generated'")
     if not root.is_dir():
         raise InputError(f"{root} is a file, not a folder: {_LAYOUT} in a folder (unpack an archive first)")
+    if has_shards(root):
+        return open_shards(root)
+    if is_hugging_face(root):
+        return open_hugging_face(root)
+    return _open_class_folders(root)
+
+
+def as_source(data: Any) -> Source:
+    """Labelled images from what a library user has at hand.
+
+    Args:
+        data: a `Source`, one split of a Hugging Face data set, or a map-style data set of `(image, label)`.
+
+    Raises:
+        InputError: it is none of these.
+
+    >>> from PIL import Image
+    >>> len(as_source([(Image.new("RGB", (4, 3)), 0)]))
+    1
+    """
+    if isinstance(data, Source):
+        return data
+    if type(data).__module__.partition(".")[0] == "datasets":
+        return HuggingFaceSource(data)
+    return MapStyleSource(data)
+
+
+def _open_class_folders(root: Path) -> tuple[Source, Source]:
     missing = [f"{split}/" for split in ("train", "val") if not (root / split).is_dir()]
     if missing:
         found = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())

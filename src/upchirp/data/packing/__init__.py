@@ -1,0 +1,18 @@
+"""Packing a data set into tar shards with smaller versions of its training images."""
+
+from upchirp.data.manifest import PackSettings
+from upchirp.data.packing.folder import PackResult, pack
+from upchirp.data.packing.summary import LevelTotal, ReadBytes, Summary, summarize
+from upchirp.data.packing.verify import Damage, verify
+
+__all__ = [
+    "Damage",
+    "LevelTotal",
+    "PackResult",
+    "PackSettings",
+    "ReadBytes",
+    "Summary",
+    "pack",
+    "summarize",
+    "verify",
+]

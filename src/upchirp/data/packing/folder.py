@@ -1,0 +1,186 @@
+"""Packing a data set: plan the shards, skip those that are whole, write the rest, sum up."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from upchirp.data.manifest import (
+    MANIFEST,
+    SPLITS,
+    Manifest,
+    PackedSplit,
+    PackSettings,
+    load_manifest,
+    save_manifest,
+)
+from upchirp.data.packing.processes import usable_cores, write_shards
+from upchirp.data.packing.shard import ShardTask, is_whole
+from upchirp.data.packing.summary import Summary, summarize
+from upchirp.data.requests import pass_order
+from upchirp.data.sources import Source, open_data
+from upchirp.data.tar_index import index_path, load_index
+from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
+from upchirp.errors import InputError
+
+CHECKSUMS = "SHA256SUMS"
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done, and of all images."""
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What packing did."""
+
+    summary: Summary
+    """What the folder holds now."""
+    shards: int
+    """Number of shards."""
+    found: int
+    """How many of them were there before."""
+
+
+def pack(
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    settings: PackSettings | None = None,
+    *,
+    final_size: int = 224,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PackResult:
+    """Write a data set as tar shards in WebDataset's layout, with smaller versions of the training images.
+
+    Images go to the shards in a fixed shuffled order, so that who streams them gets mixed classes; a sample's key is
+    the image's number in the data that were packed. The same data and settings give the same bytes. Files are known
+    by their names: a file whose contents change under its name between two calls is not noticed. Packing that was
+    interrupted goes on when it is called again; shards that are whole are kept. Images that cannot be read are left
+    out and named in the summary; once they are mended, delete their shards (or the output) and pack again.
+
+    Args:
+        data: anything that `open_data` takes.
+        output: the folder to write; it is made. Not the data folder, nor inside it.
+        settings: sizes, quality and shard size.
+        final_size: for `generated` data only: its images are stored at twice that side, pixels.
+        workers: processes; by default one for each core.
+        progress: shows how far it is.
+
+    Raises:
+        InputError: the output holds something else, or was packed from other data or with other settings; no image
+            of a split can be read; the disk is full.
+    """
+    settings = settings or PackSettings()
+    workers = workers if workers is not None else usable_cores()
+    if workers < 1:
+        raise InputError(f"workers {workers}: give 1 or more")
+    root = Path(output).expanduser()
+    _check_apart(data, root)
+    sources = dict(zip(SPLITS, open_data(data, final_size), strict=True))
+    prefix = f"{Path(data).expanduser()}{os.sep}"
+    manifest = Manifest(
+        settings=settings,
+        classes=sources["train"].classes,
+        splits={split: _describe(source, settings, prefix) for split, source in sources.items()},
+    )
+    _check_output(root, manifest)
+    try:
+        tasks = [task for split in SPLITS for task in _tasks(root, split, sources[split], settings)]
+        missing = [task for task in tasks if not is_whole(task.path)]
+        if missing or not (root / CHECKSUMS).exists() or not load_manifest(root).complete:
+            _prepare(root, manifest)
+            _write(tasks, missing, workers, prefix, progress)
+            _check_splits(root, manifest)
+            _write_checksums(root, manifest)
+            save_manifest(replace(manifest, complete=True), root)
+    except OSError as error:
+        raise InputError(f"cannot write {root}: {error.strerror or error}; run the same command again") from error
+    return PackResult(summarize(root), len(tasks), len(tasks) - len(missing))
+
+
+def _check_apart(data: str | os.PathLike[str], root: Path) -> None:
+    if str(data) == "generated":
+        return
+    source, target = Path(data).expanduser().resolve(), root.resolve()
+    if target == source or source in target.parents:
+        raise InputError(f"the output {root} lies in the data folder {data}: choose a folder outside it")
+
+
+def _describe(source: Source, settings: PackSettings, prefix: str) -> PackedSplit:
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(os.fsencode(source.describe(index).removeprefix(prefix)) + b"\0")
+    return PackedSplit(len(source), digest.hexdigest(), -(-len(source) // settings.shard_size))
+
+
+def _check_output(root: Path, manifest: Manifest) -> None:
+    """Refuse a folder that holds anything but an earlier part of this result."""
+    if root.exists() and not root.is_dir():
+        raise InputError(f"the output {root} is a file: name a folder")
+    if (root / MANIFEST).exists():
+        difference = load_manifest(root).difference(manifest)
+        if difference:
+            raise InputError(
+                f"{root} was packed with {difference}: use the same data and settings, or another --output"
+            )
+    elif root.is_dir() and any(not path.name.endswith(TEMPORARY_SUFFIX) for path in root.iterdir()):
+        raise InputError(f"the output {root} is not empty and was not made by `upchirp pack`: name another folder")
+
+
+def _tasks(root: Path, split: str, source: Source, settings: PackSettings) -> list[ShardTask]:
+    order = pass_order(len(source), 0, 0).tolist()
+    # Evaluation reads whole images: smaller versions of them would lie idle.
+    sizes = settings.sizes if split == "train" else ()
+    return [
+        ShardTask(
+            root / split / f"{number:06d}.tar", source, order[first : first + settings.shard_size], sizes, settings
+        )
+        for number, first in enumerate(range(0, len(source), settings.shard_size))
+    ]
+
+
+def _prepare(root: Path, manifest: Manifest) -> None:
+    for split in SPLITS:
+        (root / split).mkdir(parents=True, exist_ok=True)
+    for folder in (root, *(root / split for split in SPLITS)):
+        for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+    save_manifest(manifest, root)
+
+
+def _write(
+    tasks: Sequence[ShardTask],
+    missing: Sequence[ShardTask],
+    workers: int,
+    prefix: str,
+    progress: Progress | None,
+) -> None:
+    total = sum(len(task.indices) for task in tasks)
+    before = total - sum(len(task.indices) for task in missing)
+
+    def show(done: int) -> None:
+        if progress is not None:
+            progress(before + done, total)
+
+    show(0)
+    write_shards(missing, workers=workers, root=prefix, progress=show)
+
+
+def _check_splits(root: Path, manifest: Manifest) -> None:
+    for split in SPLITS:
+        indexes = [load_index(index_path(shard)) for shard in manifest.shards_of(root, split)]
+        if not any(len(index) for index in indexes):
+            name, reason = indexes[0].left_out[0]
+            raise InputError(
+                f"none of the {split} images can be read, the first is {name} ({reason}): check the data, then delete "
+                f"{root} and pack again"
+            )
+
+
+def _write_checksums(root: Path, manifest: Manifest) -> None:
+    """A file for `sha256sum --check`."""
+    with whole_file(root / CHECKSUMS) as stream:
+        for shard in manifest.shards(root):
+            digest = load_index(index_path(shard)).sha256
+            stream.write(f"{digest}  {shard.relative_to(root).as_posix()}\n".encode("ascii"))

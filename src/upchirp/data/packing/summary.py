@@ -1,0 +1,124 @@
+"""What a packed folder holds, and how many bytes a training image costs at each bandwidth."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upchirp.curriculum import efficienttrain_plus_plus
+from upchirp.data.augmentation import Augmentation, crop_box
+from upchirp.data.manifest import SPLITS, load_manifest
+from upchirp.data.pyramid import choose_level
+from upchirp.data.sources.shards import ShardSource
+from upchirp.data.tar_index import index_path, load_index
+
+_SAMPLED_IMAGES = 4000
+_USUAL_FINAL_SIZE = 224
+
+
+@dataclass(frozen=True)
+class LevelTotal:
+    """All stored images of one size."""
+
+    split: str
+    """`train` or `val`."""
+    size: int | None
+    """Shorter side, pixels; `None` for the originals."""
+    images: int
+    """How many images have it."""
+    bytes: int
+    """Of all of them."""
+
+
+@dataclass(frozen=True)
+class ReadBytes:
+    """What a training reads for one image, on average."""
+
+    bandwidth: int
+    """Side of the low-frequency input, pixels."""
+    bytes: float
+    """From the packed folder."""
+    original_bytes: float
+    """If it read the originals."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A packed folder in numbers."""
+
+    levels: tuple[LevelTotal, ...]
+    """Per split, the originals first."""
+    reads: tuple[ReadBytes, ...]
+    """Per bandwidth of EfficientTrain++."""
+    shards: int
+    """Number of shards."""
+    tar_bytes: int
+    """Of all shards."""
+    left_out: tuple[tuple[str, str], ...]
+    """Name and reason of images that could not be read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return asdict(self)
+
+
+def summarize(root: Path) -> Summary:
+    """Sum up a packed folder from its indexes; no image is read.
+
+    The bytes that a training image costs are the mean over crops drawn as training draws them, of up to 4000 images.
+
+    Args:
+        root: a folder that `pack` wrote.
+
+    Raises:
+        InputError: an index is damaged.
+        OSError: an index cannot be read.
+    """
+    manifest = load_manifest(root)
+    totals = []
+    left_out: list[tuple[str, str]] = []
+    tar_bytes = 0
+    for split in SPLITS:
+        indexes = [load_index(index_path(shard)) for shard in manifest.shards_of(root, split)]
+        lengths = np.concatenate([index.levels["length"] for index in indexes]).astype(np.int64)
+        for column, size in enumerate((None, *indexes[0].sizes)):
+            stored = lengths[:, column]
+            totals.append(LevelTotal(split, size, int(np.count_nonzero(stored)), int(stored.sum())))
+        left_out += [pair for index in indexes for pair in index.left_out]
+        tar_bytes += sum(index.tar_bytes for index in indexes)
+        if split == "train":
+            reads = _reads(ShardSource(manifest.shards_of(root, split), indexes))
+    return Summary(tuple(totals), reads, len(list(manifest.shards(root))), tar_bytes, tuple(left_out))
+
+
+def _reads(source: ShardSource) -> tuple[ReadBytes, ...]:
+    # Shards are shuffled, so every n-th image is as good as a random one.
+    images = [source.levels(index) for index in range(0, len(source), -(-len(source) // _SAMPLED_IMAGES))]
+    shorter = int(np.median([min(levels[0].width, levels[0].height) for levels in images]))
+    settings = Augmentation()
+    reads = []
+    for bandwidth in _bandwidths(shorter):
+        rng = random.Random(0)
+        lengths = [
+            levels[choose_level(levels, crop_box(rng, levels[0][2:], settings.scale, settings.ratio), bandwidth)].length
+            for levels in images
+        ]
+        reads.append(ReadBytes(bandwidth, _mean(lengths), _mean([levels[0].length for levels in images])))
+    return tuple(reads)
+
+
+def _bandwidths(shorter: int) -> tuple[int, ...]:
+    """The bandwidths of a usual training on images of that shorter side, pixels.
+
+    >>> _bandwidths(375), _bandwidths(64)
+    ((96, 160, 224), (28, 44, 64))
+    """
+    final = min(_USUAL_FINAL_SIZE, max(4, shorter // 4 * 4))
+    return efficienttrain_plus_plus(final, multiple=4).bandwidths
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,167 @@
+"""Images in tar shards, each read where it lies."""
+
+import os
+import tarfile
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upchirp.data.decoding import Picture, open_picture
+from upchirp.data.pyramid import PyramidPicture
+from upchirp.data.tar_index import Level, TarIndex, index_path, load_names
+from upchirp.errors import InputError
+
+_OPEN_FILES = 64
+
+
+class ShardSource:
+    """The images of tar shards, in the order in which they lie there.
+
+    Nothing is unpacked: an image is one read at its offset, and of an image that is stored at several sizes only the
+    version that is wanted is read. A process keeps up to 64 shards open; a pickled source holds no open files.
+    The order is the shards' own: `upchirp pack` shuffles, so it is not the order of the folder that was packed.
+
+    Args:
+        shards: the tar files.
+        indexes: one for each of them, all with the same sizes; see `scan` and `load_index`.
+        classes: names of the classes, label 0 first.
+
+    Raises:
+        InputError: there are no shards, or they hold different sizes.
+
+    >>> import io, tarfile, tempfile
+    >>> from PIL import Image
+    >>> from upchirp.data.tar_scan import scan
+    >>> tar = Path(tempfile.mkdtemp()) / "train-0.tar"
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (40, 30)).save(buffer, "JPEG")
+    >>> with tarfile.open(tar, "w") as archive:
+    ...     for name, data in (("a/0.jpg", buffer.getvalue()), ("a/0.cls", b"1")):
+    ...         member = tarfile.TarInfo(name)
+    ...         member.size = len(data)
+    ...         archive.addfile(member, io.BytesIO(data))
+    >>> source = ShardSource([tar], [scan(tar)], classes=("cat", "dog"))
+    >>> picture, label = source.load(0)
+    >>> picture.size, source.classes[label], source.describe(0).endswith("train-0.tar: a/0.jpg")
+    ((40, 30), 'dog', True)
+    """
+
+    classes: tuple[str, ...]
+
+    def __init__(self, shards: Sequence[Path], indexes: Sequence[TarIndex], classes: Sequence[str] = ()) -> None:
+        if not shards:
+            raise InputError("no shards: name at least one tar file")
+        self.sizes = indexes[0].sizes
+        """Shorter sides of the smaller versions, pixels."""
+        if other := next(
+            (path for path, index in zip(shards, indexes, strict=True) if index.sizes != self.sizes), None
+        ):
+            raise InputError(f"{other} and {shards[0]} hold images of different sizes: pack them with the same --sizes")
+        self.classes = tuple(classes)
+        self._shards = tuple(str(shard) for shard in shards)
+        self._ends = np.cumsum([len(index) for index in indexes], dtype=np.int64)
+        self._labels = np.concatenate([index.labels for index in indexes])
+        self._levels = np.concatenate([index.levels for index in indexes])
+        self._start()
+
+    def _start(self) -> None:
+        # Caches of this process. They are safe to fork: pread moves no position that processes would share.
+        self._open = lru_cache(_OPEN_FILES)(_OpenFile)
+        self._names = lru_cache(1)(load_names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_open", "_names")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._labels)
+
+    def levels(self, index: int) -> list[Level]:
+        """The stored versions of an image, the original first; those of length 0 are absent."""
+        return [Level(*level) for level in self._levels[index].tolist()]
+
+    def describe(self, index: int) -> str:
+        """The shard, the member and, where it is known, the name that the image had before it was packed."""
+        shard, row = self._place(index)
+        names = self._names(index_path(Path(shard)))
+        return self._name(index, 0) + (f" (was {names[row]})" if row < len(names) else "")
+
+    def load(self, index: int) -> tuple[Picture, int]:
+        """The image, not decoded yet, and its label.
+
+        Raises:
+            OSError: the shard cannot be read or the member is no image.
+        """
+        self._place(index)
+        levels = self.levels(index)
+        if levels[0].width:
+            picture: Picture = PyramidPicture(levels, partial(self._read, index), partial(self._name, index))
+        else:
+            try:
+                picture = open_picture(self._read(index, 0))
+            except OSError as error:
+                raise OSError(f"{self._name(index, 0)}: {error}") from error
+        return picture, int(self._labels[index])
+
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The original file as it was stored, and the label.
+
+        Raises:
+            OSError: the shard cannot be read.
+        """
+        self._place(index)
+        return self._read(index, 0), int(self._labels[index])
+
+    def _place(self, index: int) -> tuple[str, int]:
+        """The shard of an image, and which image of it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return self._shards[shard], index - (int(self._ends[shard - 1]) if shard else 0)
+
+    def _read(self, index: int, level: int) -> bytes:
+        """The bytes of a stored version."""
+        offset, length, _, _ = self._levels[index, level].item()
+        data = self._open(self._place(index)[0]).read(offset, length)
+        if len(data) < length:
+            raise OSError(f"the shard is cut off: {len(data)} of {length} bytes at {offset}")
+        return data
+
+    def _name(self, index: int, level: int) -> str:
+        """The shard and the member of a stored version."""
+        shard = self._place(index)[0]
+        offset = int(self._levels[index, level]["offset"])
+        try:
+            # Its header lies in the block before; keeping the names in memory would take more than all the rest.
+            header = self._open(shard).read(offset - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
+        except (OSError, tarfile.HeaderError):
+            member = f"the member at byte {offset}"
+        return f"{shard}: {member}"
+
+
+class _OpenFile:
+    """A file open for reading at any place; it closes when nobody holds it any more, so a cache may drop it."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes at an offset; fewer where the file ends."""
+        data = os.pread(self._descriptor, length, offset)
+        while len(data) < length and (more := os.pread(self._descriptor, length - len(data), offset + len(data))):
+            # One call may return less than it was asked for, past 2 GB or on a network disk.
+            data += more
+        return data
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Where opening failed there is none; when Python ends, modules may be gone before their objects.
+        if hasattr(self, "_descriptor"):
+            close(self._descriptor)
