@@ -83,6 +83,37 @@ def test_plan_survives_json(curriculum: Curriculum) -> None:
     assert Plan.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
+@given(curricula(), st.integers(0, 5), st.sampled_from(["batch", "mixed"]), st.booleans())
+def test_replay_leaves_steps_and_cost_and_survives_json(
+    curriculum: Curriculum, replays: int, mode: str, final: bool
+) -> None:
+    run = plan(curriculum, epochs=300)
+    replaying = run.with_replay(replays, mode=mode, gib=0.5, final=final)
+    assert Plan.from_dict(json.loads(json.dumps(replaying.to_dict()))) == replaying
+    assert replaying.equivalent_epochs == run.equivalent_epochs
+    for stage, plain, data in zip(replaying.stages, run.stages, replaying.to_dict()["stages"], strict=True):
+        assert (stage.steps, stage.samples, stage.cost) == (plain.steps, plain.samples, plain.cost)
+        n = replays if final or stage.bandwidth != run.final_size else 0
+        assert stage.replay.batches == n
+        # One cycle may be begun, and the first step of a mixed stage is fresh as a whole.
+        assert 0 <= stage.fresh_samples - stage.samples / (n + 1) <= stage.batch_size
+        assert (data["samples"], data["fresh_samples"]) == (stage.samples, stage.fresh_samples)
+
+
+def test_replay_by_bandwidth() -> None:
+    run = plan(preset("efficienttrain_plus_plus"), epochs=200).with_replay({96: 3})
+    assert [stage.replay.batches for stage in run.stages] == [3, 0, 0]
+
+
+def test_plans_of_before_the_replay_buffer_replay_nothing() -> None:
+    run = plan(preset("efficienttrain_plus_plus"), epochs=200)
+    old = run.to_dict()
+    for stage in old["stages"]:
+        del stage["replay"], stage["fresh_samples"]
+    assert Plan.from_dict(old) == run
+    assert run.total_fresh_samples == run.total_samples
+
+
 def test_total_cost_budget_is_met_on_both_axes() -> None:
     seconds = CostTable("seconds", {96: 0.001, 160: 0.003, 192: 0.004, 224: 0.006})
     for name in ("efficienttrain_plus_plus", "efficienttrain"):

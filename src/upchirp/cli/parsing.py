@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
@@ -31,6 +31,22 @@ def _name_value_pairs(
         instance_from_str=lambda words: dict(map(_name_value, words)),
         is_instance=lambda value: isinstance(value, Mapping),
         str_from_instance=lambda value: [f"{name}={item}" for name, item in value.items()],
+    )
+
+
+@_registry.primitive_rule
+def _number_or_auto(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """`--replay 2` and `--replay auto`, with a message that names the two."""
+    if info.type != int | Literal["auto"]:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT|auto",
+        instance_from_str=lambda words: words[0] if words[0] == "auto" else _whole_number(words[0]),
+        is_instance=lambda value: isinstance(value, int) or value == "auto",
+        str_from_instance=lambda value: [str(value)],
     )
 
 
@@ -96,6 +112,13 @@ def _option(words: list[str], name: str, *, remove: bool = True) -> str | None:
             del words[k : k + span]
         return value
     return None
+
+
+def _whole_number(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is neither a whole number nor auto") from None
 
 
 def _name_value(word: str) -> tuple[str, Any]:

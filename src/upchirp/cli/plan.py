@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from upchirp.cli.parsing import parse
+from upchirp.curriculum.replay import ReplayMode
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training import TrainConfig, curriculum_for, make_plan, price, recipe
@@ -40,6 +41,12 @@ class PlanCommand:
     """Preset that the learning rate comes from."""
     cost: Literal["pixels", "flops"] = "pixels"
     """What the plan counts as the cost of a sample."""
+    replay: int | Literal["auto"] = 0
+    """Replayed batches for each fresh one (Section 5.3); `auto` works in `upchirp train` only."""
+    replay_mode: ReplayMode = "batch"
+    """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
+    replay_final: bool = False
+    """Replay in the stages at the final size too."""
     json: bool = False
     """Print JSON."""
 
@@ -63,6 +70,8 @@ def make(command: PlanCommand) -> dict[str, Any]:
         raise InputError("no model: give a timm model's name by --model")
     if not command.baseline_epochs > 0:
         raise InputError(f"baseline epochs are {command.baseline_epochs}: they must be more than 0")
+    if command.replay == "auto":
+        raise InputError("`--replay auto` needs the machine's speed: it works in `upchirp train` only, give a number")
     with torch.device("meta"):
         model = create_model(command.model, num_classes=command.num_classes, final_size=command.final_size)
     curriculum = curriculum_for(model, command.curriculum, command.final_size)
@@ -70,6 +79,9 @@ def make(command: PlanCommand) -> dict[str, Any]:
         epochs=command.epochs,
         batch_size=command.batch_size,
         cost=command.cost,
+        replay=command.replay,
+        replay_mode=command.replay_mode,
+        replay_final=command.replay_final,
         optimization=recipe(command.recipe, command.model).optimization,
     )
     plan = make_plan(config, curriculum, command.dataset_size, model=model)
@@ -79,12 +91,14 @@ def make(command: PlanCommand) -> dict[str, Any]:
 def show(priced: dict[str, Any], model: str, console: Console) -> None:
     """Print a priced plan as a table."""
     table = Table(title=f"{priced['curriculum']} for {model}")
+    replays = any(stage["replay"]["batches"] for stage in priced["stages"])
     for heading in (
         "stage",
         "progress",
         "B",
         "steps",
         "images",
+        *(["decoded"] if replays else []),
         "batch size",
         "magnitude",
         "learning rate",
@@ -101,6 +115,7 @@ def show(priced: dict[str, Any], model: str, console: Console) -> None:
             str(stage["bandwidth"]),
             f"{stage['steps']:,}",
             f"{stage['samples']:,}",
+            *([f"{stage['fresh_samples']:,}"] if replays else []),
             f"{stage['batch_size']:,}",
             f"{low:.1f} - {high:.1f}",
             f"<= {stage['learning_rate']:.2g}",

@@ -3,73 +3,19 @@
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 from upchirp.curriculum.cost import Cost, name_of, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum
+from upchirp.curriculum.replay import GIB, Replay, ReplayMode
 from upchirp.curriculum.schedule import LearningRate
+from upchirp.curriculum.stage import Stage, Step
 from upchirp.errors import InputError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A run of steps with one bandwidth, one batch size and one learning-rate ceiling."""
-
-    bandwidth: int
-    """Side in pixels of the low-frequency input."""
-    progress: tuple[float, float]
-    """Progress at the start and at the end."""
-    magnitude: tuple[float, float]
-    """RandAugment magnitude at the start and at the end."""
-    steps: int
-    """Optimizer steps."""
-    batch_size: int
-    """Samples in one optimizer step, over all ranks and micro-batches."""
-    learning_rate: float
-    """The ceiling: the highest learning rate that the schedule may reach in this stage."""
-    cost_per_sample: float
-    """Cost of one sample relative to one at the final size."""
-
-    @property
-    def samples(self) -> int:
-        """Images seen."""
-        return self.steps * self.batch_size
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Stage":
-        """Rebuild a stage from the plan's plain data, where ranges are lists and `samples` is derived."""
-        own = {name: value for name, value in data.items() if name != "samples"}
-        return cls(**{**own, "progress": tuple(own["progress"]), "magnitude": tuple(own["magnitude"])})
-
-    @property
-    def cost(self) -> float:
-        """Cost of the stage, in samples at the final size."""
-        return self.samples * self.cost_per_sample
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """All that is decided about one optimizer step."""
-
-    index: int
-    """Position in the run, from 0."""
-    stage: int
-    """Index of the stage."""
-    bandwidth: int
-    """Side in pixels of the low-frequency input."""
-    magnitude: float
-    """RandAugment magnitude."""
-    batch_size: int
-    """Samples in the step, over all ranks and micro-batches."""
-    learning_rate: float
-    """Learning rate of the step."""
-    progress: float
-    """Share of the run done before the step, in [0, 1)."""
-    first_sample: int
-    """Images seen before the step."""
+__all__ = ["Plan", "Stage", "Step", "plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +45,10 @@ class Plan:
     def _sample_ends(self) -> list[int]:
         return list(accumulate(stage.samples for stage in self.stages))
 
+    @cached_property
+    def _fresh_ends(self) -> list[int]:
+        return list(accumulate(stage.fresh_samples for stage in self.stages))
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -108,6 +58,11 @@ class Plan:
     def total_samples(self) -> int:
         """Images seen in the whole run."""
         return self._sample_ends[-1]
+
+    @property
+    def total_fresh_samples(self) -> int:
+        """Images newly prepared in the whole run."""
+        return self._fresh_ends[-1]
 
     @property
     def equivalent_epochs(self) -> float:
@@ -155,15 +110,56 @@ class Plan:
             learning_rate=self.schedule.at(progress, ceiling=stage.learning_rate),
             progress=progress,
             first_sample=self._sample_ends[k] - stage.samples + offset * stage.batch_size,
+            first_fresh=self._fresh_ends[k] - stage.fresh_samples + stage.replay.fresh_before(offset, stage.batch_size),
+            offset=offset,
+            replay=stage.replay,
         )
 
     def steps(self, start: int = 0) -> Iterator[Step]:
         """The steps from a position to the end of the run."""
         return (self.step(index) for index in range(start, self.total_steps))
 
+    def with_replay(
+        self,
+        replays: int | Mapping[int, int],
+        *,
+        mode: ReplayMode = "batch",
+        gib: float = 4.0,
+        final: bool = False,
+    ) -> "Plan":
+        """The same steps with a replay buffer (Section 5.3); images decoded fall by up to `replays` + 1 times.
+
+        Args:
+            replays: replayed batches for each fresh one, or of each bandwidth; 0 where one is left out.
+            mode: whole batches are fresh or replayed as in the paper's text, or `mixed` as in the released code.
+            gib: bound of the buffer in GiB, over all processes.
+            final: replay in the stages at the final size too.
+
+        >>> from upchirp.curriculum import efficienttrain_plus_plus
+        >>> replaying = plan(efficienttrain_plus_plus(), epochs=200).with_replay(1)
+        >>> [round(stage.fresh_samples / stage.samples, 3) for stage in replaying.stages]
+        [0.5, 0.5, 1.0]
+
+        Raises:
+            InputError: a negative number, an unknown mode, or no memory at all.
+        """
+        if not 0 < gib < float("inf"):
+            raise InputError(f"the replay buffer's bound is {gib} GiB: it must be a positive number")
+
+        def batches(bandwidth: int) -> int:
+            if bandwidth == self.final_size and not final:
+                return 0
+            return replays if isinstance(replays, int) else replays.get(bandwidth, 0)
+
+        rules = [
+            Replay(batches=batches(stage.bandwidth), mode=mode, buffer_bytes=round(gib * GIB)) for stage in self.stages
+        ]
+        stages = zip(self.stages, rules, strict=True)
+        return replace(self, stages=tuple(replace(stage, replay=rule) for stage, rule in stages))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `Plan.from_dict` is the inverse."""
-        stages = [{**asdict(stage), "samples": stage.samples} for stage in self.stages]
+        stages = [stage.to_dict() for stage in self.stages]
         own = {name: getattr(self, name) for name in ("curriculum", "axis", "cost", "dataset_size", "final_size")}
         data = {**own, "equivalent_epochs": self.equivalent_epochs, "schedule": asdict(self.schedule)}
         plain: dict[str, Any] = json.loads(json.dumps({**data, "stages": stages}))

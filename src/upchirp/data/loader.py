@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data.augmentation import Augmentation, LowFrequency, Mode, TrainTransform
-from upchirp.data.batch import BatchTransform, Targets
+from upchirp.data.batch import BatchTransform
+from upchirp.data.decoding import Picture, Pixels
+from upchirp.data.mixing import Targets
+from upchirp.data.replay import ReplayBuffer
 from upchirp.data.requests import Request, RequestSampler, replacement
-from upchirp.data.sources import MapStyleSource, Source
+from upchirp.data.sources import Source, as_source
 from upchirp.errors import InputError
 
 _REPLACEMENT_ATTEMPTS = 20
@@ -53,7 +56,8 @@ class Batch:
     """One micro-batch: the images of some rows of a step's global batch."""
 
     images: torch.Tensor
-    """uint8, (rows, 3, S, S); S is the bandwidth, or the final size with `low_frequency="crop"`."""
+    """uint8, (rows, 3, S, S), channels last in memory; S is the bandwidth, or the final size with
+    `low_frequency="crop"`."""
     labels: torch.Tensor
     """int64, (rows,)."""
     step: Step
@@ -63,7 +67,7 @@ class Batch:
     completes_step: bool = True
     """Whether these are the last rows of this rank's share of the step."""
     corrupt: tuple[Corrupt, ...] = ()
-    """Images that were replaced because they could not be read."""
+    """Fresh images that were replaced because they could not be read."""
 
     def prepare(self, transform: BatchTransform, device: torch.device | str = "cpu") -> tuple[torch.Tensor, Targets]:
         """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
@@ -95,9 +99,13 @@ class Batch:
 class Loader:
     """Batches of a plan's steps, in order, from a source or a map-style data set of `(image, label)`.
 
+    What the plan replays comes from a buffer in this process, which begins each stage empty. A loader that starts
+    inside a stage first asks again for what the buffer would hold, and then yields what one from step 0 yields.
+
     Args:
-        data: a `Source`, or any map-style `torch.utils.data.Dataset` of `(image, label)` with images as PIL images,
-            uint8 (3, H, W) tensors or uint8 (H, W, 3) arrays. It must not augment: the loader does.
+        data: a `Source`, a Hugging Face `datasets.Dataset`, or any map-style `torch.utils.data.Dataset` of
+            `(image, label)` with images as PIL images, uint8 (3, H, W) tensors or uint8 (H, W, 3) arrays. It must not
+            augment: the loader does.
         plan: what to train on; its data-set size must be `len(data)`.
         augmentation: crop, flip and RandAugment settings.
         mode: `fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work.
@@ -133,7 +141,7 @@ class Loader:
         pin_memory: bool = False,
         share_cores: bool = False,
     ) -> None:
-        source = data if isinstance(data, Source) else MapStyleSource(data)
+        source = as_source(data)
         if len(source) != plan.dataset_size:
             raise InputError(
                 f"the plan is for {plan.dataset_size} images but the data set has {len(source)}: "
@@ -141,8 +149,15 @@ class Loader:
             )
         self.augmentation = augmentation or Augmentation()
         self.sampler = RequestSampler(
-            plan, seed=seed, start_step=start_step, micro_batch=micro_batch, rank=rank, world_size=world_size
+            plan,
+            seed=seed,
+            start_step=start_step,
+            micro_batch=micro_batch,
+            rank=rank,
+            world_size=world_size,
+            full_size=low_frequency == "crop",
         )
+        self._pin_memory = pin_memory
         transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
         self._loader: DataLoader[Any] = DataLoader(
             _Requested(source, transform),
@@ -150,30 +165,51 @@ class Loader:
             collate_fn=_as_is,
             num_workers=workers,
             pin_memory=pin_memory,
-            worker_init_fn=_start_in_background if share_cores else outlive_interrupts,
+            worker_init_fn=_start_in_background if share_cores else _start_worker,
             # Without a generator of its own the loader would draw a seed from the global one and change the run.
             generator=torch.Generator().manual_seed(0),
         )
 
     def __iter__(self) -> Iterator[Batch]:
+        sampler = self.sampler
         loaded = iter(self._loader)
-        for step in self.sampler.plan.steps(self.sampler.start_step):
-            slices = list(self.sampler.slices(step))
-            for rows in slices:
+        stage, buffer = -1, self._buffer(0)
+        for step, rows in sampler.parts():
+            if step.stage != stage:
+                stage, buffer = step.stage, self._buffer(step.stage)
+            corrupt: tuple[Corrupt, ...] = ()
+            if fresh := step.fresh_rows(rows):
                 prepared = next(loaded)
                 if isinstance(prepared, InputError):
                     raise prepared
                 images, labels, corrupt = prepared
-                yield Batch(images, labels, step, rows, rows == slices[-1], corrupt)
+                if step.replay.batches:
+                    buffer.add(step, fresh, images, labels)
+            if step.index < sampler.start_step:
+                continue
+            if len(fresh) < len(rows):
+                images, labels = buffer.take(step, rows)
+            yield Batch(images, labels, step, rows, rows.stop == sampler.share(step.batch_size).stop, corrupt)
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return self.sampler.micro_batches
+
+    def _buffer(self, stage: int) -> ReplayBuffer:
+        """An empty buffer for this rank's share of a stage; memory is taken with the first image."""
+        of = self.sampler.plan.stages[stage]
+        return ReplayBuffer(
+            self.sampler.share(of.batch_size),
+            self.sampler.window(of),
+            most=of.steps // of.replay.cycle + 2,
+            seed=self.sampler.seed,
+            pin_memory=self._pin_memory,
+        )
 
 
 class _Requested(Dataset[Any]):
     """What a worker runs: requests to stacked uint8 images, with damaged images replaced."""
 
-    def __init__(self, source: Source, transform: Callable[[Image.Image, Request], npt.NDArray[np.uint8]]) -> None:
+    def __init__(self, source: Source, transform: Callable[[Picture, Request], Pixels]) -> None:
         self.source = source
         self.transform = transform
 
@@ -186,11 +222,11 @@ class _Requested(Dataset[Any]):
         except InputError as error:
             # Handed over as a value: what a worker raises arrives wrapped in its traceback.
             return error
-        images = torch.from_numpy(np.stack([image for image, _ in pairs]))
+        images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
         labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
         return images, labels, tuple(corrupt)
 
-    def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[npt.NDArray[np.uint8], int]:
+    def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Pixels, int]:
         current = request
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
@@ -217,8 +253,14 @@ def outlive_interrupts(worker: int) -> None:
         signal.signal(signal.SIGTERM, lambda signum, frame: _end_later())
 
 
-def _start_in_background(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     outlive_interrupts(worker)
+    # One core each, and threads that the training process may have started do not survive the fork.
+    cv2.setNumThreads(0)
+
+
+def _start_in_background(worker: int) -> None:
+    _start_worker(worker)
     if hasattr(os, "nice"):
         os.nice(19)
 

@@ -1,7 +1,8 @@
 """Requests: which image, at which bandwidth and magnitude, with which random numbers.
 
 A request is a pure function of (seed, position in the run), so the data of a run depends neither on the number of
-workers or ranks nor on interruptions. The random numbers are raw Philox output, which NumPy keeps stable for good.
+workers or ranks nor on interruptions. Positions count fresh images: what is replayed is not asked for again. The random
+numbers are raw Philox output, which NumPy keeps stable for good.
 """
 
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
-from upchirp.curriculum import Plan, Step
+from upchirp.curriculum import Plan, Stage, Step
 from upchirp.errors import InputError
 
-_ORDER, _SEEDS, _REPLACEMENTS = range(3)
+_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS = range(4)
 
 
 class Request(NamedTuple):
@@ -44,20 +45,27 @@ def pass_order(dataset_size: int, seed: int, number: int) -> npt.NDArray[np.int6
 
 
 def sample_seeds(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
-    """One seed for each position of the run from `first`: shape (count,)."""
-    blocks = _philox(seed, _SEEDS, counter=first).random_raw(4 * count)
-    return np.asarray(blocks[::4], dtype=np.uint64)
+    """One seed for each fresh position of the run from `first`: shape (count,)."""
+    return _draws(seed, _SEEDS, first, count)
+
+
+def replay_draws(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
+    """One number for each image seen from `first` on: which one of the buffer it is, if it is replayed; (count,)."""
+    return _draws(seed, _REPLAYS, first, count)
 
 
 def requests_of(step: Step, dataset_size: int, seed: int, rows: range | None = None) -> list[Request]:
-    """The requests of some rows of one step's global batch; all rows by default."""
+    """The requests of the fresh ones among some rows of one step's global batch; of all rows by default."""
     rows = rows if rows is not None else range(step.batch_size)
-    first = step.first_sample + rows.start
-    numbers, offsets = np.divmod(np.arange(first, first + len(rows)), dataset_size)
+    count = len(step.fresh_rows(rows))
+    if not count:
+        return []
+    first = step.first_fresh + len(step.fresh_rows(range(rows.start)))
+    numbers, offsets = np.divmod(np.arange(first, first + count), dataset_size)
     indices = np.concatenate(
         [pass_order(dataset_size, seed, int(number))[offsets[numbers == number]] for number in np.unique(numbers)]
     )
-    seeds = sample_seeds(seed, first, len(rows))
+    seeds = sample_seeds(seed, first, count)
     return [
         Request(index, step.bandwidth, step.magnitude, sample_seed)
         for index, sample_seed in zip(indices.tolist(), seeds.tolist(), strict=True)
@@ -75,7 +83,8 @@ class RequestSampler(Sampler[list[Request]]):
 
     A global batch is cut into contiguous slices by rank and each slice into micro-batches. All ranks agree on the
     order, every image is asked for once in each pass, and a sampler that starts at step k yields what one that
-    started at 0 yields from step k on.
+    started at 0 yields from step k on. Only fresh images are asked for, and a batch without any is left out; a sampler
+    that starts inside a stage with replay begins `first_step` with what the replay buffer holds at step k.
 
     Args:
         plan: the run.
@@ -84,6 +93,7 @@ class RequestSampler(Sampler[list[Request]]):
         micro_batch: requests in one batch; by default the rank's whole slice.
         rank: this process, from 0.
         world_size: number of processes.
+        full_size: images are kept at the final size, not at the bandwidth, so that the replay buffer holds fewer.
 
     Raises:
         InputError: a batch size that ranks or micro-batches do not divide.
@@ -98,6 +108,7 @@ class RequestSampler(Sampler[list[Request]]):
         micro_batch: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        full_size: bool = False,
     ) -> None:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} of {world_size}: it must lie in 0 to {world_size - 1}")
@@ -109,21 +120,52 @@ class RequestSampler(Sampler[list[Request]]):
         self.micro_batch = micro_batch
         self.rank = rank
         self.world_size = world_size
+        self.full_size = full_size
 
     def slices(self, step: Step) -> Iterator[range]:
         """The rows of the step's global batch that this rank takes, one range for each micro-batch."""
-        share = step.batch_size // self.world_size
-        size = self.micro_batch or share
-        start = self.rank * share
-        return (range(row, row + size) for row in range(start, start + share, size))
+        share = self.share(step.batch_size)
+        size = self.micro_batch or len(share)
+        return (range(row, row + size) for row in range(share.start, share.stop, size))
+
+    def share(self, batch_size: int) -> range:
+        """The rows of a global batch that this rank takes."""
+        size = batch_size // self.world_size
+        return range(self.rank * size, (self.rank + 1) * size)
+
+    def window(self, stage: Stage) -> int:
+        """How many fresh images of each row the replay buffer of a stage holds."""
+        return stage.replay.window(stage.batch_size, self.plan.final_size if self.full_size else stage.bandwidth)
+
+    @property
+    def first_step(self) -> int:
+        """The step that holds the oldest image of the replay buffer at the start step; without replay that step."""
+        if self.start_step >= self.plan.total_steps:
+            return self.start_step
+        step = self.plan.step(self.start_step)
+        if not step.replay.batches:
+            return self.start_step
+        # A cycle makes each row fresh once, so the last `window` cycles fill the buffer.
+        return self.start_step - min(step.offset, self.window(self.plan.stages[step.stage]) * step.replay.cycle)
+
+    def parts(self) -> Iterator[tuple[Step, range]]:
+        """The micro-batches from `first_step` on, each as a step and its rows."""
+        return ((step, rows) for step in self.plan.steps(self.first_step) for rows in self.slices(step))
 
     def __iter__(self) -> Iterator[list[Request]]:
-        for step in self.plan.steps(self.start_step):
-            for rows in self.slices(step):
-                yield requests_of(step, self.plan.dataset_size, self.seed, rows)
+        for step, rows in self.parts():
+            if requests := requests_of(step, self.plan.dataset_size, self.seed, rows):
+                yield requests
 
     def __len__(self) -> int:
-        """Micro-batches from the start step to the end of the plan."""
+        """Batches of requests; with replay they are counted one by one."""
+        if any(stage.replay.batches for stage in self.plan.stages):
+            return sum(1 for step, rows in self.parts() if step.fresh_rows(rows))
+        return self.micro_batches
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches from the start step to the end of the plan, replayed ones too."""
         return sum(
             (stage.steps - skipped)
             * (stage.batch_size // self.world_size // self.micro_batch if self.micro_batch else 1)
@@ -143,6 +185,12 @@ def _check_slices(batch_size: int, world_size: int, micro_batch: int | None) -> 
     share = batch_size // world_size
     if micro_batch is not None and (micro_batch < 1 or share % micro_batch):
         raise InputError(f"micro-batch {micro_batch} does not divide a rank's share of {share}: choose a divisor of it")
+
+
+def _draws(seed: int, purpose: int, first: int, count: int) -> npt.NDArray[np.uint64]:
+    """One number for each position from `first`, whatever the others that are drawn with it."""
+    blocks = _philox(seed, purpose, counter=first).random_raw(4 * count)
+    return np.asarray(blocks[::4], dtype=np.uint64)
 
 
 def _philox(seed: int, purpose: int, *, stream: int = 0, counter: int = 0) -> np.random.Philox:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
 from upchirp.errors import InputError
 from upchirp.training.recipe import Optimization, recipe
@@ -53,6 +55,14 @@ class TrainConfig:
     """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work."""
     low_frequency: LowFrequency = "lanczos"
     """`lanczos` reduces to the bandwidth in the workers; `crop` crops the spectrum exactly on the device."""
+    replay: int | Literal["auto"] = 0
+    """Replayed batches for each fresh one (Section 5.3); `auto` measures what keeps the device busy."""
+    replay_mode: ReplayMode = "batch"
+    """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
+    replay_gib: float = 4.0
+    """Memory bound of the replay buffer over all processes, GiB."""
+    replay_final: bool = False
+    """Replay in the stages at the final size too."""
     seed: int = 0
     """Seed of everything random."""
     workers: int | None = None
@@ -92,6 +102,10 @@ class TrainConfig:
         check_model_kwargs(self.model_kwargs)
         if self.workers is not None and self.workers < 0:
             raise InputError(f"workers is {self.workers}: it must be 0 or more")
+        if self.replay != "auto" and self.replay < 0:
+            raise InputError(f"replay is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
+        if not 0 < self.replay_gib < float("inf"):
+            raise InputError(f"replay_gib is {self.replay_gib}: it must be a positive number of GiB")
         if not self.epochs > 0:
             raise InputError(f"epochs is {self.epochs}: it must be more than 0")
         if self.time_budget is not None:
@@ -229,11 +243,13 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
         if value is None:
             return None
         return _convert(name, value, next(option for option in options if option is not type(None)), source)
+    if get_origin(hint) in (Union, UnionType):
+        return _convert_one_of(name, value, options, source)
     wanted = ""
     if kind is Literal:
         if value in options:
             return value
-        wanted = f"one of {', '.join(map(str, options))}"
+        wanted = f"one of {', '.join(map(str, options))}" if len(options) > 1 else str(options[0])
     elif kind is tuple:
         if isinstance(value, list | tuple) and len(value) == len(options):
             return tuple(_convert(name, item, option, source) for item, option in zip(value, options, strict=True))
@@ -259,3 +275,14 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
     elif isinstance(value, dict):
         return value
     raise InputError(f"{source}: {name} is {value!r}: expected {wanted or 'keys and values'}")
+
+
+def _convert_one_of(name: str, value: Any, options: tuple[Any, ...], source: str) -> Any:
+    """The value as the first of some types that takes it."""
+    reasons: list[str] = []
+    for option in options:
+        try:
+            return _convert(name, value, option, source)
+        except InputError as error:
+            reasons.append(str(error).rpartition("expected ")[2])
+    raise InputError(f"{source}: {name} is {value!r}: expected {' or '.join(reasons)}")

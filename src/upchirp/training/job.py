@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Plan
-from upchirp.data import MapStyleSource, Source, mix_group, open_data
+from upchirp.data import ShardSource, Source, as_source, mix_group, open_data
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
 from upchirp.training import checkpoint, run_folder
@@ -26,8 +26,10 @@ from upchirp.training.planning import (
     make_plan,
     measure_seconds,
     scale_drop_path,
+    with_replay,
     with_size,
 )
+from upchirp.training.replay_choice import choose_replay
 from upchirp.training.state import State
 
 _MICRO_BATCH, _LEAST_MICRO_BATCH = 512, 32
@@ -95,12 +97,12 @@ def train(
         if resuming:
             plan = _stored_plan(folder, train_source)
             check_sizes(model, plan.bandwidths)
-        elif loaded and config.time_budget is not None:
+        elif loaded and (config.time_budget is not None or config.replay == "auto"):
             # Measured anew it would be another plan.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             check_sizes(model, plan.bandwidths)
         else:
-            plan = _new_plan(config, model, train_source, device, micro_batch)
+            plan, notes = _new_plan(config, model, train_source, device, micro_batch)
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -128,7 +130,8 @@ def train(
             run_folder.create(folder, config, with_size(plan, model))
         log = run_folder.RunLog(folder, state.step)
         try:
-            run = Run(config, plan, state, totals, folder, device, evaluation, (log, *observers))
+            packed = isinstance(train_source, ShardSource) and bool(train_source.sizes)
+            run = Run(config, plan, state, totals, folder, device, evaluation, (log, *observers), packed=packed)
             for note in notes:
                 run.emit(Noted(message=note))
             top1 = run.execute(batches)
@@ -153,7 +156,7 @@ def _sources(config: TrainConfig, data: tuple[Any, Any] | None) -> tuple[Source,
         if not config.data:
             raise InputError("no data: give a folder with train/ and val/, or `generated`")
         return open_data(config.data, config.final_size)
-    first, second = (item if isinstance(item, Source) else MapStyleSource(item) for item in data)
+    first, second = map(as_source, data)
     return first, second
 
 
@@ -179,12 +182,23 @@ def _stored_plan(folder: Path, source: Source) -> Plan:
     return plan
 
 
-def _new_plan(config: TrainConfig, model: nn.Module, source: Source, device: torch.device, micro_batch: int) -> Plan:
-    def seconds(curriculum: Curriculum) -> CostTable:
-        return measure_seconds(config, curriculum, model, source, device, micro_batch)
-
+def _new_plan(
+    config: TrainConfig, model: nn.Module, source: Source, device: torch.device, micro_batch: int
+) -> tuple[Plan, list[str]]:
+    """The plan of a new run, and what was measured and chosen for it."""
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
-    return make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+    replays: int | dict[int, int] = 0
+    notes: list[str] = []
+    if config.replay == "auto":
+        replays, notes = choose_replay(config, curriculum, model, source, device, micro_batch)
+    else:
+        replays = config.replay
+
+    def seconds(curriculum: Curriculum) -> CostTable:
+        return measure_seconds(config, curriculum, model, source, device, micro_batch, replays)
+
+    plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+    return with_replay(plan, config, replays), notes
 
 
 def _micro_batch(config: TrainConfig) -> int:
@@ -221,7 +235,8 @@ def _checkpoint(config: TrainConfig, folder: Path, *, resuming: bool) -> checkpo
 def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
     """Put a checkpoint into the state; returns what was counted until then."""
     content = loaded.content
-    if content.get("plan") != plan.to_dict():
+    # Read, not as plain data: an older checkpoint may lack what has a default now.
+    if Plan.from_dict(content.get("plan", {})) != plan:
         raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
     state.load_state_dict(content["state"])
     return Totals(train_seconds=content["train_seconds"], best_top1=content["best_top1"])

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -63,6 +63,8 @@ def make_plan(
 ) -> Plan:
     """The plan of a run; `seconds` measures the cost table that a time budget is planned with.
 
+    `replay="auto"` replays nothing yet: `with_replay` puts in what `choose_replay` found on the machine.
+
     Raises:
         InputError: a budget too small for one step in each stage.
     """
@@ -76,7 +78,7 @@ def make_plan(
         budget = {"total_cost": parse_duration(config.time_budget)}
     elif config.cost == "flops":
         cost = CostTable("flops", flops_table(model, curriculum.bandwidths))
-    return plan(
+    made = plan(
         curriculum,
         dataset_size=dataset_size,
         batch_size=config.batch_size,
@@ -85,6 +87,12 @@ def make_plan(
         cost=cost,
         **budget,
     )
+    return made if config.replay == "auto" else with_replay(made, config, config.replay)
+
+
+def with_replay(plan: Plan, config: TrainConfig, replays: int | Mapping[int, int]) -> Plan:
+    """The plan with so many replayed batches for each fresh one, or for each bandwidth its number of them."""
+    return plan.with_replay(replays, mode=config.replay_mode, gib=config.replay_gib, final=config.replay_final)
 
 
 def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:
@@ -109,14 +117,17 @@ def measure_seconds(
     source: Source,
     device: torch.device,
     micro_batch: int,
+    replays: int | Mapping[int, int] = 0,
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
 
     A copy of the model is trained, so the run itself starts untouched. What the workers had prepared before a
-    bandwidth began is left out, so a machine that waits for data shows it.
+    bandwidth began is left out, so a machine that waits for data shows it. With replay a fresh batch lasts for
+    several steps, and as many more are measured.
     """
-    warmup = _PREFETCHED * config.loader_workers + 1
-    count = warmup + _CALIBRATION_STEPS
+    cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
+    warmup = (_PREFETCHED * config.loader_workers + 1) * cycle
+    count = warmup + _CALIBRATION_STEPS * cycle
     bandwidths = curriculum.bandwidths
     phases = tuple(Phase(end=(k + 1) / len(bandwidths), bandwidth=side) for k, side in enumerate(bandwidths))
     trial = plan(
@@ -127,6 +138,7 @@ def measure_seconds(
         batch_size=micro_batch,
         learning_rate=1e-6,
     )
+    trial = with_replay(trial, config, replays)
     state = make_state(
         copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
     )

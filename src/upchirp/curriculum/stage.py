@@ -1,0 +1,88 @@
+"""What a plan is made of: stages, and the steps in them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from upchirp.curriculum.replay import Replay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A run of steps with one bandwidth, one batch size and one learning-rate ceiling."""
+
+    bandwidth: int
+    """Side in pixels of the low-frequency input."""
+    progress: tuple[float, float]
+    """Progress at the start and at the end."""
+    magnitude: tuple[float, float]
+    """RandAugment magnitude at the start and at the end."""
+    steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Samples in one optimizer step, over all ranks and micro-batches."""
+    learning_rate: float
+    """The ceiling: the highest learning rate that the schedule may reach in this stage."""
+    cost_per_sample: float
+    """Cost of one sample relative to one at the final size."""
+    replay: Replay = field(default_factory=Replay)
+    """Which images are fresh; by default all."""
+
+    @property
+    def samples(self) -> int:
+        """Images seen."""
+        return self.steps * self.batch_size
+
+    @property
+    def fresh_samples(self) -> int:
+        """Images newly prepared: decoded, cropped and augmented; the others come from the replay buffer."""
+        return self.replay.fresh_before(self.steps, self.batch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with the images counted; `Stage.from_dict` is the inverse."""
+        return {**asdict(self), "samples": self.samples, "fresh_samples": self.fresh_samples}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Stage":
+        """Rebuild a stage from plain data, where ranges are lists and counts of images are derived."""
+        own = {name: value for name, value in data.items() if name not in ("samples", "fresh_samples")}
+        ranges = {name: tuple(own[name]) for name in ("progress", "magnitude")}
+        # Plans that were written before there was a buffer replay nothing.
+        return cls(**{**own, **ranges, "replay": Replay(**own.get("replay", {}))})
+
+    @property
+    def cost(self) -> float:
+        """Cost of the stage, in samples at the final size."""
+        return self.samples * self.cost_per_sample
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that is decided about one optimizer step."""
+
+    index: int
+    """Position in the run, from 0."""
+    stage: int
+    """Index of the stage."""
+    bandwidth: int
+    """Side in pixels of the low-frequency input."""
+    magnitude: float
+    """RandAugment magnitude."""
+    batch_size: int
+    """Samples in the step, over all ranks and micro-batches."""
+    learning_rate: float
+    """Learning rate of the step."""
+    progress: float
+    """Share of the run done before the step, in [0, 1)."""
+    first_sample: int
+    """Images seen before the step."""
+    first_fresh: int
+    """Fresh images before the step: the position of its first one in the order of the data."""
+    offset: int
+    """Steps of the stage before this one."""
+    replay: Replay
+    """Which images are fresh."""
+
+    def fresh_rows(self, rows: range) -> range:
+        """Which of some consecutive rows of the batch are fresh."""
+        return self.replay.fresh_rows(self.offset, rows)

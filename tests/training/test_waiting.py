@@ -1,0 +1,123 @@
+"""How long a training waits for data, and what it says about it."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from PIL import Image
+
+from upchirp.training import Event, Logged, Noted, train, waiting
+from upchirp.training.waiting import Waiting, advice
+
+
+def test_on_a_cpu_waiting_is_the_time_until_a_batch_arrives() -> None:
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            time.sleep(0.02 * number)
+            yield number
+
+    seconds = [seconds for _, seconds in Waiting(torch.device("cpu")).timed(slow())]
+    assert seconds[0] < 0.015
+    assert seconds[1] >= 0.02
+    assert seconds[2] >= 0.04
+
+
+class FakeDevice:
+    """A device that needs 100 ms for each piece of work, and a clock that only the loader moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.busy_until = 0.0
+
+    def event(self) -> "FakeEvent":
+        return FakeEvent(self, max(self.now, self.busy_until))
+
+
+class FakeEvent:
+    def __init__(self, device: FakeDevice, at: float) -> None:
+        self.device = device
+        self.at = at
+
+    def query(self) -> bool:
+        return self.device.now >= self.at
+
+    def synchronize(self) -> None:
+        assert self.query(), "waiting for the device would stall the host"
+
+    def elapsed_time(self, later: "FakeEvent") -> float:
+        return 1000 * (later.at - self.at)
+
+
+def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice()
+    monkeypatch.setattr(waiting, "_event", device.event)
+    monkeypatch.setattr(waiting.time, "perf_counter", lambda: device.now)
+    arrivals = [0.05, 0.06, 0.3, 0.0]
+
+    def loader() -> Iterator[float]:
+        for seconds in arrivals:
+            device.now += seconds
+            yield seconds
+
+    measured = []
+    clock = Waiting(torch.device("cuda"))
+    for _, seconds in clock.timed(loader()):
+        measured.append(seconds)
+        device.busy_until = max(device.now, device.busy_until) + 0.1
+        clock.work_queued()
+    # Nothing was queued before the first batch; the second came in time; the device had done both at 0.25 and waited
+    # for the third until 0.41; the fourth came at once.
+    assert measured == pytest.approx([0.05, 0.0, 0.16, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "try --workers 8, `upchirp pack`, or --replay 1"),
+        ({"workers": 8, "cores": 8}, "with 8 workers: try `upchirp pack`, or --replay 1"),
+        ({"packed": True}, "try --workers 8, or --replay 1"),
+        ({"share": 0.8, "cores": 64}, "takes 80 % of the time at B=96 with 4 workers: try --workers 20"),
+        ({"share": 0.8}, "or --replay 4"),
+        ({"replay": 2}, "or --replay 5"),
+        ({"workers": 0}, "--workers 2"),
+        ({"share": 1.0, "packed": True, "workers": 8}, "try --replay 8"),
+    ],
+)
+def test_advice_names_the_numbers(changes: dict[str, object], expected: str) -> None:
+    situation = {"share": 0.5, "bandwidth": 96, "workers": 4, "cores": 8, "packed": False, "replay": 0, **changes}
+    assert expected in advice(situation.pop("share"), **situation)
+
+
+class Pictures(torch.utils.data.Dataset):
+    classes = ("red", "green")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if index >= len(self):
+            raise IndexError(index)
+        time.sleep(self.seconds)
+        return Image.new("RGB", (40, 40), self.classes[index % 2]), index % 2
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01])
+def test_a_run_that_waits_says_so_once(config, seconds: float) -> None:
+    events: list[Event] = []
+    settings = config(
+        curriculum="constant", epochs=26, batch_size=32, log_interval=13, randaug_layers=0, evaluations=1, workers=0
+    )
+    train(settings, data=(Pictures(seconds), Pictures(0.0)), observers=[events.append])
+    shares = [event.wait_share for event in events if isinstance(event, Logged)]
+    said = [event.message for event in events if isinstance(event, Noted) and "waiting for data" in event.message]
+    assert len(shares) == 2
+    if seconds:
+        assert min(shares) > 0.3
+        assert len(said) == 1
+        assert "at B=64 with 0 workers: try --workers" in said[0]
+    else:
+        assert shares[1] < 0.6
