@@ -13,6 +13,7 @@ from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, Corrupt, mixed_cross_entropy
 from upchirp.training.optim import set_learning_rate
 from upchirp.training.state import State
+from upchirp.training.waiting import Waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class StepResult:
     seconds: float
     """Wall-clock time of the step, waiting included."""
     wait_seconds: float
-    """Time spent waiting for the loader."""
+    """Time in which the device had nothing to do but wait for the loader."""
     corrupt: tuple[Corrupt, ...]
     """Images that were replaced because they could not be read."""
 
@@ -64,7 +65,8 @@ def run_segment(
     waited = 0.0
     losses: list[torch.Tensor] = []
     corrupt: list[Corrupt] = []
-    for batch, wait in _timed(batches):
+    waiting = Waiting(settings.device)
+    for batch, wait in waiting.timed(batches):
         waited += wait
         corrupt += batch.corrupt
         step = batch.step
@@ -72,9 +74,11 @@ def run_segment(
             state.fit_to(step.bandwidth)
             torch.manual_seed(step_seed(settings.seed, step.index))
         losses.append(_accumulate(forward, state.scaler, batch, transform, settings))
+        if batch.completes_step:
+            _update(state, parameters, step, settings.clip_grad)
+        waiting.work_queued()
         if not batch.completes_step:
             continue
-        _update(state, parameters, step, settings.clip_grad)
         loss = torch.stack(losses).sum()
         now = time.perf_counter()
         yield StepResult(step, loss, now - started, waited, tuple(corrupt))
@@ -119,14 +123,3 @@ def _update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad:
     state.step = step.index + 1
     if state.ema is not None:
         state.ema.update(state.model, step=state.step)
-
-
-def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Each batch with the seconds it took to arrive."""
-    iterator = iter(batches)
-    while True:
-        asked = time.perf_counter()
-        batch = next(iterator, None)
-        if batch is None:
-            return
-        yield batch, time.perf_counter() - asked

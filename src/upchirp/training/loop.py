@@ -1,6 +1,7 @@
 """The loop around the engine: logging, evaluations, checkpoints, and what stops a run."""
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ from upchirp.training.evaluate import EvaluationSet, View, at_size, evaluate
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Noted, Observer, Saved, Started, Stepped
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.state import State
+from upchirp.training.waiting import ADVISED_SHARE, advice
+
+_STEADY_STEPS = 10
+"""Steps after which the share of time spent waiting says something."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +49,7 @@ class Run:
         device: where the state is.
         evaluation: validation images at the final size.
         observers: called with every event.
+        packed: whether the images are packed at several sizes, so that packing them is no advice.
     """
 
     def __init__(
@@ -56,6 +62,8 @@ class Run:
         device: torch.device,
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
+        *,
+        packed: bool = False,
     ) -> None:
         self.config = config
         self.plan = plan
@@ -65,6 +73,8 @@ class Run:
         self.device = device
         self.evaluation = evaluation
         self.observers = observers
+        self.packed = packed
+        self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
         self.window = _Window(device)
         self.corrupt: set[int] = set()
@@ -130,8 +140,9 @@ class Run:
         self.clock = time.perf_counter()
 
     def _take_note(self, result: StepResult) -> None:
-        self.window.add(result)
-        self.emit(Stepped(step=result.step, seconds=self._lap(), wait_seconds=result.wait_seconds))
+        seconds = self._lap()
+        self.window.add(result, seconds)
+        self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
         for image in result.corrupt:
             self._note_corrupt(image)
 
@@ -164,7 +175,21 @@ class Run:
 
     def _log(self, step: Step) -> None:
         self.emit(self.window.summary(step, self.totals.train_seconds))
+        share = self.window.steady_wait_share()
+        if share > ADVISED_SHARE and step.stage not in self.advised:
+            self.advised.add(step.stage)
+            self.emit(Noted(message=self._advice(share, step)))
         self.window = _Window(self.device)
+
+    def _advice(self, share: float, step: Step) -> str:
+        return advice(
+            share,
+            bandwidth=step.bandwidth,
+            workers=self.config.loader_workers,
+            cores=os.cpu_count() or 1,
+            packed=self.packed,
+            replay=self.plan.stages[step.stage].replay.batches,
+        )
 
     def _ends_stage(self, step: Step) -> bool:
         return self.plan.stage_at(step.index + 1) != step.stage
@@ -241,8 +266,12 @@ class _Window:
         self.images = 0
         self.seconds = 0.0
         self.wait_seconds = 0.0
+        self.first_seconds = 0.0
+        self.first_wait_seconds = 0.0
 
-    def add(self, result: StepResult) -> None:
+    def add(self, result: StepResult, seconds: float) -> None:
+        if self.steps == 0:
+            self.first_seconds, self.first_wait_seconds = seconds, result.wait_seconds
         self.loss = self.loss + result.loss
         self.steps += 1
         self.images += result.step.batch_size
@@ -250,6 +279,12 @@ class _Window:
 
     def mean_loss(self) -> float:
         return self.loss.item() / max(self.steps, 1)
+
+    def steady_wait_share(self) -> float:
+        """Share of the time spent waiting for data, without the first step, in which workers may have started."""
+        if self.steps < _STEADY_STEPS:
+            return 0.0
+        return (self.wait_seconds - self.first_wait_seconds) / max(self.seconds - self.first_seconds, 1e-9)
 
     def summary(self, step: Step, train_seconds: float) -> Logged:
         seconds = max(self.seconds, 1e-9)
