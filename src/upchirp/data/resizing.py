@@ -25,7 +25,7 @@ def lanczos(pixels: Pixels, side: int) -> Pixels:
         return np.ascontiguousarray(pixels)
     if _TORCH_HAS_LANCZOS:
         return _by_torch(pixels, side)
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
+    return np.array(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def _by_torch(pixels: Pixels, side: int) -> Pixels:
