@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from upchirp import TrainConfig, train
+from upchirp.data.packing import PackSettings, pack, verify
 from upchirp.training import Event, Noted, read_metrics
 
 ARCHIVE = Path(__file__).parents[3] / "shared/data/tiny-imagenet-40.zip"
@@ -61,3 +62,36 @@ def test_a_curriculum_learns_from_photographs(photographs: Path, tmp_path: Path,
     assert not any("cannot read" in note for note in notes), "all of these images can be read"
     assert losses[-1] < 0.95 * losses[0]
     assert result.top1 > 100 / CLASSES + 5
+
+
+def test_packed_photographs_train_with_replay(photographs: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    result = pack(photographs, packed, PackSettings(sizes=(24, 40), quality=75, shard_size=100), workers=1)
+    assert not result.summary.left_out
+    assert result.summary.reads[0].bytes < 0.9 * result.summary.reads[0].original_bytes
+    assert not verify(packed, workers=1)
+    config = TrainConfig.from_flat(
+        {
+            "data": str(packed),
+            "model": "test_resnet",
+            "final_size": 64,
+            "epochs": 10,
+            "batch_size": 32,
+            "lr": 4e-3,
+            "recipe": "light",
+            "replay": 1,
+            "workers": 1,
+            "device": "cpu",
+            "amp": False,
+            "evaluations": 2,
+            "log_interval": 10,
+            "output": str(tmp_path / "run"),
+        }
+    )
+    trained = train(config)
+    losses = [record["loss"] for record in read_metrics(trained.output) if record["kind"] == "train"]
+    assert losses[-1] < losses[0]
+    first, *_, last = trained.plan.stages
+    assert first.fresh_samples == pytest.approx(first.samples / 2, abs=first.batch_size)
+    assert last.fresh_samples == last.samples
+    assert trained.top1 > 100 / CLASSES + 5
