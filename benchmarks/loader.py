@@ -342,7 +342,7 @@ def main() -> None:
         "rounds": options.rounds,
         "command": " ".join(["python", "benchmarks/loader.py", *sys.argv[1:]]),
         "hardware": hardware(),
-        "versions": versions() | {"simplejpeg": simplejpeg.__version__, "opencv": cv2.__version__},
+        "versions": versions(),
     }
     if options.json:
         print(json.dumps(result, indent=2))

@@ -17,7 +17,7 @@ from upchirp.curriculum import (
     plan,
     preset,
 )
-from upchirp.data import Augmentation, Batch, BatchTransform, Loader, mixed_cross_entropy
+from upchirp.data import Augmentation, Batch, BatchTransform, Loader, mixed_cross_entropy, open_data
 from upchirp.errors import InputError
 from upchirp.models import count_flops, fit_to_bandwidth, size_multiple
 from upchirp.spectral import downsample, high_pass_filter, low_frequency_crop, low_pass_filter, sinc_kernel
@@ -51,6 +51,7 @@ __all__ = [
     "low_frequency_crop",
     "low_pass_filter",
     "mixed_cross_entropy",
+    "open_data",
     "plan",
     "preset",
     "sinc_kernel",

@@ -27,7 +27,7 @@ class EvalCommand:
     weights: Path | None = None
     """A .safetensors file or a checkpoint; by default the run's, its average if there is one."""
     data: str | None = None
-    """Folder with train/CLASS/* and val/CLASS/*, or `generated`."""
+    """Any data that `upchirp train --data` takes."""
     final_size: int | None = None
     """Input side, pixels."""
     crop_pct: float | None = None

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 
@@ -22,8 +23,13 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What the runs ran with."""
-    packages = ("upchirp", "torch", "torchvision", "timm", "numpy", "pillow")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    packages = ("upchirp", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
+    # OpenCV comes in packages of several names.
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "opencv": cv2.__version__,
+    }
 
 
 def _processor() -> str:

@@ -22,7 +22,7 @@ class TrainConfig:
     """What to train, on what, for how long, and where to keep it."""
 
     data: str = ""
-    """Folder with train/CLASS/* and val/CLASS/*, or `generated`."""
+    """Folder with train/CLASS/* and val/CLASS/*, packed folder, tar shards, Hugging Face data set, or `generated`."""
     model: str = "resnet50"
     """Any timm model by name."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)

@@ -16,14 +16,14 @@ from upchirp.errors import InputError
 _LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
-def open_data(data: str | os.PathLike[str], final_size: int) -> tuple[Source, Source]:
+def open_data(data: str | os.PathLike[str], final_size: int = 224) -> tuple[Source, Source]:
     """The training and the validation images.
 
     Args:
         data: `generated`, or a folder that holds `train/CLASS/*` and `val/CLASS/*`, tar shards (see
             `open_shards`) or a local Hugging Face data set (see `open_hugging_face`).
-        final_size: input side of the last stage, pixels; generated images are stored at twice that side, so
-            that crops of them are real.
+        final_size: input side of the last stage, pixels, for generated images only: they are stored at twice that
+            side, so that crops of them are real.
 
     Raises:
         InputError: the folder is missing or empty, a split is missing, a class folder has no images, or the
