@@ -55,6 +55,7 @@ SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sam
 FINAL_SIZE = 224
 BANDWIDTHS = (96, 160, 224)
 BATCH = 50
+LOADER_SECONDS = 5.0
 MAGNITUDE = 9.0
 AUGMENTATION = Augmentation(mixup=0.0, cutmix=0.0)
 PLAIN = Augmentation(mixup=0.0, cutmix=0.0, randaug_layers=0, hflip=0.0)
@@ -278,17 +279,18 @@ def above_cut_off(pixels: np.ndarray, box: Box, side: int) -> tuple[np.ndarray, 
 
 
 def loader_speed(source: Source, side: int, workers: int, seed: int) -> float:
-    """Images per second through worker processes, after the first batch of each has arrived."""
-    passes = max(6, 2400 // len(source))
-    run = plan(constant(side), epochs=passes, dataset_size=len(source), batch_size=BATCH)
+    """Images per second through worker processes in a few seconds, after the first batches of each have arrived."""
+    run = plan(constant(side), epochs=1_000_000 / len(source), dataset_size=len(source), batch_size=BATCH)
     batches: Iterator[Any] = iter(
         Loader(source, run, augmentation=AUGMENTATION, seed=seed, workers=workers, micro_batch=BATCH)
     )
     for _ in range(2 * workers):
         next(batches)
-    started = time.perf_counter()
-    count = sum(len(batch.labels) for batch in batches)
-    return count / (time.perf_counter() - started)
+    started, seconds, count = time.perf_counter(), 0.0, 0
+    while seconds < LOADER_SECONDS:
+        count += len(next(batches).labels)
+        seconds = time.perf_counter() - started
+    return count / seconds
 
 
 def measure_workers(sources: dict[str, Source], rounds: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -309,7 +311,7 @@ def measure_workers(sources: dict[str, Source], rounds: int) -> dict[str, dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, default=SAMPLE, help="folder or zip file of JPEGs")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="0 measures the worker processes only")
     parser.add_argument("--worker-rounds", type=int, default=3, help="0 leaves the worker processes out")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -332,9 +334,11 @@ def main() -> None:
             "fast": ours(files, "fast"),
             "packed": ours(packed, "fast"),
         }
-        result = measure_paths(paths, len(files), options.rounds)
-        result["bytes_per_image"] = bytes_per_image(files, packed)
-        result["fidelity"] = fidelity(found)
+        result: dict[str, Any] = {}
+        if options.rounds:
+            result = measure_paths(paths, len(files), options.rounds)
+            result["bytes_per_image"] = bytes_per_image(files, packed)
+            result["fidelity"] = fidelity(found)
         if options.worker_rounds:
             result["workers"] = measure_workers({"fast": files, "packed": packed}, options.worker_rounds)
     result |= {
@@ -352,6 +356,14 @@ def main() -> None:
 
 def show(result: dict[str, Any]) -> None:
     sides = [str(side) for side in BANDWIDTHS]
+    if result["rounds"]:
+        show_paths(result, sides)
+    for name, by_side in result.get("workers", {}).items():
+        cells = (f"{by_side[side]['1']:.0f}, {by_side[side]['2']:.0f}" for side in sides)
+        print(f"{'1, 2 workers, ' + name:<22}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+def show_paths(result: dict[str, Any], sides: list[str]) -> None:
     for title, part in (("images/s on one core", result), ("up to uint8", result["uint8"])):
         print(f"{title:<22}" + "".join(f"{'B=' + side:>16}" for side in sides))
         for name in ("peers", "faithful", "fast", "packed"):
@@ -364,9 +376,6 @@ def show(result: dict[str, Any]) -> None:
         for name in result["fidelity"][sides[0]]:
             values = (result["fidelity"][side][name][figure] for side in sides)
             print(f"  {name:<20}" + "".join(f"{value:>16.1f}" for value in values))
-    for name, by_side in result.get("workers", {}).items():
-        cells = (f"{by_side[side]['1']:.0f}, {by_side[side]['2']:.0f}" for side in sides)
-        print(f"{'1, 2 workers, ' + name:<22}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 if __name__ == "__main__":
