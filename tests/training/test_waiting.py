@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from upchirp.data import MapStyleSource, open_data
+from upchirp.data.packing import PackSettings, pack
 from upchirp.training import Event, Logged, Noted, train, waiting
+from upchirp.training.job import _packing_helps
 from upchirp.training.waiting import Waiting, advice
 
 
@@ -76,16 +79,16 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
     [
         ({}, "try --workers 8, `upchirp pack`, or --replay 1"),
         ({"workers": 8, "cores": 8}, "with 8 workers: try `upchirp pack`, or --replay 1"),
-        ({"packed": True}, "try --workers 8, or --replay 1"),
+        ({"packing_helps": False}, "try --workers 8, or --replay 1"),
         ({"share": 0.8, "cores": 64}, "takes 80 % of the time at B=96 with 4 workers: try --workers 20"),
         ({"share": 0.8}, "or --replay 4"),
         ({"replay": 2}, "or --replay 5"),
         ({"workers": 0}, "--workers 2"),
-        ({"share": 1.0, "packed": True, "workers": 8}, "try --replay 8"),
+        ({"share": 1.0, "packing_helps": False, "workers": 8}, "try --replay 8"),
     ],
 )
 def test_advice_names_the_numbers(changes: dict[str, object], expected: str) -> None:
-    situation = {"share": 0.5, "bandwidth": 96, "workers": 4, "cores": 8, "packed": False, "replay": 0, **changes}
+    situation = {"share": 0.5, "bandwidth": 96, "workers": 4, "cores": 8, "packing_helps": True, "replay": 0, **changes}
     assert expected in advice(situation.pop("share"), **situation)
 
 
@@ -121,3 +124,13 @@ def test_a_run_that_waits_says_so_once(config, seconds: float) -> None:
         assert "at B=64 with 0 workers: try --workers" in said[0]
     else:
         assert shares[1] < 0.6
+
+
+def test_packing_is_advised_where_it_helps(image_folder, tmp_path) -> None:
+    """The folder's images have a shorter side of 40 pixels."""
+    pack(image_folder, tmp_path / "packed", PackSettings(sizes=(20,)), workers=1)
+    folder, packed = (open_data(root)[0] for root in (image_folder, tmp_path / "packed"))
+    assert _packing_helps(folder, 32)
+    assert not _packing_helps(folder, 40)
+    assert not _packing_helps(packed, 32)
+    assert not _packing_helps(MapStyleSource(Pictures(0.0)), 32)

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Plan
-from upchirp.data import ShardSource, Source, as_source, mix_group, open_data
+from upchirp.data import (
+    DECODE_ERRORS,
+    FolderSource,
+    HuggingFaceSource,
+    ShardSource,
+    Source,
+    as_source,
+    mix_group,
+    open_data,
+)
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
 from upchirp.training import checkpoint, run_folder
@@ -130,8 +139,17 @@ def train(
             run_folder.create(folder, config, with_size(plan, model))
         log = run_folder.RunLog(folder, state.step)
         try:
-            packed = isinstance(train_source, ShardSource) and bool(train_source.sizes)
-            run = Run(config, plan, state, totals, folder, device, evaluation, (log, *observers), packed=packed)
+            run = Run(
+                config,
+                plan,
+                state,
+                totals,
+                folder,
+                device,
+                evaluation,
+                (log, *observers),
+                packing_helps=_packing_helps(train_source, plan.final_size),
+            )
             for note in notes:
                 run.emit(Noted(message=note))
             top1 = run.execute(batches)
@@ -158,6 +176,18 @@ def _sources(config: TrainConfig, data: tuple[Any, Any] | None) -> tuple[Source,
         return open_data(config.data, config.final_size)
     first, second = map(as_source, data)
     return first, second
+
+
+def _packing_helps(source: Source, final_size: int) -> bool:
+    """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
+    if not isinstance(source, FolderSource | HuggingFaceSource | ShardSource):
+        return False
+    if isinstance(source, ShardSource) and source.sizes:
+        return False
+    try:
+        return min(source.load(0)[0].size) > final_size
+    except DECODE_ERRORS:
+        return False
 
 
 def _create_model(config: TrainConfig, source: Source) -> nn.Module:

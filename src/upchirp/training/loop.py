@@ -49,7 +49,7 @@ class Run:
         device: where the state is.
         evaluation: validation images at the final size.
         observers: called with every event.
-        packed: whether the images are packed at several sizes, so that packing them is no advice.
+        packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Run:
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
         *,
-        packed: bool = False,
+        packing_helps: bool = False,
     ) -> None:
         self.config = config
         self.plan = plan
@@ -73,7 +73,7 @@ class Run:
         self.device = device
         self.evaluation = evaluation
         self.observers = observers
-        self.packed = packed
+        self.packing_helps = packing_helps
         self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
         self.window = _Window(device)
@@ -187,7 +187,7 @@ class Run:
             bandwidth=step.bandwidth,
             workers=self.config.loader_workers,
             cores=os.cpu_count() or 1,
-            packed=self.packed,
+            packing_helps=self.packing_helps,
             replay=self.plan.stages[step.stage].replay.batches,
         )
 

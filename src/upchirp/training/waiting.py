@@ -59,7 +59,7 @@ class Waiting:
         return min(waited, idle)
 
 
-def advice(share: float, *, bandwidth: int, workers: int, cores: int, packed: bool, replay: int) -> str:
+def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_helps: bool, replay: int) -> str:
     """What to do about a share of time spent waiting, in one line with numbers.
 
     Args:
@@ -67,10 +67,10 @@ def advice(share: float, *, bandwidth: int, workers: int, cores: int, packed: bo
         bandwidth: that it was seen at, pixels.
         workers: loader processes now.
         cores: CPU cores.
-        packed: whether the images are packed at several sizes already.
+        packing_helps: whether `upchirp pack` would make the images cheaper to read.
         replay: replayed batches for each fresh one now.
 
-    >>> print(advice(0.4, bandwidth=96, workers=4, cores=16, packed=False, replay=0))
+    >>> print(advice(0.4, bandwidth=96, workers=4, cores=16, packing_helps=True, replay=0))
     waiting for data takes 40 % of the time at B=96 with 4 workers: try --workers 7, `upchirp pack`, or --replay 1
     """
     # Rounded, so that a fifth left does not ask for 21 workers instead of 20.
@@ -79,7 +79,7 @@ def advice(share: float, *, bandwidth: int, workers: int, cores: int, packed: bo
     remedies = []
     if workers < cores:
         remedies.append(f"--workers {min(wanted, cores)}")
-    if not packed:
+    if packing_helps:
         remedies.append("`upchirp pack`")
     remedies.append(f"--replay {min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}")
     listed = remedies[0] if len(remedies) == 1 else f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
