@@ -59,7 +59,7 @@ def test_recipes_are_table_24(model: str, expected: dict) -> None:
 
 
 def test_file_values_win_over_the_recipe_only_where_given() -> None:
-    config = TrainConfig.from_flat({"recipe": "deit", "clip_grad": None, "opt_betas": [0.9, 0.95]})
+    config = TrainConfig.from_flat({"recipe": "deit_tiny", "clip_grad": None, "opt_betas": [0.9, 0.95]})
     assert config.optimization.clip_grad is None
     assert config.optimization.opt_betas == (0.9, 0.95)
     assert config.optimization.warmup == 0.2
@@ -80,7 +80,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
         ({"opt": "adam"}, "expected one of adamw, lamb, sgd"),
         ({"opt_betas": 0.9}, "expected a list of 2"),
         ({"model_kwargs": 3}, "expected keys and values"),
-        ({"recipe": "diet"}, "unknown recipe 'diet': did you mean deit"),
+        ({"recipe": "diet_tiny"}, "unknown recipe 'diet_tiny': did you mean deit_tiny"),
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"workers": -1}, "workers is -1"),

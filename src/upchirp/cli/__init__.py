@@ -1,4 +1,4 @@
-"""The command line: `upchirp train`, `plan`, `eval` and `compare`. It parses, calls and prints; it decides nothing."""
+"""The command line, one file for each command. It parses, calls and prints; it decides nothing."""
 
 import difflib
 import importlib
@@ -9,6 +9,7 @@ from upchirp.errors import InputError
 
 COMMANDS = {
     "train": "train a model by curriculum",
+    "finetune": "train on from given weights, or tune them for a larger size (FixRes)",
     "plan": "show the stages, steps and speed-up of a training before it runs",
     "eval": "evaluate trained weights",
     "pack": "write a data set as shards from which small bandwidths read fewer bytes",

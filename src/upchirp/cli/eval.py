@@ -7,29 +7,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.table import Table
 
 from upchirp.cli.parsing import parse
+from upchirp.errors import InputError
 from upchirp.training import evaluate_weights
 
-DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images."
+DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalCommand:
-    """Flags of `upchirp eval`: a run folder, or a model with its weights and data."""
+    """Flags of `upchirp eval`: a run folder, or weights and data."""
 
     run: Path | None = None
-    """Run folder: gives model, data, final size and weights where they are not given."""
+    """Run folder: gives model, data, size and weights where they are not given."""
     model: str | None = None
-    """Any timm model by name."""
+    """Any timm model by name; by default what the weights file says."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the model's constructor."""
     weights: Path | None = None
-    """A .safetensors file or a checkpoint; by default the run's, its average if there is one."""
+    """.safetensors, a checkpoint, or a file of timm's; by default the run's, its average if there is one."""
     data: str | None = None
     """Any data that `upchirp train --data` takes."""
     final_size: int | None = None
-    """Input side, pixels."""
+    """Input side, pixels; by default the run's, or 224."""
+    sizes: tuple[int, ...] = ()
+    """Several input sides instead, pixels."""
     crop_pct: float | None = None
     """Share of the resized image that the centre crop keeps; by default the paper's rule."""
     batch_size: int = 256
@@ -45,13 +49,26 @@ class EvalCommand:
 def run(words: Sequence[str]) -> int:
     """Evaluate and print, and return the exit code."""
     command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
-    options = {name: value for name, value in vars(command).items() if name != "json"}
-    result = evaluate_weights(**options)
+    if command.sizes and command.final_size is not None:
+        raise InputError("give the input side by --final-size, or several by --sizes, not both")
+    options = {name: value for name, value in vars(command).items() if name not in ("json", "final_size", "sizes")}
+    sizes = command.sizes if command.final_size is None else (command.final_size,)
+    results = evaluate_weights(**options, sizes=sizes)
     if command.json:
-        print(json.dumps(result.to_dict()))
-    else:
-        Console().print(
-            f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f} on {result.images} images",
-            highlight=False,
+        listed = [result.to_dict() for result in results]
+        print(json.dumps(listed if command.sizes else listed[0]))
+        return 0
+    table = Table()
+    for heading in ("size", "top-1", "top-5", "loss", "images"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        evaluation = result.evaluation
+        table.add_row(
+            f"{result.size} px",
+            f"{evaluation.top1:.2f} %",
+            f"{evaluation.top5:.2f} %",
+            f"{evaluation.loss:.4f}",
+            f"{evaluation.images:,}",
         )
+    Console().print(table)
     return 0

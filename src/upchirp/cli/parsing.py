@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from upchirp.errors import InputError
-from upchirp.training import TrainConfig, load_config
+from upchirp.training import Regime, TrainConfig, load_config
 
 T = TypeVar("T")
 
@@ -74,7 +74,13 @@ def parse(target: type[T], words: Sequence[str], *, prog: str, description: str,
 
 
 def parse_training(
-    target: type[T], words: Sequence[str], *, prog: str, description: str, wrap: Callable[[TrainConfig], T]
+    target: type[T],
+    words: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    wrap: Callable[[TrainConfig], T],
+    regime: Regime = "imagenet1k",
 ) -> T:
     """Fill a dataclass that holds a `TrainConfig`: the recipe's values, over them `--config`, over them the flags.
 
@@ -84,13 +90,15 @@ def parse_training(
         prog: shown in messages.
         description: shown by `--help`.
         wrap: makes the default of `target` from the training settings that recipe and file give.
+        regime: the regime where neither file nor flags name one.
     """
     words = list(words)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"regime": regime}
     source = "config"
     if path := _option(words, "config"):
-        values, source = load_config(Path(path)), path
-    for name in ("recipe", "model"):
+        values, source = {**values, **load_config(Path(path))}, path
+    # What the other settings follow from.
+    for name in ("recipe", "model", "regime", "weights"):
         if chosen := _option(words, name, remove=False):
             values[name] = chosen
     default = wrap(TrainConfig.from_flat(values, source=source))

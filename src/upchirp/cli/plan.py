@@ -12,33 +12,35 @@ from upchirp.cli.parsing import parse
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.errors import InputError
 from upchirp.models import create_model
-from upchirp.training import TrainConfig, curriculum_for, make_plan, price, recipe
+from upchirp.training import REGIMES, Regime, TrainConfig, curriculum_for, make_plan, price
 
 DESCRIPTION = "Show the stages of a training and its computation speed-up, before anything runs."
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanCommand:
-    """Flags of `upchirp plan`; the defaults are ImageNet-1K's size and Table 24's batch."""
+    """Flags of `upchirp plan`; the defaults are the recipe's and the regime's, such as ImageNet-1K's size."""
 
     model: str = ""
     """Any timm model by name."""
-    epochs: float = 200.0
-    """Budget in equivalent epochs; real passes if the curriculum counts samples."""
-    baseline_epochs: float = 300.0
-    """Passes at the final size that the speed-up is against."""
-    curriculum: str = "efficienttrain_plus_plus"
-    """Name of a preset, or a YAML file."""
+    regime: Regime = "imagenet1k"
+    """The task: what is not given follows from it."""
+    epochs: float | None = None
+    """Budget in equivalent epochs; real passes if the curriculum counts samples; by default the regime's."""
+    baseline_epochs: float | None = None
+    """Passes at the final size that the speed-up is against; by default the regime's."""
+    curriculum: str | None = None
+    """Name of a preset, or a YAML file; by default the recipe's."""
     final_size: int = 224
     """Input side of the last stage, pixels."""
-    dataset_size: int = 1_281_167
-    """Training images."""
-    num_classes: int = 1000
-    """Classes of the data set; they change the model's last layer."""
-    batch_size: int = 4096
-    """Images in one optimizer step."""
+    dataset_size: int | None = None
+    """Training images; by default the regime's."""
+    num_classes: int | None = None
+    """Classes of the data set, which change the model's last layer; by default the regime's."""
+    batch_size: int | None = None
+    """Images in one optimizer step; by default the regime's."""
     recipe: str = "auto"
-    """Preset that the learning rate comes from."""
+    """Preset that curriculum and learning rate come from."""
     cost: Literal["pixels", "flops"] = "pixels"
     """What the plan counts as the cost of a sample."""
     replay: int | Literal["auto"] = 0
@@ -68,24 +70,25 @@ def make(command: PlanCommand) -> dict[str, Any]:
 
     if not command.model:
         raise InputError("no model: give a timm model's name by --model")
-    if not command.baseline_epochs > 0:
-        raise InputError(f"baseline epochs are {command.baseline_epochs}: they must be more than 0")
+    facts = REGIMES[command.regime]
+    baseline_epochs = facts.baseline_epochs if command.baseline_epochs is None else command.baseline_epochs
+    if not baseline_epochs > 0:
+        raise InputError(f"baseline epochs are {baseline_epochs}: they must be more than 0")
     if command.replay == "auto":
         raise InputError("`--replay auto` needs the machine's speed: it works in `upchirp train` only, give a number")
     with torch.device("meta"):
-        model = create_model(command.model, num_classes=command.num_classes, final_size=command.final_size)
-    curriculum = curriculum_for(model, command.curriculum, command.final_size)
-    config = TrainConfig(
-        epochs=command.epochs,
-        batch_size=command.batch_size,
-        cost=command.cost,
-        replay=command.replay,
-        replay_mode=command.replay_mode,
-        replay_final=command.replay_final,
-        optimization=recipe(command.recipe, command.model).optimization,
+        classes = facts.num_classes if command.num_classes is None else command.num_classes
+        model = create_model(command.model, num_classes=classes, final_size=command.final_size)
+    shared = ("model", "recipe", "regime", "final_size", "cost", "replay", "replay_mode", "replay_final")
+    given = {name: getattr(command, name) for name in ("epochs", "curriculum", "batch_size")}
+    config = TrainConfig.from_flat(
+        {name: getattr(command, name) for name in shared}
+        | {name: value for name, value in given.items() if value is not None},
+        source="plan",
     )
-    plan = make_plan(config, curriculum, command.dataset_size, model=model)
-    return price(plan, model, command.baseline_epochs)
+    curriculum = curriculum_for(model, config.curriculum, config.final_size)
+    images = facts.dataset_size if command.dataset_size is None else command.dataset_size
+    return price(make_plan(config, curriculum, images, model=model), model, baseline_epochs)
 
 
 def show(priced: dict[str, Any], model: str, console: Console) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from upchirp.cli.display import Display
 from upchirp.cli.parsing import parse_training
-from upchirp.training import Interrupted, TrainConfig, train
+from upchirp.training import Interrupted, Regime, TrainConfig, train
 
 DESCRIPTION = """Train a model by curriculum. Settings come from the recipe, over it from --config FILE (YAML, the same
 names), over it from the flags."""
@@ -28,12 +28,20 @@ class TrainCommand:
 
 def run(words: Sequence[str]) -> int:
     """Train, and return the exit code."""
+    return train_command(TrainCommand, words, prog="upchirp train", description=DESCRIPTION)
+
+
+def train_command(
+    target: type[TrainCommand], words: Sequence[str], *, prog: str, description: str, regime: Regime = "imagenet1k"
+) -> int:
+    """Train by flags whose other values come from a regime, and return the exit code."""
     command = parse_training(
-        TrainCommand,
+        target,
         words,
-        prog="upchirp train",
-        description=DESCRIPTION,
-        wrap=lambda training: TrainCommand(training=training),
+        prog=prog,
+        description=description,
+        wrap=lambda training: target(training=training),
+        regime=regime,
     )
     if command.print_config:
         print(yaml.safe_dump(command.training.to_flat(), sort_keys=False), end="")

@@ -35,19 +35,19 @@ class CompareConfig:
 
     training: TrainConfig = field(default_factory=TrainConfig)
     """What all runs share; `epochs` is the baseline's budget."""
-    curricula: tuple[str, ...] = ("constant", "efficienttrain_plus_plus")
-    """The first is the baseline, trained at the whole budget; presets or YAML files."""
+    curricula: tuple[str, ...] = ()
+    """The first is the baseline, trained at the whole budget; presets or YAML files; by default `constant` and the
+    recipe's."""
     budgets: tuple[float, ...] = (0.5, 0.6667, 1.0)
     """Budgets of the other curricula, as shares of the baseline's."""
     seeds: tuple[int, ...] = (0, 1)
     """One run for each seed."""
 
     def __post_init__(self) -> None:
-        if len(self.curricula) < 2 or len(set(self.curricula)) < len(self.curricula):
-            raise InputError(
-                f"curricula {', '.join(self.curricula)}: give a baseline and at least one other, each once"
-            )
-        if len({Path(name).stem for name in self.curricula}) < len(self.curricula):
+        chosen = self.chosen
+        if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+            raise InputError(f"curricula {', '.join(chosen)}: give a baseline and at least one other, each once")
+        if len({Path(name).stem for name in chosen}) < len(chosen):
             raise InputError("two curriculum files have one name: rename one, the runs are kept under their names")
         if len(set(self.budgets)) < len(self.budgets):
             raise InputError(f"budgets {self.budgets}: give each once")
@@ -59,6 +59,11 @@ class CompareConfig:
             raise InputError(f"seeds {self.seeds}: give at least one, each once")
         if self.training.time_budget is not None:
             raise InputError("a comparison shares out epochs: give --epochs instead of --time-budget")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The curricula, the baseline first."""
+        return self.curricula or ("constant", self.training.curriculum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +113,7 @@ def compare(
     if config.training.resume is None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
     sources = open_data(config.training.data, config.training.final_size)
-    baseline, *others = config.curricula
+    baseline, *others = config.chosen
     entries = [_Entry(baseline, 1.0), *(_Entry(name, budget) for name in others for budget in config.budgets)]
     jobs = [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]
     _check_plans([run for _, _, run in jobs], sources[0])

@@ -21,6 +21,7 @@ from upchirp.errors import InputError
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
 Mode = Literal["fast", "faithful"]
 LowFrequency = Literal["lanczos", "crop"]
+Crop = Literal["random", "center"]
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -47,6 +48,8 @@ class Augmentation:
     upchirp.errors.InputError: augmentation: reprob is 2: it is a probability, give 0 to 1
     """
 
+    crop: Crop = "random"
+    """`random` draws a crop by scale and ratio; `center` takes the view of evaluation, as FixRes does."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Least and greatest share of the image's area that a crop keeps."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -89,6 +92,8 @@ class Augmentation:
             raise _refusal("scale", self.scale, "give two shares of the area in (0, 1], the least first")
         if not (len(self.ratio) == 2 and 0 < self.ratio[0] <= self.ratio[1] < math.inf):
             raise _refusal("ratio", self.ratio, "give two ratios above 0, the least first")
+        if self.crop not in get_args(Crop):
+            raise _refusal("crop", repr(self.crop), f"choose one of {', '.join(get_args(Crop))}")
         if self.interpolation not in _FILTERS:
             raise _refusal("interpolation", repr(self.interpolation), f"choose one of {', '.join(_FILTERS)}")
         if not (isinstance(self.randaug_layers, int) and self.randaug_layers >= 0):
@@ -168,7 +173,10 @@ class TrainTransform:
             picture = PillowPicture(picture)
         settings = self._augmentation
         rng = random.Random(request.seed)
-        box = crop_box(rng, picture.size, settings.scale, settings.ratio)
+        if settings.crop == "center":
+            box = center_box(picture.size, default_crop_pct(self._final_size))
+        else:
+            box = crop_box(rng, picture.size, settings.scale, settings.ratio)
         flip = rng.random() < settings.hflip
         operations = draw_operations(
             rng,
@@ -250,6 +258,18 @@ def check_low_frequency(low_frequency: str) -> None:
         raise InputError(
             f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(LowFrequency))}"
         )
+
+
+def center_box(size: tuple[int, int], crop_pct: float) -> Box:
+    """The square in the middle of an image that evaluation keeps: left, top, right and bottom, pixels.
+
+    >>> center_box((100, 80), 0.875)
+    (15, 5, 85, 75)
+    """
+    width, height = size
+    side = max(1, round(crop_pct * min(width, height)))
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def crop_box(rng: random.Random, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Box:

@@ -1,18 +1,32 @@
 """Models: made from timm, fitted to a bandwidth, and priced."""
 
+from upchirp.models.classifier import classifier_names, in_classifier
 from upchirp.models.create import create_model
 from upchirp.models.flops import count_flops, count_parameters, flops_table
 from upchirp.models.grids import GridChange, ResizableInput
-from upchirp.models.input_size import check_sizes, fit_to_bandwidth, size_multiple
+from upchirp.models.input_size import (
+    LARGEST_WEIGHTS_SIZE,
+    check_sizes,
+    fit_to_bandwidth,
+    size_multiple,
+    size_of_weights,
+)
+from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
 
 __all__ = [
+    "LARGEST_WEIGHTS_SIZE",
+    "DeadShare",
     "GridChange",
     "ResizableInput",
     "check_sizes",
+    "classifier_names",
     "count_flops",
     "count_parameters",
     "create_model",
+    "dead_kernel_shares",
     "fit_to_bandwidth",
     "flops_table",
+    "in_classifier",
     "size_multiple",
+    "size_of_weights",
 ]

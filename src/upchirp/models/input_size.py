@@ -6,7 +6,7 @@ Nothing is done half: a change is first tried on a copy without values, then mad
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from upchirp.models.meta import bare_copy, meta_copy, run_forward, unwrap
 _PROBE_SIZES = (224, 256, 192, 384)
 _USUAL_SIZES = (28, 32, 64, 96, 128, 160, *_PROBE_SIZES)
 _NEIGHBOURS_TRIED = 4
+LARGEST_WEIGHTS_SIZE = 1024
+"""Weights are looked at as made for an input side up to this, pixels."""
 
 
 def size_multiple(model: nn.Module) -> int:
@@ -123,6 +125,39 @@ def fit_to_bandwidth(
             raise InputError(f"{_name(model)} cannot be fitted to images of side {bandwidth}: {_first_line(error)}")
     apply_fits(fits, optimizer)
     apply_fits(average_fits)
+
+
+def size_of_weights(model: nn.Module, shapes: Mapping[str, torch.Size], current: int) -> int | None:
+    """The input side at which tensors of these shapes fit `model`; `current` if that is one, None if there is none.
+
+    Args:
+        model: made for images of side `current`.
+        shapes: shapes of parameters and buffers, by name.
+        current: pixels.
+
+    >>> from upchirp.models import create_model
+    >>> vit = create_model("vit_tiny_patch16_224", final_size=96, depth=1, embed_dim=24)
+    >>> size_of_weights(vit, {"pos_embed": torch.Size((1, 1 + 14 * 14, 24))}, 96)
+    224
+    """
+    twin = meta_copy(unwrap(model))
+    wrong = {name for name, tensor in twin.state_dict().items() if name in shapes and tensor.shape != shapes[name]}
+    if not wrong:
+        return current
+    before = {name: twin.get_parameter(name).shape for name in wrong & dict(twin.named_parameters()).keys()}
+    multiple = size_multiple(twin)
+    for size in range(multiple, LARGEST_WEIGHTS_SIZE + 1, multiple):
+        try:
+            apply_fits(plan_fits(twin, size))
+        except InputError:
+            continue
+        own = twin.state_dict()
+        if all(own[name].shape == shapes[name] for name in wrong):
+            return size
+        if size != current and any(name not in before or own[name].shape == before[name] for name in wrong):
+            # What the side does not change, no other side will fit.
+            return None
+    return None
 
 
 def _check_positive(size: int) -> None:

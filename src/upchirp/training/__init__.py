@@ -3,6 +3,7 @@
 from upchirp.training.checkpoint import load as load_checkpoint
 from upchirp.training.config import TrainConfig, load_config, save_config
 from upchirp.training.engine import Settings, StepResult, run_segment
+from upchirp.training.eval_job import SizedEvaluation, evaluate_weights
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, evaluate
 from upchirp.training.events import (
     Evaluated,
@@ -19,13 +20,15 @@ from upchirp.training.interruption import Interrupted
 from upchirp.training.job import TrainResult, train
 from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
 from upchirp.training.planning import curriculum_for, make_plan, price
-from upchirp.training.recipe import RECIPES, Optimization, Recipe, recipe
+from upchirp.training.presets import RECIPES, REGIMES, Regime, recipe, recipe_name
+from upchirp.training.recipe import Optimization, Recipe
 from upchirp.training.run_folder import read_metrics, read_plan
 from upchirp.training.state import State
-from upchirp.training.weights import evaluate_weights, load_weights
+from upchirp.training.weights import Weights, load_weights, read_weights
 
 __all__ = [
     "RECIPES",
+    "REGIMES",
     "Evaluated",
     "Evaluation",
     "EvaluationSet",
@@ -37,8 +40,10 @@ __all__ = [
     "Observer",
     "Optimization",
     "Recipe",
+    "Regime",
     "Saved",
     "Settings",
+    "SizedEvaluation",
     "Started",
     "State",
     "StepResult",
@@ -46,6 +51,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "View",
+    "Weights",
     "create_ema",
     "create_optimizer",
     "curriculum_for",
@@ -58,7 +64,9 @@ __all__ = [
     "price",
     "read_metrics",
     "read_plan",
+    "read_weights",
     "recipe",
+    "recipe_name",
     "run_segment",
     "save_config",
     "set_learning_rate",

@@ -1,19 +1,22 @@
 """Checkpoints on disk: written whole or not at all, checksummed, and read without running anything they hold."""
 
 import hashlib
+import json
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from upchirp.errors import InputError
 
+_DESCRIPTION = "described"
 _BEST = re.compile(r"best_\d+\.pt")
 _STEP = re.compile(r"step_\d+\.pt")
 
@@ -112,13 +115,40 @@ def prune(folder: Path, keep: int) -> None:
         leftover.unlink()
 
 
-def export_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Write weights under their plain timm names as safetensors, whole or not at all."""
+def is_checkpoint(path: Path) -> bool:
+    """Whether the file is one of ours, by its name or the checksum beside it."""
+    return _checksum_file(path).exists() or bool(_STEP.fullmatch(path.name) or _BEST.fullmatch(path.name))
+
+
+def export_weights(weights: dict[str, torch.Tensor], path: Path, described: Mapping[str, Any]) -> None:
+    """Write weights under their plain timm names as safetensors, whole or not at all.
+
+    `described` says what model they are of, in plain data that `read_description` gives back.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, temporary, metadata={"format": "pt", _DESCRIPTION: json.dumps(described)})
     with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What a checkpoint or an exported file says of its model; nothing if it is neither.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    if is_checkpoint(path):
+        return dict(load(path).get(_DESCRIPTION, {}))
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return dict(json.loads(metadata.get(_DESCRIPTION, "{}")))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"cannot read the weights {path}: {error}") from error
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:

@@ -14,7 +14,9 @@ import yaml
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
 from upchirp.errors import InputError
-from upchirp.training.recipe import Optimization, recipe
+from upchirp.training.presets import Regime, recipe
+from upchirp.training.recipe import Optimization
+from upchirp.training.weights import described_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class TrainConfig:
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the model's constructor."""
     curriculum: str = "efficienttrain_plus_plus"
-    """Name of a preset, or a YAML file."""
+    """Name of a preset, or a YAML file; by default the recipe's."""
     final_size: int = 224
     """Input side of the last stage and at test time, pixels."""
     epochs: float = 200.0
@@ -46,7 +48,13 @@ class TrainConfig:
     resume: str | None = None
     """`auto` goes on with the run in the output folder, if there is one; a path starts from that checkpoint."""
     recipe: str = "auto"
-    """Preset of all the settings below; `auto` chooses by the model's name."""
+    """Preset of curriculum, budget, optimization and augmentation; `auto` chooses by the model's name."""
+    regime: Regime = "imagenet1k"
+    """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
+    weights: Path | None = None
+    """Start from these weights: .safetensors, a checkpoint, or a file of timm's; they also tell the model."""
+    keep_head: bool = False
+    """Keep the classifier of the weights; by default a new one is made, except for FixRes."""
     optimization: Optimization = field(default_factory=Optimization)
     """Optimizer, learning rate, regularisation, precision."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -141,8 +149,10 @@ class TrainConfig:
                 near = difflib.get_close_matches(str(key), names, n=2)
                 hint = f": did you mean {' or '.join(near)}?" if near else ""
                 raise InputError(f"{source}: unknown key {key!r}{hint}")
-        preset = recipe(str(values.get("recipe", "auto")), str(values.get("model", cls.model)))
-        config = cls(optimization=preset.optimization, augmentation=preset.augmentation)
+        if values.get("weights") is not None and "model" not in values:
+            values = {**described_model(Path(values["weights"])), **values}
+        preset = recipe(*(str(values.get(name, getattr(cls, name))) for name in ("recipe", "model", "regime")))
+        config = cls(**{entry.name: getattr(preset, entry.name) for entry in fields(preset)})
         return replace(
             config,
             optimization=replace(config.optimization, **_typed(Optimization, values, source)),

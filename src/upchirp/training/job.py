@@ -32,14 +32,18 @@ from upchirp.training.events import Finished, Noted, Observer
 from upchirp.training.loop import Run, Totals
 from upchirp.training.planning import (
     curriculum_for,
+    kernel_note,
     make_plan,
     measure_seconds,
     scale_drop_path,
     with_replay,
     with_size,
 )
+from upchirp.training.presets import is_of_the_paper
 from upchirp.training.replay_choice import choose_replay
 from upchirp.training.state import State
+from upchirp.training.tuning import freeze
+from upchirp.training.weights import check_start, load_weights, read_weights
 
 _MICRO_BATCH, _LEAST_MICRO_BATCH = 512, 32
 
@@ -88,6 +92,8 @@ def train(
         notes = run_folder.check_is_same_run(folder, config)
     else:
         run_folder.check_is_free(folder)
+    if model is None and not resuming:
+        check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("training by several processes is not supported yet: start one process")
     if resuming and (end := run_folder.finished(folder)):
@@ -98,6 +104,8 @@ def train(
     train_source, val_source = _sources(config, data)
     own_model = model is not None
     model = model if model is not None else _create_model(config, train_source)
+    start = "" if config.weights is None or loaded or resuming else _load_start(config, config.weights, model)
+    freeze(model, config.optimization.tune)
 
     with numerics(device, deterministic=config.deterministic):
         model = model.to(device)
@@ -112,6 +120,9 @@ def train(
             check_sizes(model, plan.bandwidths)
         else:
             plan, notes = _new_plan(config, model, train_source, device, micro_batch)
+            if own_model or not is_of_the_paper(config.model):
+                notes += _kernel_notes(plan, model)
+        notes += [start] if start else []
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -203,6 +214,22 @@ def _create_model(config: TrainConfig, source: Source) -> nn.Module:
         drop=config.optimization.drop,
         **config.model_kwargs,
     )
+
+
+def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
+    try:
+        note = kernel_note(plan, model)
+    except (RuntimeError, ValueError, TypeError) as error:
+        note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
+    return [note] if note else []
+
+
+def _load_start(config: TrainConfig, path: Path, model: nn.Module) -> str:
+    """Load the weights that a new run begins with; returns a line on them."""
+    new_head = not config.keep_head
+    size = load_weights(model, read_weights(path), config.final_size, new_head=new_head)
+    resized = "" if size == config.final_size else f", resized from {size} px"
+    return f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head"
 
 
 def _stored_plan(folder: Path, source: Source) -> Plan:

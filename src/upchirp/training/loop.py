@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -115,9 +116,11 @@ class Run:
                     raise Interrupted(received[0], self.folder, state.step)
             if math.isnan(top1):
                 top1 = self._evaluate()
-            checkpoint.export_weights(state.model.state_dict(), self.folder / run_folder.WEIGHTS)
+            described = self._description()
+            checkpoint.export_weights(state.model.state_dict(), self.folder / run_folder.WEIGHTS, described)
             if state.ema is not None:
-                checkpoint.export_weights(state.ema.module.state_dict(), self.folder / run_folder.WEIGHTS_EMA)
+                average = state.ema.module.state_dict()
+                checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
             best, seconds = self.totals.best_top1, self.totals.train_seconds
             self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
             if received:
@@ -238,6 +241,13 @@ class Run:
             self._keep_best(top1)
         return top1
 
+    def _description(self) -> dict[str, Any]:
+        """The settings that make the model anew, if a name made it."""
+        made: Any = getattr(self.state.model, "default_cfg", None)
+        if not isinstance(made, dict) or made.get("architecture") != self.config.model.partition(".")[0]:
+            return {}
+        return {"model": self.config.model, "model_kwargs": dict(self.config.model_kwargs)}
+
     def _keep_best(self, top1: float) -> None:
         self.totals.best_top1 = top1
         self._save(checkpoint.best_path(self.checkpoints, self.state.step))
@@ -250,6 +260,7 @@ class Run:
             content = {
                 "state": self.state.state_dict(),
                 "plan": self.plan.to_dict(),
+                "described": self._description(),
                 "train_seconds": self.totals.train_seconds,
                 "best_top1": self.totals.best_top1,
             }

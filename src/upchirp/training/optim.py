@@ -11,7 +11,7 @@ from upchirp.training.recipe import Optimization
 
 
 def create_optimizer(model: nn.Module, optimization: Optimization, *, learning_rate: float) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters; biases, norms and what the model names have no weight decay."""
+    """The recipe's optimizer over the parameters it tunes; biases, norms and what the model names don't decay."""
     options: dict[str, Any] = {"betas": optimization.opt_betas, "eps": optimization.opt_eps, "fused": True}
     if optimization.opt == "lamb":
         options = {"betas": optimization.opt_betas}
@@ -19,6 +19,8 @@ def create_optimizer(model: nn.Module, optimization: Optimization, *, learning_r
         options = {"momentum": optimization.momentum, "fused": True}
     if all(parameter.device.type == "mps" for parameter in model.parameters()):
         options.pop("fused", None)
+    if optimization.layer_decay is not None:
+        options["layer_decay"] = optimization.layer_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model, opt=optimization.opt, lr=learning_rate, weight_decay=optimization.weight_decay, **options
     )
@@ -26,9 +28,9 @@ def create_optimizer(model: nn.Module, optimization: Optimization, *, learning_r
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the rate of every group of parameters."""
+    """Set the rate of every group of parameters; with layer decay each has its own share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
 
 def create_ema(model: nn.Module, optimization: Optimization) -> ModelEmaV3 | None:

@@ -13,11 +13,18 @@ from torch import nn
 from upchirp.curriculum import Cost, CostTable, Curriculum, Phase, Plan, load_curriculum, pixels, plan
 from upchirp.data import Source
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, count_flops, count_parameters, flops_table, size_multiple
+from upchirp.models import (
+    check_sizes,
+    count_flops,
+    count_parameters,
+    dead_kernel_shares,
+    flops_table,
+    size_multiple,
+)
 from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.config import TrainConfig, parse_duration
 from upchirp.training.engine import run_segment
-from upchirp.training.recipe import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
+from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 
 _CALIBRATION_STEPS = 6
 _PREFETCHED = 2
@@ -88,6 +95,25 @@ def make_plan(
         **budget,
     )
     return made if config.replay == "auto" else with_replay(made, config, config.replay)
+
+
+def kernel_note(plan: Plan, model: nn.Module) -> str | None:
+    """What to tell of kernels that the smallest bandwidth leaves partly without gradient; None if there are none.
+
+    Raises:
+        RuntimeError: the model cannot be run backward on two random images.
+    """
+    smallest = plan.bandwidths[0]
+    dead = dead_kernel_shares(model, smallest, plan.final_size) if smallest < plan.final_size else []
+    if not dead:
+        return None
+    (name, (rows, columns), share), others = dead[0], len(dead) - 1
+    more = f" and parts of {others} other kernel{'s' if others > 1 else ''} get" if others else " gets"
+    return (
+        f"at {smallest} px {share:.0%} of the {rows} x {columns} kernel of {name}{more} no gradient: most models train "
+        "well all the same, but if accuracy falls short start larger, as for ConvNeXt: "
+        "--curriculum efficienttrain_plus_plus_convnext"
+    ).replace("%", " %")
 
 
 def with_replay(plan: Plan, config: TrainConfig, replays: int | Mapping[int, int]) -> Plan:

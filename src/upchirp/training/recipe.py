@@ -1,8 +1,6 @@
-"""Recipes: how a model is optimised and its images augmented (Table 24 and the models' own exceptions)."""
+"""What a recipe says: how a model is optimised and its images augmented, and with which curriculum and budget."""
 
-import difflib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,10 +8,7 @@ from upchirp.curriculum import LearningRate
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
 
-STANDARD_EPOCHS = 200.0
-"""The budget Table 24's drop path is for, with a curriculum on the compute axis."""
-STANDARD_EPOCHS_CONSTANT = 300.0
-"""The same for the baselines and for EfficientTrain, which count real passes."""
+Tuned = Literal["all", "head_and_norms"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +25,10 @@ class Optimization:
     """Batch size that lr_base belongs to."""
     lr_base_scale: Literal["sqrt", "linear"] = "sqrt"
     """How the learning rate follows the batch size."""
+    layer_decay: float | None = None
+    """Factor of the learning rate from each layer to the one before it, 1 at the head; none treats all layers alike."""
+    tune: Tuned = "all"
+    """Which parameters are trained; the others stay as they are."""
     warmup: float = 0.018
     """Share of the run spent warming up linearly."""
     warmup_lr: float = 1e-6
@@ -71,6 +70,8 @@ class Optimization:
         for name in ("weight_decay", "opt_eps"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay is {self.layer_decay}: it must lie in 0 to 1, 0 left out")
         for name in ("drop_path", "drop", "momentum", "model_ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie in 0 to below 1")
@@ -94,82 +95,17 @@ class Optimization:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything about a training but the data, the model, the curriculum and the budget."""
+    """Everything about a training but the data and the model."""
 
     optimization: Optimization = field(default_factory=Optimization)
     """Optimizer, learning rate, regularisation, precision."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Crop, flip, RandAugment, erasing, mixing, label smoothing."""
-
-
-def _resnet(_: str) -> Recipe:
-    return Recipe(optimization=Optimization(model_ema=True))
-
-
-def _convnext(model: str) -> Recipe:
-    rate = _by_size(model, {"tiny": 0.1, "small": 0.4, "base": 0.5, "large": 0.5}, default=0.1)
-    return Recipe(optimization=Optimization(drop_path=rate, model_ema=True, amp=False))
-
-
-def _deit(_: str) -> Recipe:
-    return Recipe(
-        optimization=Optimization(drop_path=0.1, clip_grad=5.0, warmup=0.2, model_ema=True, model_ema_decay=0.99996)
-    )
-
-
-def _swin(model: str) -> Recipe:
-    rate = _by_size(model, {"tiny": 0.2, "small": 0.3, "base": 0.5, "large": 0.5}, default=0.2)
-    return Recipe(optimization=Optimization(drop_path=rate, clip_grad=5.0))
-
-
-def _caformer(model: str) -> Recipe:
-    rate = _by_size(model, {"s18": 0.15, "s36": 0.3, "m36": 0.4, "b36": 0.6}, default=0.15)
-    return Recipe(optimization=Optimization(opt="lamb", lr_base=8e-3, drop_path=rate))
-
-
-def _light(_: str) -> Recipe:
-    """For small data and short runs, where strong regularisation only slows learning."""
-    return Recipe(
-        optimization=Optimization(warmup=0.05),
-        augmentation=Augmentation(scale=(0.35, 1.0), randaug_layers=1, reprob=0.0, mixup=0.0, cutmix=0.0),
-    )
-
-
-def _default(_: str) -> Recipe:
-    return Recipe()
-
-
-RECIPES: dict[str, Callable[[str], Recipe]] = {
-    "default": _default,
-    "light": _light,
-    "resnet": _resnet,
-    "convnext": _convnext,
-    "deit": _deit,
-    "swin": _swin,
-    "caformer": _caformer,
-}
-"""Recipe by name; the family recipes take the model's name for its own drop path."""
-
-_FAMILIES = ("resnet", "convnext", "deit", "swin", "caformer")
-
-
-def recipe(name: str = "auto", model: str = "") -> Recipe:
-    """The recipe of that name, or with `auto` the one of the model's family.
-
-    >>> recipe("auto", "swin_small_patch4_window7_224").optimization.drop_path
-    0.3
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if name == "auto":
-        name = next((family for family in _FAMILIES if model.startswith(family)), "default")
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise InputError(f"unknown recipe {name!r}: {hint}choose auto or one of {', '.join(RECIPES)}")
-    return RECIPES[name](model)
-
-
-def _by_size(model: str, rates: dict[str, float], *, default: float) -> float:
-    return next((rate for size, rate in rates.items() if size in model), default)
+    curriculum: str = "efficienttrain_plus_plus"
+    """Name of the curriculum."""
+    epochs: float = 200.0
+    """Budget in equivalent epochs."""
+    batch_size: int = 4096
+    """Images in one optimizer step."""
+    keep_head: bool = False
+    """Whether a training that starts from given weights keeps their classifier."""

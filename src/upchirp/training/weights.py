@@ -1,125 +1,181 @@
-"""Trained weights from disk into a model."""
+"""Trained weights from disk into a model: upchirp's own, timm's, or a plain file of tensors."""
 
+import inspect
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm.models
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from upchirp.data import open_data
 from upchirp.errors import InputError
-from upchirp.models import create_model, fit_to_bandwidth
+from upchirp.models import LARGEST_WEIGHTS_SIZE, classifier_names, fit_to_bandwidth, in_classifier, size_of_weights
 from upchirp.training import checkpoint
-from upchirp.training.assembly import autocast_dtype
-from upchirp.training.config import TrainConfig, check_model_kwargs, load_config
-from upchirp.training.device import choose_device
-from upchirp.training.evaluate import Evaluation, EvaluationSet, View, evaluate
-from upchirp.training.run_folder import CONFIG, WEIGHTS, WEIGHTS_EMA, holds_run
+
+HEAD_INIT_SCALE = 0.001
+"""A new classifier starts this much smaller, so that it does not disturb the features (ConvNeXt's fine-tuning)."""
+
+_READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
-def load_weights(model: nn.Module, path: Path, final_size: int) -> None:
-    """Load exported weights (`.safetensors`) or a checkpoint (`.pt`, its average if it holds one) into a model.
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Tensors by name, from one file."""
 
-    A checkpoint of an early stage is resized to `final_size`, the input side that the model is made for.
+    path: Path
+    """The file."""
+    tensors: dict[str, torch.Tensor]
+    """Parameters and buffers."""
+
+
+def read_weights(path: Path) -> Weights:
+    """Read `.safetensors`, an upchirp checkpoint (its average if it holds one), or a file that timm or torch saved.
+
+    Nothing in the file is executed: only tensors and plain values are read.
 
     Raises:
-        InputError: a missing or damaged file, or weights of another model or class count.
+        InputError: a missing, damaged or foreign file.
     """
-    if path.suffix == ".safetensors":
-        try:
-            weights = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"cannot read the weights {path}: {error}") from error
-        _assign(model, weights, path)
-        return
-    state = checkpoint.load(path).get("state")
-    if not isinstance(state, dict):
-        raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")
-    fit_to_bandwidth(model, state["bandwidth"])
-    _assign(model, state["ema"] or state["model"], path)
-    fit_to_bandwidth(model, final_size)
+    try:
+        if checkpoint.is_checkpoint(path):
+            state = checkpoint.load(path).get("state")
+            if not isinstance(state, dict):
+                raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")
+            return Weights(path, state["ema"] or state["model"])
+        # timm looks into the dictionaries that its own and other training scripts wrap weights in.
+        tensors = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
+    except InputError:
+        raise
+    except SafetensorError as error:
+        raise InputError(f"cannot read the weights {path}: {error}") from error
+    except _READ_ERRORS as error:
+        reason = f"no such file: {path}" if isinstance(error, FileNotFoundError) else str(error).split("\n")[0]
+        raise InputError(f"cannot read the weights {path}: {reason}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise InputError(f"{path} holds no weights: expected tensors by name, as `model.state_dict()` gives")
+    return Weights(path, tensors)
 
 
-def _assign(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+def described_model(path: Path) -> dict[str, Any]:
+    """The settings `model` and `model_kwargs` that a weights file carries; nothing if it carries none.
+
+    upchirp writes them into checkpoints and exported files. In a folder that timm exported, `config.json` names the
+    model.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    if described := checkpoint.read_description(path):
+        return described
+    try:
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    return {"model": architecture} if isinstance(architecture, str) else {}
+
+
+def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_head: bool = False) -> int:
+    """Load weights into a model that is made for `final_size`, whatever input side they were trained at.
+
+    Positions and the like are resized from the side that the weights are for (see `fit_to_bandwidth`). Files that use
+    other names, as the authors of a model published them, are translated by timm's own filter for that model.
+
+    Args:
+        model: the model, at `final_size`.
+        weights: what `read_weights` gave.
+        final_size: input side of the model, pixels.
+        new_head: leave the file's classifier out and start from a small new one.
+
+    Returns:
+        The input side that the weights are for.
+
+    Raises:
+        InputError: weights of another model, class count, or an unknown input side. The model is as it was then.
+    """
+    tensors = _translated(model, weights.tensors)
     own = model.state_dict()
-    if missing := sorted(own.keys() - weights.keys()):
+    head = classifier_names(model) if new_head else ()
+    tensors = {name: tensor for name, tensor in tensors.items() if not in_classifier(name, head)}
+    expected = {name: tensor for name, tensor in own.items() if not in_classifier(name, head)}
+    _check_names(weights.path, expected, tensors)
+    size = size_of_weights(model, {name: tensor.shape for name, tensor in tensors.items()}, final_size)
+    if size is None:
+        raise InputError(_shape_refusal(model, weights.path, expected, tensors))
+    fit_to_bandwidth(model, size)
+    model.load_state_dict(tensors, strict=not new_head)
+    fit_to_bandwidth(model, final_size)
+    if new_head:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if in_classifier(name, head):
+                    parameter.mul_(HEAD_INIT_SCALE)
+    return size
+
+
+def check_start(weights: Path | None, *, regime: str, keep_head: bool) -> None:
+    """Refuse a training that should start from weights and has none.
+
+    Raises:
+        InputError: naming the flag that is missing.
+    """
+    if weights is not None:
+        return
+    if regime in ("finetune", "fixres"):
+        raise InputError(f"the regime {regime} starts from trained weights: name the file by --weights")
+    if keep_head:
+        raise InputError("there is no classifier to keep: name the weights to start from by --weights")
+
+
+def _translated(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors under the model's names, where timm knows the names that they have."""
+    plain = {name.removeprefix("_orig_mod."): tensor for name, tensor in tensors.items()}
+    own = model.state_dict().keys()
+    translate = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
+    if own <= plain.keys() or translate is None:
+        return plain
+    try:
+        translated = dict(translate(dict(plain), model))
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError):
+        return plain
+    return translated if len(own & translated.keys()) > len(own & plain.keys()) else plain
+
+
+def _check_names(path: Path, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    if missing := sorted(expected.keys() - tensors.keys()):
         raise InputError(f"{path} lacks {missing[0]}{_more(missing)}: it belongs to another model")
-    if unknown := sorted(weights.keys() - own.keys()):
+    if unknown := sorted(tensors.keys() - expected.keys()):
         raise InputError(
             f"{path} holds {unknown[0]}{_more(unknown)}, unknown to the model: it belongs to another model"
         )
-    for name, tensor in weights.items():
-        if tensor.shape != own[name].shape:
-            raise InputError(
-                f"{path}: {name} is {tuple(tensor.shape)} but the model needs {tuple(own[name].shape)}: "
-                "another model, class count or final size"
+
+
+def _shape_refusal(
+    model: nn.Module, path: Path, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+) -> str:
+    wrong = sorted(name for name, tensor in tensors.items() if tensor.shape != expected[name].shape)
+    config: Any = getattr(model, "default_cfg", None)
+    heads = classifier_names(model) if isinstance(config, dict) and config.get("classifier") else ()
+    if of_head := [name for name in wrong if in_classifier(name, heads)]:
+        has, needs = (tensor.shape[0] for tensor in (tensors[of_head[0]], expected[of_head[0]]))
+        if has != needs:
+            return (
+                f"{path} is for {has} classes but the data has {needs}: give data with the same classes, or "
+                "`upchirp finetune` with a new head"
             )
-    model.load_state_dict(weights)
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
-
-
-def evaluate_weights(
-    *,
-    run: Path | None = None,
-    model: str | None = None,
-    model_kwargs: dict[str, Any] | None = None,
-    weights: Path | None = None,
-    data: str | None = None,
-    final_size: int | None = None,
-    crop_pct: float | None = None,
-    batch_size: int = 256,
-    workers: int = 2,
-    device: str | None = None,
-) -> Evaluation:
-    """Evaluate a run's weights, or a weights file, on the validation images; a run fills in what is not given.
-
-    Raises:
-        InputError: something is missing or does not fit together.
-    """
-    config = TrainConfig()
-    if run is not None:
-        if not holds_run(run):
-            raise InputError(f"{run} holds no run: give the folder that `upchirp train --output` wrote")
-        config = TrainConfig.from_flat(load_config(run / CONFIG), source=str(run / CONFIG))
-        weights = weights or next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
-    elif model is None:
-        raise InputError("nothing to evaluate: give --run, or --model with --weights and --data")
-    if weights is None:
-        raise InputError("no weights: give --weights, or a --run that is finished")
-    chosen = data or config.data
-    if not chosen:
-        raise InputError("no data: give a folder with train/ and val/, or `generated`")
-    size = config.final_size if final_size is None else final_size
-    for name, value, least in (("final size", size, 1), ("batch size", batch_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise InputError(f"{name} is {value}: it must be {least} or more")
-    _, source = open_data(chosen, size)
-    options = model_kwargs or (config.model_kwargs if model is None else {})
-    check_model_kwargs(options)
-    network = create_model(model or config.model, num_classes=len(source.classes), final_size=size, **options)
-    load_weights(network, weights, size)
-    target = choose_device(device)
-    images = EvaluationSet(
-        source,
-        size,
-        crop_pct=crop_pct,
-        interpolation=config.augmentation.interpolation,
-        workers=workers,
-        batch_size=batch_size,
+    name = wrong[0]
+    return (
+        f"{path}: {name} is {tuple(tensors[name].shape)} but the model needs {tuple(expected[name].shape)}"
+        f"{_more(wrong, ' others differ')}: it belongs to another model, or to its input sizes above "
+        f"{LARGEST_WEIGHTS_SIZE} px"
     )
-    augmentation = config.augmentation
-    (result,) = evaluate(
-        [View("model", network.to(target), size)],
-        images,
-        mean=augmentation.mean,
-        std=augmentation.std,
-        device=target,
-        # As the run evaluated itself; weights from elsewhere are evaluated in float32.
-        autocast=autocast_dtype(config.optimization) if run is not None else None,
-    )
-    return result
+
+
+def _more(names: list[str], what: str = " more") -> str:
+    return f" and {len(names) - 1}{what}" if len(names) > 1 else ""

@@ -1,0 +1,127 @@
+"""Evaluation of trained weights, from files to figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upchirp.data import open_data
+from upchirp.errors import InputError
+from upchirp.models import check_sizes, create_model
+from upchirp.training.assembly import autocast_dtype
+from upchirp.training.config import TrainConfig, check_model_kwargs, load_config
+from upchirp.training.device import choose_device
+from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
+from upchirp.training.run_folder import CONFIG, WEIGHTS, WEIGHTS_EMA, holds_run
+from upchirp.training.weights import load_weights, read_weights
+
+
+@dataclass(frozen=True)
+class SizedEvaluation:
+    """How well a model does at one input side."""
+
+    size: int
+    """Pixels."""
+    evaluation: Evaluation
+    """Accuracy and loss."""
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data."""
+        return {"size": self.size, **self.evaluation.to_dict()}
+
+
+def evaluate_weights(
+    *,
+    run: Path | None = None,
+    model: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    data: str | None = None,
+    sizes: Sequence[int] = (),
+    crop_pct: float | None = None,
+    batch_size: int = 256,
+    workers: int = 2,
+    device: str | None = None,
+) -> list[SizedEvaluation]:
+    """Evaluate a run's weights, or a weights file, on the validation images, at one input side or several.
+
+    What depends on the side (positions, windows) is resized from the one that the weights were trained at. FixRes
+    (compared with in Table 11) rests on the finding that a somewhat larger side than in training does better.
+
+    Args:
+        run: run folder; gives model, data, weights and side where they are not given.
+        model: timm's name; by default what the weights file says.
+        model_kwargs: arguments for the model's constructor.
+        weights: see `read_weights`.
+        data: see `open_data`.
+        sizes: input sides, pixels; by default the run's final size, or 224.
+        crop_pct: share of the resized image that the centre crop keeps; by default the paper's rule.
+        batch_size: images in one forward pass.
+        workers: loader processes.
+        device: where to evaluate.
+
+    Raises:
+        InputError: something is missing or does not fit together.
+    """
+    config = _config(run, model, model_kwargs, weights)
+    if weights is None and run is not None:
+        weights = next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
+    if weights is None:
+        raise InputError("no weights: give --weights, or a --run that is finished")
+    chosen = data or config.data
+    if not chosen:
+        raise InputError("no data: give a folder with train/ and val/, or `generated`")
+    sizes = list(sizes) or [config.final_size]
+    for name, value, least in (("size", min(sizes), 1), ("batch size", batch_size, 1), ("workers", workers, 0)):
+        if value < least:
+            raise InputError(f"{name} is {value}: it must be {least} or more")
+    check_model_kwargs(config.model_kwargs)
+    first = sizes[0]
+    _, source = open_data(chosen, first)
+    network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
+    load_weights(network, read_weights(weights), first)
+    check_sizes(network, sizes)
+    target = choose_device(device)
+    network = network.to(target)
+    results = []
+    for size in sizes:
+        images = EvaluationSet(
+            source,
+            size,
+            crop_pct=crop_pct,
+            interpolation=config.augmentation.interpolation,
+            workers=workers,
+            batch_size=batch_size,
+        )
+        (result,) = evaluate(
+            [View("model", at_size(network, first, size), size)],
+            images,
+            mean=config.augmentation.mean,
+            std=config.augmentation.std,
+            device=target,
+            # As the run evaluated itself; weights from elsewhere are evaluated in float32.
+            autocast=autocast_dtype(config.optimization) if run is not None else None,
+        )
+        results.append(SizedEvaluation(size, result))
+    return results
+
+
+def _config(
+    run: Path | None, model: str | None, model_kwargs: dict[str, Any] | None, weights: Path | None
+) -> TrainConfig:
+    """The settings that an evaluation needs, as run, weights file and arguments give them."""
+    values: dict[str, Any] = {}
+    if run is not None:
+        if not holds_run(run):
+            raise InputError(f"{run} holds no run: give the folder that `upchirp train --output` wrote")
+        values = load_config(run / CONFIG)
+    elif weights is None:
+        missing = "nothing to evaluate" if model is None else "no weights"
+        raise InputError(f"{missing}: give --run, or --weights with --data")
+    else:
+        values = {"weights": str(weights)}
+    if model is not None:
+        values |= {"model": model, "model_kwargs": {}}
+    if model_kwargs:
+        values |= {"model_kwargs": model_kwargs}
+    return TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "eval")
