@@ -42,6 +42,8 @@ def read_weights(path: Path) -> Weights:
     Raises:
         InputError: a missing, damaged or foreign file.
     """
+    if not path.is_file():
+        raise InputError(f"cannot read the weights {path}: there is no such file")
     try:
         if checkpoint.is_checkpoint(path):
             state = checkpoint.load(path).get("state")
@@ -55,8 +57,7 @@ def read_weights(path: Path) -> Weights:
     except SafetensorError as error:
         raise InputError(f"cannot read the weights {path}: {error}") from error
     except _READ_ERRORS as error:
-        reason = f"no such file: {path}" if isinstance(error, FileNotFoundError) else str(error).split("\n")[0]
-        raise InputError(f"cannot read the weights {path}: {reason}") from error
+        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(f"{path} holds no weights: expected tensors by name, as `model.state_dict()` gives")
     return Weights(path, tensors)

@@ -1,0 +1,196 @@
+"""Fine-tuning and FixRes, from weights to weights."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.conftest import write_folder
+from torch import nn
+
+from upchirp import InputError, TrainConfig, train
+from upchirp.cli import main
+from upchirp.models import create_model
+from upchirp.training import create_optimizer, set_learning_rate
+from upchirp.training.events import Noted
+from upchirp.training.recipe import Optimization
+from upchirp.training.tuning import freeze
+
+SMALL = ("--batch-size", "16", "--workers", "0", "--device", "cpu", "--evaluations", "1")
+VIT = "vit_tiny_patch16_224"
+KWARGS = {"embed_dim": 24, "depth": 2, "num_heads": 3}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
+    """A run folder of two classes at 64 px."""
+    output = tmp_path_factory.mktemp("pretrained") / "run"
+    config = TrainConfig.from_flat(
+        {
+            "data": str(image_folder), "model": VIT, "model_kwargs": KWARGS, "final_size": 64, "epochs": 2,
+            "batch_size": 16, "workers": 0, "device": "cpu", "recipe": "light", "evaluations": 1, "output": str(output),
+        }
+    )  # fmt: skip
+    return train(config).output
+
+
+@pytest.fixture(scope="module")
+def other_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of three classes."""
+    return write_folder(tmp_path_factory.mktemp("three"), train=16, val=4, classes=("ant", "bee", "fly"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "checkpoint"])
+def test_finetune_makes_a_new_head_and_resizes(
+    capsys: pytest.CaptureFixture[str], pretrained: Path, other_classes: Path, tmp_path: Path, file: str
+) -> None:
+    weights = pretrained / file if file != "checkpoint" else next((pretrained / "checkpoints").glob("step_*.pt"))
+    words = ["finetune", "--weights", str(weights), "--data", str(other_classes), "--final-size", "96", *SMALL]
+    words += ["--recipe", "light", "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert f"starting from {weights}, resized from 64 px, with a new head" in capsys.readouterr().out
+    before, after = load_file(pretrained / "model.safetensors"), load_file(tmp_path / "run/model_ema.safetensors")
+    assert after["head.weight"].shape == (3, 24) and after["pos_embed"].shape == (1, 37, 24)
+    # A few steps at 5e-5 and less leave the weights nearly where they were.
+    torch.testing.assert_close(after["blocks.0.mlp.fc1.weight"], before["blocks.0.mlp.fc1.weight"], rtol=0, atol=1e-3)
+    assert not torch.equal(after["blocks.0.mlp.fc1.weight"], before["blocks.0.mlp.fc1.weight"])
+    plan = json.loads((tmp_path / "run/plan.json").read_text())
+    assert [stage["bandwidth"] for stage in plan["stages"]] == [96]
+    # Done already: the same command with --resume auto has nothing to do and needs no weights.
+    assert main([*words, "--resume", "auto"]) == 0
+
+
+def test_fixres_tunes_head_and_norms_only(pretrained: Path, image_folder: Path, tmp_path: Path) -> None:
+    words = ["finetune", "--fixres", "--weights", str(pretrained / "model.safetensors"), "--data", str(image_folder)]
+    assert main([*words, "--final-size", "96", "--epochs", "1", *SMALL, "--output", str(tmp_path / "run")]) == 0
+    before, after = load_file(pretrained / "model.safetensors"), load_file(tmp_path / "run/model.safetensors")
+    changed = {name for name in after if name != "pos_embed" and not torch.equal(before[name], after[name])}
+    norms = {f"{layer}.{kind}" for layer in ("norm", "blocks.0.norm1", "blocks.1.norm2") for kind in ("weight", "bias")}
+    assert {"head.weight", "head.bias"} | norms <= changed
+    assert not any("mlp" in name or "attn" in name or "patch_embed" in name for name in changed)
+    assert after["pos_embed"].shape == (1, 37, 24)
+
+
+def test_fine_tuning_resumes_exactly(config: Callable[..., TrainConfig], pretrained: Path, tmp_path: Path) -> None:
+    values = {
+        "model": VIT, "model_kwargs": KWARGS, "weights": str(pretrained / "model.safetensors"), "regime": "finetune",
+        "curriculum": "constant", "layer_decay": 0.7, "checkpoint_interval": 3, "checkpoint_keep": 9, "drop": 0.0,
+    }  # fmt: skip
+    whole = train(config(**values, output=str(tmp_path / "whole")))
+    middle = tmp_path / "whole/checkpoints/step_000000003.pt"
+    resumed = train(config(**values, output=str(tmp_path / "resumed"), resume=str(middle)))
+    a, b = (load_file(result.output / "model.safetensors") for result in (whole, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_kept_head_needs_the_same_classes(pretrained: Path, image_folder: Path, other_classes: Path) -> None:
+    base = {"weights": str(pretrained / "model.safetensors"), "regime": "fixres", "final_size": 64, "batch_size": 16}
+    with pytest.raises(InputError, match="is for 2 classes but the data has 3"):
+        train(TrainConfig.from_flat({**base, "data": str(other_classes), "workers": 0}))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["finetune", "--data", "IMAGES"],
+            "the regime finetune starts from trained weights",
+        ),
+        (["finetune", "--weights", "none.pth", "--data", "IMAGES"], "none.pth: there is no such file"),
+        (["finetune", "--weights", "W", "--model", "resnet10t", "--data", "IMAGES"], "it belongs to another model"),
+        (
+            ["finetune", "--weights", "W", "--data", "IMAGES", "--final-size", "70"],
+            "nearest that work are 64 and 80",
+        ),
+        (["finetune", "--fixres", "--regime", "finetune", "--weights", "W"], "leave --regime out"),
+        (["train", "--keep-head", "--data", "IMAGES"], "there is no classifier to keep"),
+        (["train", "--regime", "imagenet"], "unknown regime 'imagenet': choose one of"),
+        (["train", "--layer-decay", "1.5"], "layer_decay is 1.5"),
+        (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "64", "70"], "cannot take images of side 70"),
+        (["eval", "--weights", "W", "--data", "THREE", "--sizes", "64"], "is for 2 classes but the data has 3"),
+        (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "64", "--final-size", "64"], "not both"),
+        (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "0"], "size is 0"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    pretrained: Path,
+    image_folder: Path,
+    other_classes: Path,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"W": str(pretrained / "model.safetensors"), "IMAGES": str(image_folder), "THREE": str(other_classes)}
+    assert main([places.get(word, word) for word in words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_eval_prints_a_row_for_each_size(
+    capsys: pytest.CaptureFixture[str], pretrained: Path, image_folder: Path
+) -> None:
+    words = ["eval", "--weights", str(pretrained / "model.safetensors"), "--data", str(image_folder), "--workers", "0"]
+    assert main([*words, "--sizes", "48", "64", "96"]) == 0
+    table = capsys.readouterr().out
+    assert all(f"{size} px" in table for size in (48, 64, 96))
+    assert main([*words, "--sizes", "48", "64", "--json"]) == 0
+    several = json.loads(capsys.readouterr().out)
+    assert [result["size"] for result in several] == [48, 64]
+    assert main([*words, "--final-size", "64", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == several[1]
+
+
+def test_layer_decay_shares_out_the_learning_rate() -> None:
+    model = create_model(VIT, num_classes=2, final_size=32, **KWARGS)
+    optimizer = create_optimizer(model, Optimization(layer_decay=0.5), learning_rate=1.0)
+    set_learning_rate(optimizer, 0.8)
+    rates = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            rates[id(parameter)] = group["lr"]
+    assert len(rates) == len(list(model.parameters()))
+    # BEiT's rule, as timm groups a ViT: embedding, each block, head.
+    for layer, power in ((model.head, 0), (model.blocks[1].mlp.fc1, 1), (model.blocks[0].mlp.fc1, 2)):
+        assert rates[id(layer.weight)] == pytest.approx(0.8 * 0.5**power)
+    assert rates[id(model.patch_embed.proj.weight)] == pytest.approx(0.8 * 0.5**3)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "norms"),
+    [
+        ("resnet10t", "fc", r"conv1\.[14]\.|.*bn\d\.|.*downsample\.2\."),
+        ("convnext_atto", "head.fc", r"stem\.1\.|stages\.[123]\.downsample\.0\.|.*norm\."),
+        # Not the scales of its residuals and activations.
+        ("caformer_s18", "head.fc.fc2", r".*norm\d?\."),
+    ],
+)
+def test_freeze(name: str, head: str, norms: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=2)
+    freeze(model, "head_and_norms")
+    for key, parameter in model.named_parameters():
+        assert parameter.requires_grad == (key.startswith(f"{head}.") or bool(re.match(norms, key))), key
+
+
+def test_freeze_needs_to_know_the_head() -> None:
+    freeze(nn.Linear(1, 1), "all")
+    with pytest.raises(InputError, match="does not say which layer is its classifier"):
+        freeze(nn.Linear(1, 1), "head_and_norms")
+
+
+def test_a_small_network_is_told_of_kernels_without_gradient(
+    config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    kwargs = {"depths": [1, 1, 1, 1], "dims": [4, 4, 4, 4]}
+    settings = config(model="convnext_atto", model_kwargs=kwargs, final_size=128, epochs=1, micro_batch=32)
+    train(settings, observers=[lambda event: notes.append(event.message) if isinstance(event, Noted) else None])
+    # 32, 96 and 128 px: the last maps are 1 pixel wide at first.
+    assert any("of the 7 x 7 kernel of stages.3.blocks.0.conv_dw" in note and "no gradient" in note for note in notes)
