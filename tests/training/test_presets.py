@@ -10,7 +10,7 @@ from upchirp import InputError, TrainConfig
 from upchirp.training import RECIPES, REGIMES, recipe, recipe_name
 from upchirp.training.config import flat_names
 
-# Table 7's rows by timm's names. Sources: Table 24; the released training commands for drop path and, for CSWin-B, LAMB,
+# Table 7, by timm names. Sources: Table 24; the released training commands for drop path and, for CSWin-B, LAMB,
 # weight decay 0.1 and EMA 0.9998; PVT's and CAFormer's authors' own training scripts for theirs.
 ROWS: dict[str, dict[str, Any]] = {
     "resnet50": {"drop_path": 0.0, "model_ema": False, "clip_grad": None, "amp": True},
