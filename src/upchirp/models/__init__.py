@@ -1,5 +1,6 @@
 """Models: made from timm, fitted to a bandwidth, and priced."""
 
+from upchirp.models import pvt as pvt
 from upchirp.models.classifier import classifier_names, in_classifier
 from upchirp.models.create import create_model
 from upchirp.models.flops import count_flops, count_parameters, flops_table

@@ -66,7 +66,7 @@ def declared_multiple(model: nn.Module) -> int:
 def declared_size(model: nn.Module) -> int | None:
     """The input side that a module of `model` is set to now, if one says so."""
     for module in (*_sized_modules(model), model):
-        size = None if _resizes_itself(module) else _current_size(module)
+        size = _current_size(module)
         if size is not None:
             return size[0]
     config = getattr(model, "default_cfg", None)
