@@ -327,6 +327,37 @@ def test_module_of_ones_own():
         check_sizes(model, [60])
 
 
+class OneSize(nn.Module):
+    """Takes the size it is set to, and loses pixels unless 30 divides it."""
+
+    size_multiple = 6
+
+    def __init__(self, img_size):
+        super().__init__()
+        self.img_size = img_size
+        self.side = max(img_size) if isinstance(img_size, tuple) else img_size
+        self.embed = nn.Conv2d(3, 4, 5, stride=5)
+
+    def grid_changes(self, bandwidth):
+        return []
+
+    def set_bandwidth(self, bandwidth):
+        self.img_size = self.side = bandwidth
+
+    def forward(self, images):
+        if images.shape[-1] != self.side:
+            raise RuntimeError("another size")
+        return self.embed(images)
+
+
+@pytest.mark.parametrize("img_size", [90, (90, 90)])
+def test_module_of_ones_own_declares_its_size(img_size):
+    model = nn.Sequential(OneSize(img_size))
+    assert size_multiple(model) == 30
+    with pytest.raises(InputError, match=r"side 96 .*multiples of 30 only.*nearest that work are 90 and 120"):
+        check_sizes(model, [60, 96])
+
+
 @pytest.mark.parametrize(
     ("name", "multiple"),
     [

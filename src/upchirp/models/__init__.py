@@ -1,8 +1,8 @@
 """Models: made from timm, fitted to a bandwidth, and priced."""
 
-from upchirp.models import pvt as pvt
 from upchirp.models.classifier import classifier_names, in_classifier
 from upchirp.models.create import create_model
+from upchirp.models.cswin import CSWinTransformer
 from upchirp.models.flops import count_flops, count_parameters, flops_table
 from upchirp.models.grids import GridChange, ResizableInput
 from upchirp.models.input_size import (
@@ -13,11 +13,14 @@ from upchirp.models.input_size import (
     size_of_weights,
 )
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
+from upchirp.models.pvt import PyramidVisionTransformer
 
 __all__ = [
+    "CSWinTransformer",
     "LARGEST_WEIGHTS_SIZE",
     "DeadShare",
     "GridChange",
+    "PyramidVisionTransformer",
     "ResizableInput",
     "check_sizes",
     "classifier_names",

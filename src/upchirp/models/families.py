@@ -60,7 +60,7 @@ def apply_fits(fits: list[Fit], optimizer: torch.optim.Optimizer | None = None) 
 
 def declared_multiple(model: nn.Module) -> int:
     """Smallest side whose multiples all declared patches and windows divide; 1 if there are none."""
-    return math.lcm(*(_multiple(module) for module in _sized_modules(model) if not _resizes_itself(module)))
+    return math.lcm(*(_multiple(module) for module in _sized_modules(model)))
 
 
 def declared_size(model: nn.Module) -> int | None:
@@ -115,12 +115,14 @@ def _patch(embed: Any) -> int:
 
 
 def _current_size(module: nn.Module) -> tuple[int, int] | None:
-    embed = _embedding(module)
+    embed = module if _resizes_itself(module) else _embedding(module)
     size = getattr(embed, "img_size", None)
     if size is None:
         # timm writes the size a model was set to down here when there is no patch embedding to ask.
         traits = getattr(module, "_traits", None)
         size = traits.get("img_size") if isinstance(traits, dict) else None
+    if isinstance(size, int):
+        return (size, size)
     return None if size is None else (int(size[0]), int(size[1]))
 
 
@@ -153,6 +155,8 @@ def _window_ratios(module: Any) -> list[int] | None:
 
 
 def _multiple(module: nn.Module) -> int:
+    if _resizes_itself(module):
+        return int(getattr(module, "size_multiple", 1))
     embed = _embedding(module)
     if embed is None:
         return 1

@@ -40,6 +40,9 @@ class ResizableInput(Protocol):
     raises `InputError` for a size the module cannot take. `set_bandwidth` brings everything else (attributes,
     buffers) in line, after the parameters have their new shapes; it must be harmless to repeat.
 
+    Two attributes are optional: `size_multiple`, of which every side that it takes is a multiple, and
+    `img_size`, the side (or the two sides) it is set to now.
+
     >>> class Positions(nn.Module):
     ...     def __init__(self, side):
     ...         super().__init__()
