@@ -163,6 +163,17 @@ def test_attention_written_out(ratio, fused):
     torch.testing.assert_close(attention(tokens, (8, 8)), expected)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_dropout_in_training_only(fused):
+    attention = small(attn_drop_rate=0.5).stages[0].blocks[0].attn
+    attention.fused_attn = fused
+    torch.nn.init.normal_(attention.kv.weight)
+    tokens = noise(1, 256, DIMS[0])
+    assert torch.equal(attention(tokens, (16, 16)), attention(tokens, (16, 16)))
+    attention.train()
+    assert not torch.equal(attention(tokens, (16, 16)), attention(tokens, (16, 16)))
+
+
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
 def test_official_checkpoint_gives_the_paper_s_model(tmp_path, wrapper):
     values = official_checkpoint()
@@ -278,6 +289,13 @@ def test_size_multiple(size):
     model = create_model("pvt_tiny", final_size=size, num_classes=4, **SMALL)
     assert size_multiple(model) == 32
     check_sizes(model, [32, 64, 160, 224])
+
+
+def test_size_multiple_of_a_stronger_reduction():
+    # 4 pixels a token, 16 tokens a key.
+    assert size_multiple(small(128, sr_ratios=(16, 4, 2, 1))) == 64
+    with pytest.raises(InputError, match=r"side 96: .* multiples of 64 only"):
+        small(96, sr_ratios=(16, 4, 2, 1))
 
 
 def test_sizes_that_cannot_be_taken():
