@@ -4,38 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from upchirp.errors import InputError
-from upchirp.models import count_flops, count_parameters, create_model, flops_table
-
-# Parameters (M), FLOPs at 224 (G) and computation speed-up as printed in Table 7.
-TABLE_7 = {
-    "resnet50": (26, 4.1, 1.49),
-    "convnext_tiny": (29, 4.5, 1.49),
-    "convnext_small": (50, 8.7, 1.49),
-    "convnext_base": (89, 15.4, 1.49),
-    "deit_tiny_patch16_224": (5, 1.3, 1.56),
-    "deit_small_patch16_224": (22, 4.6, 1.52),
-    "swin_tiny_patch4_window7_224": (28, 4.5, 1.51),
-    "swin_small_patch4_window7_224": (50, 8.7, 1.51),
-    "swin_base_patch4_window7_224": (88, 15.4, 1.50),
-    "caformer_s18": (26, 4.1, 1.52),
-    "caformer_s36": (39, 8.0, 1.52),
-    "caformer_m36": (56, 13.2, 1.51),
-}
-
-
-@pytest.mark.parametrize("name", TABLE_7)
-def test_table_7(name):
-    parameters, flops, speedup = TABLE_7[name]
-    with torch.device("meta"):
-        model = create_model(name)
-    assert count_parameters(model) / 1e6 == pytest.approx(parameters, abs=1)
-    cost = flops_table(model, (96, 160, 224))
-    assert cost[224] / 1e9 == pytest.approx(flops, abs=0.1)
-    # 300 epochs against 200 equivalent ones of Table 6: a stage with share s of the budget, in pixels,
-    # draws s / (B/224)^2 samples at F(B) each.
-    stages = ((0.2, 96), (0.4, 160), (0.4, 224))
-    spent = sum(share * cost[side] / (side / 224) ** 2 for share, side in stages)
-    assert 300 * cost[224] / (200 * spent) == pytest.approx(speedup, rel=0.01)
+from upchirp.models import count_flops, count_parameters, create_model
 
 
 def test_flops_by_hand():
