@@ -12,13 +12,14 @@ from upchirp.training.events import (
     Noted,
     Observer,
     Saved,
+    Selected,
     Started,
     Stepped,
 )
 from upchirp.training.interruption import Interrupted
 from upchirp.training.job import TrainResult, train
 from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
-from upchirp.training.planning import curriculum_for, make_plan, price
+from upchirp.training.planning import curriculum_for, make_plan, price, with_selection
 from upchirp.training.recipe import RECIPES, Optimization, Recipe, recipe
 from upchirp.training.run_folder import read_metrics, read_plan
 from upchirp.training.state import State
@@ -38,6 +39,7 @@ __all__ = [
     "Optimization",
     "Recipe",
     "Saved",
+    "Selected",
     "Settings",
     "Started",
     "State",
@@ -63,4 +65,5 @@ __all__ = [
     "save_config",
     "set_learning_rate",
     "train",
+    "with_selection",
 ]
