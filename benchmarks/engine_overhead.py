@@ -30,6 +30,7 @@ def batches(run: Plan, side: int) -> list[Batch]:
             torch.randint(0, 40, (step.batch_size,), generator=generator),
             step,
             range(step.batch_size),
+            torch.arange(step.batch_size),
         )
         for step in run.steps()
     ]

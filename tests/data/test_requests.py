@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from upchirp import Curriculum, InputError, Phase, Plan, plan
 from upchirp.data import RequestSampler
-from upchirp.data.requests import Request, pass_order, replacement, requests_of, sample_seeds
+from upchirp.data.requests import Request, WholePasses, pass_order, replacement, requests_of, sample_seeds
 
 
 def small_plan(dataset_size: int, batch_size: int, epochs: float = 3.0) -> Plan:
@@ -79,9 +79,10 @@ def test_ranks_micro_batches_and_restarts_change_nothing(
 def test_requests_carry_the_stage() -> None:
     run = small_plan(100, 10)
     first, last = run.step(0), run.step(run.total_steps - 1)
-    assert {request.bandwidth for request in requests_of(first, 100, 0)} == {32}
-    assert {request.bandwidth for request in requests_of(last, 100, 0)} == {64}
-    assert requests_of(last, 100, 0)[0].magnitude == last.magnitude
+    order = WholePasses(100)
+    assert {request.bandwidth for request in requests_of(first, order)} == {32}
+    assert {request.bandwidth for request in requests_of(last, order)} == {64}
+    assert requests_of(last, order)[0].magnitude == last.magnitude
 
 
 def test_a_replacement_is_derived_from_its_request() -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from upchirp.curriculum import Plan
-from upchirp.training import Evaluated, Event, Finished, Logged, Noted, Saved, Started, Stepped
+from upchirp.training import Evaluated, Event, Finished, Logged, Noted, Saved, Selected, Started, Stepped
 
 _REFRESH_SECONDS = 0.5
 
@@ -74,7 +74,7 @@ class Display:
                     f"done: top-1 {event.top1:.2f} % (best {event.best_top1:.2f} %) "
                     f"in {duration(event.train_seconds)} of training"
                 )
-            case Saved():
+            case Saved() | Selected():
                 pass
 
     def _step(self, event: Stepped) -> None:

@@ -16,6 +16,7 @@ from upchirp.curriculum.presets import (
     preset,
 )
 from upchirp.curriculum.schedule import LearningRate
+from upchirp.curriculum.selection import Savings, Selection, expected_savings
 
 __all__ = [
     "PRESETS",
@@ -27,6 +28,8 @@ __all__ = [
     "Phase",
     "Plan",
     "PresetName",
+    "Savings",
+    "Selection",
     "Setting",
     "Stage",
     "Step",
@@ -35,6 +38,7 @@ __all__ = [
     "efficienttrain_plus_plus",
     "efficienttrain_plus_plus_convnext",
     "efficienttrain_plus_plus_deit",
+    "expected_savings",
     "linear",
     "load_curriculum",
     "pixels",

@@ -10,9 +10,10 @@ from upchirp.data.augmentation import (
     default_crop_pct,
 )
 from upchirp.data.batch import BatchTransform, normalize
-from upchirp.data.loader import DECODE_ERRORS, Batch, Corrupt, Loader, outlive_interrupts
+from upchirp.data.loader import Batch, Loader
 from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
 from upchirp.data.requests import Request, RequestSampler
+from upchirp.data.selection import PassSummary
 from upchirp.data.sources import (
     FolderSource,
     GeneratedSource,
@@ -23,6 +24,7 @@ from upchirp.data.sources import (
     as_source,
     open_data,
 )
+from upchirp.data.workers import DECODE_ERRORS, Corrupt, outlive_interrupts
 
 __all__ = [
     "DECODE_ERRORS",
@@ -39,6 +41,7 @@ __all__ = [
     "LowFrequency",
     "MapStyleSource",
     "Mode",
+    "PassSummary",
     "Request",
     "RequestSampler",
     "ShardSource",

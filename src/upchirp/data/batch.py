@@ -144,7 +144,7 @@ class BatchTransform:
             return
         bank = self._noise_bank(3 * side * side, lines.device)
         noise_rows = (draws[chosen, 1] * len(bank)).astype(np.int64)
-        packed = _to_device(np.column_stack([chosen, noise_rows, boxes[chosen]]), lines.device)
+        packed = to_device(np.column_stack([chosen, noise_rows, boxes[chosen]]), lines.device)
         noise = bank[packed[:, 1]].view(-1, side, 3 * side)
         erased = torch.where(_box_mask(packed[:, 2:], side), noise, lines.index_select(0, packed[:, 0]))
         lines.index_copy_(0, packed[:, 0], erased)
@@ -171,7 +171,7 @@ class BatchTransform:
         rng = _generator(self._seed, step, _MIX)
         weights, boxes = mix_draws(rng, batch_size // group, self._augmentation, side)
         mine = slice(rows.start // group, rows.stop // group)
-        packed = _to_device(np.column_stack([weights[mine], boxes[mine]]).astype(np.float32), lines.device)
+        packed = to_device(np.column_stack([weights[mine], boxes[mine]]).astype(np.float32), lines.device)
         weight = packed[:, 0]
         # A CutMix group keeps nothing of itself inside its box, everything outside; mixup's box is empty.
         outside = torch.where(packed[:, 1] > 0, torch.ones_like(weight), weight)
@@ -266,7 +266,8 @@ def _box_mask(boxes: Tensor, side: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A tensor of host values on a device, without waiting for it."""
     tensor = torch.from_numpy(values)
     if device.type == "cuda":
         # From pinned memory the copy is queued behind the device's work; from ordinary memory the host waits.

@@ -1,53 +1,22 @@
 """The loader: a plan's requests in, uint8 batches out."""
 
-import os
-import signal
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
-from upchirp.curriculum import Plan, Step
+from upchirp.curriculum import Plan, Selection, Step
 from upchirp.data.augmentation import Augmentation, LowFrequency, Mode, TrainTransform
-from upchirp.data.batch import BatchTransform
-from upchirp.data.decoding import Picture, Pixels
+from upchirp.data.batch import BatchTransform, to_device
 from upchirp.data.mixing import Targets
-from upchirp.data.replay import ReplayBuffer
-from upchirp.data.requests import Request, RequestSampler, replacement
+from upchirp.data.replay import ReplayBuffer, Samples
+from upchirp.data.requests import RequestSampler, fresh_positions
+from upchirp.data.selection import PassSummary, SelectedPasses
 from upchirp.data.sources import Source, as_source
+from upchirp.data.workers import Corrupt, Requested, start_in_background, start_worker
 from upchirp.errors import InputError
-
-_REPLACEMENT_ATTEMPTS = 20
-_GRACE_SECONDS = 60
-
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow's decoders raise on files that are damaged or no images."""
-
-
-@dataclass(frozen=True)
-class Corrupt:
-    """An image that could not be read and was replaced by another."""
-
-    index: int
-    """Its index in the data set."""
-    name: str
-    """Its path or name."""
-    reason: str
-    """What the decoder said."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +32,20 @@ class Batch:
     """The step that the batch belongs to."""
     rows: range
     """Which rows of the step's global batch these are."""
+    indices: torch.Tensor
+    """Which images of the data set were asked for: int64, (rows,)."""
+    weights: torch.Tensor | None = None
+    """Factors of the rows' losses: float32, (rows,); none if all are 1, as without selection."""
     completes_step: bool = True
     """Whether these are the last rows of this rank's share of the step."""
     corrupt: tuple[Corrupt, ...] = ()
     """Fresh images that were replaced because they could not be read."""
+    passes: tuple[PassSummary, ...] = ()
+    """Selected passes over the data that begin in the step; given with its first rows."""
+
+    def weigh(self, losses: torch.Tensor) -> torch.Tensor:
+        """The rows' losses (rows,) times their weights."""
+        return losses if self.weights is None else losses * to_device(self.weights.numpy(), losses.device)
 
     def prepare(self, transform: BatchTransform, device: torch.device | str = "cpu") -> tuple[torch.Tensor, Targets]:
         """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
@@ -101,6 +80,11 @@ class Loader:
     What the plan replays comes from a buffer in this process, which begins each stage empty. A loader that starts
     inside a stage first asks again for what the buffer would hold, and then yields what one from step 0 yields.
 
+    With `select` each pass leaves out images of low loss, which your step hands in by `losses = loader.record(batch,
+    losses)`. When a pass ends, its successor is made from the losses of all steps until then, so the workers start anew
+    with empty hands: the device waits for as long as one of them takes for a batch or two. Such a loader is iterated
+    once.
+
     Args:
         data: a `Source`, a Hugging Face `datasets.Dataset`, or any map-style `torch.utils.data.Dataset` of
             `(image, label)` with images as PIL images, uint8 (3, H, W) tensors or uint8 (H, W, 3) arrays. It must not
@@ -118,9 +102,10 @@ class Loader:
         pin_memory: give batches in page-locked memory.
         share_cores: the model trains on the cores that the workers run on, so let them wait for idle time: a worker
             that takes a core from a parallel region of the model stalls the whole region.
+        select: leave out images of low loss (InfoBatch); by default every pass is whole.
 
     Raises:
-        InputError: a plan for another data-set size, or sizes that do not divide.
+        InputError: a plan for another data-set size, sizes that do not divide, or selection by several processes.
     """
 
     def __init__(
@@ -139,6 +124,7 @@ class Loader:
         world_size: int = 1,
         pin_memory: bool = False,
         share_cores: bool = False,
+        select: Selection | None = None,
     ) -> None:
         source = as_source(data)
         if len(source) != plan.dataset_size:
@@ -146,7 +132,12 @@ class Loader:
                 f"the plan is for {plan.dataset_size} images but the data set has {len(source)}: "
                 f"plan with dataset_size={len(source)}"
             )
+        if workers < 0:
+            raise InputError(f"workers is {workers}: it must be 0 or more")
+        if select is not None and world_size > 1:
+            raise InputError("selection by several processes is not supported yet: leave `select` out")
         self.augmentation = augmentation or Augmentation()
+        self.selected = None if select is None else SelectedPasses(select, plan.dataset_size, seed)
         self.sampler = RequestSampler(
             plan,
             seed=seed,
@@ -155,43 +146,133 @@ class Loader:
             rank=rank,
             world_size=world_size,
             full_size=low_frequency == "crop",
+            order=self.selected,
         )
-        self._pin_memory = pin_memory
         transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
-        self._loader: DataLoader[Any] = DataLoader(
-            _Requested(source, transform),
-            batch_sampler=self.sampler,
-            collate_fn=_as_is,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            worker_init_fn=_start_in_background if share_cores else _start_worker,
-            # Without a generator of its own the loader would draw a seed from the global one and change the run.
-            generator=torch.Generator().manual_seed(0),
-        )
+        self._requested = Requested(source, transform)
+        self._workers = workers
+        self._pin_memory = pin_memory
+        self._share_cores = share_cores
+        self._next_step = start_step
+        self._iterated = False
 
     def __iter__(self) -> Iterator[Batch]:
-        sampler = self.sampler
-        loaded = iter(self._loader)
+        if self._iterated and self.selected is not None:
+            raise InputError("a loader with selection is iterated once, as its scores go on: make a new one")
+        self._iterated = True
+        sampler, data_loader = self.sampler, self._data_loader()
+        loaded: Iterator[Any] | None = None
         stage, buffer = -1, self._buffer(0)
         for step, rows in sampler.parts():
             if step.stage != stage:
                 stage, buffer = step.stage, self._buffer(step.stage)
+            share = sampler.share(step.batch_size)
+            passes: tuple[PassSummary, ...] = ()
+            if rows.start == share.start and (passes := self._extend(step)):
+                loaded = None
             corrupt: tuple[Corrupt, ...] = ()
             if fresh := step.fresh_rows(rows):
+                if loaded is None:
+                    sampler.resume_step = step.index
+                    loaded = iter(data_loader)
                 prepared = next(loaded)
                 if isinstance(prepared, InputError):
                     raise prepared
                 images, labels, corrupt = prepared
+                positions = fresh_positions(step, rows)
+                samples = Samples(
+                    images, labels, *map(torch.from_numpy, sampler.order.take(positions.start, len(positions)))
+                )
                 if step.replay.batches:
-                    buffer.add(step, fresh, images, labels)
+                    buffer.add(step, fresh, samples)
             if step.index < sampler.start_step:
                 continue
             if len(fresh) < len(rows):
-                images, labels = buffer.take(step, rows)
-            yield Batch(images, labels, step, rows, rows.stop == sampler.share(step.batch_size).stop, corrupt)
+                samples = buffer.take(step, rows)
+            completes_step = rows.stop == share.stop
+            self._next_step = step.index + completes_step
+            weights = samples.weights if bool((samples.weights != 1).any()) else None
+            yield Batch(
+                samples.images, samples.labels, step, rows, samples.indices, weights, completes_step, corrupt, passes
+            )
 
     def __len__(self) -> int:
         return self.sampler.micro_batches
+
+    def record(self, batch: Batch, losses: torch.Tensor) -> torch.Tensor:
+        """Take note of the loss of each row, and return the losses to train on; without selection they are the same.
+
+        Nothing waits for the device. With mixup or CutMix the loss of a mixed row counts for the row's own image.
+
+        Args:
+            batch: the batch.
+            losses: (rows,), not reduced, for instance `mixed_cross_entropy(..., reduction="none")`.
+
+        Returns:
+            (rows,): the losses times the batch's weights, of which the mean is to be taken.
+
+        Raises:
+            InputError: not one loss for each row.
+        """
+        if losses.shape != batch.indices.shape:
+            raise InputError(
+                f"losses of shape {tuple(losses.shape)} for {len(batch.indices)} images: give one for each, "
+                f'with reduction="none"'
+            )
+        if self.selected is not None:
+            self.selected.record(batch.indices, losses)
+        return batch.weigh(losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is, after the step of the batch that came last: tensors and plain values."""
+        selection = None if self.selected is None else self.selected.state_dict(self._oldest_position(self._next_step))
+        return {"step": self._next_step, "selection": selection}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`: the batches are those that would have come next.
+
+        Raises:
+            InputError: the state of a loader with another selection or plan.
+        """
+        stored = state["selection"]
+        if (stored is None) != (self.selected is None):
+            here, there = ("without", "with") if stored is None else ("with", "without")
+            raise InputError(
+                f"the run was trained {here} selection and is to go on {there}: go on with the same settings"
+            )
+        if not 0 <= state["step"] <= self.sampler.plan.total_steps:
+            raise InputError(f"step {state['step']} lies outside the plan: go on with the plan of the run")
+        if self.selected is not None:
+            self.selected.load_state_dict(stored)
+        self.sampler.start_step = self._next_step = state["step"]
+        self._iterated = False
+
+    def _extend(self, step: Step) -> tuple[PassSummary, ...]:
+        """Make the passes that begin in a step, if any do."""
+        end = fresh_positions(step).stop
+        if self.selected is None or self.selected.reaches(end):
+            return ()
+        self.selected.forget(self._oldest_position(step.index))
+        return self.selected.extend(step, end)
+
+    def _oldest_position(self, index: int) -> int:
+        """The first position that is needed when a step begins, the replay buffer's included."""
+        plan, oldest = self.sampler.plan, self.sampler.oldest_step(index)
+        return plan.step(oldest).first_fresh if oldest < plan.total_steps else plan.total_fresh_samples
+
+    def _data_loader(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._requested,
+            batch_sampler=self.sampler,
+            collate_fn=_as_is,
+            num_workers=self._workers,
+            pin_memory=self._pin_memory,
+            worker_init_fn=start_in_background if self._share_cores else start_worker,
+            # With selection there is one iteration for each pass.
+            persistent_workers=self.selected is not None and self._workers > 0,
+            # Without a generator of its own the loader would draw a seed from the global one and change the run.
+            generator=torch.Generator().manual_seed(0),
+        )
 
     def _buffer(self, stage: int) -> ReplayBuffer:
         """An empty buffer for this rank's share of a stage; memory is taken with the first image."""
@@ -203,70 +284,6 @@ class Loader:
             seed=self.sampler.seed,
             pin_memory=self._pin_memory,
         )
-
-
-class _Requested(Dataset[Any]):
-    """What a worker runs: requests to stacked uint8 images, with damaged images replaced."""
-
-    def __init__(self, source: Source, transform: Callable[[Picture, Request], Pixels]) -> None:
-        self.source = source
-        self.transform = transform
-
-    def __getitems__(
-        self, requests: Sequence[Request]
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[Corrupt, ...]] | InputError:
-        corrupt: list[Corrupt] = []
-        try:
-            pairs = [self._load(request, corrupt) for request in requests]
-        except InputError as error:
-            # Handed over as a value: what a worker raises arrives wrapped in its traceback.
-            return error
-        # In a worker torch stacks them in shared memory right away, which saves a copy.
-        images = default_collate([torch.from_numpy(image) for image, _ in pairs]).permute(0, 3, 1, 2)
-        labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
-        return images, labels, tuple(corrupt)
-
-    def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Pixels, int]:
-        current = request
-        for attempt in range(_REPLACEMENT_ATTEMPTS):
-            try:
-                image, label = self.source.load(current.index)
-                return self.transform(image, current), label
-            except InputError:
-                raise
-            except DECODE_ERRORS as error:
-                corrupt.append(Corrupt(current.index, self.source.describe(current.index), str(error)))
-                current = replacement(request, len(self.source), attempt)
-        raise InputError(
-            f"{_REPLACEMENT_ATTEMPTS} images in a row cannot be read, the last one {corrupt[-1].name} "
-            f"({corrupt[-1].reason}): check the data folder"
-        )
-
-
-def outlive_interrupts(worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the training process, which ends its loader workers after it has saved.
-
-    Both often reach the whole process group. SIGTERM still ends a worker after a minute, so none is left behind.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda signum, frame: _end_later())
-
-
-def _start_worker(worker: int) -> None:
-    outlive_interrupts(worker)
-    # One core each, and threads that the training process may have started do not survive the fork.
-    cv2.setNumThreads(0)
-
-
-def _start_in_background(worker: int) -> None:
-    _start_worker(worker)
-    if hasattr(os, "nice"):
-        os.nice(19)
-
-
-def _end_later() -> None:
-    signal.alarm(_GRACE_SECONDS)
 
 
 def _as_is(batch: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import gcd
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,10 @@ def mix_group(augmentation: Augmentation, batch_size: int) -> int:
     return gcd(batch_size, MIX_GROUP)
 
 
-def mixed_cross_entropy(logits: Tensor, targets: Targets, smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy against mixed, smoothed targets, without building them.
+def mixed_cross_entropy(
+    logits: Tensor, targets: Targets, smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
+    """Cross entropy against mixed, smoothed targets, without building them.
 
     With `s` the smoothing, `K` classes and `w` the weight, the target is `(1 - s) (w onehot(labels) + (1 - w)
     onehot(partners)) + s / K`. Computed in float32.
@@ -53,21 +56,27 @@ def mixed_cross_entropy(logits: Tensor, targets: Targets, smoothing: float = 0.0
         logits: (N, K), any floating dtype.
         targets: targets of the N samples.
         smoothing: share of the target that is spread over all classes, [0, 1).
+        reduction: `mean` over the batch, or `none` for the loss of each sample.
 
     Returns:
-        The mean over the batch, a float32 scalar.
+        float32: a scalar, or (N,) without reduction.
+
+    Raises:
+        InputError: another reduction.
 
     >>> pair = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5]))
     >>> mixed_cross_entropy(torch.zeros(1, 2), pair)
     tensor(0.6931)
     """
+    if reduction not in ("mean", "none"):
+        raise InputError(f"reduction {reduction!r} is unknown: choose mean or none")
     log_probs = torch.log_softmax(logits.float(), dim=1)
     own = log_probs.gather(1, targets.labels[:, None]).squeeze(1)
     other = log_probs.gather(1, targets.partners[:, None]).squeeze(1)
     likelihood = (1 - smoothing) * torch.lerp(other, own, targets.weight)
     if smoothing:
         likelihood = likelihood + smoothing * log_probs.mean(dim=1)
-    return -likelihood.mean()
+    return -likelihood if reduction == "none" else -likelihood.mean()
 
 
 def mix_draws(

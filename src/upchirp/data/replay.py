@@ -7,6 +7,7 @@ stays the same, each rank and each micro-batch has its images at hand, and their
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +38,19 @@ def shown(step: Step, rows: range, *, window: int, seed: int) -> list[int]:
     ]
 
 
+class Samples(NamedTuple):
+    """What some rows of a batch show."""
+
+    images: Tensor
+    """uint8, (rows, 3, S, S)."""
+    labels: Tensor
+    """int64, (rows,)."""
+    indices: Tensor
+    """Which images of the data set were asked for: int64, (rows,)."""
+    weights: Tensor
+    """Factors of their losses: float32, (rows,)."""
+
+
 class ReplayBuffer:
     """The last fresh images of the rows that one process takes, in one stage: uint8, a ring for each row.
 
@@ -56,44 +70,46 @@ class ReplayBuffer:
         self._pinned = pin_memory and torch.cuda.is_available()
         self._side = 0
         self._images = torch.empty(0, 0, dtype=torch.uint8)
-        self._labels = torch.empty(0, dtype=torch.int64)
+        self._labels = self._indices = torch.empty(0, dtype=torch.int64)
+        self._weights = torch.empty(0)
 
     @property
     def nbytes(self) -> int:
         """Memory of the images, bytes."""
         return self._images.nbytes
 
-    def add(self, step: Step, fresh: range, images: Tensor, labels: Tensor) -> None:
+    def add(self, step: Step, fresh: range, samples: Samples) -> None:
         """Keep fresh images, each in place of the oldest of its row.
 
         Args:
             step: the step that they are fresh in.
             fresh: their rows.
-            images: uint8, (rows, 3, S, S).
-            labels: int64, (rows,).
+            samples: what those rows show.
         """
+        images = samples.images
         if not self.nbytes:
             places = len(self._rows) * self._ring
             self._side = images.shape[-1]
             self._images = torch.empty(places, images[0].numel(), dtype=torch.uint8)
             self._labels = torch.empty(places, dtype=torch.int64)
+            self._indices = torch.empty(places, dtype=torch.int64)
+            self._weights = torch.empty(places)
         numbers = [step.replay.fresh_of_row(step.offset, row) for row in fresh]
         places_of = self._places(fresh, numbers)
         self._images[places_of] = images.permute(0, 2, 3, 1).reshape(len(images), -1)
-        self._labels[places_of] = labels
+        self._labels[places_of] = samples.labels
+        self._indices[places_of] = samples.indices
+        self._weights[places_of] = samples.weights
 
-    def take(self, step: Step, rows: range) -> tuple[Tensor, Tensor]:
-        """What rows of a step show, once its fresh images are added: copies, free to be changed.
-
-        Returns:
-            Images, uint8 (rows, 3, S, S) with channels last in memory, and labels, int64 (rows,).
-        """
+    def take(self, step: Step, rows: range) -> Samples:
+        """What rows of a step show, once its fresh images are added: copies, free to be changed, channels last."""
         places = self._places(rows, shown(step, rows, window=self._window, seed=self._seed))
         images = torch.empty(len(rows), self._images.shape[1], dtype=torch.uint8, pin_memory=self._pinned)
         labels = torch.empty(len(rows), dtype=torch.int64, pin_memory=self._pinned)
         torch.index_select(self._images, 0, places, out=images)
         torch.index_select(self._labels, 0, places, out=labels)
-        return images.view(len(rows), self._side, self._side, -1).permute(0, 3, 1, 2), labels
+        images = images.view(len(rows), self._side, self._side, -1).permute(0, 3, 1, 2)
+        return Samples(images, labels, self._indices[places], self._weights[places])
 
     def _places(self, rows: range, numbers: Sequence[int]) -> Tensor:
         """Where in the ring the images are."""

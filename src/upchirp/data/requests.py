@@ -1,13 +1,15 @@
 """Requests: which image, at which bandwidth and magnitude, with which random numbers.
 
 A request is a pure function of (seed, position in the run), so the data of a run depends neither on the number of
-workers or ranks nor on interruptions. Positions count fresh images: what is replayed is not asked for again. The random
-numbers are raw Philox output, which NumPy keeps stable for good.
+workers or ranks nor on interruptions. Positions count fresh images: what is replayed is not asked for again. Only which
+image stands at a position may depend on more, the losses until then, if an `Order` selects. The random numbers are raw
+Philox output, which NumPy keeps stable for good.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from torch.utils.data import Sampler
 from upchirp.curriculum import Plan, Stage, Step
 from upchirp.errors import InputError
 
-_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS = range(4)
+_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS, _SELECTION = range(5)
 
 
 class Request(NamedTuple):
@@ -54,18 +56,67 @@ def replay_draws(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     return _draws(seed, _REPLAYS, first, count)
 
 
-def requests_of(step: Step, dataset_size: int, seed: int, rows: range | None = None) -> list[Request]:
-    """The requests of the fresh ones among some rows of one step's global batch; of all rows by default."""
+def selection_draws(seed: int, number: int, count: int) -> npt.NDArray[np.uint64]:
+    """One number for each image of the data set in one pass: whether it is left out, if it may be; (count,)."""
+    return np.asarray(_philox(seed, _SELECTION, stream=number).random_raw(count), dtype=np.uint64)
+
+
+class Order(Protocol):
+    """Which image stands at each fresh position of a run, and how much its loss weighs."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+
+    def reaches(self, end: int) -> bool:
+        """Whether the positions before `end` are known."""
+
+    def take(self, first: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Indices and weights of `count` known positions from `first`, 1 or more; both (count,)."""
+
+
+@dataclass(frozen=True)
+class WholePasses:
+    """Pass after pass over all images, each in an order of its own: a pure function of the seed.
+
+    >>> indices, weights = WholePasses(dataset_size=3, seed=0).take(2, 4)
+    >>> sorted(indices[1:].tolist()), weights.tolist()
+    ([0, 1, 2], [1.0, 1.0, 1.0, 1.0])
+    """
+
+    dataset_size: int
+    """Images in one pass."""
+    seed: int = 0
+    """Seed of the run."""
+
+    def reaches(self, end: int) -> bool:
+        """All positions are known from the start."""
+        return True
+
+    def take(self, first: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Indices and weights of `count` positions from `first`, 1 or more; every image weighs 1."""
+        numbers, offsets = np.divmod(np.arange(first, first + count), self.dataset_size)
+        parts = [
+            pass_order(self.dataset_size, self.seed, int(number))[offsets[numbers == number]]
+            for number in np.unique(numbers)
+        ]
+        return np.concatenate(parts), np.ones(count, dtype=np.float32)
+
+
+def fresh_positions(step: Step, rows: range | None = None) -> range:
+    """Positions in the order of the data of the fresh ones among some rows of a step; of all rows by default."""
     rows = rows if rows is not None else range(step.batch_size)
-    count = len(step.fresh_rows(rows))
-    if not count:
-        return []
     first = step.first_fresh + len(step.fresh_rows(range(rows.start)))
-    numbers, offsets = np.divmod(np.arange(first, first + count), dataset_size)
-    indices = np.concatenate(
-        [pass_order(dataset_size, seed, int(number))[offsets[numbers == number]] for number in np.unique(numbers)]
-    )
-    seeds = sample_seeds(seed, first, count)
+    return range(first, first + len(step.fresh_rows(rows)))
+
+
+def requests_of(step: Step, order: Order, rows: range | None = None) -> list[Request]:
+    """The requests of the fresh ones among some rows of one step's global batch; of all rows by default."""
+    positions = fresh_positions(step, rows)
+    if not positions:
+        return []
+    indices, _ = order.take(positions.start, len(positions))
+    seeds = sample_seeds(order.seed, positions.start, len(positions))
     return [
         Request(index, step.bandwidth, step.magnitude, sample_seed)
         for index, sample_seed in zip(indices.tolist(), seeds.tolist(), strict=True)
@@ -94,6 +145,8 @@ class RequestSampler(Sampler[list[Request]]):
         rank: this process, from 0.
         world_size: number of processes.
         full_size: images are kept at the final size, not at the bandwidth, so that the replay buffer holds fewer.
+        order: which image when; by default whole passes. If it knows the run only in part, an iteration ends before the
+            first step that needs more, and the next one may begin there: at `resume_step`.
 
     Raises:
         InputError: a batch size that ranks or micro-batches do not divide.
@@ -109,6 +162,7 @@ class RequestSampler(Sampler[list[Request]]):
         rank: int = 0,
         world_size: int = 1,
         full_size: bool = False,
+        order: Order | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} of {world_size}: it must lie in 0 to {world_size - 1}")
@@ -116,7 +170,9 @@ class RequestSampler(Sampler[list[Request]]):
             _check_slices(stage.batch_size, world_size, micro_batch)
         self.plan = plan
         self.seed = seed
+        self.order: Order = order if order is not None else WholePasses(plan.dataset_size, seed)
         self.start_step = start_step
+        self.resume_step: int | None = None
         self.micro_batch = micro_batch
         self.rank = rank
         self.world_size = world_size
@@ -140,21 +196,28 @@ class RequestSampler(Sampler[list[Request]]):
     @property
     def first_step(self) -> int:
         """The step that holds the oldest image of the replay buffer at the start step; without replay that step."""
-        if self.start_step >= self.plan.total_steps:
-            return self.start_step
-        step = self.plan.step(self.start_step)
-        if not step.replay.batches:
-            return self.start_step
-        # A cycle makes each row fresh once, so the last `window` cycles fill the buffer.
-        return self.start_step - min(step.offset, self.window(self.plan.stages[step.stage]) * step.replay.cycle)
+        return self.oldest_step(self.start_step)
 
-    def parts(self) -> Iterator[tuple[Step, range]]:
-        """The micro-batches from `first_step` on, each as a step and its rows."""
-        return ((step, rows) for step in self.plan.steps(self.first_step) for rows in self.slices(step))
+    def oldest_step(self, start: int) -> int:
+        """The step that holds the oldest image of the replay buffer when step `start` begins."""
+        if start >= self.plan.total_steps:
+            return start
+        step = self.plan.step(start)
+        if not step.replay.batches:
+            return start
+        # A cycle makes each row fresh once, so the last `window` cycles fill the buffer.
+        return start - min(step.offset, self.window(self.plan.stages[step.stage]) * step.replay.cycle)
+
+    def parts(self, begin: int | None = None) -> Iterator[tuple[Step, range]]:
+        """The micro-batches from a step on, each as a step and its rows; by default from `first_step`."""
+        begin = self.first_step if begin is None else begin
+        return ((step, rows) for step in self.plan.steps(begin) for rows in self.slices(step))
 
     def __iter__(self) -> Iterator[list[Request]]:
-        for step, rows in self.parts():
-            if requests := requests_of(step, self.plan.dataset_size, self.seed, rows):
+        for step, rows in self.parts(self.resume_step):
+            if not self.order.reaches(fresh_positions(step).stop):
+                return
+            if requests := requests_of(step, self.order, rows):
                 yield requests
 
     def __len__(self) -> int:
@@ -196,5 +259,7 @@ def _draws(seed: int, purpose: int, first: int, count: int) -> npt.NDArray[np.ui
 def _philox(seed: int, purpose: int, *, stream: int = 0, counter: int = 0) -> np.random.Philox:
     """A generator of its own for each (seed, purpose, stream)."""
     mask = (1 << 64) - 1
-    key = np.array([seed & mask, (stream << 2 | purpose) & mask], dtype=np.uint64)
-    return np.random.Philox(key=key, counter=np.array([counter & mask, 0, 0, 0], dtype=np.uint64))
+    key = np.array([seed & mask, (stream << 2 | purpose & 3) & mask], dtype=np.uint64)
+    # Two bits of the key hold four purposes; the rest of it goes where no stream is long enough to count to.
+    start = np.array([counter & mask, 0, purpose >> 2, 0], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=start)

@@ -13,13 +13,14 @@ from upchirp.training.events import (
     Noted,
     Observer,
     Saved,
+    Selected,
     Started,
     Stepped,
 )
 from upchirp.training.interruption import Interrupted
 from upchirp.training.job import TrainResult, train
 from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
-from upchirp.training.planning import curriculum_for, make_plan, price
+from upchirp.training.planning import curriculum_for, make_plan, price, with_selection
 from upchirp.training.presets import RECIPES, REGIMES, Regime, recipe, recipe_name
 from upchirp.training.recipe import Optimization, Recipe
 from upchirp.training.run_folder import read_metrics, read_plan
@@ -42,6 +43,7 @@ __all__ = [
     "Recipe",
     "Regime",
     "Saved",
+    "Selected",
     "Settings",
     "SizedEvaluation",
     "Started",
@@ -71,4 +73,5 @@ __all__ = [
     "save_config",
     "set_learning_rate",
     "train",
+    "with_selection",
 ]

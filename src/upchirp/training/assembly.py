@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from upchirp.curriculum import Plan
+from upchirp.curriculum import Plan, Selection
 from upchirp.data import BatchTransform, Loader, Source
 from upchirp.training.config import TrainConfig
 from upchirp.training.engine import Settings
@@ -38,8 +38,9 @@ def make_loader(
     *,
     start_step: int = 0,
     micro_batch: int | None = None,
+    select: Selection | None = None,
 ) -> Loader:
-    """The batches of a plan from a step on."""
+    """The batches of a plan from a step on; trials leave selection out, as it changes no step's cost."""
     return Loader(
         source,
         plan,
@@ -52,6 +53,7 @@ def make_loader(
         micro_batch=micro_batch,
         pin_memory=device.type == "cuda",
         share_cores=device.type == "cpu",
+        select=select,
     )
 
 

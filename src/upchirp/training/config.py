@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
 from upchirp.errors import InputError
@@ -71,6 +72,12 @@ class TrainConfig:
     """Memory bound of the replay buffer over all processes, GiB."""
     replay_final: bool = False
     """Replay in the stages at the final size too."""
+    select: Literal["infobatch"] | None = None
+    """`infobatch` leaves out images of low loss and rescales the others like them (Section 6.4.3)."""
+    select_prune: float = 0.5
+    """Probability with which a pass leaves out an image whose loss is below the mean."""
+    select_until: float = 0.875
+    """Progress from which passes are whole again."""
     seed: int = 0
     """Seed of everything random."""
     workers: int | None = None
@@ -118,6 +125,12 @@ class TrainConfig:
             raise InputError(f"epochs is {self.epochs}: it must be more than 0")
         if self.time_budget is not None:
             parse_duration(self.time_budget)
+        Selection(prune=self.select_prune, until=self.select_until)  # checks both
+
+    @property
+    def selection(self) -> Selection | None:
+        """What passes leave out, if anything."""
+        return Selection(prune=self.select_prune, until=self.select_until) if self.select else None
 
     @property
     def loader_workers(self) -> int:

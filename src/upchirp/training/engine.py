@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import Step
-from upchirp.data import Batch, BatchTransform, Corrupt, mixed_cross_entropy
+from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary, mixed_cross_entropy
 from upchirp.training.optim import set_learning_rate
 from upchirp.training.state import State
 from upchirp.training.waiting import Waiting
@@ -41,22 +41,36 @@ class StepResult:
     step: Step
     """The step of the plan."""
     loss: torch.Tensor
-    """Mean loss over the step's images on this rank: a scalar on the device, not yet waited for."""
+    """Mean loss over the step's images on this rank: a scalar on the device, not yet waited for.
+
+    With selection it is weighted by the images' weights, so that it estimates the mean of what is left out too.
+    """
     seconds: float
     """Wall-clock time of the step, waiting included."""
     wait_seconds: float
     """Time in which the device had nothing to do but wait for the loader."""
     corrupt: tuple[Corrupt, ...]
     """Images that were replaced because they could not be read."""
+    passes: tuple[PassSummary, ...]
+    """Selected passes over the data that began with the step."""
+
+
+Record = Callable[[Batch, torch.Tensor], torch.Tensor]
+"""Takes a batch and the loss of each row, (rows,), and returns what is to be trained on; see `Loader.record`."""
 
 
 def run_segment(
-    state: State, batches: Iterable[Batch], transform: BatchTransform, settings: Settings
+    state: State,
+    batches: Iterable[Batch],
+    transform: BatchTransform,
+    settings: Settings,
+    *,
+    record: Record = Batch.weigh,
 ) -> Iterator[StepResult]:
     """Train `state` on batches, one optimizer step for each result.
 
     Nothing is decided here: bandwidth, batch size and learning rate come with the batches, randomness from
-    (seed, step). Stop iterating to end the segment; the state is whole after every result.
+    (seed, step). Stop iterating to end the segment; the state is whole after every result. `record` sees all losses.
     """
     forward = compiled(state.model) if settings.compile else state.model
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
@@ -65,24 +79,28 @@ def run_segment(
     waited = 0.0
     losses: list[torch.Tensor] = []
     corrupt: list[Corrupt] = []
+    passes: list[PassSummary] = []
+    weight = 0.0
     waiting = Waiting(settings.device)
     for batch, wait in waiting.timed(batches):
         waited += wait
         corrupt += batch.corrupt
+        passes += batch.passes
         step = batch.step
         if not losses:
             state.fit_to(step.bandwidth)
             torch.manual_seed(step_seed(settings.seed, step.index))
-        losses.append(_accumulate(forward, state.scaler, batch, transform, settings))
+        losses.append(_accumulate(forward, state.scaler, batch, transform, settings, record))
+        weight += len(batch.rows) if batch.weights is None else batch.weights.sum().item()
         if batch.completes_step:
             _update(state, parameters, step, settings.clip_grad)
         waiting.work_queued()
         if not batch.completes_step:
             continue
-        loss = torch.stack(losses).sum()
+        loss = torch.stack(losses).sum() * (step.batch_size / weight)
         now = time.perf_counter()
-        yield StepResult(step, loss, now - started, waited, tuple(corrupt))
-        started, waited, losses, corrupt = time.perf_counter(), 0.0, [], []
+        yield StepResult(step, loss, now - started, waited, tuple(corrupt), tuple(passes))
+        started, waited, weight, losses, corrupt, passes = time.perf_counter(), 0.0, 0.0, [], [], []
 
 
 def compiled(model: nn.Module, bandwidths: int = 16) -> Any:
@@ -100,14 +118,20 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def _accumulate(
-    forward: Any, scaler: torch.amp.GradScaler, batch: Batch, transform: BatchTransform, settings: Settings
+    forward: Any,
+    scaler: torch.amp.GradScaler,
+    batch: Batch,
+    transform: BatchTransform,
+    settings: Settings,
+    record: Record,
 ) -> torch.Tensor:
     """Add one micro-batch's share of the gradient; returns its share of the step's mean loss."""
     inputs, targets = batch.prepare(transform, settings.device)
     dtype = settings.autocast
     with torch.autocast(settings.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         logits = forward(inputs)
-    loss = mixed_cross_entropy(logits, targets, settings.smoothing) * (len(batch.rows) / batch.step.batch_size)
+    losses = record(batch, mixed_cross_entropy(logits, targets, settings.smoothing, reduction="none"))
+    loss = losses.mean() * (len(batch.rows) / batch.step.batch_size)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 

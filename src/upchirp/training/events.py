@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from upchirp.curriculum import Plan, Step
+from upchirp.data import PassSummary
 from upchirp.training.evaluate import Evaluation
 
 
@@ -56,6 +57,15 @@ class Evaluated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selected:
+    """With selection: a pass over the data began in the step."""
+
+    step: Step
+    summary: PassSummary
+    """What it leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saved:
     """A checkpoint is on disk."""
 
@@ -81,5 +91,5 @@ class Finished:
     train_seconds: float
 
 
-Event = Started | Stepped | Logged | Evaluated | Saved | Noted | Finished
+Event = Started | Stepped | Logged | Evaluated | Selected | Saved | Noted | Finished
 Observer = Callable[[Event], None]

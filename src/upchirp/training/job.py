@@ -37,6 +37,7 @@ from upchirp.training.planning import (
     measure_seconds,
     scale_drop_path,
     with_replay,
+    with_selection,
     with_size,
 )
 from upchirp.training.presets import is_of_the_paper
@@ -145,9 +146,23 @@ def train(
             batch_size=min(256, micro_batch),
             pin_memory=device.type == "cuda",
         )
-        batches = make_loader(config, train_source, plan, device, start_step=state.step, micro_batch=micro_batch)
+        loader = make_loader(
+            config,
+            train_source,
+            plan,
+            device,
+            start_step=state.step,
+            micro_batch=micro_batch,
+            select=config.selection,
+        )
+        if loaded:
+            # Checkpoints of before there was selection lack it.
+            loader.load_state_dict(loaded.content.get("loader", {"step": state.step, "selection": None}))
         if not resuming:
-            run_folder.create(folder, config, with_size(plan, model))
+            described = with_selection(with_size(plan, model), plan, config)
+            if config.select:
+                notes.append(described["selection"]["expected"]["summary"])
+            run_folder.create(folder, config, described)
         log = run_folder.RunLog(folder, state.step)
         try:
             run = Run(
@@ -155,6 +170,7 @@ def train(
                 plan,
                 state,
                 totals,
+                loader,
                 folder,
                 device,
                 evaluation,
@@ -163,7 +179,7 @@ def train(
             )
             for note in notes:
                 run.emit(Noted(message=note))
-            top1 = run.execute(batches)
+            top1 = run.execute()
         finally:
             log.close()
     return TrainResult(

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,28 @@ from typing import Any
 import torch
 
 from upchirp.curriculum import Plan, Step
-from upchirp.data import Batch, Corrupt
+from upchirp.data import Corrupt, Loader
 from upchirp.errors import InputError
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.evaluate import EvaluationSet, View, at_size, evaluate
-from upchirp.training.events import Evaluated, Event, Finished, Logged, Noted, Observer, Saved, Started, Stepped
+from upchirp.training.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Noted,
+    Observer,
+    Saved,
+    Selected,
+    Started,
+    Stepped,
+)
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
-
-_STEADY_STEPS = 10
-"""Steps after which the share of time spent waiting says something."""
+from upchirp.training.window import Window
 
 
 @dataclass(kw_only=True)
@@ -46,6 +54,7 @@ class Run:
         plan: what to execute.
         state: where to begin; it is trained in place.
         totals: what was counted before.
+        loader: the plan's batches from the state's step on.
         folder: the run folder.
         device: where the state is.
         evaluation: validation images at the final size.
@@ -59,6 +68,7 @@ class Run:
         plan: Plan,
         state: State,
         totals: Totals,
+        loader: Loader,
         folder: Path,
         device: torch.device,
         evaluation: EvaluationSet,
@@ -70,6 +80,7 @@ class Run:
         self.plan = plan
         self.state = state
         self.totals = totals
+        self.loader = loader
         self.folder = folder
         self.device = device
         self.evaluation = evaluation
@@ -77,7 +88,7 @@ class Run:
         self.packing_helps = packing_helps
         self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
-        self.window = _Window(device)
+        self.window = Window(device)
         self.corrupt: set[int] = set()
         self.clock = 0.0
 
@@ -86,7 +97,7 @@ class Run:
         for observer in self.observers:
             observer(event)
 
-    def execute(self, batches: Iterable[Batch]) -> float:
+    def execute(self) -> float:
         """Train to the end of the plan and export the weights; returns their top-1 at the final size.
 
         Raises:
@@ -99,7 +110,7 @@ class Run:
         top1 = math.nan
         with collected_signals() as received:
             self.clock = time.perf_counter()
-            for result in run_segment(state, batches, transform, settings):
+            for result in run_segment(state, self.loader, transform, settings, record=self.loader.record):
                 self._take_note(result)
                 last = state.step == plan.total_steps
                 log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
@@ -121,6 +132,7 @@ class Run:
             if state.ema is not None:
                 average = state.ema.module.state_dict()
                 checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
+            self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
             self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
             if received:
@@ -146,8 +158,18 @@ class Run:
         seconds = self._lap()
         self.window.add(result, seconds)
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
+        for summary in result.passes:
+            self.emit(Selected(step=result.step, summary=summary))
         for image in result.corrupt:
             self._note_corrupt(image)
+
+    def _note_selection(self) -> None:
+        if self.loader.selected is not None:
+            without = self.plan.total_fresh_samples / self.plan.dataset_size
+            passes = self.loader.selected.passes_until(self.plan.total_fresh_samples)
+            share = f"{100 * (1 - without / passes):.1f} % of the images"
+            message = f"selection left out {share}: {passes:.1f} passes over the data instead of {without:.1f}"
+            self.emit(Noted(message=message))
 
     def _note_corrupt(self, image: Corrupt) -> None:
         if image.index in self.corrupt:
@@ -182,7 +204,7 @@ class Run:
         if share > ADVISED_SHARE and step.stage not in self.advised:
             self.advised.add(step.stage)
             self.emit(Noted(message=self._advice(share, step)))
-        self.window = _Window(self.device)
+        self.window = Window(self.device)
 
     def _advice(self, share: float, step: Step) -> str:
         return advice(
@@ -261,48 +283,9 @@ class Run:
                 "state": self.state.state_dict(),
                 "plan": self.plan.to_dict(),
                 "described": self._description(),
+                "loader": self.loader.state_dict(),
                 "train_seconds": self.totals.train_seconds,
                 "best_top1": self.totals.best_top1,
             }
             checkpoint.save(content, path)
         self.emit(Saved(step=self.state.step, path=path))
-
-
-class _Window:
-    """Means over the steps since the last log line, with the loss left on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.steps = 0
-        self.images = 0
-        self.seconds = 0.0
-        self.wait_seconds = 0.0
-        self.first_seconds = 0.0
-        self.first_wait_seconds = 0.0
-
-    def add(self, result: StepResult, seconds: float) -> None:
-        if self.steps == 0:
-            self.first_seconds, self.first_wait_seconds = seconds, result.wait_seconds
-        self.loss = self.loss + result.loss
-        self.steps += 1
-        self.images += result.step.batch_size
-        self.wait_seconds += result.wait_seconds
-
-    def mean_loss(self) -> float:
-        return self.loss.item() / max(self.steps, 1)
-
-    def steady_wait_share(self) -> float:
-        """Share of the time spent waiting for data, without the first step, in which workers may have started."""
-        if self.steps < _STEADY_STEPS:
-            return 0.0
-        return (self.wait_seconds - self.first_wait_seconds) / max(self.seconds - self.first_seconds, 1e-9)
-
-    def summary(self, step: Step, train_seconds: float) -> Logged:
-        seconds = max(self.seconds, 1e-9)
-        return Logged(
-            step=step,
-            loss=self.mean_loss(),
-            images_per_second=self.images / seconds,
-            wait_share=min(1.0, self.wait_seconds / seconds),
-            train_seconds=train_seconds,
-        )

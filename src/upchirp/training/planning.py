@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +11,17 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
-from upchirp.curriculum import Cost, CostTable, Curriculum, Phase, Plan, load_curriculum, pixels, plan
+from upchirp.curriculum import (
+    Cost,
+    CostTable,
+    Curriculum,
+    Phase,
+    Plan,
+    expected_savings,
+    load_curriculum,
+    pixels,
+    plan,
+)
 from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.models import (
@@ -124,6 +135,17 @@ def with_replay(plan: Plan, config: TrainConfig, replays: int | Mapping[int, int
 def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:
     """The plan as plain data, with the model's `params` and `flops` (multiply-adds of one image at the final size)."""
     return {**plan.to_dict(), "params": count_parameters(model), "flops": count_flops(model, plan.final_size)}
+
+
+def with_selection(data: Mapping[str, Any], plan: Plan, config: TrainConfig) -> dict[str, Any]:
+    """Plain data with what the configured selection is expected to be worth under `selection`, if there is one."""
+    selection = config.selection
+    if selection is None:
+        return dict(data)
+    savings = expected_savings(plan, selection)
+    epochs = config.epochs if config.time_budget is None else None
+    expected = {**asdict(savings), "epochs": epochs and epochs * savings.budget, "summary": savings.describe(epochs)}
+    return {**data, "selection": {**asdict(selection), "expected": expected}}
 
 
 def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def model_speed(
     state = make_state(
         copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
     )
-    batches = repeat(Batch(grey, labels, step, range(micro_batch)))
+    batches = repeat(Batch(grey, labels, step, range(micro_batch), torch.arange(micro_batch)))
     results = run_segment(state, batches, make_transform(config), make_settings(config, device))
     for result in islice(results, _MODEL_WARMUP):
         result.loss.item()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from upchirp.curriculum import Plan
 from upchirp.errors import InputError
 from upchirp.training.config import TrainConfig, load_config, save_config
-from upchirp.training.events import Evaluated, Event, Finished, Logged, Saved
+from upchirp.training.events import Evaluated, Event, Finished, Logged, Saved, Selected
 
 CONFIG, PLAN, METRICS, CHECKPOINTS, TENSORBOARD = (
     "config.yaml",
@@ -154,6 +155,10 @@ class RunLog:
             self._write("evaluation", event.step, {**evaluation, **event.result.to_dict()})
             tag = f"evaluation/{event.weights}/{event.bandwidth}"
             self._plot(tag, event.step, {"top1": event.result.top1, "loss": event.result.loss})
+        elif isinstance(event, Selected):
+            self._write("pass", event.step.index + 1, {"progress": event.step.progress, **asdict(event.summary)})
+            size = event.summary.kept + event.summary.left_out
+            self._plot("pass", event.step.index + 1, {"left_out": event.summary.left_out / size})
         elif isinstance(event, Saved):
             self._board.flush()
         elif isinstance(event, Finished):

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from upchirp.data.decoding import open_picture
-from upchirp.data.loader import DECODE_ERRORS
 from upchirp.data.manifest import load_manifest
 from upchirp.data.packing.folder import CHECKSUMS
 from upchirp.data.packing.processes import usable_cores
 from upchirp.data.tar_index import Level, TarIndex, index_path, load_index
+from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError
 
 
