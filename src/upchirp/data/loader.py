@@ -82,7 +82,8 @@ class Loader:
 
     With `select` each pass leaves out images of low loss, which your step hands in by `losses = loader.record(batch,
     losses)`. When a pass ends, its successor is made from the losses of all steps until then, so the workers start anew
-    with empty hands: the device waits for as long as one of them takes for a batch or two. Such a loader is iterated once.
+    with empty hands: the device waits for as long as one of them takes for a batch or two. Such a loader is iterated
+    once.
 
     Args:
         data: a `Source`, a Hugging Face `datasets.Dataset`, or any map-style `torch.utils.data.Dataset` of
