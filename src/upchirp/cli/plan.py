@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -98,36 +99,25 @@ def make(command: PlanCommand) -> dict[str, Any]:
 
 def show(priced: dict[str, Any], model: str, console: Console) -> None:
     """Print a priced plan as a table."""
-    table = Table(title=f"{priced['curriculum']} for {model}")
+    table = Table(title=f"{priced['curriculum']} for {model}", box=box.SIMPLE_HEAD)
     replays = any(stage["replay"]["batches"] for stage in priced["stages"])
-    for heading in (
-        "stage",
-        "progress",
-        "B",
-        "steps",
-        "images",
-        *(["decoded"] if replays else []),
-        "batch size",
-        "magnitude",
-        "learning rate",
-        "share of compute",
-    ):
-        table.add_column(heading, justify="right")
+    decoded = ["decoded"] if replays else []
+    for heading in ("progress", "B", "steps", "images", *decoded, "batch", "magnitude", "rate up to", "compute"):
+        table.add_column(heading, justify="right", no_wrap=True)
     total = sum(stage["samples"] * stage["cost_per_sample"] for stage in priced["stages"])
-    for number, stage in enumerate(priced["stages"], start=1):
+    for stage in priced["stages"]:
         start, end = stage["progress"]
         low, high = stage["magnitude"]
         table.add_row(
-            str(number),
-            f"{start:.0%} - {end:.0%}",
+            f"{100 * start:.0f}-{100 * end:.0f} %",
             str(stage["bandwidth"]),
             f"{stage['steps']:,}",
-            f"{stage['samples']:,}",
-            *([f"{stage['fresh_samples']:,}"] if replays else []),
+            _images(stage["samples"]),
+            *([_images(stage["fresh_samples"])] if replays else []),
             f"{stage['batch_size']:,}",
-            f"{low:.1f} - {high:.1f}",
-            f"<= {stage['learning_rate']:.2g}",
-            f"{stage['samples'] * stage['cost_per_sample'] / total:.0%}",
+            f"{low:.1f}-{high:.1f}",
+            f"{stage['learning_rate']:.2g}",
+            f"{100 * stage['samples'] * stage['cost_per_sample'] / total:.0f} %",
         )
     console.print(table)
     console.print(
@@ -140,3 +130,12 @@ def show(priced: dict[str, Any], model: str, console: Console) -> None:
     if "selection" in priced:
         summary = priced["selection"]["expected"]["summary"]
         console.print(f"{summary[0].upper()}{summary[1:]}. {_TABLE_23}", highlight=False)
+
+
+def _images(count: int) -> str:
+    """A number of images, in millions where that reads better.
+
+    >>> _images(279_011_328), _images(20_000)
+    ('279.0 M', '20,000')
+    """
+    return f"{count / 1e6:.1f} M" if count >= 1_000_000 else f"{count:,}"
