@@ -99,10 +99,10 @@ def make(command: PlanCommand) -> dict[str, Any]:
 
 def show(priced: dict[str, Any], model: str, console: Console) -> None:
     """Print a priced plan as a table."""
-    table = Table(title=f"{priced['curriculum']} for {model}", box=box.SIMPLE_HEAD)
+    table = Table(title=f"{priced['curriculum']} for {model}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     replays = any(stage["replay"]["batches"] for stage in priced["stages"])
     decoded = ["decoded"] if replays else []
-    for heading in ("progress", "B", "steps", "images", *decoded, "batch", "magnitude", "rate up to", "compute"):
+    for heading in ("progress", "B", "steps", "images", *decoded, "batch", "magnitude", "max lr", "compute"):
         table.add_column(heading, justify="right", no_wrap=True)
     total = sum(stage["samples"] * stage["cost_per_sample"] for stage in priced["stages"])
     for stage in priced["stages"]:
