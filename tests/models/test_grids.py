@@ -3,9 +3,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models.grids import resize_grid
+from upchirp.models.grids import GridChange, resize_grid
 
 GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
@@ -26,13 +27,41 @@ def bilinear(grid, rows, columns):
 
 
 @settings(deadline=None, max_examples=50)
-@given(old=GRIDS, new=GRIDS, prefix=st.integers(0, 2), seed=st.integers(0, 2**16))
-def test_equals_bilinear_written_out(old, new, prefix, seed):
-    values = np.random.default_rng(seed).standard_normal((prefix + old[0] * old[1], 3))
-    result = resize_grid(torch.from_numpy(values), old, new, prefix=prefix).numpy()
-    expected = bilinear(values[prefix:].reshape(*old, 3), *new).reshape(-1, 3)
+@given(old=GRIDS, new=GRIDS, prefix=st.integers(0, 2), suffix=st.integers(0, 3), seed=st.integers(0, 2**16))
+def test_equals_bilinear_written_out(old, new, prefix, suffix, seed):
+    area = old[0] * old[1]
+    values = np.random.default_rng(seed).standard_normal((prefix + area + suffix, 3))
+    result = resize_grid(torch.from_numpy(values), old, new, prefix=prefix, suffix=suffix).numpy()
+    expected = bilinear(values[prefix : prefix + area].reshape(*old, 3), *new).reshape(-1, 3)
     np.testing.assert_array_equal(result[:prefix], values[:prefix])
-    np.testing.assert_allclose(result[prefix:], expected, atol=1e-12)
+    np.testing.assert_array_equal(result[len(result) - suffix :], values[prefix + area :])
+    np.testing.assert_allclose(result[prefix : len(result) - suffix], expected, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(old=GRIDS, new=GRIDS, dim=st.integers(0, 2), seed=st.integers(0, 2**16))
+def test_grid_over_two_dimensions(old, new, dim, seed):
+    shape = [2, 3]
+    shape[dim:dim] = old
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    change = GridChange(nn.Parameter(values), old, new, dim=dim, flat=False)
+    maps = values.movedim((dim, dim + 1), (0, 1)).reshape(*old, 6).numpy()
+    result = change.resized(values).movedim((dim, dim + 1), (0, 1)).reshape(*new, 6).numpy()
+    np.testing.assert_allclose(result, bilinear(maps, *new), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"dim": 1, "flat": False}, "over 3 x 4, not 4 x 3"),
+        ({"dim": -2, "flat": False}, "dim is -2"),
+        ({"dim": 2, "flat": False}, "over 4, not 4 x 3"),
+        ({"dim": 1, "suffix": 2}, "has 3 entries along dimension 1, but 2 and a grid"),
+    ],
+)
+def test_wrong_layout(layout, message):
+    with pytest.raises(InputError, match=message):
+        GridChange(nn.Parameter(torch.zeros(2, 3, 4)), (4, 3), (2, 2), **layout)
 
 
 @settings(deadline=None, max_examples=50)

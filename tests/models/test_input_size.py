@@ -270,15 +270,6 @@ def test_rotary_positions():
     torch.testing.assert_close(model.eval()(images), fresh.eval()(images))
 
 
-def test_family_whose_positions_are_unknown_is_refused():
-    model = create_model("beit_base_patch16_224", final_size=96, depth=1, embed_dim=24, num_heads=3)
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(InputError, match=r"replaces parameter blocks\.0\.attn\.relative_position_bias_table"):
-        fit_to_bandwidth(model, 64)
-    assert model.patch_embed.img_size == (96, 96)
-    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize(("name", "bad", "multiple"), [("deit_tiny_patch16_224", 100, 16), (SWIN, 112, 32)])
 def test_bandwidth_that_patches_or_windows_do_not_divide(name, bad, multiple):
     model = small(name)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models.families import window_sizes
+from upchirp.models.families import build_arguments
 from upchirp.models.input_size import check_sizes, failure_at, size_multiple
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument(?:\(s\))?\W+(\w+)")
@@ -69,10 +69,7 @@ def create_model(
     with torch.device("meta"):
         arguments, twin = _build_shapes(name, arguments, {rate for rate in rates if rates[rate] == 0.0})
         _check_division(name, twin, final_size)
-        sized = {**arguments, "img_size": final_size}
-        windows = window_sizes(twin, final_size)
-        if windows is not None and "window_size" not in kwargs:
-            sized["window_size"] = windows[0] if len(set(windows)) == 1 else tuple(windows)
+        sized = {**build_arguments(twin, final_size), **arguments}
         try:
             twin = timm.create_model(name, **sized)
             arguments = sized

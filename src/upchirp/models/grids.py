@@ -27,9 +27,29 @@ class GridChange:
     """The dimension along which the cells of the grid lie, row by row."""
     prefix: int = 0
     """Entries before the grid that are kept as they are, such as class tokens."""
+    suffix: int = 0
+    """Entries after the grid that are kept as they are, such as BEiT's offsets of the class token."""
+    flat: bool = True
+    """Whether the cells lie along one dimension; if not, rows lie along `dim` and columns along the next."""
 
     def __post_init__(self) -> None:
-        _check_grid(self.parameter, self.old_grid, self.dim, self.prefix)
+        if not self.flat and self.dim < 0:
+            raise InputError(f"dim is {self.dim}: count the dimension of a grid's rows from the front")
+        lies_over = tuple(self.parameter.shape[self.dim : self.dim + 2])
+        if not self.flat and lies_over != tuple(self.old_grid):
+            found, wanted = (" x ".join(map(str, grid)) for grid in (lies_over, self.old_grid))
+            raise InputError(f"a tensor of shape {tuple(self.parameter.shape)} lies over {found}, not {wanted}")
+        _check_grid(self._flattened(self.parameter), self.old_grid, self.dim, self.prefix, self.suffix)
+
+    def resized(self, values: torch.Tensor) -> torch.Tensor:
+        """`values`, laid out as the parameter is, on the new grid."""
+        flat = resize_grid(
+            self._flattened(values), self.old_grid, self.new_grid, dim=self.dim, prefix=self.prefix, suffix=self.suffix
+        )
+        return flat if self.flat else flat.reshape(*flat.shape[: self.dim], *self.new_grid, *flat.shape[self.dim + 1 :])
+
+    def _flattened(self, values: torch.Tensor) -> torch.Tensor:
+        return values if self.flat else values.detach().flatten(self.dim, self.dim + 1)
 
 
 @runtime_checkable
@@ -73,6 +93,7 @@ def resize_grid(
     *,
     dim: int = 0,
     prefix: int = 0,
+    suffix: int = 0,
 ) -> torch.Tensor:
     """Interpolate `values`, which lie on `old_grid` along `dim`, to `new_grid`.
 
@@ -81,11 +102,12 @@ def resize_grid(
     float32.
 
     Args:
-        values: floating-point tensor with `prefix + rows * columns` entries along `dim`.
+        values: floating-point tensor with `prefix + rows * columns + suffix` entries along `dim`.
         old_grid: rows and columns now.
         new_grid: rows and columns wanted.
         dim: dimension of the grid, cells row by row.
         prefix: leading entries along `dim` that are copied unchanged.
+        suffix: trailing entries along `dim` that are copied unchanged.
 
     Raises:
         InputError: `values` does not hold `old_grid` along `dim`.
@@ -93,27 +115,28 @@ def resize_grid(
     >>> resize_grid(torch.tensor([9.0, 0.0, 0.0, 4.0, 4.0]), (2, 2), (1, 1), prefix=1)
     tensor([9., 2.])
     """
-    _check_grid(values, old_grid, dim, prefix)
+    _check_grid(values, old_grid, dim, prefix, suffix)
     rows, columns = old_grid
     values = values.detach()
     if old_grid == new_grid:
         return values.clone()
-    kept, cells = torch.tensor_split(values, [prefix], dim=dim)
+    before, cells, after = torch.split(values, [prefix, rows * columns, suffix], dim=dim)
     maps = cells.movedim(dim, -1)
     precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
     resized = functional.interpolate(
         precise.reshape(1, -1, rows, columns), size=new_grid, mode="bilinear", align_corners=False
     )
     resized = resized.reshape(*maps.shape[:-1], new_grid[0] * new_grid[1]).to(values.dtype)
-    return torch.cat([kept, resized.movedim(-1, dim)], dim=dim).contiguous()
+    return torch.cat([before, resized.movedim(-1, dim), after], dim=dim).contiguous()
 
 
-def _check_grid(values: torch.Tensor, grid: tuple[int, int], dim: int, prefix: int) -> None:
-    entries = prefix + grid[0] * grid[1]
+def _check_grid(values: torch.Tensor, grid: tuple[int, int], dim: int, prefix: int, suffix: int) -> None:
+    kept = prefix + suffix
+    entries = kept + grid[0] * grid[1]
     if values.shape[dim] != entries:
         raise InputError(
             f"a tensor of shape {tuple(values.shape)} has {values.shape[dim]} entries along dimension {dim}, "
-            f"but {prefix} and a grid of {grid[0]} x {grid[1]} make {entries}: give the grid it has"
+            f"but {kept} and a grid of {grid[0]} x {grid[1]} make {entries}: give the grid it has"
         )
 
 
@@ -130,16 +153,12 @@ def check_moments(change: GridChange, name: str, optimizer: torch.optim.Optimize
 
 def apply_change(change: GridChange, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Resize the parameter, in place, and its moments."""
-
-    def resized(values: torch.Tensor) -> torch.Tensor:
-        return resize_grid(values, change.old_grid, change.new_grid, dim=change.dim, prefix=change.prefix)
-
     parameter = change.parameter
     state = {} if optimizer is None else _state(optimizer, parameter)
     for key in MOMENTS & state.keys():
         if isinstance(state[key], torch.Tensor):
-            state[key] = resized(state[key])
-    values = resized(parameter)
+            state[key] = change.resized(state[key])
+    values = change.resized(parameter)
     parameter.grad = None
     # While a loss of the last step is alive, autograd keeps the accumulator with the old shape and would
     # refuse the next gradient. It lets go of it only when the type changes, hence the detour.

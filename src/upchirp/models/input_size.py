@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models.families import Fit, apply_fits, declared_multiple, declared_size, plan_fits
+from upchirp.models.families import apply_fits, declared_multiple, declared_size, plan_fits
+from upchirp.models.fits import Fit
 from upchirp.models.grids import check_moments
 from upchirp.models.meta import bare_copy, meta_copy, run_forward, unwrap
 
@@ -70,6 +71,7 @@ def check_sizes(model: nn.Module, sizes: Iterable[int]) -> None:
     multiple = size_multiple(model)
     for size in sorted(set(sizes)):
         _check_positive(size)
+        hint = ""
         if size % multiple:
             why = f"its strides, patches or windows divide multiples of {multiple} only"
         else:
@@ -77,7 +79,10 @@ def check_sizes(model: nn.Module, sizes: Iterable[int]) -> None:
             if error is None:
                 continue
             why = _first_line(error)
-        raise InputError(f"{_name(model)} cannot take images of side {size} ({why}): {_advice(model, size, multiple)}")
+            if "ResizableInput" not in why:
+                hint = "; `grid_changes` can make a module take more (see upchirp.models.ResizableInput)"
+        advice = _advice(model, size, multiple)
+        raise InputError(f"{_name(model)} cannot take images of side {size} ({why}): {advice}{hint}")
 
 
 def fit_to_bandwidth(
@@ -89,7 +94,8 @@ def fit_to_bandwidth(
     """Make `model` take images of side `bandwidth`, in place, with its optimizer and its moving average.
 
     Positions and relative-position tables are interpolated bilinearly (`align_corners=False`), class tokens
-    kept, the optimizer's moments likewise, and Swin's windows become B/32 wide (released code; Section 6.1).
+    kept, the optimizer's moments likewise, and windows keep their share of the grid: B/32 wide for Swin
+    (released code; Section 6.1) and most others. `docs/models.md` lists the families.
     Parameters stay the same objects, so the optimizer keeps them; gradients of resized ones are cleared.
     Models that need nothing (ResNet, ConvNeXt, CAFormer) and calls at the current size cost next to nothing
     and change nothing. `torch.compile` wrappers are looked through. `DistributedDataParallel` is too, but its
