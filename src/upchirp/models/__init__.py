@@ -8,6 +8,7 @@ from upchirp.models.grids import GridChange, ResizableInput
 from upchirp.models.input_size import (
     LARGEST_WEIGHTS_SIZE,
     check_sizes,
+    fit_stored,
     fit_to_bandwidth,
     size_multiple,
     size_of_weights,
@@ -28,6 +29,7 @@ __all__ = [
     "count_parameters",
     "create_model",
     "dead_kernel_shares",
+    "fit_stored",
     "fit_to_bandwidth",
     "flops_table",
     "in_classifier",

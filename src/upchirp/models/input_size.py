@@ -154,7 +154,7 @@ def size_of_weights(model: nn.Module, shapes: Mapping[str, torch.Size], current:
     multiple = size_multiple(twin)
     for size in range(multiple, LARGEST_WEIGHTS_SIZE + 1, multiple):
         try:
-            apply_fits(plan_fits(twin, size))
+            fit_stored(twin, size)
         except InputError:
             continue
         own = twin.state_dict()
@@ -164,6 +164,25 @@ def size_of_weights(model: nn.Module, shapes: Mapping[str, torch.Size], current:
             # What the side does not change, no other side will fit.
             return None
     return None
+
+
+def fit_stored(model: nn.Module, size: int) -> None:
+    """Bring what `model` stores to an input side, so that weights for that side can be loaded into it.
+
+    Positions that the model interpolates in each forward (timm's `dynamic_img_size`), and that a change of bandwidth
+    therefore leaves alone, are resized too: weights hold them for one side.
+
+    Raises:
+        InputError: the model cannot take the size.
+    """
+    interpolating = [module for module in model.modules() if getattr(module, "dynamic_img_size", False)]
+    for module in interpolating:
+        module.dynamic_img_size = False  # type: ignore[assignment]
+    try:
+        apply_fits(plan_fits(model, size))
+    finally:
+        for module in interpolating:
+            module.dynamic_img_size = True  # type: ignore[assignment]
 
 
 def _check_positive(size: int) -> None:

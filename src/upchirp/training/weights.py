@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models import LARGEST_WEIGHTS_SIZE, classifier_names, fit_to_bandwidth, in_classifier, size_of_weights
+from upchirp.models import LARGEST_WEIGHTS_SIZE, classifier_names, fit_stored, in_classifier, size_of_weights
 from upchirp.training import checkpoint
 
 HEAD_INIT_SCALE = 0.001
@@ -85,7 +85,7 @@ def described_model(path: Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_head: bool = False) -> int:
     """Load weights into a model that is made for `final_size`, whatever input side they were trained at.
 
-    Positions and the like are resized from the side that the weights are for (see `fit_to_bandwidth`). Files that use
+    Positions and the like are resized from the side that the weights are for (see `fit_stored`). Files that use
     other names, as the authors of a model published them, are translated by timm's own filter for that model.
 
     Args:
@@ -109,9 +109,9 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     size = size_of_weights(model, {name: tensor.shape for name, tensor in tensors.items()}, final_size)
     if size is None:
         raise InputError(_shape_refusal(model, weights.path, expected, tensors))
-    fit_to_bandwidth(model, size)
+    fit_stored(model, size)
     model.load_state_dict(tensors, strict=not new_head)
-    fit_to_bandwidth(model, final_size)
+    fit_stored(model, final_size)
     if new_head:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
