@@ -32,6 +32,13 @@ class Weights:
     """The file."""
     tensors: dict[str, torch.Tensor]
     """Parameters and buffers."""
+    model: str | None = None
+    """What model the file says they are of, if it does."""
+
+    @property
+    def other_model(self) -> str:
+        """What a refusal says of the model that they belong to."""
+        return f"it belongs to another model{f', {self.model}' if self.model else ''}"
 
 
 def read_weights(path: Path) -> Weights:
@@ -49,7 +56,7 @@ def read_weights(path: Path) -> Weights:
             state = checkpoint.load(path).get("state")
             if not isinstance(state, dict):
                 raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")
-            return Weights(path, state["ema"] or state["model"])
+            return Weights(path, state["ema"] or state["model"], described_model(path).get("model"))
         # timm looks into the dictionaries that its own and other training scripts wrap weights in.
         tensors = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
     except InputError:
@@ -60,7 +67,7 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(f"{path} holds no weights: expected tensors by name, as `model.state_dict()` gives")
-    return Weights(path, tensors)
+    return Weights(path, tensors, described_model(path).get("model"))
 
 
 def described_model(path: Path) -> dict[str, Any]:
@@ -105,10 +112,10 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     head = classifier_names(model) if new_head else ()
     tensors = {name: tensor for name, tensor in tensors.items() if not in_classifier(name, head)}
     expected = {name: tensor for name, tensor in own.items() if not in_classifier(name, head)}
-    _check_names(weights.path, expected, tensors)
+    _check_names(weights, expected, tensors)
     size = size_of_weights(model, {name: tensor.shape for name, tensor in tensors.items()}, final_size)
     if size is None:
-        raise InputError(_shape_refusal(model, weights.path, expected, tensors))
+        raise InputError(_shape_refusal(model, weights, expected, tensors))
     fit_stored(model, size)
     model.load_state_dict(tensors, strict=not new_head)
     fit_stored(model, final_size)
@@ -148,17 +155,17 @@ def _translated(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[s
     return translated if len(own & translated.keys()) > len(own & plain.keys()) else plain
 
 
-def _check_names(path: Path, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+def _check_names(weights: Weights, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
     if missing := sorted(expected.keys() - tensors.keys()):
-        raise InputError(f"{path} lacks {missing[0]}{_more(missing)}: it belongs to another model")
+        raise InputError(f"{weights.path} lacks {missing[0]}{_more(missing)}: {weights.other_model}")
     if unknown := sorted(tensors.keys() - expected.keys()):
         raise InputError(
-            f"{path} holds {unknown[0]}{_more(unknown)}, unknown to the model: it belongs to another model"
+            f"{weights.path} holds {unknown[0]}{_more(unknown)}, unknown to the model: {weights.other_model}"
         )
 
 
 def _shape_refusal(
-    model: nn.Module, path: Path, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+    model: nn.Module, weights: Weights, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
 ) -> str:
     wrong = sorted(name for name, tensor in tensors.items() if tensor.shape != expected[name].shape)
     config: Any = getattr(model, "default_cfg", None)
@@ -167,14 +174,13 @@ def _shape_refusal(
         has, needs = (tensor.shape[0] for tensor in (tensors[of_head[0]], expected[of_head[0]]))
         if has != needs:
             return (
-                f"{path} is for {has} classes but the data has {needs}: give data with the same classes, or "
+                f"{weights.path} is for {has} classes but the data has {needs}: give data with the same classes, or "
                 "`upchirp finetune` with a new head"
             )
     name = wrong[0]
     return (
-        f"{path}: {name} is {tuple(tensors[name].shape)} but the model needs {tuple(expected[name].shape)}"
-        f"{_more(wrong, ' others differ')}: it belongs to another model, or to its input sizes above "
-        f"{LARGEST_WEIGHTS_SIZE} px"
+        f"{weights.path}: {name} is {tuple(tensors[name].shape)} but the model needs {tuple(expected[name].shape)}"
+        f"{_more(wrong, ' others differ')}: {weights.other_model}, or to an input size above {LARGEST_WEIGHTS_SIZE} px"
     )
 
 
