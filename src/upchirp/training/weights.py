@@ -53,10 +53,11 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"cannot read the weights {path}: there is no such file")
     try:
         if checkpoint.is_checkpoint(path):
-            state = checkpoint.load(path).get("state")
+            content = checkpoint.load(path)
+            state = content.get("state")
             if not isinstance(state, dict):
                 raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")
-            return Weights(path, state["ema"] or state["model"], described_model(path).get("model"))
+            return Weights(path, state["ema"] or state["model"], content.get("described", {}).get("model"))
         # timm looks into the dictionaries that its own and other training scripts wrap weights in.
         tensors = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
     except InputError:
