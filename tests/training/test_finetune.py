@@ -51,7 +51,10 @@ def test_finetune_makes_a_new_head_and_resizes(
     words = ["finetune", "--weights", str(weights), "--data", str(other_classes), "--final-size", "96", *SMALL]
     words += ["--recipe", "light", "--epochs", "1", "--output", str(tmp_path / "run")]
     assert main(words) == 0
-    assert f"starting from {weights}, resized from 64 px, with a new head" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"starting from {weights}, resized from 64 px, with a new head" in told
+    # 3 steps at a rate of 9e-6.
+    assert "the new head moves by about 1e-05 in 3 steps" in told and "try --lr 1e-03" in told
     before, after = load_file(pretrained / "model.safetensors"), load_file(tmp_path / "run/model_ema.safetensors")
     assert after["head.weight"].shape == (3, 24) and after["pos_embed"].shape == (1, 37, 24)
     # A few steps at 5e-5 and less leave the weights nearly where they were.

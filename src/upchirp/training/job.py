@@ -35,6 +35,7 @@ from upchirp.training.planning import (
     kernel_note,
     make_plan,
     measure_seconds,
+    new_head_note,
     scale_drop_path,
     with_replay,
     with_selection,
@@ -123,7 +124,10 @@ def train(
             plan, notes = _new_plan(config, model, train_source, device, micro_batch)
             if own_model or not is_of_the_paper(config.model):
                 notes += _kernel_notes(plan, model)
-        notes += [start] if start else []
+        if start:
+            notes.append(start)
+            if not config.keep_head and (note := new_head_note(plan, config.optimization)):
+                notes.append(note)
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(

@@ -36,8 +36,12 @@ from upchirp.training.assembly import make_loader, make_settings, make_state, ma
 from upchirp.training.config import TrainConfig, parse_duration
 from upchirp.training.engine import run_segment
 from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
+from upchirp.training.recipe import Optimization
 
 _CALIBRATION_STEPS = 6
+_REACH_OF_A_HEAD = 0.1
+"""About what the weights of a trained classifier differ by from the ones it starts with."""
+_HIGHEST_ADVISED_RATE = 1e-3
 _PREFETCHED = 2
 """Batches that torch's DataLoader prepares ahead for each worker."""
 
@@ -106,6 +110,23 @@ def make_plan(
         **budget,
     )
     return made if config.replay == "auto" else with_replay(made, config, config.replay)
+
+
+def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
+    """What to tell of a new head that the plan is too short for at its learning rate; None if there is nothing to tell.
+
+    Adam's steps are about as long as the learning rate, whatever the gradient, so over a cosine a weight moves by at
+    most about half of rate x steps.
+    """
+    reach = sum(stage.steps * stage.learning_rate for stage in plan.stages) / 2
+    if optimization.opt == "sgd" or reach >= _REACH_OF_A_HEAD:
+        return None
+    factor = _REACH_OF_A_HEAD / reach
+    rate = min(_HIGHEST_ADVISED_RATE, optimization.learning_rate(plan.stages[-1].batch_size) * factor)
+    return (
+        f"the new head moves by about {reach:.1g} in {plan.total_steps} steps at a rate of "
+        f"{plan.stages[-1].learning_rate:.1g}, which is little: try --lr {rate:.0e}, or more epochs"
+    )
 
 
 def kernel_note(plan: Plan, model: nn.Module) -> str | None:
