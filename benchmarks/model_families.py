@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import multiprocessing
+import re
 import resource
 import sys
 import time
@@ -48,10 +49,12 @@ MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "beit": [("beit_base_patch16_224", SMALL_VIT), ("beitv2_base_patch16_224", SMALL_VIT)],
     "convnext": [("convnext_atto", {})],
     "efficientnet": [("efficientnet_b0", {}), ("tf_efficientnetv2_b0", {})],
+    "deepseek_vit": [("deepseek_vit_412m", SMALL_VIT)],
     "eva": [("eva02_tiny_patch14_224", {"depth": 4}), ("vit_small_patch16_rope_224", {"depth": 4})],
     "maxxvit": [("maxvit_pico_rw_256", {}), ("maxvit_rmlp_pico_rw_256", {}), ("coatnet_nano_rw_224", {})],
     "mobilenetv3": [("mobilenetv3_small_100", {}), ("mobilenetv4_conv_small", {}), ("mobilenetv4_hybrid_medium", {})],
     "naflexvit": [("naflexvit_base_patch16_gap", SMALL_VIT)],
+    "qwen3_vit": [("qwen3_vit_88m", SMALL_VIT)],
     "resnet": [("resnet18", {}), ("resnet50", {})],
     "vision_transformer": [
         ("vit_tiny_patch16_224", {"depth": 4}),
@@ -255,7 +258,9 @@ def what_happened(row: dict[str, Any]) -> str:
     if row["result"] == RESIZED:
         count = row["resized_parameters"]
         return f"fitted, {count} parameter{'s' * (count != 1)} resized" if count else "fitted, no parameter resized"
-    return f"{row['result']}: {row['reason']}" if row["reason"] else str(row["result"])
+    # The advice at the end of a refusal is for the person who asked for the size.
+    reason = re.split(r": (?:the nearest|no size)", row["reason"])[0].replace("|", "\\|")
+    return f"{row['result']}: {reason}" if reason else str(row["result"])
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:
