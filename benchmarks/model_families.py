@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import multiprocessing
+import re
 import resource
 import sys
 import time
@@ -41,17 +42,19 @@ from upchirp.training.planning import curriculum_for
 NOTHING, RESIZED, REFUSED, FAILS = "nothing to do", "fitted", "refused", "fails"
 CLASSES = 5
 OWN_SIZES = range(224, 289)
-"""Models made for smaller images are tried at 224, for larger ones at 256."""
+"""Models made for smaller or larger images are tried at 224, or at 256 where they don't take that."""
 
 SMALL_VIT: dict[str, Any] = {"depth": 2, "embed_dim": 96, "num_heads": 3}
 MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "beit": [("beit_base_patch16_224", SMALL_VIT), ("beitv2_base_patch16_224", SMALL_VIT)],
     "convnext": [("convnext_atto", {})],
     "efficientnet": [("efficientnet_b0", {}), ("tf_efficientnetv2_b0", {})],
+    "deepseek_vit": [("deepseek_vit_412m", SMALL_VIT)],
     "eva": [("eva02_tiny_patch14_224", {"depth": 4}), ("vit_small_patch16_rope_224", {"depth": 4})],
     "maxxvit": [("maxvit_pico_rw_256", {}), ("maxvit_rmlp_pico_rw_256", {}), ("coatnet_nano_rw_224", {})],
     "mobilenetv3": [("mobilenetv3_small_100", {}), ("mobilenetv4_conv_small", {}), ("mobilenetv4_hybrid_medium", {})],
     "naflexvit": [("naflexvit_base_patch16_gap", SMALL_VIT)],
+    "qwen3_vit": [("qwen3_vit_88m", SMALL_VIT)],
     "resnet": [("resnet18", {}), ("resnet50", {})],
     "vision_transformer": [
         ("vit_tiny_patch16_224", {"depth": 4}),
@@ -66,6 +69,10 @@ MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "vision_transformer_sam": [("samvit_base_patch16_224", SMALL_VIT)],
 }
 """Tried instead of the smallest model, where others say more or the smallest is large."""
+
+
+class Wrong(Exception):
+    """Something that must hold did not."""
 
 
 @dataclass
@@ -92,11 +99,16 @@ def smallest(family: str) -> str:
     return min(sizes, key=lambda name: sizes[name])
 
 
-def own_size(name: str) -> int:
+def final_size(name: str, arguments: dict[str, Any]) -> int:
     size = int(timm.get_pretrained_cfg(name).input_size[-1])
     if size in OWN_SIZES:
         return size
-    return 224 if size < OWN_SIZES.start else 256
+    try:
+        with torch.device("meta"):
+            create_model(name, final_size=224, **arguments)
+    except InputError:
+        return 256
+    return 224
 
 
 def photographs(path: Path, count: int, side: int) -> torch.Tensor:
@@ -127,7 +139,7 @@ def random_images(count: int, side: int) -> torch.Tensor:
 def try_model(outcome: Outcome, images: Callable[[int], torch.Tensor]) -> None:
     """Train across the bandwidths; what is seen is written into `outcome`."""
     torch.manual_seed(0)
-    final = own_size(outcome.model)
+    final = final_size(outcome.model, outcome.arguments)
 
     def at_size(size: int) -> nn.Module:
         return create_model(outcome.model, num_classes=CLASSES, final_size=size, **outcome.arguments)
@@ -153,6 +165,8 @@ def try_model(outcome: Outcome, images: Callable[[int], torch.Tensor]) -> None:
         optimizer.step()
         ema.update(model)
         check(bool(loss.isfinite()), f"the loss at {bandwidth} is {loss.item()}")
+        average = (value for value in ema.module.state_dict().values() if value.is_floating_point())
+        check(not any(value.isnan().any() for value in average), "the moving average is not a number")
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         check(all(id(p) in held for p in model.parameters()), f"the optimizer lost parameters at {bandwidth}")
         # With `dynamic_img_size` the parameters stay as they are at every size.
@@ -182,7 +196,7 @@ def check_equal(trained: nn.Module, other: nn.Module, images: torch.Tensor, what
     try:
         other.load_state_dict(trained.state_dict(), strict=True)
     except RuntimeError as error:
-        raise RuntimeError(f"the weights don't load into a model {what}: {str(error).splitlines()[1]}") from error
+        raise Wrong(f"the weights don't load into a model {what}: {str(error).splitlines()[1]}") from error
     with torch.no_grad():
         expected, found = outputs(other.eval(), images), outputs(trained.eval(), images)
     same = all(torch.allclose(a, b, atol=1e-5, rtol=1e-4) for a, b in zip(expected, found, strict=True))
@@ -191,7 +205,7 @@ def check_equal(trained: nn.Module, other: nn.Module, images: torch.Tensor, what
 
 def check(condition: bool, otherwise: str) -> None:
     if not condition:
-        raise RuntimeError(otherwise)
+        raise Wrong(otherwise)
 
 
 def work(outcome: Outcome, options: argparse.Namespace, answer: Connection) -> None:
@@ -212,6 +226,8 @@ def work(outcome: Outcome, options: argparse.Namespace, answer: Connection) -> N
         try_model(outcome, images)
     except InputError as error:
         outcome.result, outcome.reason = REFUSED, str(error)
+    except Wrong as error:
+        outcome.result, outcome.reason = FAILS, str(error)
     except Exception as error:
         outcome.result = FAILS
         outcome.reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -255,7 +271,9 @@ def what_happened(row: dict[str, Any]) -> str:
     if row["result"] == RESIZED:
         count = row["resized_parameters"]
         return f"fitted, {count} parameter{'s' * (count != 1)} resized" if count else "fitted, no parameter resized"
-    return f"{row['result']}: {row['reason']}" if row["reason"] else str(row["result"])
+    # The advice at the end of a refusal is for the person who asked for the size.
+    reason = re.split(r": (?:the nearest|no size)", row["reason"])[0].replace("|", "\\|")
+    return f"{row['result']}: {reason}" if reason else str(row["result"])
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ import timm
 import torch
 from timm.models.gcvit import GlobalContextVit
 from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
+from timm.models.visformer import Visformer
 from timm.models.volo import VOLO
 from torch import nn
 
@@ -79,9 +80,15 @@ BUILDERS = {
     "volo": lambda size: VOLO(
         layers=(1, 1, 1, 1), img_size=size, embed_dims=(12, 24, 24, 24), num_heads=(1, 2, 2, 2), num_classes=4
     ),
+    "coat": built_by_timm(
+        "coat_lite_tiny", embed_dims=[16, 16, 16, 16], serial_depths=[1, 1, 1, 1], num_heads=8, mlp_ratios=[1, 1, 1, 1]
+    ),
+    "visformer": lambda size: Visformer(
+        img_size=size, init_channels=8, embed_dim=24, depth=(1, 1, 1), num_heads=2, num_classes=4
+    ),
     "cait": built_by_timm("cait_xxs24_224", **VIT),
 }
-BUFFERS_ONLY = {"relpos_mlp", "swinv2", "swinv2_cr", "maxvit_mlp", "davit", "twins_svt"}
+BUFFERS_ONLY = {"relpos_mlp", "swinv2", "swinv2_cr", "maxvit_mlp", "davit", "twins_svt", "coat"}
 
 
 def randomized(build, size):
@@ -92,21 +99,47 @@ def randomized(build, size):
     return model
 
 
-@pytest.mark.parametrize("family", BUILDERS)
-def test_fitted_model_is_a_model_built_at_the_size(family):
-    model = randomized(BUILDERS[family], 64).eval()
+def check_across(build, sizes):
+    model = randomized(build, sizes[0]).eval()
     # Run before and after, so that anything remembered from one size would show at the next.
-    for size in (64, 128, 96):
+    for size in sizes:
         fit_to_bandwidth(model, size)
         images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             output = model(images)
-        fresh = BUILDERS[family](size)
+        fresh = build(size)
         fresh.load_state_dict(model.state_dict(), strict=True)
         with torch.no_grad():
             torch.testing.assert_close(output, fresh.eval()(images), rtol=0, atol=0)
         for (key, mine), (_, theirs) in zip(model.named_buffers(), fresh.named_buffers(), strict=True):
             assert torch.equal(mine, theirs), key
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_fitted_model_is_a_model_built_at_the_size(family):
+    check_across(BUILDERS[family], (64, 128, 96))
+
+
+@pytest.mark.parametrize("family", ["swinv2", "swinv2_cr"])
+def test_windows_of_one_patch_grow_and_shift(family):
+    check_across(BUILDERS[family], (32, 96, 32))
+
+
+def test_partitions_of_another_share_keep_it():
+    def build(size):
+        sides = {"transformer_window_size": (size // 64,) * 2, "transformer_grid_size": (size // 32,) * 2}
+        return timm.create_model("maxvit_tiny_tf_224", img_size=size, num_classes=4, **MAXVIT, **sides)
+
+    check_across(build, (64, 128))
+    with pytest.raises(InputError, match="multiples of 64 only"):
+        fit_to_bandwidth(build(64), 96)
+
+
+def test_twins_for_the_smallest_images_keep_their_windowed_attention():
+    # timm builds another attention where windows are one cell.
+    with torch.device("meta"):
+        model = create_model("twins_svt_small", final_size=32, **STAGES)
+        assert model.state_dict().keys() == BUILDERS["twins_svt"](64).state_dict().keys()
 
 
 def weights(old, new):
@@ -189,7 +222,7 @@ def test_moments_and_average_follow(family):
     ("family", "multiple", "bad"),
     [
         *((family, 32, 80) for family in ("maxvit", "coatnet", "swinv2", "swinv2_cr", "efficientvit_msra", "mvitv2")),
-        *((family, 32, 80) for family in ("tiny_vit", "davit", "twins_svt", "gcvit")),
+        *((family, 32, 80) for family in ("tiny_vit", "davit", "twins_svt", "gcvit", "coat", "visformer")),
         *((family, 16, 72) for family in ("beit", "relpos_bias", "levit", "volo", "cait")),
         ("pit", 8, 68),
     ],
@@ -224,6 +257,13 @@ def test_models_are_created_with_windows_of_their_share():
             }
             # TinyViT has one stage with windows twice as wide.
             assert sides <= {3, (3, 3), 6}, name
+
+
+def test_windows_that_would_be_padded_are_refused():
+    model = timm.create_model("samvit_base_patch16_224", img_size=64, num_classes=4, window_size=2, **VIT)
+    with pytest.raises(InputError, match="would pad its grid of 5 x 5 to windows of 2 x 2"):
+        fit_to_bandwidth(model, 80)
+    check_sizes(model, [96])
 
 
 class Unknown(nn.Module):

@@ -63,12 +63,11 @@ class PatchGrid:
     def plan(self, bandwidth: int) -> Fit | None:
         """Positions on the new grid; nothing where they are interpolated in each forward."""
         module, embed = self.module, embedding(self.module)
-        # Without a grid to begin with any size is taken; relative positions are never interpolated by timm.
-        dynamic = embed.grid_size is None or getattr(module, "dynamic_img_size", False)
-        tables = [] if dynamic else tables_in(module)
-        if dynamic or self.size() == bandwidth:
+        if self._takes_any_size() or self.size() == bandwidth:
             return None
+        tables = tables_in(module)
         side = bandwidth // _patch(embed)
+        _check_windows(module, side)
         stand_ins = StandIns(tables)
         changes = [*_position_changes(module, embed, side), *(table.change(side) for table in tables)]
 
@@ -79,6 +78,24 @@ class PatchGrid:
                     module.set_input_size(img_size=(bandwidth, bandwidth))
 
         return Fit(finish, changes)
+
+    def _takes_any_size(self) -> bool:
+        """Whether there is no grid to begin with, or positions are interpolated in each forward."""
+        if embedding(self.module).grid_size is None or getattr(self.module, "dynamic_img_size", False):
+            return True
+        # Qwen3's positions lie on a grid of their own.
+        return hasattr(self.module, "pos_embed_grid_size")
+
+
+def _check_windows(module: Any, side: int) -> None:
+    """Refuse a grid that the windows of plain blocks (SAM) don't divide: timm would pad it without a mask."""
+    for block in getattr(module, "blocks", ()):
+        window = getattr(block, "window_size", 0)
+        if isinstance(window, int) and window and side % window:
+            raise InputError(
+                f"{type(module).__name__} would pad its grid of {side} x {side} to windows of {window} x {window}: "
+                "define `grid_changes` (see upchirp.models.ResizableInput)"
+            )
 
 
 def _position_changes(module: Any, embed: Any, side: int) -> list[GridChange]:

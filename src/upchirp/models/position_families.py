@@ -1,12 +1,14 @@
-"""Families with positions of a form of their own that timm cannot resize: MViTv2, PiT, VOLO."""
+"""Families with positions of a form of their own that timm cannot resize: MViTv2, PiT, VOLO, CoaT, Visformer."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from timm.models.coat import CoaT
 from timm.models.mvitv2 import MultiScaleVit
 from timm.models.pit import PoolingVisionTransformer
+from timm.models.visformer import Visformer
 from timm.models.volo import VOLO
 from torch import nn
 
@@ -130,3 +132,54 @@ class MapPositions:
             return int(embed.conv.stride[0])
         stem = 1 if embed.conv is None else int(embed.conv[0].stride[0])
         return stem * int(embed.proj.stride[0]) * int(self.module.pooling_scale)
+
+
+@dataclass(frozen=True)
+class StagedEmbeddings:
+    """A patch embedding before each stage, every one with a size of its own: CoaT, Visformer (with positions)."""
+
+    module: Any
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "StagedEmbeddings | None":
+        """The family's view of `module`; None if it belongs to another."""
+        return cls(module) if isinstance(module, CoaT | Visformer) else None
+
+    def multiple(self) -> int:
+        """What keeps every stage's share of the image whole."""
+        size = self.size()
+        return math.lcm(*(size // math.gcd(size, int(embed.grid_size[0])) for embed in self._embeddings()))
+
+    def size(self) -> int:
+        """What the first embedding is set to, before the stem that Visformer may have."""
+        stem = getattr(self.module, "stem", None)
+        stride = 1 if stem is None else int(stem[0].stride[0])
+        return int(self._embeddings()[0].img_size[0]) * stride
+
+    def arguments(self, size: int) -> dict[str, Any]:
+        """The image size."""
+        return {"img_size": size}
+
+    def plan(self, bandwidth: int) -> Fit | None:
+        """Positions, where there are some, and the size of each embedding."""
+        size = self.size()
+        if size == bandwidth:
+            return None
+        embeddings = self._embeddings()
+        changes = []
+        for number, embed in enumerate(embeddings, start=1):
+            positions = self.module._parameters.get(f"pos_embed{number}")
+            if positions is not None:
+                old, side = int(embed.grid_size[0]), int(embed.grid_size[0]) * bandwidth // size
+                changes.append(GridChange(positions, (old, old), (side, side), dim=2, flat=False))
+
+        def finish() -> None:
+            for embed in embeddings:
+                side = int(embed.img_size[0]) * bandwidth // size
+                embed.set_input_size(img_size=(side, side))
+
+        return Fit(finish, changes)
+
+    def _embeddings(self) -> list[Any]:
+        found = (getattr(self.module, f"patch_embed{number}", None) for number in range(1, 5))
+        return [embed for embed in found if embed is not None]

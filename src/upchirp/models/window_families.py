@@ -54,7 +54,8 @@ class StagedWindows:
         if isinstance(self.module, DaVit):
             return {"window_size": window}
         if isinstance(self.module, Twins):
-            return {"wss": (window,) * len(self.module.depths)}
+            # Told windows of one cell, timm builds another attention.
+            return {"wss": (window,) * len(self.module.depths)} if window > 1 else {}
         # The first stage is convolutional; its entry is not used.
         later = [stage.blocks[0].window_size * size // self.size() for stage in self.module.stages[1:]]
         return {"window_sizes": (window, *later)}
