@@ -41,7 +41,7 @@ from torchvision.transforms import Compose
 from upchirp import Augmentation, BatchTransform, Loader, constant, plan
 from upchirp.compare import hardware, versions
 from upchirp.data import FolderSource, Mode, Source, TrainTransform
-from upchirp.data.augmentation import crop_box
+from upchirp.data.crops import crop_box
 from upchirp.data.decoding import Box, Picture, open_picture
 from upchirp.data.packing import PackSettings, pack
 from upchirp.data.packing.shard import make_versions

@@ -13,7 +13,8 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomResizedCrop, Resize
 from torchvision.transforms import functional as F
 
-from upchirp.data.augmentation import Augmentation, EvalTransform, TrainTransform, crop_box, default_crop_pct
+from upchirp.data.augmentation import Augmentation, EvalTransform, TrainTransform, default_crop_pct
+from upchirp.data.crops import crop_box
 from upchirp.data.requests import Request
 from upchirp.data.resizing import lanczos
 from upchirp.errors import InputError
@@ -199,3 +200,22 @@ def test_bad_transforms_are_refused():
         EvalTransform(0, 1.0)
     with pytest.raises(InputError, match="interpolation"):
         EvalTransform(32, 1.0, "nearest")
+
+
+@pytest.mark.parametrize("mode", ["fast", "faithful"])
+def test_center_crop_is_the_view_of_evaluation(mode: str) -> None:
+    """FixRes trains on what evaluation looks at: the same square, whatever the seed, flipped half of the time."""
+    settings = Augmentation(crop="center", randaug_layers=0, hflip=0.0)
+    size = (100, 80)
+    horizontal, vertical = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    image = Image.fromarray(np.stack([horizontal, vertical, 0 * vertical], axis=-1).astype(np.uint8) * 2)
+    pixels = TrainTransform(settings, final_size=70, mode=mode)(image, Request(0, 70, 5.0, seed=3))
+    expected = EvalTransform(70, default_crop_pct(70))(image)
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 2
+    other = TrainTransform(settings, final_size=70, mode=mode)(image, Request(0, 70, 5.0, seed=4))
+    np.testing.assert_array_equal(pixels, other)
+
+
+def test_unknown_crop() -> None:
+    with pytest.raises(InputError, match="choose one of random, center"):
+        Augmentation(crop="middle")

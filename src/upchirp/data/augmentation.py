@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from upchirp.data.decoding import Box, Picture, PillowPicture, Pixels
+from upchirp.data.crops import center_box, crop_box
+from upchirp.data.decoding import Picture, PillowPicture, Pixels
 from upchirp.data.rand_augment import draw_operations, on_image, on_pixels
 from upchirp.data.requests import Request
 from upchirp.data.resizing import lanczos
@@ -258,50 +259,3 @@ def check_low_frequency(low_frequency: str) -> None:
         raise InputError(
             f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(LowFrequency))}"
         )
-
-
-def center_box(size: tuple[int, int], crop_pct: float) -> Box:
-    """The square in the middle of an image that evaluation keeps: left, top, right and bottom, pixels.
-
-    >>> center_box((100, 80), 0.875)
-    (15, 5, 85, 75)
-    """
-    width, height = size
-    side = max(1, round(crop_pct * min(width, height)))
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
-
-
-def crop_box(rng: random.Random, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
-    """Draw a crop as torchvision's `RandomResizedCrop` does: same distribution, plain Python, much faster.
-
-    Args:
-        rng: source of random numbers.
-        size: width and height of the image, pixels.
-        scale: least and greatest share of the area.
-        ratio: least and greatest width / height.
-
-    Returns:
-        left, top, right and bottom, pixels.
-
-    >>> crop_box(random.Random(0), (100, 50), (1.0, 1.0), (2.0, 2.0))
-    (0, 0, 100, 50)
-    """
-    width, height = size
-    area = width * height
-    low, high = math.log(ratio[0]), math.log(ratio[1])
-    for _ in range(10):
-        target = area * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(low, high))
-        w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            # int(random() * n) rather than randrange(n): as uniform as any crop needs, and five times faster.
-            left, top = int(rng.random() * (width - w + 1)), int(rng.random() * (height - h + 1))
-            return left, top, left + w, top + h
-    w, h = width, height
-    if width < min(ratio) * height:
-        h = round(width / min(ratio))
-    elif width > max(ratio) * height:
-        w = round(height * max(ratio))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h

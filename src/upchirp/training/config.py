@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
@@ -15,6 +14,7 @@ from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
 from upchirp.errors import InputError
+from upchirp.training.conversion import plain, typed
 from upchirp.training.presets import Regime, recipe
 from upchirp.training.recipe import Optimization
 from upchirp.training.weights import described_model
@@ -143,7 +143,7 @@ class TrainConfig:
         for entry in fields(self):
             value = getattr(self, entry.name)
             nested = is_dataclass(value) and not isinstance(value, type)
-            flat.update(_plain(asdict(value)) if nested else {entry.name: _plain(value)})
+            flat.update(plain(asdict(value)) if nested else {entry.name: plain(value)})
         return flat
 
     @classmethod
@@ -168,9 +168,9 @@ class TrainConfig:
         config = cls(**{entry.name: getattr(preset, entry.name) for entry in fields(preset)})
         return replace(
             config,
-            optimization=replace(config.optimization, **_typed(Optimization, values, source)),
-            augmentation=replace(config.augmentation, **_typed(Augmentation, values, source)),
-            **_typed(cls, values, source),
+            optimization=replace(config.optimization, **typed(Optimization, values, source)),
+            augmentation=replace(config.augmentation, **typed(Augmentation, values, source)),
+            **typed(cls, values, source),
         )
 
 
@@ -240,72 +240,3 @@ def parse_duration(text: str) -> float:
     if total <= 0:
         raise InputError(f"time budget {text!r} is no time at all: give more than 0 seconds")
     return total
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _typed(group: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The values that belong to one dataclass, checked and converted to its types."""
-    hints = get_type_hints(group)
-    names = {entry.name for entry in fields(group)}
-    return {name: _convert(name, value, hints[name], source) for name, value in values.items() if name in names}
-
-
-def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
-    options = get_args(hint)
-    kind = getattr(hint, "__origin__", None)
-    if type(None) in options:
-        if value is None:
-            return None
-        return _convert(name, value, next(option for option in options if option is not type(None)), source)
-    if get_origin(hint) in (Union, UnionType):
-        return _convert_one_of(name, value, options, source)
-    wanted = ""
-    if kind is Literal:
-        if value in options:
-            return value
-        wanted = f"one of {', '.join(map(str, options))}" if len(options) > 1 else str(options[0])
-    elif kind is tuple:
-        if isinstance(value, list | tuple) and len(value) == len(options):
-            return tuple(_convert(name, item, option, source) for item, option in zip(value, options, strict=True))
-        wanted = f"a list of {len(options)} values"
-    elif hint is Path:
-        if isinstance(value, str | Path):
-            return Path(value)
-        wanted = "a path"
-    elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        # YAML reads 1e-3, without a dot, as text.
-        if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                pass
-        wanted = "a number"
-    elif hint is bool or hint is int or hint is str:
-        if isinstance(value, hint) and (hint is not int or not isinstance(value, bool)):
-            return value
-        wanted = {bool: "true or false", int: "a whole number", str: "text"}[hint]
-    elif isinstance(value, dict):
-        return value
-    raise InputError(f"{source}: {name} is {value!r}: expected {wanted or 'keys and values'}")
-
-
-def _convert_one_of(name: str, value: Any, options: tuple[Any, ...], source: str) -> Any:
-    """The value as the first of some types that takes it."""
-    reasons: list[str] = []
-    for option in options:
-        try:
-            return _convert(name, value, option, source)
-        except InputError as error:
-            reasons.append(str(error).rpartition("expected ")[2])
-    raise InputError(f"{source}: {name} is {value!r}: expected {' or '.join(reasons)}")

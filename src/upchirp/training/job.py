@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from upchirp.curriculum import CostTable, Curriculum, Plan
+from upchirp.curriculum import Plan
 from upchirp.data import (
     DECODE_ERRORS,
     FolderSource,
@@ -18,11 +18,10 @@ from upchirp.data import (
     ShardSource,
     Source,
     as_source,
-    mix_group,
     open_data,
 )
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, create_model
+from upchirp.models import check_sizes
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.config import TrainConfig
@@ -30,24 +29,11 @@ from upchirp.training.device import choose_device, numerics
 from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.events import Finished, Noted, Observer
 from upchirp.training.loop import Run, Totals
-from upchirp.training.planning import (
-    curriculum_for,
-    kernel_note,
-    make_plan,
-    measure_seconds,
-    new_head_note,
-    scale_drop_path,
-    with_replay,
-    with_selection,
-    with_size,
-)
-from upchirp.training.presets import is_of_the_paper
-from upchirp.training.replay_choice import choose_replay
+from upchirp.training.planning import scale_drop_path, with_selection, with_size
+from upchirp.training.start import choose_micro_batch, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
-from upchirp.training.weights import check_start, load_weights, read_weights
-
-_MICRO_BATCH, _LEAST_MICRO_BATCH = 512, 32
+from upchirp.training.weights import check_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +87,13 @@ def train(
     if resuming and (end := run_folder.finished(folder)):
         return _finished_before(folder, end, observers)
     device = choose_device(config.device)
-    micro_batch = _micro_batch(config)
+    micro_batch = choose_micro_batch(config)
     loaded = _checkpoint(config, folder, resuming=resuming)
     train_source, val_source = _sources(config, data)
     own_model = model is not None
-    model = model if model is not None else _create_model(config, train_source)
-    start = "" if config.weights is None or loaded or resuming else _load_start(config, config.weights, model)
+    model = model if model is not None else make_model(config, train_source)
+    if config.weights is not None and not loaded and not resuming:
+        notes.append(load_start(config, config.weights, model))
     freeze(model, config.optimization.tune)
 
     with numerics(device, deterministic=config.deterministic):
@@ -114,20 +101,15 @@ def train(
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
         if resuming:
-            plan = _stored_plan(folder, train_source)
+            plan = stored_plan(folder, train_source)
             check_sizes(model, plan.bandwidths)
         elif loaded and (config.time_budget is not None or config.replay == "auto"):
             # Measured anew it would be another plan.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             check_sizes(model, plan.bandwidths)
         else:
-            plan, notes = _new_plan(config, model, train_source, device, micro_batch)
-            if own_model or not is_of_the_paper(config.model):
-                notes += _kernel_notes(plan, model)
-        if start:
-            notes.append(start)
-            if not config.keep_head and (note := new_head_note(plan, config.optimization)):
-                notes.append(note)
+            plan, planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model)
+            notes += planned
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -219,84 +201,6 @@ def _packing_helps(source: Source, final_size: int) -> bool:
         return min(source.load(0)[0].size) > final_size
     except DECODE_ERRORS:
         return False
-
-
-def _create_model(config: TrainConfig, source: Source) -> nn.Module:
-    """The configured model, initialised from the seed."""
-    if not source.classes:
-        raise InputError("the data set has no `classes`: add the attribute, or pass a model")
-    torch.manual_seed(config.seed)
-    return create_model(
-        config.model,
-        num_classes=len(source.classes),
-        final_size=config.final_size,
-        drop_path=config.optimization.drop_path,
-        drop=config.optimization.drop,
-        **config.model_kwargs,
-    )
-
-
-def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
-    try:
-        note = kernel_note(plan, model)
-    except (RuntimeError, ValueError, TypeError) as error:
-        note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
-    return [note] if note else []
-
-
-def _load_start(config: TrainConfig, path: Path, model: nn.Module) -> str:
-    """Load the weights that a new run begins with; returns a line on them."""
-    new_head = not config.keep_head
-    size = load_weights(model, read_weights(path), config.final_size, new_head=new_head)
-    resized = "" if size == config.final_size else f", resized from {size} px"
-    return f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head"
-
-
-def _stored_plan(folder: Path, source: Source) -> Plan:
-    plan = run_folder.read_plan(folder)
-    if plan.dataset_size != len(source):
-        raise InputError(f"{folder} was planned for {plan.dataset_size} training images, now there are {len(source)}")
-    return plan
-
-
-def _new_plan(
-    config: TrainConfig, model: nn.Module, source: Source, device: torch.device, micro_batch: int
-) -> tuple[Plan, list[str]]:
-    """The plan of a new run, and what was measured and chosen for it."""
-    curriculum = curriculum_for(model, config.curriculum, config.final_size)
-    replays: int | dict[int, int] = 0
-    notes: list[str] = []
-    if config.replay == "auto":
-        replays, notes = choose_replay(config, curriculum, model, source, device, micro_batch)
-    else:
-        replays = config.replay
-
-    def seconds(curriculum: Curriculum) -> CostTable:
-        return measure_seconds(config, curriculum, model, source, device, micro_batch, replays)
-
-    plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
-    return with_replay(plan, config, replays), notes
-
-
-def _micro_batch(config: TrainConfig) -> int:
-    """The asked-for micro-batch, or the largest divisor of the batch up to a size that most devices hold."""
-    group = mix_group(config.augmentation, config.batch_size)
-    if config.micro_batch is not None:
-        if config.batch_size % config.micro_batch or config.micro_batch % group:
-            raise InputError(
-                f"micro-batch {config.micro_batch} does not fit batch size {config.batch_size}: "
-                f"choose a divisor of it that is a multiple of {group}"
-            )
-        return config.micro_batch
-    sizes = (size for size in range(min(_MICRO_BATCH, config.batch_size), 0, -1) if config.batch_size % size == 0)
-    size = next((size for size in sizes if size % group == 0), config.batch_size)
-    if size < min(_LEAST_MICRO_BATCH, config.batch_size):
-        better = max(1, round(config.batch_size / 64)) * 64
-        raise InputError(
-            f"batch size {config.batch_size} has no divisor from {_LEAST_MICRO_BATCH} to {_MICRO_BATCH} to compute it "
-            f"in parts: take {better}, or give --micro-batch"
-        )
-    return size
 
 
 def _checkpoint(config: TrainConfig, folder: Path, *, resuming: bool) -> checkpoint.Loaded | None:

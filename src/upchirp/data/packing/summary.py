@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from upchirp.curriculum import efficienttrain_plus_plus
-from upchirp.data.augmentation import Augmentation, crop_box
+from upchirp.data.augmentation import Augmentation
+from upchirp.data.crops import crop_box
 from upchirp.data.manifest import SPLITS, load_manifest
 from upchirp.data.pyramid import choose_level
 from upchirp.data.sources.shards import ShardSource

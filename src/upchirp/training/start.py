@@ -1,0 +1,119 @@
+"""What a run starts from: its model with the weights it loads, and its plan."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import CostTable, Curriculum, Plan
+from upchirp.data import Source, mix_group
+from upchirp.errors import InputError
+from upchirp.models import create_model
+from upchirp.training import run_folder
+from upchirp.training.config import TrainConfig
+from upchirp.training.planning import (
+    curriculum_for,
+    kernel_note,
+    make_plan,
+    measure_seconds,
+    new_head_note,
+    with_replay,
+)
+from upchirp.training.presets import is_of_the_paper
+from upchirp.training.replay_choice import choose_replay
+from upchirp.training.weights import load_weights, read_weights
+
+_MICRO_BATCH, _LEAST_MICRO_BATCH = 512, 32
+
+
+def make_model(config: TrainConfig, source: Source) -> nn.Module:
+    """The configured model, initialised from the seed."""
+    if not source.classes:
+        raise InputError("the data set has no `classes`: add the attribute, or pass a model")
+    torch.manual_seed(config.seed)
+    return create_model(
+        config.model,
+        num_classes=len(source.classes),
+        final_size=config.final_size,
+        drop_path=config.optimization.drop_path,
+        drop=config.optimization.drop,
+        **config.model_kwargs,
+    )
+
+
+def load_start(config: TrainConfig, path: Path, model: nn.Module) -> str:
+    """Load the weights that a new run begins with; returns a line on them."""
+    new_head = not config.keep_head
+    size = load_weights(model, read_weights(path), config.final_size, new_head=new_head)
+    resized = "" if size == config.final_size else f", resized from {size} px"
+    return f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head"
+
+
+def stored_plan(folder: Path, source: Source) -> Plan:
+    """The plan of the run in a folder.
+
+    Raises:
+        InputError: the data has another number of images now.
+    """
+    plan = run_folder.read_plan(folder)
+    if plan.dataset_size != len(source):
+        raise InputError(f"{folder} was planned for {plan.dataset_size} training images, now there are {len(source)}")
+    return plan
+
+
+def new_plan(
+    config: TrainConfig,
+    model: nn.Module,
+    source: Source,
+    device: torch.device,
+    micro_batch: int,
+    *,
+    own_model: bool,
+) -> tuple[Plan, list[str]]:
+    """The plan of a new run, and what was measured and chosen for it."""
+    curriculum = curriculum_for(model, config.curriculum, config.final_size)
+    replays: int | dict[int, int] = 0
+    notes: list[str] = []
+    if config.replay == "auto":
+        replays, notes = choose_replay(config, curriculum, model, source, device, micro_batch)
+    else:
+        replays = config.replay
+
+    def seconds(curriculum: Curriculum) -> CostTable:
+        return measure_seconds(config, curriculum, model, source, device, micro_batch, replays)
+
+    plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+    if own_model or not is_of_the_paper(config.model):
+        notes += _kernel_notes(plan, model)
+    if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
+        notes.append(note)
+    return with_replay(plan, config, replays), notes
+
+
+def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
+    try:
+        note = kernel_note(plan, model)
+    except (RuntimeError, ValueError, TypeError) as error:
+        note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
+    return [note] if note else []
+
+
+def choose_micro_batch(config: TrainConfig) -> int:
+    """The asked-for micro-batch, or the largest divisor of the batch up to a size that most devices hold."""
+    group = mix_group(config.augmentation, config.batch_size)
+    if config.micro_batch is not None:
+        if config.batch_size % config.micro_batch or config.micro_batch % group:
+            raise InputError(
+                f"micro-batch {config.micro_batch} does not fit batch size {config.batch_size}: "
+                f"choose a divisor of it that is a multiple of {group}"
+            )
+        return config.micro_batch
+    sizes = (size for size in range(min(_MICRO_BATCH, config.batch_size), 0, -1) if config.batch_size % size == 0)
+    size = next((size for size in sizes if size % group == 0), config.batch_size)
+    if size < min(_LEAST_MICRO_BATCH, config.batch_size):
+        better = max(1, round(config.batch_size / 64)) * 64
+        raise InputError(
+            f"batch size {config.batch_size} has no divisor from {_LEAST_MICRO_BATCH} to {_MICRO_BATCH} to compute it "
+            f"in parts: take {better}, or give --micro-batch"
+        )
+    return size
