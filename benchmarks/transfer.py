@@ -26,6 +26,8 @@ def share_out(data: Path, folder: Path, first: int) -> tuple[Path, Path]:
     """Two data folders of links: the first classes, and the others."""
     names = sorted(entry.name for entry in (data / "train").iterdir())
     parts = folder / "pretrain", folder / "target"
+    if folder.exists():
+        return parts
     for part, classes in zip(parts, (names[:first], names[first:]), strict=True):
         for split in ("train", "val"):
             (part / split).mkdir(parents=True)
@@ -38,7 +40,7 @@ def run(name: str, folder: Path, **settings: Any) -> dict[str, Any]:
     from rich.console import Console
 
     output = folder / name
-    config = TrainConfig.from_flat({**SHARED, **settings, "output": str(output)})
+    config = TrainConfig.from_flat({**SHARED, **settings, "output": str(output), "resume": "auto"})
     with Display(Console(stderr=True), title=name) as display:
         result = train(config, observers=(display,))
     return {"top1": result.top1, "train_seconds": result.train_seconds, "output": output}
@@ -57,20 +59,25 @@ def measure(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, A
     )
     tuned: dict[str, Any] = {"data": str(target), "epochs": options.epochs, "batch_size": 128, **shared}
     start = {**MODEL, "regime": "finetune", "weights": weights(pretrained)}
+    rate = {"lr_base": options.lr_base}
+    curriculum = {"curriculum": "efficienttrain_plus_plus"}
     found = {
         "pretrained, own classes": pretrained["top1"],
         "from scratch, constant": run("scratch", folder, **MODEL, **tuned, curriculum="constant")["top1"],
-        "from scratch, curriculum": run("scratch-curriculum", folder, **MODEL, **tuned)["top1"],
-        "fine-tuned": run("finetune", folder, **start, **tuned)["top1"],
-        f"fine-tuned, lr_base {options.lr_base:g}": run(
-            "finetune-fast", folder, **start, **tuned, lr_base=options.lr_base
+        "from scratch, curriculum": run("scratch-curriculum", folder, **MODEL, **tuned, **curriculum)["top1"],
+        "fine-tuned, default rate, constant": run("finetune", folder, **start, **tuned)["top1"],
+        f"fine-tuned, lr_base {options.lr_base:g}, constant": run("finetune-fast", folder, **start, **tuned, **rate)[
+            "top1"
+        ],
+        f"fine-tuned, lr_base {options.lr_base:g}, curriculum": run(
+            "finetune-curriculum", folder, **start, **tuned, **rate, **curriculum
         )["top1"],
     }
     before = evaluate_weights(
         weights=Path(weights(pretrained)), data=str(source), sizes=options.sizes, workers=options.workers
     )
     fixres = {}
-    for size in options.sizes:
+    for size in options.fixres_sizes:
         after = run(
             f"fixres-{size}", folder, **MODEL, data=str(source), regime="fixres", weights=weights(pretrained),
             **{**shared, "final_size": size}, epochs=options.fixres_epochs,
@@ -89,19 +96,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/CLASS/* and val/CLASS/*")
     parser.add_argument("--pretrain-classes", type=int, default=30)
     parser.add_argument("--final-size", type=int, default=64)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 80, 96], help="for evaluation and FixRes")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 72, 80, 96], help="for evaluation")
+    parser.add_argument("--fixres-sizes", type=int, nargs="+", default=[80])
     parser.add_argument("--pretrain-epochs", type=float, default=6.0)
     parser.add_argument("--epochs", type=float, default=4.0, help="of fine-tuning and of training from scratch")
     parser.add_argument("--fixres-epochs", type=float, default=1.0)
-    parser.add_argument("--lr-base", type=float, default=1e-3, help="of a second fine-tuning, at a batch of 512")
+    parser.add_argument("--lr-base", type=float, default=2e-3, help="of the faster fine-tuning, at a batch of 512")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="keep the runs here, and go on with those that are there")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    runs = []
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            runs.append(measure(options, seed, Path(folder)))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.output or Path(temporary)
+        runs = [measure(options, seed, folder / f"seed{seed}") for seed in options.seeds]
     if options.json:
         command = shlex.join(["python", *sys.argv])
         print(json.dumps({"command": command, "hardware": hardware(), "versions": versions(), "runs": runs}, indent=2))
