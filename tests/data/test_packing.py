@@ -374,6 +374,24 @@ def test_foreign_outputs_are_refused(image_folder: Path, tmp_path: Path) -> None
     assert sorted(path.name for path in image_folder.iterdir()) == ["train", "val"]
 
 
+def test_only_leftovers_of_our_own_names_are_deleted(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tmp").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty"):
+        pack(image_folder, tmp_path, SETTINGS)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/pack.json.17.tmp").touch()
+    pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    shard = tmp_path / "out/train/000001.tar"
+    theirs = [tmp_path / "out/notes.tmp", tmp_path / "out/train/cat.tar.tmp", tmp_path / "out/val/000000.tar.a.tmp"]
+    ours = [shard.with_name("000001.tar.17.tmp"), shard.with_name("000001.tar.index.npz.17.tmp")]
+    for path in theirs + ours:
+        path.touch()
+    shard.unlink()
+    pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    assert sorted((tmp_path / "out").rglob("*.tmp")) == sorted(theirs)
+    assert (tmp_path / "thesis.tmp").read_text() == "years of work"
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"sizes": (0,)}, {"sizes": (8, 8)}, {"quality": 0}, {"quality": 101}, {"max_size": 0}, {"shard_size": 0}],

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,16 @@ from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
 from upchirp.data.sources import Source, open_data
-from upchirp.data.tar_index import index_path, load_index
+from upchirp.data.tar_index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
 from upchirp.errors import InputError
 
 CHECKSUMS = "SHA256SUMS"
+
+# What `whole_file` leaves behind when it is killed; other names are not ours to delete.
+_LEFTOVER = re.compile(
+    rf"({re.escape(MANIFEST)}|{CHECKSUMS}|\d{{6,}}\.tar({re.escape(INDEX_SUFFIX)})?)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
+)
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done, and of all images."""
@@ -124,7 +130,7 @@ def _check_output(root: Path, manifest: Manifest) -> None:
             raise InputError(
                 f"{root} was packed with {difference}: use the same data and settings, or another --output"
             )
-    elif root.is_dir() and any(not path.name.endswith(TEMPORARY_SUFFIX) for path in root.iterdir()):
+    elif root.is_dir() and any(not _LEFTOVER.fullmatch(path.name) for path in root.iterdir()):
         raise InputError(f"the output {root} is not empty and was not made by `upchirp pack`: name another folder")
 
 
@@ -144,8 +150,9 @@ def _prepare(root: Path, manifest: Manifest) -> None:
     for split in SPLITS:
         (root / split).mkdir(parents=True, exist_ok=True)
     for folder in (root, *(root / split for split in SPLITS)):
-        for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
     save_manifest(manifest, root)
 
 
