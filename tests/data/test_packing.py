@@ -267,6 +267,33 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert files(tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("calls", [0, 1])
+def test_packing_that_ended_before_its_manifest_goes_on(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """The disk is full, or a kill comes, before the manifest is there or right after it."""
+    real = os.fsync
+    left = [real] * calls
+
+    def full(descriptor: int) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left.pop()(descriptor)
+
+    monkeypatch.setattr("upchirp.data.whole_files.os.fsync", full)
+    with pytest.raises(InputError, match="run the same command again"):
+        pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    monkeypatch.undo()
+    assert (tmp_path / "out/pack.json").exists() == (calls > 0)
+    assert pack(image_folder, tmp_path / "out", SETTINGS, workers=1).shards == 9
+    for split in ("train", "val"):
+        (tmp_path / "older" / split).mkdir(parents=True)
+    assert pack(image_folder, tmp_path / "older", SETTINGS, workers=1).shards == 9
+    (tmp_path / "foreign/train/cat").mkdir(parents=True)
+    with pytest.raises(InputError, match="is not empty"):
+        pack(image_folder, tmp_path / "foreign", SETTINGS, workers=1)
+
+
 def test_a_worker_that_is_killed_ends_the_packing(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

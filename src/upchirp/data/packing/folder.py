@@ -130,8 +130,15 @@ def _check_output(root: Path, manifest: Manifest) -> None:
             raise InputError(
                 f"{root} was packed with {difference}: use the same data and settings, or another --output"
             )
-    elif root.is_dir() and any(not _LEFTOVER.fullmatch(path.name) for path in root.iterdir()):
+    elif root.is_dir() and not all(_is_leftover(path) for path in root.iterdir()):
         raise InputError(f"the output {root} is not empty and was not made by `upchirp pack`: name another folder")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file or folder of the output may come from packing that ended before its manifest was written."""
+    if path.name in SPLITS and path.is_dir():
+        return all(_LEFTOVER.fullmatch(inner.name) for inner in path.iterdir())
+    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def _tasks(root: Path, split: str, source: Source, settings: PackSettings) -> list[ShardTask]:
@@ -147,13 +154,15 @@ def _tasks(root: Path, split: str, source: Source, settings: PackSettings) -> li
 
 
 def _prepare(root: Path, manifest: Manifest) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    # First of all: it is what makes the folder ours, so that the same command goes on after a full disk.
+    save_manifest(manifest, root)
     for split in SPLITS:
-        (root / split).mkdir(parents=True, exist_ok=True)
+        (root / split).mkdir(exist_ok=True)
     for folder in (root, *(root / split for split in SPLITS)):
         for path in folder.iterdir():
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink(missing_ok=True)
-    save_manifest(manifest, root)
 
 
 def _write(
