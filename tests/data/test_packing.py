@@ -3,6 +3,7 @@
 import errno
 import gc
 import io
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -321,15 +322,37 @@ def test_progress_counts_images_and_a_second_call_does_nothing(image_folder: Pat
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: signal.Signals) -> None:
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_processes_may_be_started_in_any_way(
+    image_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Python 3.14 starts them by a fork server on Linux, where older ones fork."""
+    context = multiprocessing.get_context(method)
+    monkeypatch.setattr("upchirp.data.packing.processes.multiprocessing.get_context", lambda: context)
+    result = pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    assert (result.shards, result.found) == (9, 0)
+    assert files(tmp_path / "out") == files(packed)
+
+
+@pytest.mark.parametrize(
+    ("signum", "method"),
+    [
+        (signal.SIGKILL, "fork"),
+        (signal.SIGKILL, "forkserver"),
+        (signal.SIGINT, "fork"),
+        (signal.SIGTERM, "fork"),
+    ],
+)
+def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: signal.Signals, method: str) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("val", 4)):
         (tmp_path / "in" / split / "a").mkdir(parents=True)
         for number in range(count):
             pixels = rng.integers(0, 256, (500, 700, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "in" / split / "a" / f"{number}.jpg")
-    words = [sys.executable, "-m", "upchirp", "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
+    program = "import multiprocessing, sys; from upchirp.cli import main; "
+    program += f"multiprocessing.set_start_method({method!r}); sys.exit(main())"
+    words = [sys.executable, "-c", program, "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
     words += ["--shard-size", "4", "--workers", "2", "--output"]
     output = tmp_path / "out"
     with subprocess.Popen([*words, str(output)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
