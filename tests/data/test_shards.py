@@ -238,6 +238,7 @@ def test_foreign_kinds_of_images_and_labels(tmp_path: Path) -> None:
     [
         ({"a__jpg": jpeg()}, "0.tar: sample a has no label"),
         ({"a__jpg": jpeg(), "a__json": b'{"label": "cat"}'}, "0.tar: sample a has no label"),
+        ({"a__jpg": jpeg(), "a__json": b"[" * 100_000}, "0.tar: sample a has no label"),
         ({"a__jpg": jpeg(), "a__cls": b"cat"}, "the label of sample a in a.cls is no integer"),
         ({"a__jpg": jpeg(), "a__cls": b"-1"}, "is no integer from 0"),
         ({"a__jpg": jpeg(), "a__cls": b"1", "b__cls": b"1"}, "0.tar: sample b has no image"),
@@ -313,6 +314,10 @@ def _few_names(root: Path) -> None:
     (root / "classes.txt").write_text("cat\n")
 
 
+def _names_in_latin_1(root: Path) -> None:
+    (root / "classes.txt").write_bytes("café\nthé\n".encode("latin-1"))
+
+
 def _val_beyond(root: Path) -> None:
     write_tar(root / "val/0.tar", {"a.jpg": jpeg(), "a.cls": b"7"})
 
@@ -324,6 +329,7 @@ def _val_beyond(root: Path) -> None:
         (_class_folders_too, r"both shards \(0.tar\) and class folders \(cat\)"),
         (_compressed, "0.tar.gz is compressed"),
         (_few_names, "names 1 classes, but the shards have label 1"),
+        (_names_in_latin_1, r"classes\.txt is no UTF-8 text \(.*\): save"),
         (_val_beyond, "have label 7, the train shards only 0 to 1"),
     ],
 )

@@ -134,7 +134,7 @@ def load_manifest(root: Path) -> Manifest:
         raise
     except FileNotFoundError:
         raise InputError(f"{root} was not made by `upchirp pack`: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error!r}): delete it and run `upchirp pack` into an empty folder"
         ) from error
