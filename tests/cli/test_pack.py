@@ -100,4 +100,6 @@ def test_refusals(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_pa
     assert "give 1 or more" in refusal(capsys, "--data", data, "--output", str(tmp_path / "out"), "--workers", "0")
     assert "quality 0" in refusal(capsys, "--data", data, "--output", str(tmp_path / "out"), "--quality", "0")
     assert "was not made by" in refusal(capsys, "--verify", "--output", str(tmp_path))
+    (tmp_path / "file").touch()
+    assert "is a file: name a folder that" in refusal(capsys, "--verify", "--output", str(tmp_path / "file"))
     assert "lies in the data folder" in refusal(capsys, "--data", data, "--output", data + "/packed")

@@ -498,6 +498,32 @@ def test_verify_finds_what_is_damaged_and_packing_mends_it(damaged: Path, image_
     assert verify(damaged) == ()
 
 
+def test_verify_names_a_file_of_checksums_that_is_not_whole(damaged: Path, image_folder: Path) -> None:
+    """The shards are whole: nobody shall be told to delete them."""
+    sums = damaged / "SHA256SUMS"
+    whole = sums.read_bytes()
+    for data, message in (
+        (b"", "no checksum of 9 of 9 shards, the first is train/000000.tar"),
+        (whole[:-1], ""),
+        (whole[:-4], r"no checksum of 1 of 9 shards, the first is val/000001\.tar"),
+        (whole[40:], r"no checksum of 1 of 9 shards, the first is train/000000\.tar"),
+        (b"\xff" + whole, "cannot read"),
+    ):
+        sums.write_bytes(data)
+        if not message:
+            assert verify(damaged) == ()
+            continue
+        with pytest.raises(InputError, match=message) as refusal:
+            verify(damaged)
+        assert "SHA256SUMS" in str(refusal.value) and "delete it, then run the same" in str(refusal.value)
+    sums.unlink()
+    with pytest.raises(InputError, match="SHA256SUMS is missing: run the same"):
+        verify(damaged)
+    pack(image_folder, damaged, SETTINGS, workers=1)
+    assert sums.read_bytes() == whole
+    assert verify(damaged) == ()
+
+
 def test_verify_finds_an_index_of_another_shard(damaged: Path) -> None:
     one, other = (damaged / f"train/{number:06d}.tar" for number in range(2))
     index_path(one).write_bytes(index_path(other).read_bytes())
