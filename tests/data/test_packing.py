@@ -295,6 +295,28 @@ def test_packing_that_ended_before_its_manifest_goes_on(
         pack(image_folder, tmp_path / "foreign", SETTINGS, workers=1)
 
 
+def test_two_packings_into_one_folder_are_kept_apart(image_folder: Path, packed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    seen = []
+
+    def second(done: int, total: int) -> None:
+        if not seen:
+            with pytest.raises(
+                InputError, match=r"another `upchirp pack` writes .*: wait until"
+            ) as refusal:
+                pack(image_folder, output, SETTINGS, workers=1)
+            seen.append(refusal)
+
+    pack(image_folder, output, SETTINGS, workers=1, progress=second)
+    assert seen
+    assert files(output) == files(packed)
+    # What a kill leaves behind holds nobody up.
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed/pack.lock").touch()
+    pack(image_folder, tmp_path / "killed", SETTINGS, workers=1)
+    assert files(tmp_path / "killed") == files(packed)
+
+
 def test_a_worker_that_is_killed_ends_the_packing(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from upchirp.data.manifest import (
     load_manifest,
     save_manifest,
 )
+from upchirp.data.packing.lock import LOCK, locked
 from upchirp.data.packing.processes import usable_cores, write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
@@ -74,8 +75,8 @@ def pack(
         progress: shows how far it is.
 
     Raises:
-        InputError: the output holds something else, or was packed from other data or with other settings; no image
-            of a split can be read; the disk is full.
+        InputError: the output holds something else, or was packed from other data or with other settings; another
+            process packs into it; no image of a split can be read; the disk is full.
     """
     settings = settings or PackSettings()
     workers = workers if workers is not None else usable_cores()
@@ -93,13 +94,18 @@ def pack(
     _check_output(root, manifest)
     try:
         tasks = [task for split in SPLITS for task in _tasks(root, split, sources[split], settings)]
-        missing = [task for task in tasks if not is_whole(task.path)]
+        missing = _missing(tasks)
         if missing or not (root / CHECKSUMS).exists() or not load_manifest(root).complete:
-            _prepare(root, manifest)
-            _write(tasks, missing, workers, prefix, progress)
-            _check_splits(root, manifest)
-            _write_checksums(root, manifest)
-            save_manifest(replace(manifest, complete=True), root)
+            root.mkdir(parents=True, exist_ok=True)
+            with locked(root):
+                # Again: another process may have begun, or ended, since.
+                _check_output(root, manifest)
+                missing = _missing(tasks)
+                _prepare(root, manifest)
+                _write(tasks, missing, workers, prefix, progress)
+                _check_splits(root, manifest)
+                _write_checksums(root, manifest)
+                save_manifest(replace(manifest, complete=True), root)
     except OSError as error:
         raise InputError(f"cannot write {root}: {error.strerror or error}; run the same command again") from error
     return PackResult(summarize(root), len(tasks), len(tasks) - len(missing))
@@ -138,7 +144,7 @@ def _is_leftover(path: Path) -> bool:
     """Whether a file or folder of the output may come from packing that ended before its manifest was written."""
     if path.name in SPLITS and path.is_dir():
         return all(_LEFTOVER.fullmatch(inner.name) for inner in path.iterdir())
-    return _LEFTOVER.fullmatch(path.name) is not None
+    return path.name == LOCK or _LEFTOVER.fullmatch(path.name) is not None
 
 
 def _tasks(root: Path, split: str, source: Source, settings: PackSettings) -> list[ShardTask]:
@@ -153,8 +159,11 @@ def _tasks(root: Path, split: str, source: Source, settings: PackSettings) -> li
     ]
 
 
+def _missing(tasks: Sequence[ShardTask]) -> list[ShardTask]:
+    return [task for task in tasks if not is_whole(task.path)]
+
+
 def _prepare(root: Path, manifest: Manifest) -> None:
-    root.mkdir(parents=True, exist_ok=True)
     # First of all: it is what makes the folder ours, so that the same command goes on after a full disk.
     save_manifest(manifest, root)
     for split in SPLITS:
