@@ -216,6 +216,9 @@ def test_images_that_cannot_be_read_are_left_out_and_named(image_folder: Path, t
     assert all(reason for _, reason in summary.left_out)
     assert [len(source) for source in open_data(tmp_path / "out", 32)] == [3, 4]
     assert pack(tmp_path / "in", tmp_path / "out", SETTINGS, workers=1).summary == summary
+    assert not any("0x" in reason for _, reason in summary.left_out)
+    pack(tmp_path / "in", tmp_path / "again", SETTINGS, workers=2)
+    assert files(tmp_path / "again") == files(tmp_path / "out")
 
 
 def test_a_split_of_which_nothing_can_be_read_is_refused(image_folder: Path, tmp_path: Path) -> None:
@@ -301,9 +304,7 @@ def test_two_packings_into_one_folder_are_kept_apart(image_folder: Path, packed:
 
     def second(done: int, total: int) -> None:
         if not seen:
-            with pytest.raises(
-                InputError, match=r"another `upchirp pack` writes .*: wait until"
-            ) as refusal:
+            with pytest.raises(InputError, match=r"another `upchirp pack` writes .*: wait until") as refusal:
                 pack(image_folder, output, SETTINGS, workers=1)
             seen.append(refusal)
 

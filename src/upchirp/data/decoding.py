@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, pixels."""
@@ -167,6 +167,9 @@ def open_image(data: bytes) -> Image.Image:
     """
     try:
         return Image.open(BytesIO(data))
+    except UnidentifiedImageError:
+        # Pillow's text holds an address in memory, which would make each packing of the same data another.
+        raise OSError("it is no image of a kind that Pillow reads, or its header is damaged") from None
     except (MemoryError, OSError):
         raise
     except Exception as error:
