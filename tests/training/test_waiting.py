@@ -85,6 +85,8 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
         ({"replay": 2}, "or --replay 5"),
         ({"workers": 0}, "--workers 2"),
         ({"share": 1.0, "packing_helps": False, "workers": 8}, "try --replay 8"),
+        ({"replay": None}, "try --workers 8, or `upchirp pack`"),
+        ({"replay": None, "workers": 8, "packing_helps": False}, "try more CPU cores"),
     ],
 )
 def test_advice_names_the_numbers(changes: dict[str, object], expected: str) -> None:
@@ -122,6 +124,8 @@ def test_a_run_that_waits_says_so_once(config, seconds: float) -> None:
         assert min(shares) > 0.3
         assert len(said) == 1
         assert "at B=64 with 0 workers: try --workers" in said[0]
+        # At the final size nothing is replayed.
+        assert "--replay" not in said[0]
     else:
         assert shares[1] < 0.6
 

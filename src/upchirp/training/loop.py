@@ -207,13 +207,14 @@ class Run:
         self.window = Window(self.device)
 
     def _advice(self, share: float, step: Step) -> str:
+        replays = step.bandwidth < self.plan.final_size or self.config.replay_final
         return advice(
             share,
             bandwidth=step.bandwidth,
             workers=self.config.loader_workers,
             cores=os.cpu_count() or 1,
             packing_helps=self.packing_helps,
-            replay=self.plan.stages[step.stage].replay.batches,
+            replay=self.plan.stages[step.stage].replay.batches if replays else None,
         )
 
     def _ends_stage(self, step: Step) -> bool:
