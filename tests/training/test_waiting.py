@@ -1,5 +1,6 @@
 """How long a training waits for data, and what it says about it."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -7,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from upchirp import TrainConfig
+from upchirp.compare.environment import hardware
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
+from upchirp.data.workers import usable_cores
 from upchirp.training import Event, Logged, Noted, train, waiting
 from upchirp.training.job import _packing_helps
 from upchirp.training.waiting import Waiting, advice
@@ -134,6 +138,16 @@ def test_a_run_that_waits_says_so_once(config, seconds: float, log_interval: int
         assert "--replay" not in said[0]
     else:
         assert shares[1] < 0.6
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores of a process are a matter of Linux")
+def test_cores_are_those_that_the_process_may_use(image_folder) -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert TrainConfig(data=str(image_folder)).loader_workers == hardware()["cores"] == usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_packing_is_advised_where_it_helps(image_folder, tmp_path) -> None:

@@ -1,7 +1,6 @@
 """The loop around the engine: logging, evaluations, checkpoints, and what stops a run."""
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Corrupt, Loader
+from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
@@ -215,7 +215,7 @@ class Run:
             share,
             bandwidth=step.bandwidth,
             workers=self.config.loader_workers,
-            cores=os.cpu_count() or 1,
+            cores=usable_cores(),
             packing_helps=self.packing_helps,
             replay=self.plan.stages[step.stage].replay.batches if replays else None,
         )

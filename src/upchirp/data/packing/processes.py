@@ -1,7 +1,6 @@
 """Writing shards in several processes, which end cleanly whatever happens to one of them or to their parent."""
 
 import multiprocessing
-import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,11 +14,6 @@ from upchirp.errors import InputError
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Ended(Exception):
