@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,13 @@ def test_time_left_is_what_the_plan_still_costs(run: Plan) -> None:
     cost = sum(stage.cost for stage in run.stages) - 11 * 256 * run.stages[0].cost_per_sample
     expected = cost / (256 * run.stages[0].cost_per_sample)
     assert display.pace.seconds_left(run, 10) == pytest.approx(expected)
+
+
+def test_names_that_no_terminal_can_show_are_escaped() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8", errors="strict")
+    name = os.fsdecode(b"caf\xc3\xa9\xff\nnote: all is well\x1b[2J.jpg")
+    with Display(Console(file=stream, width=120)) as display:
+        display(Noted(message=f"cannot read {name}"))
+    stream.flush()
+    assert raw.getvalue().decode("utf-8") == "note: cannot read café\\xff\\nnote: all is well\\x1b[2J.jpg\n"

@@ -1,6 +1,9 @@
 """`upchirp pack`: what it prints, how it refuses, and its exit codes."""
 
 import json
+import os
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,26 @@ def test_images_left_out_stand_out(capsys: pytest.CaptureFixture[str], image_fol
     assert "train/dog/" in text and "... 2 more" in text
 
 
+def test_names_that_no_terminal_can_show_are_escaped(
+    capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(image_folder / split / "cat", tmp_path / "in" / split / "cat")
+    odd = os.fsdecode(b"\xff\n\x1b[2J.jpg")
+    (tmp_path / "in/train/cat" / odd).write_bytes(b"no image")
+    words = ["--data", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *SMALL]
+    assert main(["pack", *words]) == 0
+    assert "train/cat/\\xff\\n\\x1b[2J.jpg: " in capsys.readouterr().out
+    assert main(["pack", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"][0][0] == f"train/cat/{odd}"
+    for split in ("train", "val"):
+        (tmp_path / "tars" / split).mkdir(parents=True)
+        with tarfile.open(tmp_path / "tars" / split / "0.tar", "w") as archive:
+            archive.addfile(tarfile.TarInfo("a\nb\x1b.jpg"))
+    line = refusal(capsys, "--data", str(tmp_path / "tars"), "--output", str(tmp_path / "other"))
+    assert "0.tar: sample a\\nb\\x1b has no label" in line
+
+
 def test_verify(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     assert main(["pack", "--data", str(image_folder), "--output", output, *SMALL]) == 0
@@ -77,4 +100,6 @@ def test_refusals(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_pa
     assert "give 1 or more" in refusal(capsys, "--data", data, "--output", str(tmp_path / "out"), "--workers", "0")
     assert "quality 0" in refusal(capsys, "--data", data, "--output", str(tmp_path / "out"), "--quality", "0")
     assert "was not made by" in refusal(capsys, "--verify", "--output", str(tmp_path))
+    (tmp_path / "file").touch()
+    assert "is a file: name a folder that" in refusal(capsys, "--verify", "--output", str(tmp_path / "file"))
     assert "lies in the data folder" in refusal(capsys, "--data", data, "--output", data + "/packed")

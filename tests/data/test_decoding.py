@@ -126,6 +126,35 @@ def test_images_come_upright(orientation, format_):
     np.testing.assert_allclose(picture.region((20, 12, 40, 24), least=8).mean(axis=(0, 1)), (10, 250, 10), atol=12)
 
 
+def png_with_exif_behind_its_pixels(upright: np.ndarray) -> bytes:
+    """As the PNG specification allows; the pixels are turned, and EXIF orientation 6 turns them back."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = stored(Image.fromarray(np.ascontiguousarray(np.rot90(upright))), "PNG", exif=exif)
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4])
+    return data[:start] + data[end:-12] + data[start:end] + data[-12:]
+
+
+def test_a_png_with_exif_behind_its_pixels_comes_upright(photo):
+    upright = np.asarray(photo())
+    data = png_with_exif_behind_its_pixels(upright)
+    picture = open_picture(data)
+    assert picture.size == (60, 45)
+    np.testing.assert_array_equal(np.asarray(picture.whole()), upright)
+    np.testing.assert_array_equal(open_picture(data).region((30, 5, 60, 45), least=30), upright[5:45, 30:60])
+    for broken in (data[: len(data) // 2], data[:60]):
+        with pytest.raises(OSError):
+            open_picture(broken + b"eXIf").whole()
+
+
+def test_a_size_that_changes_while_decoding_is_an_error(photo):
+    """Pixels beyond the image would be black."""
+    picture = PillowPicture(open_image(png_with_exif_behind_its_pixels(np.asarray(photo()))))
+    with pytest.raises(OSError, match=r"has \(60, 45\) pixels, its header says \(45, 60\)"):
+        picture.region((0, 0, 45, 60), least=30)
+
+
 def test_jpegs_with_other_exif_data_stay_on_the_fast_path(photo):
     exif = Image.Exif()
     exif[0x010F] = "a camera"

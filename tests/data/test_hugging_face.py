@@ -354,7 +354,7 @@ def test_rows_without_an_image(image_folder: Path, tmp_path: Path) -> None:
     assert source.load(0)[0].size == (48, 40)
     for index, words in (
         (1, "neither the bytes nor the path"),
-        (2, "cannot identify"),
+        (2, "no image of a kind"),
         (3, "No such file"),
         (16, "neither"),
     ):

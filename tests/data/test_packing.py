@@ -3,6 +3,7 @@
 import errno
 import gc
 import io
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -215,6 +216,9 @@ def test_images_that_cannot_be_read_are_left_out_and_named(image_folder: Path, t
     assert all(reason for _, reason in summary.left_out)
     assert [len(source) for source in open_data(tmp_path / "out", 32)] == [3, 4]
     assert pack(tmp_path / "in", tmp_path / "out", SETTINGS, workers=1).summary == summary
+    assert not any("0x" in reason for _, reason in summary.left_out)
+    pack(tmp_path / "in", tmp_path / "again", SETTINGS, workers=2)
+    assert files(tmp_path / "again") == files(tmp_path / "out")
 
 
 def test_a_split_of_which_nothing_can_be_read_is_refused(image_folder: Path, tmp_path: Path) -> None:
@@ -267,6 +271,53 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert files(tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("calls", [0, 1])
+def test_packing_that_ended_before_its_manifest_goes_on(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """The disk is full, or a kill comes, before the manifest is there or right after it."""
+    real = os.fsync
+    left = [real] * calls
+
+    def full(descriptor: int) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left.pop()(descriptor)
+
+    monkeypatch.setattr("upchirp.data.whole_files.os.fsync", full)
+    with pytest.raises(InputError, match="run the same command again"):
+        pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    monkeypatch.undo()
+    assert (tmp_path / "out/pack.json").exists() == (calls > 0)
+    assert pack(image_folder, tmp_path / "out", SETTINGS, workers=1).shards == 9
+    for split in ("train", "val"):
+        (tmp_path / "older" / split).mkdir(parents=True)
+    assert pack(image_folder, tmp_path / "older", SETTINGS, workers=1).shards == 9
+    (tmp_path / "foreign/train/cat").mkdir(parents=True)
+    with pytest.raises(InputError, match="is not empty"):
+        pack(image_folder, tmp_path / "foreign", SETTINGS, workers=1)
+
+
+def test_two_packings_into_one_folder_are_kept_apart(image_folder: Path, packed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    seen = []
+
+    def second(done: int, total: int) -> None:
+        if not seen:
+            with pytest.raises(InputError, match=r"another `upchirp pack` writes .*: wait until") as refusal:
+                pack(image_folder, output, SETTINGS, workers=1)
+            seen.append(refusal)
+
+    pack(image_folder, output, SETTINGS, workers=1, progress=second)
+    assert seen
+    assert files(output) == files(packed)
+    # What a kill leaves behind holds nobody up.
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed/pack.lock").touch()
+    pack(image_folder, tmp_path / "killed", SETTINGS, workers=1)
+    assert files(tmp_path / "killed") == files(packed)
+
+
 def test_a_worker_that_is_killed_ends_the_packing(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,15 +345,37 @@ def test_progress_counts_images_and_a_second_call_does_nothing(image_folder: Pat
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: signal.Signals) -> None:
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_processes_may_be_started_in_any_way(
+    image_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Python 3.14 starts them by a fork server on Linux, where older ones fork."""
+    context = multiprocessing.get_context(method)
+    monkeypatch.setattr("upchirp.data.packing.processes.multiprocessing.get_context", lambda: context)
+    result = pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    assert (result.shards, result.found) == (9, 0)
+    assert files(tmp_path / "out") == files(packed)
+
+
+@pytest.mark.parametrize(
+    ("signum", "method"),
+    [
+        (signal.SIGKILL, "fork"),
+        (signal.SIGKILL, "forkserver"),
+        (signal.SIGINT, "fork"),
+        (signal.SIGTERM, "fork"),
+    ],
+)
+def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: signal.Signals, method: str) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("val", 4)):
         (tmp_path / "in" / split / "a").mkdir(parents=True)
         for number in range(count):
             pixels = rng.integers(0, 256, (500, 700, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "in" / split / "a" / f"{number}.jpg")
-    words = [sys.executable, "-m", "upchirp", "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
+    program = "import multiprocessing, sys; from upchirp.cli import main; "
+    program += f"multiprocessing.set_start_method({method!r}); sys.exit(main())"
+    words = [sys.executable, "-c", program, "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
     words += ["--shard-size", "4", "--workers", "2", "--output"]
     output = tmp_path / "out"
     with subprocess.Popen([*words, str(output)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
@@ -374,6 +447,24 @@ def test_foreign_outputs_are_refused(image_folder: Path, tmp_path: Path) -> None
     assert sorted(path.name for path in image_folder.iterdir()) == ["train", "val"]
 
 
+def test_only_leftovers_of_our_own_names_are_deleted(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tmp").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty"):
+        pack(image_folder, tmp_path, SETTINGS)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/pack.json.17.tmp").touch()
+    pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    shard = tmp_path / "out/train/000001.tar"
+    theirs = [tmp_path / "out/notes.tmp", tmp_path / "out/train/cat.tar.tmp", tmp_path / "out/val/000000.tar.a.tmp"]
+    ours = [shard.with_name("000001.tar.17.tmp"), shard.with_name("000001.tar.index.npz.17.tmp")]
+    for path in theirs + ours:
+        path.touch()
+    shard.unlink()
+    pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    assert sorted((tmp_path / "out").rglob("*.tmp")) == sorted(theirs)
+    assert (tmp_path / "thesis.tmp").read_text() == "years of work"
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"sizes": (0,)}, {"sizes": (8, 8)}, {"quality": 0}, {"quality": 101}, {"max_size": 0}, {"shard_size": 0}],
@@ -427,6 +518,32 @@ def test_verify_finds_what_is_damaged_and_packing_mends_it(damaged: Path, image_
     flipped.unlink()
     assert pack(image_folder, damaged, SETTINGS).found == 5
     assert files(damaged) == whole
+    assert verify(damaged) == ()
+
+
+def test_verify_names_a_file_of_checksums_that_is_not_whole(damaged: Path, image_folder: Path) -> None:
+    """The shards are whole: nobody shall be told to delete them."""
+    sums = damaged / "SHA256SUMS"
+    whole = sums.read_bytes()
+    for data, message in (
+        (b"", "no checksum of 9 of 9 shards, the first is train/000000.tar"),
+        (whole[:-1], ""),
+        (whole[:-4], r"no checksum of 1 of 9 shards, the first is val/000001\.tar"),
+        (whole[40:], r"no checksum of 1 of 9 shards, the first is train/000000\.tar"),
+        (b"\xff" + whole, "cannot read"),
+    ):
+        sums.write_bytes(data)
+        if not message:
+            assert verify(damaged) == ()
+            continue
+        with pytest.raises(InputError, match=message) as refusal:
+            verify(damaged)
+        assert "SHA256SUMS" in str(refusal.value) and "delete it, then run the same" in str(refusal.value)
+    sums.unlink()
+    with pytest.raises(InputError, match="SHA256SUMS is missing: run the same"):
+        verify(damaged)
+    pack(image_folder, damaged, SETTINGS, workers=1)
+    assert sums.read_bytes() == whole
     assert verify(damaged) == ()
 
 

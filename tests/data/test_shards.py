@@ -17,7 +17,7 @@ from upchirp.data import FolderSource, ShardSource, open_data
 from upchirp.data.packing import PackSettings, pack
 from upchirp.data.pyramid import choose_level, scale_box
 from upchirp.data.sources import shards
-from upchirp.data.tar_index import Level, index_path, load_index
+from upchirp.data.tar_index import Level, index_path, load_index, load_names
 
 SETTINGS = PackSettings(sizes=(12, 24), shard_size=10)
 
@@ -238,6 +238,7 @@ def test_foreign_kinds_of_images_and_labels(tmp_path: Path) -> None:
     [
         ({"a__jpg": jpeg()}, "0.tar: sample a has no label"),
         ({"a__jpg": jpeg(), "a__json": b'{"label": "cat"}'}, "0.tar: sample a has no label"),
+        ({"a__jpg": jpeg(), "a__json": b"[" * 100_000}, "0.tar: sample a has no label"),
         ({"a__jpg": jpeg(), "a__cls": b"cat"}, "the label of sample a in a.cls is no integer"),
         ({"a__jpg": jpeg(), "a__cls": b"-1"}, "is no integer from 0"),
         ({"a__jpg": jpeg(), "a__cls": b"1", "b__cls": b"1"}, "0.tar: sample b has no image"),
@@ -313,6 +314,10 @@ def _few_names(root: Path) -> None:
     (root / "classes.txt").write_text("cat\n")
 
 
+def _names_in_latin_1(root: Path) -> None:
+    (root / "classes.txt").write_bytes("café\nthé\n".encode("latin-1"))
+
+
 def _val_beyond(root: Path) -> None:
     write_tar(root / "val/0.tar", {"a.jpg": jpeg(), "a.cls": b"7"})
 
@@ -324,6 +329,7 @@ def _val_beyond(root: Path) -> None:
         (_class_folders_too, r"both shards \(0.tar\) and class folders \(cat\)"),
         (_compressed, "0.tar.gz is compressed"),
         (_few_names, "names 1 classes, but the shards have label 1"),
+        (_names_in_latin_1, r"classes\.txt is no UTF-8 text \(.*\): save"),
         (_val_beyond, "have label 7, the train shards only 0 to 1"),
     ],
 )
@@ -360,3 +366,38 @@ def test_a_shard_that_is_missing_or_partly_copied_is_named(image_folder: Path, t
 def test_training_on_shards(packed: Path, config: Callable[..., TrainConfig]) -> None:
     result = train(config(data=str(packed), epochs=2, workers=1))
     assert result.top1 > 50
+
+
+def test_a_damaged_index_is_named_in_one_line(image_folder: Path, tmp_path: Path) -> None:
+    pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    path = index_path(tmp_path / "out/train/000001.tar")
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(data)
+        # The zip directory at the end decides what the readers of NumPy and zipfile try.
+        for place in rng.integers(max(0, len(data) - 400), len(data), 2).tolist():
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        load_names(path)
+        try:
+            load_index(path)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            assert str(path) in str(error)
+            assert "run the same `upchirp pack` command again" in str(error)
+    assert refused > 200
+    path.write_bytes(data[:100])
+    with pytest.raises(InputError, match=r"000001\.tar\.index\.npz is damaged"):
+        open_data(tmp_path / "out", 32)
+
+
+def test_a_disk_that_fails_under_an_index_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match=r"Input/output error: '.*a\.tar\.index\.npz'"):
+        load_index(tmp_path / "a.tar.index.npz")

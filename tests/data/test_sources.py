@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-from upchirp.data.sources import FolderSource, GeneratedSource, MapStyleSource, open_data
+from upchirp.data.sources import FolderSource, GeneratedSource, MapStyleSource, as_source, open_data
+from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.errors import InputError
 
 
@@ -81,7 +83,7 @@ def test_folder_takes_any_file_name(tmp_path):
 def test_a_file_that_is_no_image_raises_oserror(tmp_path):
     add(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "2.png").write_bytes(b"not an image")
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(OSError, match="no image of a kind"):
         FolderSource(tmp_path).load(1)
 
 
@@ -212,3 +214,24 @@ def test_map_style_without_class_names():
     source = MapStyleSource([(COLOUR, 0)])
     assert source.classes == ()
     assert len(source) == 1
+
+
+def test_a_data_set_of_ones_own_may_lie_in_a_module_named_datasets():
+    kinds = {"__module__": "datasets", "__len__": lambda self: 1, "__getitem__": lambda self, index: (COLOUR, 0)}
+    for module in ("datasets", "datasets.pets"):
+        source = as_source(type("Pets", (Dataset,), {**kinds, "__module__": module})())
+        assert isinstance(source, MapStyleSource)
+        assert source.load(0)[0].size == (4, 3)
+
+
+def test_data_sets_of_hugging_face_are_known_by_their_modules():
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+    columns = {"image": [{"bytes": b"", "path": None}], "label": [0]}
+    built = datasets.Dataset.from_dict(columns, features)
+    assert isinstance(as_source(built), HuggingFaceSource)
+    derived = type("Derived", (datasets.Dataset,), {})(built.data, built.info)
+    assert isinstance(as_source(derived), HuggingFaceSource)
+    for other in (datasets.DatasetDict(train=built), built.to_iterable_dataset()):
+        with pytest.raises(InputError, match="give one split of it"):
+            as_source(other)

@@ -1,5 +1,6 @@
 """How long a training waits for data, and what it says about it."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -7,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from upchirp import TrainConfig
+from upchirp.compare.environment import hardware
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
+from upchirp.data.workers import usable_cores
 from upchirp.training import Event, Logged, Noted, train, waiting
 from upchirp.training.job import _packing_helps
 from upchirp.training.waiting import Waiting, advice
@@ -85,6 +89,8 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
         ({"replay": 2}, "or --replay 5"),
         ({"workers": 0}, "--workers 2"),
         ({"share": 1.0, "packing_helps": False, "workers": 8}, "try --replay 8"),
+        ({"replay": None}, "try --workers 8, or `upchirp pack`"),
+        ({"replay": None, "workers": 8, "packing_helps": False}, "try more CPU cores"),
     ],
 )
 def test_advice_names_the_numbers(changes: dict[str, object], expected: str) -> None:
@@ -108,22 +114,40 @@ class Pictures(torch.utils.data.Dataset):
         return Image.new("RGB", (40, 40), self.classes[index % 2]), index % 2
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.01])
-def test_a_run_that_waits_says_so_once(config, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "log_interval"), [(0.0, 13), (0.01, 13), (0.01, 3)])
+def test_a_run_that_waits_says_so_once(config, seconds: float, log_interval: int) -> None:
     events: list[Event] = []
     settings = config(
-        curriculum="constant", epochs=26, batch_size=32, log_interval=13, randaug_layers=0, evaluations=1, workers=0
+        curriculum="constant",
+        epochs=26,
+        batch_size=32,
+        log_interval=log_interval,
+        randaug_layers=0,
+        evaluations=1,
+        workers=0,
     )
     train(settings, data=(Pictures(seconds), Pictures(0.0)), observers=[events.append])
     shares = [event.wait_share for event in events if isinstance(event, Logged)]
     said = [event.message for event in events if isinstance(event, Noted) and "waiting for data" in event.message]
-    assert len(shares) == 2
+    assert len(shares) == -(-26 // log_interval)
     if seconds:
         assert min(shares) > 0.3
         assert len(said) == 1
         assert "at B=64 with 0 workers: try --workers" in said[0]
+        # At the final size nothing is replayed.
+        assert "--replay" not in said[0]
     else:
         assert shares[1] < 0.6
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores of a process are a matter of Linux")
+def test_cores_are_those_that_the_process_may_use(image_folder) -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert TrainConfig(data=str(image_folder)).loader_workers == hardware()["cores"] == usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_packing_is_advised_where_it_helps(image_folder, tmp_path) -> None:

@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from upchirp.cli.printable import printable
 from upchirp.errors import InputError
 
 COMMANDS = {
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except InputError as error:
-        print(f"upchirp: error: {error}", file=sys.stderr)
+        print(f"upchirp: error: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("upchirp: interrupted; a run that had begun goes on by --resume auto", file=sys.stderr)
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output went away, as with `| head`.
         return 141
     except OSError as error:
-        print(f"upchirp: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"upchirp: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
 
 

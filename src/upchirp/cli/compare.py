@@ -11,6 +11,7 @@ from rich.table import Table
 
 from upchirp.cli.display import Display, duration
 from upchirp.cli.parsing import parse_training
+from upchirp.cli.printable import printable
 from upchirp.compare import CompareConfig, Comparison, compare
 from upchirp.compare.comparison import REPORT
 from upchirp.reports import verdict
@@ -70,4 +71,4 @@ def show(comparison: Comparison, console: Console) -> None:
         )
     console.print(table)
     console.print(verdict(summary), highlight=False, soft_wrap=True)
-    console.print(f"report: {comparison.output / REPORT}", highlight=False, soft_wrap=True)
+    console.print(f"report: {printable(comparison.output / REPORT)}", highlight=False, soft_wrap=True)

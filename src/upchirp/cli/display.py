@@ -6,6 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan
 from upchirp.training import Evaluated, Event, Finished, Logged, Noted, Saved, Selected, Started, Stepped
 
@@ -96,7 +97,7 @@ class Display:
         self.progress.refresh()
 
     def _print(self, text: str) -> None:
-        self.console.print(f"{self.title}{text}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(f"{self.title}{text}"), highlight=False, markup=False, soft_wrap=True)
 
 
 class _Pace:

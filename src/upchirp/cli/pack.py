@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from upchirp.cli.parsing import parse
+from upchirp.cli.printable import printable
 from upchirp.data.packing import PackResult, PackSettings, Summary, pack, verify
 from upchirp.errors import InputError
 
@@ -92,9 +93,9 @@ def _verify(command: PackCommand, output: Path) -> int:
         print(json.dumps({"damaged": [vars(damage) for damage in damages]}))
     else:
         for damage in damages:
-            print(f"{damage.shard}: {damage.reason}", file=sys.stderr)
+            print(printable(f"{damage.shard}: {damage.reason}"), file=sys.stderr)
         if not damages:
-            print(f"{output} is whole: every checksum, index and image header agrees")
+            print(f"{printable(output)} is whole: every checksum, index and image header agrees")
     if damages:
         listed = ", ".join(damage.shard for damage in damages[:_SHOWN]) + (", ..." if len(damages) > _SHOWN else "")
         raise InputError(
@@ -130,7 +131,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _show(result: PackResult, output: Path, console: Console) -> None:
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     summary = result.summary
     if result.found:

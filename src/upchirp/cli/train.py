@@ -10,6 +10,7 @@ from rich.console import Console
 
 from upchirp.cli.display import Display
 from upchirp.cli.parsing import parse_training
+from upchirp.cli.printable import printable
 from upchirp.training import Interrupted, Regime, TrainConfig, train
 
 DESCRIPTION = """Train a model by curriculum. Settings come from the recipe, over it from --config FILE (YAML, the same
@@ -50,7 +51,7 @@ def train_command(
         with Display(Console()) as display:
             result = train(command.training, observers=(display,))
     except Interrupted as interruption:
-        print(f"upchirp: {signal.Signals(interruption.signum).name}: {interruption}", file=sys.stderr)
+        print(f"upchirp: {signal.Signals(interruption.signum).name}: {printable(interruption)}", file=sys.stderr)
         return 128 + interruption.signum
-    print(f"{result.output}: top-1 {result.top1:.2f} %")
+    print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
     return 0

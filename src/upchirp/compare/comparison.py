@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -188,7 +189,7 @@ def _entry_summary(entry: _Entry, results: Sequence[TrainResult], config: Compar
         "equivalent_epochs": results[0].plan.equivalent_epochs,
         "accuracy": [result.top1 for result in results],
         "train_seconds": [result.train_seconds for result in results],
-        "wait_share": [_mean(record["wait_share"] for record in records) for records in training],
+        "wait_share": [_wait_share(records) for records in training],
         "images_per_second": _speeds([record for records in training for record in records]),
         "folders": [str(result.output.relative_to(config.training.output)) for result in results],
         "plan": results[0].plan.to_dict(),
@@ -219,6 +220,13 @@ def _speedups(runs: Sequence[dict[str, Any]]) -> dict[str, Speedup]:
     }
 
 
-def _mean(values: Any) -> float:
-    listed = list(values)
-    return fmean(listed) if listed else 0.0
+def _wait_share(records: Sequence[dict[str, Any]]) -> float:
+    """Share of a run's training time spent waiting for data, from the shares of its log lines.
+
+    >>> _wait_share([{"train_seconds": 10.0, "wait_share": 0.5}, {"train_seconds": 100.0, "wait_share": 0.0}])
+    0.05
+    """
+    ends = [record["train_seconds"] for record in records]
+    seconds = [end - begin for begin, end in pairwise([0.0, *ends])]
+    waited = sum(share * length for share, length in zip((r["wait_share"] for r in records), seconds, strict=True))
+    return waited / ends[-1] if ends and ends[-1] > 0 else 0.0

@@ -9,13 +9,15 @@ from typing import Any
 import cv2
 import torch
 
+from upchirp.data.workers import usable_cores
+
 
 def hardware() -> dict[str, Any]:
     """What the runs ran on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
     return {
         "cpu": _processor(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": round(memory, 1),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }

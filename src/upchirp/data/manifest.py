@@ -132,9 +132,11 @@ def load_manifest(root: Path) -> Manifest:
         )
     except InputError:
         raise
+    except NotADirectoryError:
+        raise InputError(f"{root} is a file: name a folder that `upchirp pack` wrote") from None
     except FileNotFoundError:
         raise InputError(f"{root} was not made by `upchirp pack`: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error!r}): delete it and run `upchirp pack` into an empty folder"
         ) from error

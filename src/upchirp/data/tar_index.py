@@ -2,9 +2,9 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,8 +118,9 @@ def load_index(path: Path) -> TarIndex:
         InputError: it is damaged, or of a format that this version does not know.
         OSError: it cannot be read.
     """
+    data = _bytes(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(BytesIO(data), allow_pickle=False) as stored:
             recorded = json.loads(bytes(stored["recorded"]))
             if recorded["format"] != FORMAT:
                 raise InputError(f"{path} has format {recorded['format']}, not {FORMAT}: use a newer upchirp")
@@ -138,18 +139,32 @@ def load_index(path: Path) -> TarIndex:
         )
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"the shard index {path} is damaged ({error}): delete it, and it is made again") from error
+    except Exception as error:
+        # NumPy's and zipfile's readers raise anything on damage (NotImplementedError, RuntimeError, MemoryError, ...).
+        # Indexes of shards of others are made again without a word, so this is one of `upchirp pack`.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"the shard index {path} is damaged ({reason}): copy it again, or delete it and run the same "
+            "`upchirp pack` command again"
+        ) from error
 
 
 def load_names(path: Path) -> list[str]:
     """Where the images of a shard came from; empty where nobody knows."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(BytesIO(_bytes(path)), allow_pickle=False) as stored:
             return [str(name) for name in json.loads(bytes(stored["names"]))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        # Names only make messages clearer.
+    except Exception:
+        # Names only make messages clearer; for what damage raises see `load_index`.
         return []
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        # A failing disk does not say where.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def is_current(index: TarIndex, tar: Path) -> bool:

@@ -96,7 +96,7 @@ def _label(data: bytes, extension: str) -> int | None:
         else:
             found = json.loads(data)
             value = next((found[name] for name in LABEL_KEYS if name in found), None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     whole = isinstance(value, int) and not isinstance(value, bool)
     return value if whole and 0 <= value < 2**31 else None  # type: ignore[operator, return-value]

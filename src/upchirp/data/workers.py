@@ -83,6 +83,11 @@ class Requested(Dataset[Any]):
         )
 
 
+def usable_cores() -> int:
+    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def outlive_interrupts(worker: int) -> None:
     """Leave Ctrl-C and SIGTERM to the training process, which ends its loader workers after it has saved.
 

@@ -1,7 +1,6 @@
 """The configuration of a training run: one flat set of names on the command line, in YAML and in Python."""
 
 import difflib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -13,6 +12,7 @@ import yaml
 from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
+from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
 from upchirp.training.conversion import plain, typed
 from upchirp.training.presets import Regime, recipe
@@ -135,7 +135,7 @@ class TrainConfig:
     @property
     def loader_workers(self) -> int:
         """How many loader processes to start."""
-        return min(16, os.cpu_count() or 1) if self.workers is None else self.workers
+        return min(16, usable_cores()) if self.workers is None else self.workers
 
     def to_flat(self) -> dict[str, Any]:
         """All settings under their flag names, as plain data."""

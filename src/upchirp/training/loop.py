@@ -1,7 +1,6 @@
 """The loop around the engine: logging, evaluations, checkpoints, and what stops a run."""
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Corrupt, Loader
+from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
@@ -33,7 +33,7 @@ from upchirp.training.events import (
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
-from upchirp.training.window import Window
+from upchirp.training.window import SteadyWait, Window
 
 
 @dataclass(kw_only=True)
@@ -89,6 +89,7 @@ class Run:
         self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
         self.window = Window(device)
+        self.steady = SteadyWait()
         self.corrupt: set[int] = set()
         self.clock = 0.0
 
@@ -145,6 +146,7 @@ class Run:
         seconds, self.clock = now - self.clock, now
         self.totals.train_seconds += seconds
         self.window.seconds += seconds
+        self.steady.seconds += seconds
         return seconds
 
     @contextmanager
@@ -156,7 +158,8 @@ class Run:
 
     def _take_note(self, result: StepResult) -> None:
         seconds = self._lap()
-        self.window.add(result, seconds)
+        self.window.add(result)
+        self.steady.add(result.step.stage, result.wait_seconds)
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
         for summary in result.passes:
             self.emit(Selected(step=result.step, summary=summary))
@@ -200,20 +203,21 @@ class Run:
 
     def _log(self, step: Step) -> None:
         self.emit(self.window.summary(step, self.totals.train_seconds))
-        share = self.window.steady_wait_share()
+        share = self.steady.take_share()
         if share > ADVISED_SHARE and step.stage not in self.advised:
             self.advised.add(step.stage)
             self.emit(Noted(message=self._advice(share, step)))
         self.window = Window(self.device)
 
     def _advice(self, share: float, step: Step) -> str:
+        replays = step.bandwidth < self.plan.final_size or self.config.replay_final
         return advice(
             share,
             bandwidth=step.bandwidth,
             workers=self.config.loader_workers,
-            cores=os.cpu_count() or 1,
+            cores=usable_cores(),
             packing_helps=self.packing_helps,
-            replay=self.plan.stages[step.stage].replay.batches,
+            replay=self.plan.stages[step.stage].replay.batches if replays else None,
         )
 
     def _ends_stage(self, step: Step) -> bool:

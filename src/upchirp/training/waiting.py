@@ -59,7 +59,7 @@ class Waiting:
         return min(waited, idle)
 
 
-def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_helps: bool, replay: int) -> str:
+def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_helps: bool, replay: int | None) -> str:
     """What to do about a share of time spent waiting, in one line with numbers.
 
     Args:
@@ -68,7 +68,7 @@ def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_he
         workers: loader processes now.
         cores: CPU cores.
         packing_helps: whether `upchirp pack` would make the images cheaper to read.
-        replay: replayed batches for each fresh one now.
+        replay: replayed batches for each fresh one now; `None` where nothing is replayed, whatever --replay says.
 
     >>> print(advice(0.4, bandwidth=96, workers=4, cores=16, packing_helps=True, replay=0))
     waiting for data takes 40 % of the time at B=96 with 4 workers: try --workers 7, `upchirp pack`, or --replay 1
@@ -81,7 +81,9 @@ def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_he
         remedies.append(f"--workers {min(wanted, cores)}")
     if packing_helps:
         remedies.append("`upchirp pack`")
-    remedies.append(f"--replay {min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}")
+    if replay is not None:
+        remedies.append(f"--replay {min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}")
+    remedies = remedies or ["more CPU cores"]
     listed = remedies[0] if len(remedies) == 1 else f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
     return (
         f"waiting for data takes {share:.0%} of the time at B={bandwidth} with {workers} workers: try {listed}"

@@ -1,4 +1,4 @@
-"""What is averaged between two log lines."""
+"""What is averaged over some steps: between two log lines, or until it says something."""
 
 import torch
 
@@ -19,13 +19,9 @@ class Window:
         self.images = 0
         self.seconds = 0.0
         self.wait_seconds = 0.0
-        self.first_seconds = 0.0
-        self.first_wait_seconds = 0.0
 
-    def add(self, result: StepResult, seconds: float) -> None:
-        """Count a step that took so many seconds."""
-        if self.steps == 0:
-            self.first_seconds, self.first_wait_seconds = seconds, result.wait_seconds
+    def add(self, result: StepResult) -> None:
+        """Count a step."""
         self.loss = self.loss + result.loss
         self.steps += 1
         self.images += result.step.batch_size
@@ -34,12 +30,6 @@ class Window:
     def mean_loss(self) -> float:
         """Mean loss of the steps; waits for the device."""
         return self.loss.item() / max(self.steps, 1)
-
-    def steady_wait_share(self) -> float:
-        """Share of the time spent waiting for data, without the first step, in which workers may have started."""
-        if self.steps < _STEADY_STEPS:
-            return 0.0
-        return (self.wait_seconds - self.first_wait_seconds) / max(self.seconds - self.first_seconds, 1e-9)
 
     def summary(self, step: Step, train_seconds: float) -> Logged:
         """The event that closes the window."""
@@ -51,3 +41,43 @@ class Window:
             wait_share=min(1.0, self.wait_seconds / seconds),
             train_seconds=train_seconds,
         )
+
+
+class SteadyWait:
+    """Share of the time spent waiting for data, over enough steps of one stage, however often a log line is due.
+
+    >>> wait = SteadyWait()
+    >>> for seconds in (60.0, *[1.0] * 9):
+    ...     wait.seconds += seconds
+    ...     wait.add(stage=0, wait_seconds=seconds / 4)
+    >>> wait.take_share(), wait.take_share()
+    (0.25, 0.0)
+    """
+
+    def __init__(self) -> None:
+        self.stage = -1
+        self.steps = 0
+        self.seconds = 0.0
+        self.wait_seconds = 0.0
+
+    def add(self, stage: int, wait_seconds: float) -> None:
+        """Count a step whose time is in `seconds` already."""
+        if stage != self.stage:
+            # Without the time of a stage's first step, in which workers may have started.
+            self.stage = stage
+            self._restart()
+        else:
+            self.wait_seconds += wait_seconds
+        self.steps += 1
+
+    def take_share(self) -> float:
+        """The share, after which counting begins anew; 0 while there are too few steps."""
+        if self.steps < _STEADY_STEPS:
+            return 0.0
+        share = self.wait_seconds / max(self.seconds, 1e-9)
+        self._restart()
+        return share
+
+    def _restart(self) -> None:
+        self.steps = 0
+        self.seconds = self.wait_seconds = 0.0

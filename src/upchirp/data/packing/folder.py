@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +16,23 @@ from upchirp.data.manifest import (
     load_manifest,
     save_manifest,
 )
-from upchirp.data.packing.processes import usable_cores, write_shards
+from upchirp.data.packing.lock import LOCK, locked
+from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
 from upchirp.data.sources import Source, open_data
-from upchirp.data.tar_index import index_path, load_index
+from upchirp.data.tar_index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
+from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
 
 CHECKSUMS = "SHA256SUMS"
+
+# What `whole_file` leaves behind when it is killed; other names are not ours to delete.
+_LEFTOVER = re.compile(
+    rf"({re.escape(MANIFEST)}|{CHECKSUMS}|\d{{6,}}\.tar({re.escape(INDEX_SUFFIX)})?)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
+)
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done, and of all images."""
@@ -68,8 +76,8 @@ def pack(
         progress: shows how far it is.
 
     Raises:
-        InputError: the output holds something else, or was packed from other data or with other settings; no image
-            of a split can be read; the disk is full.
+        InputError: the output holds something else, or was packed from other data or with other settings; another
+            process packs into it; no image of a split can be read; the disk is full.
     """
     settings = settings or PackSettings()
     workers = workers if workers is not None else usable_cores()
@@ -87,13 +95,18 @@ def pack(
     _check_output(root, manifest)
     try:
         tasks = [task for split in SPLITS for task in _tasks(root, split, sources[split], settings)]
-        missing = [task for task in tasks if not is_whole(task.path)]
+        missing = _missing(tasks)
         if missing or not (root / CHECKSUMS).exists() or not load_manifest(root).complete:
-            _prepare(root, manifest)
-            _write(tasks, missing, workers, prefix, progress)
-            _check_splits(root, manifest)
-            _write_checksums(root, manifest)
-            save_manifest(replace(manifest, complete=True), root)
+            root.mkdir(parents=True, exist_ok=True)
+            with locked(root):
+                # Again: another process may have begun, or ended, since.
+                _check_output(root, manifest)
+                missing = _missing(tasks)
+                _prepare(root, manifest)
+                _write(tasks, missing, workers, prefix, progress)
+                _check_splits(root, manifest)
+                _write_checksums(root, manifest)
+                save_manifest(replace(manifest, complete=True), root)
     except OSError as error:
         raise InputError(f"cannot write {root}: {error.strerror or error}; run the same command again") from error
     return PackResult(summarize(root), len(tasks), len(tasks) - len(missing))
@@ -124,8 +137,15 @@ def _check_output(root: Path, manifest: Manifest) -> None:
             raise InputError(
                 f"{root} was packed with {difference}: use the same data and settings, or another --output"
             )
-    elif root.is_dir() and any(not path.name.endswith(TEMPORARY_SUFFIX) for path in root.iterdir()):
+    elif root.is_dir() and not all(_is_leftover(path) for path in root.iterdir()):
         raise InputError(f"the output {root} is not empty and was not made by `upchirp pack`: name another folder")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file or folder of the output may come from packing that ended before its manifest was written."""
+    if path.name in SPLITS and path.is_dir():
+        return all(_LEFTOVER.fullmatch(inner.name) for inner in path.iterdir())
+    return path.name == LOCK or _LEFTOVER.fullmatch(path.name) is not None
 
 
 def _tasks(root: Path, split: str, source: Source, settings: PackSettings) -> list[ShardTask]:
@@ -140,13 +160,19 @@ def _tasks(root: Path, split: str, source: Source, settings: PackSettings) -> li
     ]
 
 
+def _missing(tasks: Sequence[ShardTask]) -> list[ShardTask]:
+    return [task for task in tasks if not is_whole(task.path)]
+
+
 def _prepare(root: Path, manifest: Manifest) -> None:
-    for split in SPLITS:
-        (root / split).mkdir(parents=True, exist_ok=True)
-    for folder in (root, *(root / split for split in SPLITS)):
-        for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+    # First of all: it is what makes the folder ours, so that the same command goes on after a full disk.
     save_manifest(manifest, root)
+    for split in SPLITS:
+        (root / split).mkdir(exist_ok=True)
+    for folder in (root, *(root / split for split in SPLITS)):
+        for path in folder.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def _write(

@@ -1,7 +1,6 @@
 """Writing shards in several processes, which end cleanly whatever happens to one of them or to their parent."""
 
 import multiprocessing
-import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,11 +14,6 @@ from upchirp.errors import InputError
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Ended(Exception):
@@ -54,7 +48,7 @@ def write_shards(
         for slot in range(len(done)):
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(
-                target=_work, args=(tasks, root, following, stop, done, slot, sender, os.getpid()), daemon=True
+                target=_work, args=(tasks, root, following, stop, done, slot, sender), daemon=True
             )
             process.start()
             # This process's copy; the worker's own closes with it.
@@ -90,16 +84,16 @@ def _failure(exitcode: int, receiver: Any) -> Exception:
     return InputError(text) if kind == "input" else RuntimeError(f"a packing process failed:\n{text}")
 
 
-def _work(
-    tasks: Sequence[ShardTask], root: str, following: Any, stop: Any, done: Any, slot: int, sender: Any, parent: int
-) -> None:
+def _work(tasks: Sequence[ShardTask], root: str, following: Any, stop: Any, done: Any, slot: int, sender: Any) -> None:
     # Ctrl-C reaches the whole process group: the parent says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
+    # Not the parent of `os.getppid`, which may be a fork server.
+    parent = multiprocessing.parent_process()
 
     def step() -> None:
         done[slot] += 1
-        if stop.value or os.getppid() != parent:
+        if stop.value or parent is None or not parent.is_alive():
             raise _Ended
 
     while True:

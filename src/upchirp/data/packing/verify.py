@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,12 @@ from typing import IO
 from upchirp.data.decoding import open_picture
 from upchirp.data.manifest import load_manifest
 from upchirp.data.packing.folder import CHECKSUMS
-from upchirp.data.packing.processes import usable_cores
 from upchirp.data.tar_index import Level, TarIndex, index_path, load_index
-from upchirp.data.workers import DECODE_ERRORS
+from upchirp.data.workers import DECODE_ERRORS, usable_cores
 from upchirp.errors import InputError
+
+_LINE = re.compile(r"^([0-9a-f]{64})  (\S+)$", re.MULTILINE)
+_REMAKE = "run the same `upchirp pack` command again, it makes that file anew"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def verify(
         What is damaged; empty if all is well.
 
     Raises:
-        InputError: the folder was not made by `pack`, or packing has not ended.
+        InputError: the folder was not made by `pack`, packing has not ended, or `SHA256SUMS` is missing or damaged.
     """
     root = Path(root).expanduser()
     manifest = load_manifest(root)
@@ -53,7 +56,7 @@ def verify(
     if workers < 1:
         raise InputError(f"workers {workers}: give 1 or more")
     shards = list(manifest.shards(root))
-    recorded = _checksums(root)
+    recorded = _checksums(root, [shard.relative_to(root).as_posix() for shard in shards])
     damages = []
     # Hashing lets other threads run.
     with ThreadPoolExecutor(min(workers, len(shards))) as pool:
@@ -65,13 +68,22 @@ def verify(
     return tuple(damages)
 
 
-def _checksums(root: Path) -> dict[str, str]:
+def _checksums(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """The recorded checksums of the shards of these names."""
+    path = root / CHECKSUMS
     try:
-        lines = (root / CHECKSUMS).read_text(encoding="ascii").splitlines()
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {_REMAKE}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {root / CHECKSUMS}: delete it and run `upchirp pack` again") from error
-    pairs = (line.split("  ", 1) for line in lines if "  " in line)
-    return {name: digest for digest, name in pairs}
+        raise InputError(f"cannot read {path} ({error}): delete it, then {_REMAKE}") from error
+    recorded = {name: digest for digest, name in _LINE.findall(text)}
+    if lacking := [name for name in names if name not in recorded]:
+        raise InputError(
+            f"{path} is damaged: it has no checksum of {len(lacking)} of {len(names)} shards, the first is "
+            f"{lacking[0]}; delete it, then {_REMAKE}"
+        )
+    return recorded
 
 
 def _check(root: Path, recorded: dict[str, str], shard: Path) -> str | None:

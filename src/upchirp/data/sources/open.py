@@ -13,6 +13,8 @@ from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
 from upchirp.errors import InputError
 
+# By name, so that the library is not loaded for those who do not use it; a module of one's own may be named `datasets`.
+_HUGGING_FACE = ("datasets.arrow_dataset", "datasets.dataset_dict", "datasets.iterable_dataset")
 _LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
@@ -64,7 +66,7 @@ def as_source(data: Any) -> Source:
     """
     if isinstance(data, Source):
         return data
-    if type(data).__module__.partition(".")[0] == "datasets":
+    if any(kind.__module__ in _HUGGING_FACE for kind in type(data).__mro__):
         return HuggingFaceSource(data)
     return MapStyleSource(data)
 

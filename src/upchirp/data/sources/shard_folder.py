@@ -141,7 +141,12 @@ def _classes(root: Path, train: Sequence[TarIndex], val: Sequence[TarIndex]) -> 
     highest = max(int(index.labels.max()) for index in train)
     highest_val = max(int(index.labels.max()) for index in val)
     if path := next((root / name for name in CLASS_FILES if (root / name).exists()), None):
-        classes = tuple(path.read_text(encoding="utf-8").split("\n"))
+        try:
+            classes = tuple(path.read_text(encoding="utf-8").split("\n"))
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is no UTF-8 text ({error.reason}): save the names of the classes as UTF-8"
+            ) from error
         classes = tuple(line.strip() for line in (classes[:-1] if not classes[-1].strip() else classes))
         if max(highest, highest_val) >= len(classes):
             raise InputError(
