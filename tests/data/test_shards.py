@@ -13,11 +13,14 @@ import pytest
 from PIL import Image
 
 from upchirp import InputError, Loader, TrainConfig, efficienttrain_plus_plus, plan, train
-from upchirp.data import FolderSource, ShardSource, open_data
+from upchirp.data import Augmentation, FolderSource, ShardSource, open_data
+from upchirp.data.augmentation import TrainTransform
 from upchirp.data.packing import PackSettings, pack
 from upchirp.data.pyramid import choose_level, scale_box
+from upchirp.data.requests import Request
 from upchirp.data.sources import shards
 from upchirp.data.tar_index import Level, index_path, load_index, load_names
+from upchirp.data.workers import Requested
 
 SETTINGS = PackSettings(sizes=(12, 24), shard_size=10)
 
@@ -190,6 +193,35 @@ def test_damage_is_reported_with_shard_and_member(pyramid: ShardSource, tmp_path
     os.truncate(shard, pyramid.levels(0)[2].offset + 10)
     with pytest.raises(OSError, match=r"00000000\d\.192\.jpg: the shard is cut off: 10 of"):
         pyramid.load(0)[0].region((0, 0, 600, 400), 192)
+
+
+def test_a_flipped_byte_that_decodes_is_noticed(pyramid: ShardSource, tmp_path: Path) -> None:
+    level = pyramid.levels(0)[1]
+    with (tmp_path / "out/train/000000.tar").open("r+b") as stream:
+        stream.seek(level.offset + level.length * 3 // 4)
+        byte = stream.read(1)[0]
+        stream.seek(level.offset + level.length * 3 // 4)
+        stream.write(bytes([byte ^ 4]))
+        stream.seek(level.offset)
+        Image.open(io.BytesIO(stream.read(level.length))).load()
+    with pytest.raises(OSError, match=r"00000000\d\.128\.jpg: it is damaged: the CRC-32 of its \d+ bytes"):
+        pyramid.load(0)[0].region((0, 0, 600, 400), 96)
+    # Replaced by another image, and noted.
+    requested = Requested(pyramid, TrainTransform(Augmentation(scale=(1, 1), ratio=(1.5, 1.5)), 96))
+    _, _, corrupt = requested.__getitems__([Request(0, 96, 0.0, seed=1)])
+    assert "CRC-32" in corrupt[0].reason
+
+
+def test_shards_of_an_older_format_are_packed_again(
+    image_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("upchirp.data.tar_index.FORMAT", 1)
+        pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+    with pytest.raises(InputError, match="was made by an older upchirp: run the same `upchirp pack` command again"):
+        open_data(tmp_path / "out", 32)
+    assert pack(image_folder, tmp_path / "out", SETTINGS, workers=1).found == 0
+    open_data(tmp_path / "out", 32)
 
 
 def test_shards_of_webdataset(tmp_path: Path) -> None:

@@ -106,9 +106,9 @@ class PyramidPicture:
     def _open(self, number: int) -> Picture:
         picture = open_picture(self._read(number))
         level = self._levels[number]
-        if picture.size != (level.width, level.height):
+        if picture.size != level.size:
             # A box would cut out another part of the image.
-            raise OSError(f"it has {picture.size} pixels, its index says {(level.width, level.height)}")
+            raise OSError(f"it has {picture.size} pixels, its index says {level.size}")
         return picture
 
     @contextmanager

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from upchirp.data.whole_files import whole_file
 from upchirp.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 INDEX_SUFFIX = ".index.npz"
 
-LEVEL = np.dtype([("offset", "<i8"), ("length", "<u4"), ("width", "<u4"), ("height", "<u4")])
+LEVEL = np.dtype([("offset", "<i8"), ("length", "<u4"), ("width", "<u4"), ("height", "<u4"), ("crc", "<u4")])
 
 
 class Level(NamedTuple):
@@ -31,6 +31,13 @@ class Level(NamedTuple):
     """Pixels, of the upright image; 0 where it is not known."""
     height: int
     """Pixels, of the upright image; 0 where it is not known."""
+    crc: int = 0
+    """CRC-32 of its bytes, as `zlib.crc32` counts it; 0 where it is not known."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        return self.width, self.height
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,10 @@ def load_index(path: Path) -> TarIndex:
     try:
         with np.load(BytesIO(data), allow_pickle=False) as stored:
             recorded = json.loads(bytes(stored["recorded"]))
-            if recorded["format"] != FORMAT:
+            if recorded["format"] > FORMAT:
                 raise InputError(f"{path} has format {recorded['format']}, not {FORMAT}: use a newer upchirp")
+            if recorded["format"] < FORMAT:
+                raise InputError(f"{path} was made by an older upchirp: run the same `upchirp pack` command again")
             labels, levels = stored["labels"], stored["levels"]
         sizes = tuple(int(size) for size in recorded["sizes"])
         if labels.shape != levels.shape[:1] or levels.shape[1:] != (1 + len(sizes),) or levels.dtype != LEVEL:

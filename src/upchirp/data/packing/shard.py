@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,12 @@ def write_shard(task: ShardTask, step: Callable[[], None], root: str = "") -> No
             else:
                 key = f"{index:09d}"
                 levels = [
-                    Level(tar.add(f"{key}.{version.extension}", version.data), len(version.data), *version.size)
+                    Level(
+                        tar.add(f"{key}.{version.extension}", version.data),
+                        len(version.data),
+                        *version.size,
+                        crc=zlib.crc32(version.data),
+                    )
                     if version is not None
                     else Level(0, 0, 0, 0)
                     for version in versions

@@ -104,7 +104,9 @@ def _reads(source: ShardSource) -> tuple[ReadBytes, ...]:
     for bandwidth in _bandwidths(shorter):
         rng = random.Random(0)
         lengths = [
-            levels[choose_level(levels, crop_box(rng, levels[0][2:], settings.scale, settings.ratio), bandwidth)].length
+            levels[
+                choose_level(levels, crop_box(rng, levels[0].size, settings.scale, settings.ratio), bandwidth)
+            ].length
             for levels in images
         ]
         reads.append(ReadBytes(bandwidth, _mean(lengths), _mean([levels[0].length for levels in images])))

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -129,12 +130,15 @@ def _compare(index: TarIndex, shard: Path) -> str | None:
                     return f"its index says {level.length} bytes at {level.offset}, where no such member is"
                 if labels.get(member.name.partition(".")[0]) != str(int(index.labels[row])).encode("ascii"):
                     return f"the label of {member.name} is not the one in its index"
+                data = _at(stream, level.offset, level.length)
+                if zlib.crc32(data) != level.crc:
+                    return f"the CRC-32 of {member.name} is not the one in its index"
                 try:
-                    size = open_picture(_at(stream, level.offset, level.length)).size
+                    size = open_picture(data).size
                 except DECODE_ERRORS as error:
                     return f"{member.name} is no image ({error})"
-                if size != (level.width, level.height):
-                    return f"{member.name} has {size} pixels, its index says {(level.width, level.height)}"
+                if size != level.size:
+                    return f"{member.name} has {size} pixels, its index says {level.size}"
     return None
 
 

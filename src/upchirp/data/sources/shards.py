@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,7 +22,8 @@ class ShardSource:
     """The images of tar shards, in the order in which they lie there.
 
     Nothing is unpacked: an image is one read at its offset, and of an image that is stored at several sizes only the
-    version that is wanted is read. A process keeps up to 64 shards open; a pickled source holds no open files.
+    version that is wanted is read. What `upchirp pack` wrote is checked as it is read (CRC-32). A process keeps up to
+    64 shards open; a pickled source holds no open files.
     The order is the shards' own: `upchirp pack` shuffles, so it is not the order of the folder that was packed.
 
     Args:
@@ -114,7 +116,7 @@ class ShardSource:
         """The original file as it was stored, and the label.
 
         Raises:
-            OSError: the shard cannot be read.
+            OSError: the shard cannot be read, or the file is damaged.
         """
         self._place(index)
         return self._read(index, 0), int(self._labels[index])
@@ -128,10 +130,13 @@ class ShardSource:
 
     def _read(self, index: int, level: int) -> bytes:
         """The bytes of a stored version."""
-        offset, length, _, _ = self._levels[index, level].item()
+        offset, length, _, _, crc = self._levels[index, level].item()
         data = self._open(self._place(index)[0]).read(offset, length)
         if len(data) < length:
             raise OSError(f"the shard is cut off: {len(data)} of {length} bytes at {offset}")
+        if crc and zlib.crc32(data) != crc:
+            # Most damage to a JPEG decodes without complaint.
+            raise OSError(f"it is damaged: the CRC-32 of its {length} bytes is not the one in the shard's index")
         return data
 
     def _name(self, index: int, level: int) -> str:
