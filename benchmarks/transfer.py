@@ -1,8 +1,9 @@
 """What pre-training, fine-tuning and FixRes are worth: accuracy on real images, over several seeds.
 
 A network is pre-trained by curriculum on the first 30 classes of a data set, then fine-tuned on the others with a new
-head, beside one that is trained on them from scratch for as long. FixRes tunes the head and norms of the pre-trained
-network at a larger size on its own classes. Example: `python benchmarks/transfer.py --data tiny-imagenet-40 --json`
+head, beside one that is trained on them from scratch for as long. FixRes tunes the head and norms of one that was
+trained on smaller images than there are, at larger sizes.
+Example: `python benchmarks/transfer.py --data tiny-imagenet-40 --json`
 """
 
 import argparse
@@ -73,21 +74,25 @@ def measure(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, A
             "finetune-curriculum", folder, **start, **tuned, **rate, **curriculum
         )["top1"],
     }
+    small = {**shared, "final_size": options.fixres_from, "data": str(source)}
+    trained = run("small", folder, **MODEL, **small, regime="imagenet22k", epochs=options.pretrain_epochs)
     before = evaluate_weights(
-        weights=Path(weights(pretrained)), data=str(source), sizes=options.sizes, workers=options.workers
+        weights=Path(weights(trained)), data=str(source), sizes=options.sizes, workers=options.workers
     )
     fixres = {}
-    for size in options.fixres_sizes:
+    for size in options.sizes:
         after = run(
-            f"fixres-{size}", folder, **MODEL, data=str(source), regime="fixres", weights=weights(pretrained),
-            **{**shared, "final_size": size}, epochs=options.fixres_epochs,
+            f"fixres-{size}", folder, **MODEL, **{**small, "final_size": size}, regime="fixres",
+            weights=weights(trained), epochs=options.fixres_epochs,
         )  # fmt: skip
         fixres[size] = after["top1"]
     return {
         "seed": seed,
         "top1": found,
-        "evaluated_at": {result.size: result.evaluation.top1 for result in before},
-        "fixres": fixres,
+        f"trained at {options.fixres_from} px, evaluated at": {
+            result.size: result.evaluation.top1 for result in before
+        },
+        "fixres_at": fixres,
     }
 
 
@@ -96,8 +101,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/CLASS/* and val/CLASS/*")
     parser.add_argument("--pretrain-classes", type=int, default=30)
     parser.add_argument("--final-size", type=int, default=64)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 72, 80, 96], help="for evaluation")
-    parser.add_argument("--fixres-sizes", type=int, nargs="+", default=[80])
+    parser.add_argument("--fixres-from", type=int, default=48, help="size at which the network for FixRes is trained")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[48, 56, 64], help="for its evaluation, and for FixRes")
     parser.add_argument("--pretrain-epochs", type=float, default=6.0)
     parser.add_argument("--epochs", type=float, default=4.0, help="of fine-tuning and of training from scratch")
     parser.add_argument("--fixres-epochs", type=float, default=1.0)
