@@ -2,6 +2,9 @@
 
 JPEG files go through libjpeg-turbo (simplejpeg), which can decode at 1/2, 1/4 and 1/8 of the full scale for less than
 the price of all pixels; everything else, and every file that libjpeg-turbo complains about, goes through Pillow.
+
+A crop is cut from the whole image at that scale: libjpeg-turbo could decode a region alone, but no maintained packaged
+binding offers it (simplejpeg has no argument for a region, and neither has the `decode` of PyTurboJPEG).
 """
 
 from io import BytesIO
