@@ -1,5 +1,6 @@
 """Decoding: JPEG at a scale, and Pillow for everything else."""
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -27,6 +28,16 @@ def palette_with_transparency() -> bytes:
     return stored(image, "PNG", transparency=bytes([0, 128]))
 
 
+def tiff_of_12_bits(value: int) -> bytes:
+    """A TIFF file of 4 x 4 grey values, each pair of them in 3 bytes, which Pillow reads but does not write."""
+    pixels = int.to_bytes(value << 12 | value, 3) * 8
+    short, long = 3, 4
+    tags = ((256, short, 4), (257, short, 4), (258, short, 12), (259, short, 1), (262, short, 1), (273, long, 8),
+            (277, short, 1), (278, short, 4), (279, long, len(pixels)))  # fmt: skip
+    folder = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in tags)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + folder + bytes(4)
+
+
 @pytest.mark.parametrize(
     ("data", "colour"),
     [
@@ -41,11 +52,14 @@ def palette_with_transparency() -> bytes:
         (stored(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "TIFF"), (0, 0, 0)),
         (stored(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "JPEG", quality=100), (0, 0, 0)),
         (stored(Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "PNG"), (156, 156, 156)),
-        (stored(Image.fromarray(np.full((4, 4), 40_000, np.int32)), "TIFF"), (156, 156, 156)),
+        (stored(Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "TIFF"), (156, 156, 156)),
+        (b"P5 4 4 65535\n" + np.full((4, 4), 40_000, ">u2").tobytes(), (156, 156, 156)),
+        (tiff_of_12_bits(2_500), (156, 156, 156)),
     ],
     ids=[
         "rgb", "webp", "grey", "grey jpeg", "bit", "grey+alpha", "rgba", "palette", "cmyk", "cmyk jpeg", "16 bit",
-        "32 bit",
+        "16 bit tiff",
+        "16 bit pgm", "12 bit tiff",
     ],
 )  # fmt: skip
 def test_every_kind_of_image_decodes_to_rgb(data, colour):
@@ -57,6 +71,21 @@ def test_every_kind_of_image_decodes_to_rgb(data, colour):
     for pixels in (np.asarray(picture.whole()), picture.region((1, 0, 4, 4), least=2)):
         assert set(map(tuple, pixels.reshape(-1, 3).tolist())) == {colour}
     assert picture.region((1, 0, 4, 4), least=2).shape == (4, 3, 3)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_grey_values_of_an_unknown_range_are_refused(kind):
+    """They would turn black: 0 to 1 as much as 0 to 255 or 4095."""
+    data = stored(Image.fromarray(np.full((4, 4), 200, kind)), "TIFF")
+    with pytest.raises(OSError, match=r"grey values are .*, of a range that is not known: convert it to 8 or 16 bits"):
+        open_picture(data).region((0, 0, 4, 4), least=2)
+
+
+def test_integers_in_memory_are_of_16_bits():
+    assert decode(Image.fromarray(np.full((4, 4), 40_000, np.int32))).getpixel((0, 0)) == (156, 156, 156)
+    for value in (-1, 2**16):
+        with pytest.raises(OSError, match="range that is not known"):
+            decode(Image.fromarray(np.full((4, 4), value, np.int32)))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Data sets of the library `datasets`, saved to disk and as parquet, against the same files in folders."""
 
+import os
 import pickle
 import socket
 import subprocess
@@ -382,6 +383,19 @@ def test_quiet(splits: dict[str, Any], tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path / "hub"), str(tmp_path / "cache")], capture_output=True, text=True
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_a_truncated_file_gives_one_line(splits: dict[str, Any], tmp_path: Path) -> None:
+    root = hub_layout(splits, tmp_path / "hub")
+    file = root / "train-00001-of-00002.parquet"
+    file.write_bytes(file.read_bytes()[:-200])
+    words = [sys.executable, "-m", "upchirp", "pack", "--data", str(root), "--output", str(tmp_path / "out")]
+    run = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    )
+    (line,) = run.stderr.splitlines()
+    assert run.returncode == 2
+    assert line.startswith(f"upchirp: error: cannot read train in {root}: ")
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from upchirp.data.pyramid import choose_level, scale_box
 from upchirp.data.requests import Request
 from upchirp.data.sources import shards
 from upchirp.data.tar_index import Level, index_path, load_index, load_names
+from upchirp.data.tar_scan import scan
 from upchirp.data.workers import Requested
 
 SETTINGS = PackSettings(sizes=(12, 24), shard_size=10)
@@ -317,6 +318,26 @@ def test_a_cut_off_tar_is_refused(tmp_path: Path) -> None:
     shard.write_bytes(jpeg() * 5)
     with pytest.raises(InputError, match="no plain tar"):
         open_data(tmp_path, 32)
+
+
+def test_a_tar_that_is_cut_off_anywhere_says_so(tmp_path: Path) -> None:
+    members = {"a.jpg": jpeg(), "a.cls": b"1", "b.json": b'{"label": 0}', "b.txt": b"text", "b.jpg": jpeg()}
+    shard = write_tar(foreign(tmp_path) / "train/0.tar", members)
+    data = shard.read_bytes()
+    with tarfile.open(shard) as archive:
+        ends = [member.offset_data + -(-member.size // 512) * 512 for member in archive]
+        inside = [member.offset_data + member.size // 2 for member in archive]
+        headers = [member.offset + 300 for member in archive]
+    between = [ends[0], ends[2], ends[3]]
+    for length in inside + headers[1:] + between:
+        shard.write_bytes(data[:length])
+        with pytest.raises(InputError, match="cut off") as refusal:
+            scan(shard)
+        assert "download it again" in str(refusal.value)
+    # Whole samples without an end mark, which some writers leave out.
+    for length, images in ((ends[1], 1), (ends[4], 2), (len(data), 2)):
+        shard.write_bytes(data[:length])
+        assert len(scan(shard)) == images
 
 
 def test_a_damaged_header_in_the_middle_is_refused(tmp_path: Path) -> None:

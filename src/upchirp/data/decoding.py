@@ -2,6 +2,9 @@
 
 JPEG files go through libjpeg-turbo (simplejpeg), which can decode at 1/2, 1/4 and 1/8 of the full scale for less than
 the price of all pixels; everything else, and every file that libjpeg-turbo complains about, goes through Pillow.
+
+A crop is cut from the whole image at that scale: libjpeg-turbo could decode a region alone, but no maintained packaged
+binding offers it (simplejpeg has no argument for a region, and neither has the `decode` of PyTurboJPEG).
 """
 
 from io import BytesIO
@@ -10,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, pixels."""
@@ -181,29 +184,28 @@ def open_image(data: bytes) -> Image.Image:
 def decode(image: Image.Image) -> Image.Image:
     """Decode all pixels of an image as RGB, and turn it upright as its EXIF orientation says.
 
-    16-bit grey values keep their upper 8 bits. Transparency is dropped, the stored colours stay, as
-    torchvision's image folders do.
+    Of 16-bit grey values, and the 12-bit ones of TIFF files, the upper 8 bits are kept. Transparency is dropped, the
+    stored colours stay, as torchvision's image folders do.
 
     Args:
         image: an image of any mode, decoded or not.
 
     Raises:
-        OSError: the image is truncated or corrupt.
+        OSError: the image is truncated or corrupt, or has grey values of a range that nobody knows: floating-point
+            numbers, or the 32-bit or signed integers of TIFF files.
 
     >>> decode(Image.new("L", (4, 3), 7)).getpixel((0, 0))
     (7, 7, 7)
     """
     _load(image)
+    stored = image
     try:
         if _orientation(image) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode == "RGB":
             return image
-        if image.mode.startswith("I"):
-            # Pillow clips wide grey values at 255 on some versions: nearly every 16-bit image would turn
-            # white.
-            grey = np.asarray(image).astype(np.int64) >> 8
-            return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+        if image.mode == "F" or image.mode.startswith("I"):
+            return Image.fromarray(_upper_bits(image, stored)).convert("RGB")
         if image.mode == "P" and "transparency" in image.info:
             return image.convert("RGBA").convert("RGB")
         return image.convert("RGB")
@@ -211,6 +213,23 @@ def decode(image: Image.Image) -> Image.Image:
         raise
     except Exception as error:
         raise OSError(f"cannot decode the image: {error}") from error
+
+
+def _upper_bits(image: Image.Image, stored: Image.Image) -> Pixels:
+    """The upper 8 bits of wide grey values; `stored` is the image as its file has it, which knows their width.
+
+    Pillow's own conversion clips them at 255 on some versions: nearly every 16-bit image would turn white.
+    """
+    bits = 16
+    if stored.format == "TIFF":
+        bits = stored.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]  # type: ignore[attr-defined]
+    grey = np.asarray(image)
+    # PNG and PGM files of 16 bits come as 32-bit integers on some versions of Pillow, and so do images in memory.
+    wide = image.mode == "I" and stored.format not in ("PNG", "PPM", None)
+    if image.mode == "F" or wide or grey.min() < 0 or grey.max() >= 2**16:
+        kind = "floating-point numbers" if image.mode == "F" else "32-bit or signed integers"
+        raise OSError(f"its grey values are {kind}, of a range that is not known: convert it to 8 or 16 bits")
+    return (grey >> (bits - 8)).clip(0, 255).astype(np.uint8)
 
 
 def _load(image: Image.Image) -> None:

@@ -22,7 +22,8 @@ def scan(tar: Path) -> TarIndex:
 
     A label is the integer in a `.cls` member, else the integer under `label`, `cls` or `class_id` of a `.json`
     member. Members of other kinds, hidden files and links are passed over. Only headers and labels are read, so the
-    size of the images stays unknown.
+    size of the images stays unknown. A shard without an end mark is taken if its samples are whole: some writers leave
+    it out, so one that was cut off exactly between two samples cannot be told from it.
 
     Args:
         tar: the shard, not compressed.
@@ -44,6 +45,8 @@ def scan(tar: Path) -> TarIndex:
                 parts = _MEMBER.fullmatch(member.name)
                 if parts is None or not member.isreg() or member.issparse():
                     continue
+                if member.offset_data + member.size > before.st_size:
+                    raise tarfile.ReadError(f"{member.name} ends behind the end of the file")
                 key, extension = parts[1], parts[2].lower()
                 if extension in IMAGE_EXTENSIONS:
                     if key in images:
@@ -60,18 +63,25 @@ def scan(tar: Path) -> TarIndex:
                 else:
                     others.add(key)
             stream.seek(archive.offset)
-            if stream.read(512).strip(b"\0"):
+            following = stream.read(tarfile.BLOCKSIZE)
+            if following.strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
     except tarfile.TarError as error:
         raise InputError(
             f"{tar} is no plain tar file, or it is cut off ({error}): download it again; unpack .gz first"
         ) from error
-    if unlabelled := images.keys() - labels.keys():
+    unlabelled, imageless = images.keys() - labels.keys(), (labels.keys() | others) - images.keys()
+    if (unlabelled or imageless) and not following:
+        raise InputError(
+            f"{tar} is cut off: it has no end mark, and sample {min(unlabelled or imageless)} is not whole; "
+            "download it again"
+        )
+    if unlabelled:
         raise InputError(
             f"{tar}: sample {min(unlabelled)} has no label: expected a .cls member, or a .json member with an integer "
             f"under {' or '.join(LABEL_KEYS)}"
         )
-    if imageless := (labels.keys() | others) - images.keys():
+    if imageless:
         kinds = ", ".join(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
         raise InputError(f"{tar}: sample {min(imageless)} has no image: expected a member of {kinds}")
     if not images:

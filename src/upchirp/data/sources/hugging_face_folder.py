@@ -1,5 +1,6 @@
 """Local folders of Hugging Face data sets: saved to disk, or parquet files."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,7 +136,8 @@ def _quiet() -> Iterator[None]:
     """No progress bars and no notices of `datasets`."""
     datasets = library()
     verbosity = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity_error()
+    # Its errors come as exceptions too, of which one line is shown.
+    datasets.logging.set_verbosity(logging.CRITICAL)
     # Where the environment decides about the bars, the library refuses to change them and warns.
     shown = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is None and not datasets.are_progress_bars_disabled()
     if shown:
