@@ -62,8 +62,6 @@ def test_finetune_makes_a_new_head_and_resizes(
     assert not torch.equal(after["blocks.0.mlp.fc1.weight"], before["blocks.0.mlp.fc1.weight"])
     plan = json.loads((tmp_path / "run/plan.json").read_text())
     assert [stage["bandwidth"] for stage in plan["stages"]] == [96]
-    # Done already: the same command with --resume auto has nothing to do and needs no weights.
-    assert main([*words, "--resume", "auto"]) == 0
 
 
 def test_fixres_tunes_head_and_norms_only(pretrained: Path, image_folder: Path, tmp_path: Path) -> None:
@@ -111,7 +109,7 @@ def test_a_kept_head_needs_the_same_classes(pretrained: Path, image_folder: Path
             ["finetune", "--weights", "W", "--data", "IMAGES", "--final-size", "70"],
             "nearest that work are 64 and 80",
         ),
-        (["finetune", "--fixres", "--regime", "finetune", "--weights", "W"], "leave --regime out"),
+        (["finetune", "--fixres", "--regime", "finetune", "--weights", "W"], "leave it out"),
         (["train", "--keep-head", "--data", "IMAGES"], "there is no classifier to keep"),
         (["train", "--regime", "imagenet"], "unknown regime 'imagenet': choose one of"),
         (["train", "--layer-decay", "1.5"], "layer_decay is 1.5"),
@@ -200,3 +198,35 @@ def test_a_small_network_is_told_of_kernels_without_gradient(
     train(settings, observers=[lambda event: notes.append(event.message) if isinstance(event, Noted) else None])
     # 32, 96 and 128 px: the last maps are 1 pixel wide at first.
     assert any("of the 7 x 7 kernel of stages.3.blocks.0.conv_dw" in note and "no gradient" in note for note in notes)
+
+
+def test_a_config_of_another_regime_is_refused(capsys: pytest.CaptureFixture[str], pretrained: Path) -> None:
+    """A run's own config.yaml would silently bring back the rates that it was trained with."""
+    words = [
+        "finetune",
+        "--config",
+        str(pretrained / "config.yaml"),
+        "--weights",
+        str(pretrained / "model.safetensors"),
+    ]
+    assert main([*words, "--print-config"]) == 2
+    assert "has the regime finetune, but" in capsys.readouterr().err
+
+
+def test_a_resumed_run_knows_its_model_without_the_weights(
+    capsys: pytest.CaptureFixture[str], pretrained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes((pretrained / "model.safetensors").read_bytes())
+    words = ["finetune", "--weights", str(weights), "--data", str(image_folder), "--final-size", "64", *SMALL]
+    words += ["--recipe", "light", "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main(words) == 0
+    weights.unlink()
+    assert main([*words, "--resume", "auto"]) == 0
+    assert "was finished before" in capsys.readouterr().out
+
+
+def test_weights_that_name_no_model(capsys: pytest.CaptureFixture[str], pretrained: Path, tmp_path: Path) -> None:
+    torch.save(load_file(pretrained / "model.safetensors"), tmp_path / "plain.pth")
+    assert main(["finetune", "--weights", str(tmp_path / "plain.pth"), "--data", "x"]) == 2
+    assert "does not say which model it is of: name it by --model" in capsys.readouterr().err

@@ -146,11 +146,15 @@ def test_files_that_hold_no_weights(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the weights"):
         read_weights(tmp_path / "broken.safetensors")
     (tmp_path / "broken.pth").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="cannot read the weights"):
-        read_weights(tmp_path / "broken.pth")
-    torch.save({"epoch": 3}, tmp_path / "epoch.pth")
     with pytest.raises(InputError, match="holds no weights"):
-        read_weights(tmp_path / "epoch.pth")
+        read_weights(tmp_path / "broken.pth")
+    (tmp_path / "empty.pt").touch()
+    torch.save({"epoch": 3}, tmp_path / "epoch.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    torch.save({1: torch.zeros(1)}, tmp_path / "numbers.pth")
+    for name in ("empty.pt", "epoch.pth", "list.pth", "numbers.pth"):
+        with pytest.raises(InputError, match="holds no weights: expected tensors by name"):
+            read_weights(tmp_path / name)
 
 
 class Runs:
@@ -163,7 +167,7 @@ class Runs:
 def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Runs()}, "evil.pth")
-    with pytest.raises(InputError, match="cannot read the weights"):
+    with pytest.raises(InputError, match="holds no weights"):
         read_weights(Path("evil.pth"))
     assert not Path("ran").exists()
 
@@ -178,7 +182,7 @@ def test_side_of_weights_stops_where_the_side_is_not_the_matter() -> None:
 def test_a_run_says_what_its_weights_are_of(config: Any, tmp_path: Path) -> None:
     settings = config(model="resnet10t", model_kwargs={"channels": [8, 8, 16, 16]}, epochs=1, mixup=0.0, drop=0.0)
     output = train(settings).output
-    expected = {"model": "resnet10t", "model_kwargs": {"channels": [8, 8, 16, 16]}}
+    expected = {"model": "resnet10t", "model_kwargs": {"channels": [8, 8, 16, 16]}, "final_size": 64}
     for name in ("model.safetensors", "model_ema.safetensors"):
         assert described_model(output / name) == expected
     checkpoint = next((output / "checkpoints").glob("step_*.pt"))
@@ -196,3 +200,32 @@ def test_a_folder_exported_by_timm_names_its_model(tmp_path: Path) -> None:
     assert described_model(path) == {}
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t"}))
     assert described_model(path) == {"model": "resnet10t"}
+
+
+def test_what_files_hold_beyond_or_short_of_the_model(tmp_path: Path) -> None:
+    """Old BatchNorm files lack counters, older Swin files hold buffers that the model works out, Lightning prefixes."""
+    model = small("resnet10t", 64)
+    weights = {f"model.{key}": value for key, value in model.state_dict().items() if "num_batches" not in key}
+    torch.save({"state_dict": weights}, tmp_path / "lightning.ckpt")
+    other = small("resnet10t", 64, seed=1)
+    load_weights(other, read_weights(tmp_path / "lightning.ckpt"), 64)
+    assert torch.equal(other.conv1[0].weight, model.conv1[0].weight)
+    swin = small("swin_tiny_patch4_window7_224", 96)
+    buffers = {key: value for key, value in swin.named_buffers() if key.endswith("relative_position_index")}
+    assert buffers
+    torch.save({**swin.state_dict(), **buffers}, tmp_path / "swin.pth")
+    load_weights(small("swin_tiny_patch4_window7_224", 96, seed=1), read_weights(tmp_path / "swin.pth"), 96)
+
+
+def test_a_model_of_ones_own_made_for_another_side(tmp_path: Path) -> None:
+    path = written(small("vit_tiny_patch16_224", 96), tmp_path / "weights", "safetensors")
+    own = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=96, **VIT)
+    assert load_weights(own, read_weights(path), 64) == 96
+    assert own.pos_embed.shape == (1, 17, 24)
+
+
+def test_a_checkpoint_under_another_name(config: Any, tmp_path: Path) -> None:
+    output = train(config(epochs=1, mixup=0.0)).output
+    copy_of = tmp_path / "copied.pt"
+    copy_of.write_bytes(next((output / "checkpoints").glob("step_*.pt")).read_bytes())
+    assert read_weights(copy_of).model == "test_vit"

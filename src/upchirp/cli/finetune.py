@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upchirp.cli.train import TrainCommand, train_command
-from upchirp.errors import InputError
 
 DESCRIPTION = (
     """Train on from given weights: a new head, layer-wise learning-rate decay, and no curriculum by default."""
@@ -21,13 +20,10 @@ class FinetuneCommand(TrainCommand):
 
 def run(words: Sequence[str]) -> int:
     """Fine-tune, and return the exit code."""
-    fixres = "--fixres" in words
-    if fixres and any(word.partition("=")[0] == "--regime" for word in words):
-        raise InputError("--fixres is a regime of its own: leave --regime out")
     return train_command(
         FinetuneCommand,
         words,
         prog="upchirp finetune",
         description=DESCRIPTION,
-        regime="fixres" if fixres else "finetune",
+        regime="fixres" if "--fixres" in words else "finetune",
     )

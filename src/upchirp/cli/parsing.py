@@ -12,6 +12,7 @@ import tyro
 
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
+from upchirp.training.config import named_model
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ def parse_training(
     prog: str,
     description: str,
     wrap: Callable[[TrainConfig], T],
-    regime: Regime = "imagenet1k",
+    regime: Regime | None = None,
 ) -> T:
     """Fill a dataclass that holds a `TrainConfig`: the recipe's values, over them `--config`, over them the flags.
 
@@ -90,17 +91,25 @@ def parse_training(
         prog: shown in messages.
         description: shown by `--help`.
         wrap: makes the default of `target` from the training settings that recipe and file give.
-        regime: the regime where neither file nor flags name one.
+        regime: the command's own regime, which neither file nor flags may change; by default theirs.
     """
     words = list(words)
-    values: dict[str, Any] = {"regime": regime}
+    values: dict[str, Any] = {}
     source = "config"
     if path := _option(words, "config"):
-        values, source = {**values, **load_config(Path(path))}, path
+        values, source = load_config(Path(path)), path
     # What the other settings follow from.
-    for name in ("recipe", "model", "regime", "weights"):
+    for name in ("recipe", "model", "regime", "weights", "output", "resume"):
         if chosen := _option(words, name, remove=False):
             values[name] = chosen
+    if regime is not None and values.setdefault("regime", regime) != regime:
+        raise InputError(
+            f"{prog} has the regime {regime}, but {source} or a flag gives {values['regime']} and what goes with it: "
+            "leave it out"
+        )
+    unnamed = values.get("weights") and "model" not in values and not named_model(values)
+    if unnamed and Path(values["weights"]).is_file():
+        raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
     default = wrap(TrainConfig.from_flat(values, source=source))
     return parse(target, words, prog=prog, description=description, default=default)
 

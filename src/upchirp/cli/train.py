@@ -33,7 +33,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def train_command(
-    target: type[TrainCommand], words: Sequence[str], *, prog: str, description: str, regime: Regime = "imagenet1k"
+    target: type[TrainCommand], words: Sequence[str], *, prog: str, description: str, regime: Regime | None = None
 ) -> int:
     """Train by flags whose other values come from a regime, and return the exit code."""
     command = parse_training(

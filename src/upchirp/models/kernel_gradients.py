@@ -62,24 +62,22 @@ def dead_kernel_shares(model: nn.Module, bandwidth: int, final_size: int) -> lis
 
 def _alive_positions(model: nn.Module, size: int) -> dict[str, torch.Tensor]:
     """For each convolution, which positions of its kernel get a gradient from any channel at an input side."""
-    twin = bare_copy(model)
+    # On the CPU: some of an accelerator's convolutions leave rounding errors where the gradient is zero.
+    twin = bare_copy(model).cpu().float()
     fit_to_bandwidth(twin, size)
-    device = next(twin.parameters()).device
-    # The same noise wherever the model is.
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in twin.parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * _PERTURBATION
-            parameter.add_(noise.to(device, parameter.dtype))
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * _PERTURBATION)
     twin.requires_grad_(True)
     for module in twin.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             # Untrained statistics would let activations grow from layer to layer.
             module.train()
     images = torch.randn(_IMAGES, input_channels(model), size, size, generator=generator)
-    output = twin(images.to(device, next(twin.parameters()).dtype))
+    output = twin(images)
     logits = output[0] if isinstance(output, tuple) else output
-    torch.log_softmax(logits.float(), dim=-1)[..., 0].sum().backward()  # type: ignore[no-untyped-call]
+    torch.log_softmax(logits, dim=-1)[..., 0].sum().backward()  # type: ignore[no-untyped-call]
     return {
         name: (module.weight.grad != 0).any(dim=1).any(dim=0)
         for name, module in twin.named_modules()

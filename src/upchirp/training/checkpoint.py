@@ -126,8 +126,9 @@ def export_weights(weights: dict[str, torch.Tensor], path: Path, described: Mapp
     `described` says what model they are of, in plain data that `read_description` gives back.
     """
     temporary = path.with_name(path.name + ".tmp")
+    # One entry only: the library writes several in random order, and equal weights should make equal files.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, temporary, metadata={"format": "pt", _DESCRIPTION: json.dumps(described)})
+    save_file(tensors, temporary, metadata={_DESCRIPTION: json.dumps(described)})
     with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)

@@ -19,6 +19,9 @@ from upchirp.training.presets import Regime, recipe
 from upchirp.training.recipe import Optimization
 from upchirp.training.weights import described_model
 
+CONFIG = "config.yaml"
+"""Where a run folder keeps its settings."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -163,7 +166,7 @@ class TrainConfig:
                 hint = f": did you mean {' or '.join(near)}?" if near else ""
                 raise InputError(f"{source}: unknown key {key!r}{hint}")
         if values.get("weights") is not None and "model" not in values:
-            values = {**described_model(Path(values["weights"])), **values}
+            values = {**named_model(values), **values}
         preset = recipe(*(str(values.get(name, getattr(cls, name))) for name in ("recipe", "model", "regime")))
         config = cls(**{entry.name: getattr(preset, entry.name) for entry in fields(preset)})
         return replace(
@@ -172,6 +175,15 @@ class TrainConfig:
             augmentation=replace(config.augmentation, **typed(Augmentation, values, source)),
             **typed(cls, values, source),
         )
+
+
+def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the model that the run to be resumed, or else the weights file, names; nothing if none does."""
+    folder = Path(values.get("output") or "")
+    if values.get("resume") == "auto" and values.get("output") and (folder / CONFIG).is_file():
+        stored = load_config(folder / CONFIG)
+        return {name: stored[name] for name in ("model", "model_kwargs") if name in stored}
+    return described_model(Path(values["weights"]))
 
 
 def check_model_kwargs(options: Mapping[str, Any]) -> None:

@@ -9,10 +9,10 @@ from upchirp.data import open_data
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
 from upchirp.training.assembly import autocast_dtype
-from upchirp.training.config import TrainConfig, check_model_kwargs, load_config
+from upchirp.training.config import CONFIG, TrainConfig, check_model_kwargs, load_config
 from upchirp.training.device import choose_device
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
-from upchirp.training.run_folder import CONFIG, WEIGHTS, WEIGHTS_EMA, holds_run
+from upchirp.training.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 from upchirp.training.weights import load_weights, read_weights
 
 

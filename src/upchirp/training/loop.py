@@ -17,6 +17,7 @@ from upchirp.errors import InputError
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
+from upchirp.training.conversion import plain
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.evaluate import EvaluationSet, View, at_size, evaluate
 from upchirp.training.events import (
@@ -272,7 +273,7 @@ class Run:
         made: Any = getattr(self.state.model, "default_cfg", None)
         if not isinstance(made, dict) or made.get("architecture") != self.config.model.partition(".")[0]:
             return {}
-        return {"model": self.config.model, "model_kwargs": dict(self.config.model_kwargs)}
+        return {name: plain(getattr(self.config, name)) for name in ("model", "model_kwargs", "final_size")}
 
     def _keep_best(self, top1: float) -> None:
         self.totals.best_top1 = top1

@@ -10,11 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from upchirp.curriculum import Plan
 from upchirp.errors import InputError
-from upchirp.training.config import TrainConfig, load_config, save_config
+from upchirp.training.config import CONFIG, TrainConfig, load_config, save_config
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Saved, Selected
 
-CONFIG, PLAN, METRICS, CHECKPOINTS, TENSORBOARD = (
-    "config.yaml",
+PLAN, METRICS, CHECKPOINTS, TENSORBOARD = (
     "plan.json",
     "metrics.jsonl",
     "checkpoints",

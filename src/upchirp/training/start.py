@@ -19,7 +19,7 @@ from upchirp.training.planning import (
     new_head_note,
     with_replay,
 )
-from upchirp.training.presets import is_of_the_paper
+from upchirp.training.presets import papers_curriculum
 from upchirp.training.replay_choice import choose_replay
 from upchirp.training.weights import load_weights, read_weights
 
@@ -83,7 +83,7 @@ def new_plan(
         return measure_seconds(config, curriculum, model, source, device, micro_batch, replays)
 
     plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
-    if own_model or not is_of_the_paper(config.model):
+    if own_model or config.curriculum != papers_curriculum(config.model):
         notes += _kernel_notes(plan, model)
     if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
         notes.append(note)

@@ -33,5 +33,6 @@ def freeze(model: nn.Module, tuned: Tuned) -> None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    # timm has norms of its own that derive from none of torch's.
-    return isinstance(module, _NORMS) or type(module).__name__.lower().endswith(("norm", "norm2d"))
+    # timm has norms of its own that derive from none of torch's; what contains other layers is more than a norm.
+    simple = not any(True for child in module.children() for _ in child.parameters())
+    return isinstance(module, _NORMS) or (simple and "norm" in type(module).__name__.lower())

@@ -1,5 +1,6 @@
 """Trained weights from disk into a model: upchirp's own, timm's, or a plain file of tensors."""
 
+import contextlib
 import inspect
 import json
 import pickle
@@ -16,12 +17,20 @@ from torch import nn
 
 from upchirp.errors import InputError
 from upchirp.models import LARGEST_WEIGHTS_SIZE, classifier_names, fit_stored, in_classifier, size_of_weights
+from upchirp.models.meta import meta_copy
 from upchirp.training import checkpoint
 
 HEAD_INIT_SCALE = 0.001
 """A new classifier starts this much smaller, so that it does not disturb the features (ConvNeXt's fine-tuning)."""
 
-_READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)
+_READ_ERRORS = (
+    AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError,
+    zipfile.BadZipFile, pickle.UnpicklingError,
+)  # fmt: skip
+"""What torch and timm raise on files that hold no tensors by name."""
+
+
+_NO_WEIGHTS = "{} holds no weights: expected tensors by name, as torch.save(model.state_dict(), FILE) writes them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +71,16 @@ def read_weights(path: Path) -> Weights:
         tensors = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
     except InputError:
         raise
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the weights {path}: {error}") from error
     except _READ_ERRORS as error:
-        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise InputError(f"{path} holds no weights: expected tensors by name, as `model.state_dict()` gives")
+        raise InputError(_NO_WEIGHTS.format(path)) from error
+    state = tensors.get("state")
+    if isinstance(state, dict) and "model" in state:
+        # One of our checkpoints under another name, without its checksum.
+        return Weights(path, state["ema"] or state["model"], tensors.get("described", {}).get("model"))
+    if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise InputError(_NO_WEIGHTS.format(path))
     return Weights(path, tensors, described_model(path).get("model"))
 
 
@@ -108,6 +121,8 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     Raises:
         InputError: weights of another model, class count, or an unknown input side. The model is as it was then.
     """
+    # A model of one's own may be made for another side.
+    fit_stored(model, final_size)
     tensors = _translated(model, weights.tensors)
     own = model.state_dict()
     head = classifier_names(model) if new_head else ()
@@ -144,16 +159,33 @@ def check_start(weights: Path | None, *, regime: str, keep_head: bool) -> None:
 
 def _translated(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors under the model's names, where timm knows the names that they have."""
-    plain = {name.removeprefix("_orig_mod."): tensor for name, tensor in tensors.items()}
-    own = model.state_dict().keys()
+    plain = dict(tensors)
+    for prefix in ("_orig_mod.", "model."):
+        if all(name.startswith(prefix) for name in plain):
+            plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
+    own = model.state_dict()
     translate = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
-    if own <= plain.keys() or translate is None:
-        return plain
-    try:
-        translated = dict(translate(dict(plain), model))
-    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError):
-        return plain
-    return translated if len(own & translated.keys()) > len(own & plain.keys()) else plain
+    if translate is not None and own.keys() - plain.keys():
+        try:
+            translated = dict(translate(dict(plain), _at_published_size(model)))
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError):
+            translated = plain
+        if len(own.keys() & translated.keys()) > len(own.keys() & plain.keys()):
+            plain = translated
+    # Buffers that a model works out itself are in older files; counters of batch norm are missing in the oldest.
+    derived = dict(model.named_buffers()).keys() - own.keys()
+    counters = {name: own[name] for name in own.keys() - plain.keys() if name.endswith("num_batches_tracked")}
+    return {**{name: tensor for name, tensor in plain.items() if name not in derived}, **counters}
+
+
+def _at_published_size(model: nn.Module) -> nn.Module:
+    """A copy without values at the side that published weights are for, so that a filter resizes nothing."""
+    twin = meta_copy(model)
+    config: Any = getattr(model, "default_cfg", None)
+    if isinstance(config, dict) and config.get("input_size"):
+        with contextlib.suppress(InputError):
+            fit_stored(twin, int(config["input_size"][-1]))
+    return twin
 
 
 def _check_names(weights: Weights, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
