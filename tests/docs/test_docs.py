@@ -1,0 +1,36 @@
+import doctest
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_docs():
+    assert DOCS
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_examples_run(path):
+    failed, _ = doctest.testfile(str(path), module_relative=False, verbose=False)
+    assert failed == 0
+
+
+def test_table_of_families_is_the_measured_one():
+    record = json.loads((ROOT / "benchmarks" / "results" / "model-families.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    table = text.split("<!-- table: model-families -->\n")[1].split("\n<!-- end of table -->")[0]
+    assert table == load(ROOT / "benchmarks" / "model_families.py").markdown(record["models"])
+    tried = {family for run in record["runs"] for family in run["families"]}
+    assert tried == {row["family"] for row in record["models"]}
+    assert all(run["command"].startswith("python benchmarks/model_families.py") for run in record["runs"])
