@@ -301,8 +301,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--time-limit", type=float, default=180.0, help="seconds for one model")
     parser.add_argument("--memory-gib", type=float, default=12.0, help="address space of one process")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the record, on top of what --update holds")
+    parser.add_argument("--update", type=Path, metavar="FILE", help="a record whose rows of other families are kept")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the docs")
     options = parser.parse_args()
     known = timm.list_modules()
     families = options.families or known
@@ -315,17 +316,22 @@ def main() -> None:
     for outcome in tries(families):
         rows.append(asdict(in_a_process(outcome, options)))
         print(f"{rows[-1]['family']}: {what_happened(rows[-1])}", file=sys.stderr)
+    run = {
+        "command": " ".join(["python", "benchmarks/model_families.py", *sys.argv[1:]]),
+        "images": options.images.name if options.images else "random",
+        "families": families,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+    runs = [run]
+    if options.update:
+        record = json.loads(options.update.read_text(encoding="utf-8"))
+        kept = [row for row in record["models"] if row["family"] not in families]
+        rows, runs = sorted(kept + rows, key=lambda row: row["family"]), [*record["runs"], run]
     if options.markdown:
         print(markdown(rows))
     elif options.json:
-        record = {
-            "models": rows,
-            "images": options.images.name if options.images else "random",
-            "command": " ".join(["python", "benchmarks/model_families.py", *sys.argv[1:]]),
-            "hardware": hardware(),
-            "versions": versions(),
-        }
-        print(json.dumps(record, indent=2))
+        print(json.dumps({"models": rows, "runs": runs}, indent=2))
     else:
         Console().print(table(rows))
 

@@ -31,4 +31,6 @@ def test_table_of_families_is_the_measured_one():
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     table = text.split("<!-- table: model-families -->\n")[1].split("\n<!-- end of table -->")[0]
     assert table == load(ROOT / "benchmarks" / "model_families.py").markdown(record["models"])
-    assert record["command"].startswith("python benchmarks/model_families.py")
+    tried = {family for run in record["runs"] for family in run["families"]}
+    assert tried == {row["family"] for row in record["models"]}
+    assert all(run["command"].startswith("python benchmarks/model_families.py") for run in record["runs"])

@@ -266,6 +266,16 @@ def test_windows_that_would_be_padded_are_refused():
     check_sizes(model, [96])
 
 
+def test_model_that_scales_images_up_again_is_refused():
+    with torch.device("meta"):
+        model = timm.create_model("crossvit_tiny_240", depth=[[1, 1, 0]] * 3)
+    check_sizes(model, [240])
+    with pytest.raises(InputError, match="scales every image to side 240 itself"):
+        fit_to_bandwidth(model, 96)
+    with pytest.raises(InputError, match=r"side 96 .*scales every image"):
+        check_sizes(model, [96])
+
+
 class Unknown(nn.Module):
     """Replaces its own parameter when it is set to a size, as timm does."""
 

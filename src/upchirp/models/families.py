@@ -19,7 +19,7 @@ from upchirp.errors import InputError
 from upchirp.models.fits import Family, Fit
 from upchirp.models.grid_families import Partitions, PatchGrid, SetByTimm, Windows
 from upchirp.models.grids import ResizableInput, apply_change
-from upchirp.models.position_families import DecomposedPositions, MapPositions, StagedEmbeddings
+from upchirp.models.position_families import DecomposedPositions, MapPositions, Rescaling, StagedEmbeddings
 from upchirp.models.window_families import Levit, MsraWindows, StagedWindows
 
 _FAMILIES: tuple[Callable[[nn.Module], Family | None], ...] = (
@@ -29,6 +29,7 @@ _FAMILIES: tuple[Callable[[nn.Module], Family | None], ...] = (
     DecomposedPositions.of,
     MapPositions.of,
     StagedEmbeddings.of,
+    Rescaling.of,
     Windows.of,
     Partitions.of,
     PatchGrid.of,

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from timm.models.coat import CoaT
+from timm.models.crossvit import CrossVit
 from timm.models.mvitv2 import MultiScaleVit
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.visformer import Visformer
 from timm.models.volo import VOLO
 from torch import nn
 
+from upchirp.errors import InputError
 from upchirp.models.fits import Fit
 from upchirp.models.grids import GridChange
 
@@ -183,3 +185,36 @@ class StagedEmbeddings:
     def _embeddings(self) -> list[Any]:
         found = (getattr(self.module, f"patch_embed{number}", None) for number in range(1, 5))
         return [embed for embed in found if embed is not None]
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    """A model that scales every image to the sizes of its branches: CrossViT. Smaller images would save nothing."""
+
+    module: Any
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Rescaling | None":
+        """The family's view of `module`; None if it belongs to another."""
+        return cls(module) if isinstance(module, CrossVit) else None
+
+    def multiple(self) -> int:
+        """Its own size is the only one."""
+        return 1
+
+    def size(self) -> int:
+        """As the model says."""
+        return int(self.module.img_size[0])
+
+    def arguments(self, size: int) -> dict[str, Any]:
+        """The image size."""
+        return {"img_size": size}
+
+    def plan(self, bandwidth: int) -> Fit | None:
+        """Nothing at its own size; there is no other."""
+        if bandwidth == self.size():
+            return None
+        raise InputError(
+            f"{type(self.module).__name__} scales every image to side {self.size()} itself, so one of side {bandwidth} "
+            "saves nothing: choose another model"
+        )
