@@ -218,9 +218,11 @@ def test_a_resumed_run_knows_its_model_without_the_weights(
 ) -> None:
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes((pretrained / "model.safetensors").read_bytes())
-    words = ["finetune", "--weights", str(weights), "--data", str(image_folder), "--final-size", "64", *SMALL]
+    # The weights give the final size too.
+    words = ["finetune", "--weights", str(weights), "--data", str(image_folder), *SMALL]
     words += ["--recipe", "light", "--epochs", "1", "--output", str(tmp_path / "run")]
     assert main(words) == 0
+    assert json.loads((tmp_path / "run/plan.json").read_text())["final_size"] == 64
     weights.unlink()
     assert main([*words, "--resume", "auto"]) == 0
     assert "was finished before" in capsys.readouterr().out

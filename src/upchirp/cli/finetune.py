@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from upchirp.cli.train import TrainCommand, train_command
 
-DESCRIPTION = (
-    """Train on from given weights: a new head, layer-wise learning-rate decay, and no curriculum by default."""
-)
+DESCRIPTION = "Train on from given weights: a new head, layer-wise learning-rate decay, and no curriculum by default."
 
 
 @dataclass(frozen=True, kw_only=True)

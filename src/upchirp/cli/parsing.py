@@ -107,9 +107,11 @@ def parse_training(
             f"{prog} has the regime {regime}, but {source} or a flag gives {values['regime']} and what goes with it: "
             "leave it out"
         )
-    unnamed = values.get("weights") and "model" not in values and not named_model(values)
-    if unnamed and Path(values["weights"]).is_file():
-        raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
+    if values.get("weights") and "model" not in values:
+        named = named_model(values)
+        if not named and Path(values["weights"]).is_file():
+            raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
+        values = {**named, **values}
     default = wrap(TrainConfig.from_flat(values, source=source))
     return parse(target, words, prog=prog, description=description, default=default)
 

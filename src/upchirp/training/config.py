@@ -178,11 +178,11 @@ class TrainConfig:
 
 
 def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the model that the run to be resumed, or else the weights file, names; nothing if none does."""
+    """Model and final size as the run to be resumed, or else the weights file, gives them; nothing if none does."""
     folder = Path(values.get("output") or "")
     if values.get("resume") == "auto" and values.get("output") and (folder / CONFIG).is_file():
         stored = load_config(folder / CONFIG)
-        return {name: stored[name] for name in ("model", "model_kwargs") if name in stored}
+        return {name: stored[name] for name in ("model", "model_kwargs", "final_size") if name in stored}
     return described_model(Path(values["weights"]))
 
 

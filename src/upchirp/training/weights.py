@@ -85,7 +85,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def described_model(path: Path) -> dict[str, Any]:
-    """The settings `model` and `model_kwargs` that a weights file carries; nothing if it carries none.
+    """The settings `model`, `model_kwargs` and `final_size` that a weights file carries; nothing if it carries none.
 
     upchirp writes them into checkpoints and exported files. In a folder that timm exported, `config.json` names the
     model.
