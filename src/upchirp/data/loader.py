@@ -51,7 +51,7 @@ class Batch:
         """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
         return transform(
             self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
+            to_device(self.labels.numpy(), torch.device(device)),
             bandwidth=self.step.bandwidth,
             step=self.step.index,
             batch_size=self.step.batch_size,
@@ -180,9 +180,8 @@ class Loader:
                     raise prepared
                 images, labels, corrupt = prepared
                 positions = fresh_positions(step, rows)
-                samples = Samples(
-                    images, labels, *map(torch.from_numpy, sampler.order.take(positions.start, len(positions)))
-                )
+                of_rows = (labels, *sampler.order.take(positions.start, len(positions)))
+                samples = Samples(images, *map(torch.from_numpy, of_rows))
                 if step.replay.batches:
                     buffer.add(step, fresh, samples)
             if step.index < sampler.start_step:
