@@ -166,7 +166,7 @@ def open_image(data: bytes) -> Image.Image:
     (4, 3)
     """
     try:
-        return Image.open(BytesIO(data))
+        image = Image.open(BytesIO(data))
     except UnidentifiedImageError:
         # Pillow's text holds an address in memory, which would make each packing of the same data another.
         raise OSError("it is no image of a kind that Pillow reads, or its header is damaged") from None
@@ -176,6 +176,10 @@ def open_image(data: bytes) -> Image.Image:
         # Pillow's plug-ins raise what their parsers raise (SyntaxError, struct.error, DecompressionBombError,
         # ...).
         raise OSError(f"cannot read the image's header: {error}") from error
+    if image.format == "EPS":
+        # Pillow would hand it to Ghostscript, and a picture that somebody gave us is no program to run.
+        raise OSError("it is a PostScript program, not an image: convert it")
+    return image
 
 
 def decode(image: Image.Image) -> Image.Image:
