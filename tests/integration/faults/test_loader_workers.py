@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.integration.faults.conftest import Faults, Make
+
 from upchirp import InputError, TrainConfig
 from upchirp.data import Source, open_data
 from upchirp.training import EvaluationSet
