@@ -72,7 +72,7 @@ def run_segment(
     Nothing is decided here: bandwidth, batch size and learning rate come with the batches, randomness from
     (seed, step). Stop iterating to end the segment; the state is whole after every result. `record` sees all losses.
     """
-    forward = compiled(state.model) if settings.compile else state.model
+    forward = GraphPerShape(state.model) if settings.compile else state.model
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     state.model.train()
     started = time.perf_counter()
@@ -90,7 +90,7 @@ def run_segment(
         if not losses:
             state.fit_to(step.bandwidth)
             torch.manual_seed(step_seed(settings.seed, step.index))
-        losses.append(_accumulate(forward, state.scaler, batch, transform, settings, record))
+        losses.append(accumulate(forward, state.scaler, batch, transform, settings, record))
         weight += len(batch.rows) if batch.weights is None else batch.weights.sum().item()
         if batch.completes_step:
             _update(state, parameters, step, settings.clip_grad)
@@ -103,12 +103,31 @@ def run_segment(
         started, waited, weight, losses, corrupt, passes = time.perf_counter(), 0.0, 0.0, [], [], []
 
 
-def compiled(model: nn.Module, bandwidths: int = 16) -> Any:
-    """The model compiled with static shapes; `bandwidths` is how many graphs it may need."""
-    config: Any = torch._dynamo.config
-    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-    setattr(config, name, max(getattr(config, name), bandwidths))
-    return torch.compile(model, dynamic=False)
+class GraphPerShape:
+    """A model compiled with static shapes: one graph for each shape of input, however many there are.
+
+    Graphs belong to the model's code, not to one model: copies of it share them. torch stops compiling a function after
+    eight graphs, so each shape that a model meets first allows the process one more.
+
+    >>> forward = GraphPerShape(nn.Conv2d(3, 8, 3))  # compiles nothing yet
+    >>> forward.shapes
+    set()
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.shapes: set[torch.Size] = set()
+        self._compiled = torch.compile(model, dynamic=False)
+
+    def __call__(self, images: torch.Tensor) -> Any:
+        """What the model returns for images (N, 3, B, B)."""
+        if images.shape not in self.shapes:
+            self.shapes.add(images.shape)
+            config: Any = torch._dynamo.config
+            # torch 2.6 knows the older name only.
+            limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+            for name in (limit, f"accumulated_{limit}"):
+                setattr(config, name, getattr(config, name) + 1)
+        return self._compiled(images)
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -117,7 +136,7 @@ def step_seed(seed: int, step: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _accumulate(
+def accumulate(
     forward: Any,
     scaler: torch.amp.GradScaler,
     batch: Batch,

@@ -34,6 +34,7 @@ from upchirp.training.events import (
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
+from upchirp.training.warming import compile_ahead
 from upchirp.training.window import SteadyWait, Window
 
 
@@ -111,6 +112,11 @@ class Run:
         transform, settings = make_transform(config), make_settings(config, self.device)
         top1 = math.nan
         with collected_signals() as received:
+            if settings.compile:
+                begun = time.perf_counter()
+                self.emit(Noted(message=compile_ahead(state, self.loader.sampler, transform, settings)))
+                # Training time, but no step's.
+                self.totals.train_seconds += time.perf_counter() - begun
             self.clock = time.perf_counter()
             for result in run_segment(state, self.loader, transform, settings, record=self.loader.record):
                 self._take_note(result)
