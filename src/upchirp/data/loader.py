@@ -96,7 +96,7 @@ class Loader:
         seed: seed of the run.
         workers: loader processes; 0 loads in this one.
         start_step: where to begin, for resuming.
-        micro_batch: images in one batch; by default a rank's whole share of the step.
+        micro_batch: images in one batch, or of each bandwidth; by default a rank's whole share of the step.
         rank: this process.
         world_size: number of processes.
         pin_memory: give batches in page-locked memory.
@@ -119,7 +119,7 @@ class Loader:
         seed: int = 0,
         workers: int = 2,
         start_step: int = 0,
-        micro_batch: int | None = None,
+        micro_batch: int | Mapping[int, int] | None = None,
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,

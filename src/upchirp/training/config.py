@@ -44,7 +44,12 @@ class TrainConfig:
     cost: Literal["pixels", "flops"] = "pixels"
     """What the plan counts as the cost of a sample."""
     batch_size: int = 4096
-    """Images in one optimizer step, over all micro-batches."""
+    """Images in one optimizer step at the final size, over all micro-batches."""
+    early_batch: tuple[int, ...] | Literal["auto"] | None = None
+    """Larger batches below the final size (Section 5.3): one for each bandwidth, smallest first; `auto` for steps of
+    about one cost."""
+    max_batch_size: int | None = None
+    """Largest batch that early_batch may take; by default the cost alone decides."""
     micro_batch: int | None = None
     """Images in one forward pass; by default the largest divisor of the batch size up to 512."""
     output: Path | None = None

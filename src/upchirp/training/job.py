@@ -29,8 +29,9 @@ from upchirp.training.device import choose_device, numerics
 from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.events import Finished, Noted, Observer
 from upchirp.training.loop import Run, Totals
+from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
-from upchirp.training.start import choose_micro_batch, load_start, make_model, new_plan, stored_plan
+from upchirp.training.start import load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
 from upchirp.training.weights import check_start
@@ -87,7 +88,7 @@ def train(
     if resuming and (end := run_folder.finished(folder)):
         return _finished_before(folder, end, observers)
     device = choose_device(config.device)
-    micro_batch = choose_micro_batch(config)
+    micro_batch = choose_micro_batch(config, config.batch_size)
     loaded = _checkpoint(config, folder, resuming=resuming)
     train_source, val_source = _sources(config, data)
     own_model = model is not None
@@ -110,6 +111,7 @@ def train(
         else:
             plan, planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model)
             notes += planned
+        sizes = micro_batches(config, plan)
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -138,7 +140,7 @@ def train(
             plan,
             device,
             start_step=state.step,
-            micro_batch=micro_batch,
+            micro_batch=sizes,
             select=config.selection,
         )
         if loaded:
