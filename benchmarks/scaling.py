@@ -1,13 +1,12 @@
 """A model of the step time against the number of ranks, and of what early large batches and replay give back.
 
 A step on one rank takes `fixed + rows x seconds per image` of compute, beside which the loader prepares the fresh rows
-of the next one; a ring all-reduce (alpha-beta model) of the gradients, bucket by bucket as DDP sends them, hides under a
-part of the compute. With a fixed global batch more ranks mean fewer rows each, and at a small bandwidth nearly no
-compute for the all-reduce to hide under: Section 5.3's bottleneck. Without a file of measured speeds the compute is read
-off the paper's tables. Examples:
+of the next one; a ring all-reduce (alpha-beta model) of the gradients, bucket by bucket as DDP sends them, hides under
+a part of the compute. With a fixed global batch more ranks mean fewer rows each, and at a small bandwidth nearly no
+compute for the all-reduce to hide under: Section 5.3's bottleneck. Without a file of measured speeds the compute is
+read off the paper's tables; `all_reduce.py` measures a network. Examples:
 `python benchmarks/scaling.py --json`
 `python benchmarks/scaling.py --compute gpu.json --model deit_small_patch16_224 --workers 12 --gbit 400 --latency-us 10`
-`torchrun --nproc-per-node 2 benchmarks/scaling.py --measure-network`
 """
 
 import argparse
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from upchirp import Plan, constant, plan, preset
-from upchirp.compare import hardware, versions
+from upchirp.compare import versions
 
 RESULTS = Path(__file__).parent / "results"
 BUCKET_BYTES = 25 * 2**20
@@ -150,14 +149,6 @@ def fit_compute(points: Iterable[Mapping[str, float]]) -> tuple[float, dict[int,
     return max(fixed, 0.0), dict(zip(sides, slopes, strict=True))
 
 
-def fit_network(points: Iterable[tuple[float, float]], ranks: int) -> Network:
-    """Latency and bandwidth from measured (bytes, seconds) of single all-reduces."""
-    sizes, seconds = np.array(list(points)).T
-    columns = 2 * (ranks - 1) * np.column_stack([np.ones_like(sizes), sizes / ranks])
-    latency, inverse = np.linalg.lstsq(columns / seconds[:, None], np.ones_like(sizes))[0]
-    return Network(latency=max(float(latency), 0.0), bandwidth=1 / float(inverse))
-
-
 def solve(function: Callable[[float], float], target: float, low: float, high: float) -> float:
     """Where a falling function meets a target, by bisection."""
     for _ in range(60):
@@ -186,3 +177,166 @@ DEIT_SMALL = Workload(
 )
 TABLE_13 = {"half": {16: (2.0, 2.0), 64: (1.4, 2.0)}, "third": {16: (3.0, 3.0), 64: (2.1, 2.9)}}
 """Budget of EfficientTrain++: ranks: CSWin-Base's speed-up without and with early large batch."""
+
+
+def plans(
+    epochs: float, baseline_epochs: float, dataset_size: int, batch_size: int, most: int | None, replays: int
+) -> dict[str, Plan]:
+    """The runs that are told apart, the constant baseline first."""
+    shared: dict[str, Any] = {"dataset_size": dataset_size, "batch_size": batch_size}
+    curriculum = preset("efficienttrain_plus_plus")
+    early = plan(curriculum, epochs=epochs, early_batch="auto", max_batch_size=most, **shared)
+    made = {
+        "constant": plan(constant(224), epochs=baseline_epochs, **shared),
+        "curriculum": plan(curriculum, epochs=epochs, **shared),
+        "early batch": early,
+    }
+    return made if not replays else {**made, "early batch, replay": early.with_replay(replays)}
+
+
+def speedups(
+    made: Mapping[str, Plan], work: Workload, loading: Loading | None, network: Network, ranks: int
+) -> dict[str, float]:
+    """Times less than the constant baseline on the same ranks."""
+    seconds = {name: run_seconds(run, work, loading, network, ranks) for name, run in made.items()}
+    return {name: seconds["constant"] / spent for name, spent in seconds.items()}
+
+
+def table_13(gbit: float, overlap: float) -> dict[str, Any]:
+    """The paper's Table 13 beside the model's, with the latency of a hop fitted to one of its eight figures."""
+    link = Network(latency=0.0, bandwidth=gbit * 1e9 / 8, overlap=overlap)
+    budgets = {
+        name: plans(_BASELINE_22K * share, _BASELINE_22K, _IMAGENET_22K, 4096, None, 0)
+        for name, share in (("half", 1 / 2), ("third", 1 / 3))
+    }
+
+    def at(latency: float, budget: str, ranks: int) -> dict[str, float]:
+        return speedups(budgets[budget], CSWIN_BASE, None, replace(link, latency=latency), ranks)
+
+    latency = solve(lambda latency: at(latency, "half", 64)["curriculum"], 1.4, 0.0, 1.0)
+    rows = [
+        {
+            "budget": budget,
+            "ranks": ranks,
+            "paper": list(paper),
+            "model": [round(at(latency, budget, ranks)[name], 2) for name in ("curriculum", "early batch")],
+        }
+        for budget, by_ranks in TABLE_13.items()
+        for ranks, paper in by_ranks.items()
+    ]
+    return {"latency_us": round(latency * 1e6, 1), "gbit": gbit, "overlap": overlap, "rows": rows}
+
+
+def steps_of(
+    made: Mapping[str, Plan], work: Workload, loading: Loading | None, network: Network, all_ranks: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Each stage's step on each number of ranks: where its time goes, milliseconds."""
+    rows = []
+    for ranks in all_ranks:
+        for name, run in made.items():
+            for stage in run.stages:
+                time = step_time(
+                    work,
+                    loading,
+                    network,
+                    ranks=ranks,
+                    bandwidth=stage.bandwidth,
+                    batch_size=stage.batch_size,
+                    fresh=stage.fresh_samples / stage.samples,
+                )
+                parts = {key: round(1e3 * value, 1) for key, value in asdict(time).items()}
+                rows.append(
+                    {
+                        "ranks": ranks,
+                        "run": name,
+                        "bandwidth": stage.bandwidth,
+                        "batch": stage.batch_size,
+                        "rows": stage.batch_size / ranks,
+                        **parts,
+                        "step": round(1e3 * time.total, 1),
+                        "busy": round(time.compute / time.total, 2),
+                        "bound_by": time.bound_by,
+                    }
+                )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A table in Markdown."""
+    cells = [[", ".join(map(str, v)) if isinstance(v, list) else str(v) for v in row.values()] for row in rows]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read_workload(path: Path, model: str) -> Workload:
+    """A model's compute as `gpu.py --sections speed --json` measured it."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    measured = record["speed"]["models"][model]
+    fixed, per_image = fit_compute(measured["points"])
+    return Workload(
+        name=f"{model} on {record['hardware']['accelerator'] or record['hardware']['cpu']}",
+        parameters=measured["parameters"],
+        seconds_per_image=per_image,
+        fixed_seconds=fixed,
+        source=record["command"],
+    )
+
+
+def read_loading(path: Path, way: str, workers: int) -> Loading:
+    """A worker's speed as `loader.py` measured it."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    speeds = {int(side): float(speed) for side, speed in record[way].items()}
+    return Loading(images_per_second=speeds, workers=workers, source=f"{path.name}, {way}: {record['command']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--compute", type=Path, help="what gpu.py --json wrote; by default the paper's DeiT-Small")
+    parser.add_argument("--model", default="deit_small_patch16_224", help="model of that file")
+    parser.add_argument("--loader", type=Path, default=RESULTS / "loader.json", help="what loader.py --json wrote")
+    parser.add_argument("--path", default="fast", choices=["peers", "faithful", "fast", "packed"])
+    parser.add_argument("--workers", type=int, default=4, help="loader processes of each rank")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8, 16, 64])
+    parser.add_argument("--gbit", type=float, default=100.0, help="link of one rank, Gbit/s")
+    parser.add_argument("--latency-us", type=float, help="one hop; by default what Table 13 gives")
+    parser.add_argument("--overlap", type=float, default=0.5, help="share of the compute that hides communication")
+    parser.add_argument("--epochs", type=float, default=200.0)
+    parser.add_argument("--baseline-epochs", type=float, default=300.0)
+    parser.add_argument("--dataset-size", type=int, default=1_281_167)
+    parser.add_argument("--batch-size", type=int, default=4096)
+    parser.add_argument("--max-batch-size", type=int)
+    parser.add_argument("--replay", type=int, default=1, help="replayed batches for each fresh one")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    paper = table_13(options.gbit, options.overlap)
+    work = read_workload(options.compute, options.model) if options.compute else DEIT_SMALL
+    loading = read_loading(options.loader, options.path, options.workers)
+    latency = paper["latency_us"] if options.latency_us is None else options.latency_us
+    network = Network(latency=latency / 1e6, bandwidth=options.gbit * 1e9 / 8, overlap=options.overlap)
+    made = plans(
+        options.epochs,
+        options.baseline_epochs,
+        options.dataset_size,
+        options.batch_size,
+        options.max_batch_size,
+        options.replay,
+    )
+    steps = steps_of(made, work, loading, network, options.ranks)
+    gains = [
+        {"ranks": ranks}
+        | {name: round(value, 2) for name, value in speedups(made, work, loading, network, ranks).items()}
+        for ranks in options.ranks
+    ]
+    if options.json:
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+        record = {"options": settings, "table_13": paper, "workload": asdict(work), "loading": asdict(loading)}
+        record |= {"network": asdict(network), "speedups": gains, "steps": steps, "versions": versions()}
+        print(json.dumps(record, indent=2))
+        return
+    print(f"Table 13, CSWin-Base: paper and model (one hop fitted: {paper['latency_us']} us)\n{table(paper['rows'])}\n")
+    print(f"{work.name} ({work.source}); loader {loading.source}, {loading.workers} workers")
+    print(f"speed-up against the constant baseline on as many ranks\n{table(gains)}\n\nsteps, ms\n{table(steps)}")
+
+
+if __name__ == "__main__":
+    main()
