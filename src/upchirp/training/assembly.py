@@ -56,6 +56,7 @@ def make_loader(
         pin_memory=device.type == "cuda",
         share_cores=device.type == "cpu",
         select=select,
+        timeout=config.loader_timeout,
     )
 
 
