@@ -11,6 +11,7 @@ read off the paper's tables; `all_reduce.py` measures a network. Examples:
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -330,7 +331,8 @@ def main() -> None:
     if options.json:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
         record = {"options": settings, "table_13": paper, "workload": asdict(work), "loading": asdict(loading)}
-        record |= {"network": asdict(network), "speedups": gains, "steps": steps, "versions": versions()}
+        record |= {"network": asdict(network), "speedups": gains, "steps": steps}
+        record |= {"command": " ".join(["python", *sys.argv]), "versions": versions()}
         print(json.dumps(record, indent=2))
         return
     print(f"Table 13, CSWin-Base: paper and model (one hop fitted: {paper['latency_us']} us)\n{table(paper['rows'])}\n")
