@@ -10,9 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from upchirp import InputError, TrainConfig, train
+from upchirp import InputError, TrainConfig, plan, preset, train
+from upchirp.data import RequestSampler
+from upchirp.models import create_model
 from upchirp.training import Event, Interrupted, Noted, Stepped
-from upchirp.training.engine import GraphPerShape
+from upchirp.training.assembly import make_settings, make_state, make_transform
+from upchirp.training.graphs import GraphPerShape
+from upchirp.training.memory import MicroBatches
+from upchirp.training.warming import compile_ahead
 
 Make = Callable[..., TrainConfig]
 Shapes = list[tuple[int, int]]
@@ -99,6 +104,25 @@ def test_a_resumed_run_compiles_what_is_left(config: Make, graphs: Shapes) -> No
 def test_measuring_for_a_time_budget_compiles_the_graphs_of_the_run(config: Make, graphs: Shapes) -> None:
     run = train(config(compile=True, time_budget="2s", micro_batch=32))
     assert graphs == [(32, side) for side in run.plan.bandwidths]
+
+
+def test_what_memory_holds_decides_the_shapes(config: Make, graphs: Shapes) -> None:
+    made = config(model="test_resnet", compile=True, micro_batch=32)
+    run = plan(preset("efficienttrain_plus_plus", final_size=64), epochs=3, dataset_size=64, batch_size=32)
+    device = torch.device("cpu")
+    model = create_model("test_resnet", num_classes=2, final_size=64)
+    state = make_state(model, made.optimization, device, bandwidth=64, learning_rate=1e-3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    sampler = RequestSampler(run, micro_batch=32, start_step=run.stages[0].steps)
+    random = torch.get_rng_state()
+    transform, settings = make_transform(made), make_settings(made, device)
+    line = compile_ahead(state, sampler, transform, settings, MicroBatches({64: 8}))
+    second, last = run.bandwidths[1:]
+    assert graphs == [(32, second), (8, last)]
+    assert line.startswith(f"compiled 2 graphs, for {second}, {last} px")
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_more_graphs_than_torch_allows_a_function() -> None:
