@@ -100,7 +100,7 @@ class TrainConfig:
     channels_last: bool = True
     """Keep images and convolutions in channels-last memory order."""
     compile: bool = False
-    """Compile the model, one graph for each bandwidth."""
+    """Compile the model, one graph for each bandwidth, all before the first step; evaluations stay uncompiled."""
     evaluations: int = 10
     """Evaluations, spread evenly over progress; the last is at the end."""
     log_interval: int = 50

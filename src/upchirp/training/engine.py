@@ -12,6 +12,7 @@ from torch import nn
 
 from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary, mixed_cross_entropy, regroup
+from upchirp.training.graphs import GraphPerShape
 from upchirp.training.memory import Buffers, MicroBatches, free_memory, ran_out
 from upchirp.training.optim import set_learning_rate
 from upchirp.training.state import State
@@ -83,7 +84,7 @@ def run_segment(
     Raises:
         OutOfMemory: the smallest micro-batch does not fit; the state is that of before the step.
     """
-    forward = compiled(state.model) if settings.compile else state.model
+    forward = GraphPerShape(state.model) if settings.compile else state.model
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     state.model.train()
     micro_batches = micro_batches or MicroBatches()
@@ -117,14 +118,6 @@ def run_segment(
         now = time.perf_counter()
         yield StepResult(step, loss, now - started, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
         started = time.perf_counter()
-
-
-def compiled(model: nn.Module, bandwidths: int = 16) -> Any:
-    """The model compiled with static shapes; `bandwidths` is how many graphs it may need."""
-    config: Any = torch._dynamo.config
-    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-    setattr(config, name, max(getattr(config, name), bandwidths))
-    return torch.compile(model, dynamic=False)
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -203,7 +196,7 @@ def _gradients(
     losses: list[torch.Tensor] = []
     try:
         for portion in portions:
-            losses.append(_accumulate(forward, scaler, portion, transform, settings, record))
+            losses.append(accumulate(forward, scaler, portion, transform, settings, record))
             waiting.work_queued()
     except RuntimeError as error:
         if not ran_out(error):
@@ -213,7 +206,7 @@ def _gradients(
     return losses
 
 
-def _accumulate(
+def accumulate(
     forward: Any,
     scaler: torch.amp.GradScaler,
     batch: Batch,

@@ -36,6 +36,7 @@ from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
+from upchirp.training.warming import compile_ahead
 from upchirp.training.window import SteadyWait, Window
 
 
@@ -149,6 +150,11 @@ class Run:
         """The steps of the plan."""
         transform, settings = make_transform(self.config), make_settings(self.config, self.device)
         record, sizes = self.loader.record, self.micro_batches
+        if settings.compile:
+            self.emit(Noted(message=compile_ahead(self.state, self.loader.sampler, transform, settings, sizes)))
+            self._lap()
+            # Training time, but no step's.
+            self.window, self.steady = Window(self.device), SteadyWait()
         try:
             yield from run_segment(self.state, self.loader, transform, settings, record=record, micro_batches=sizes)
         except OutOfMemory as error:
