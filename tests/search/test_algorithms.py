@@ -83,7 +83,7 @@ def test_sequential_search_is_the_box_of_algorithm_2(stages: int, candidates: tu
     theta: tuple[int, ...] = ()
     expected: list[Trial] = []
     for i in range(1, stages):  # line 5
-        best = max(candidates, key=lambda side: score((*theta, side)))  # line 6
+        best = max(sorted(candidates, reverse=True), key=lambda side: score((*theta, side)))  # line 6
         expected += [Trial((*theta, side), i - 1, i, tuning=1) for side in candidates]
         theta = (*theta, best)  # line 7
     assert found == (*theta, FINAL)
@@ -229,7 +229,7 @@ def test_the_price_of_a_sequential_search_is_what_its_trials_cost(
         else:
             assert spent <= price.equivalent_epochs + 1e-9
         assert price.exact or (halving and axis == "samples" and len(candidates) > 1)
-        if halving and len(candidates) > 1:
+        if halving and len(candidates) > 1 and axis == "compute":
             assert price.equivalent_epochs < rates.sequential(candidates).equivalent_epochs
 
 
