@@ -21,8 +21,10 @@ from upchirp.data.sources import (
     MapStyleSource,
     ShardSource,
     Source,
+    SubsetSource,
     as_source,
     open_data,
+    split,
 )
 from upchirp.data.workers import DECODE_ERRORS, Corrupt, outlive_interrupts
 
@@ -46,6 +48,7 @@ __all__ = [
     "RequestSampler",
     "ShardSource",
     "Source",
+    "SubsetSource",
     "Targets",
     "TrainTransform",
     "as_source",
@@ -55,4 +58,5 @@ __all__ = [
     "mixed_cross_entropy",
     "normalize",
     "open_data",
+    "split",
 ]

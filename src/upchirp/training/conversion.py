@@ -45,6 +45,10 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
         if value in options:
             return value
         wanted = f"one of {', '.join(map(str, options))}" if len(options) > 1 else str(options[0])
+    elif kind is tuple and options[1:] == (...,):
+        if isinstance(value, list | tuple):
+            return tuple(_convert(name, item, options[0], source) for item in value)
+        wanted = "a list"
     elif kind is tuple:
         if isinstance(value, list | tuple) and len(value) == len(options):
             return tuple(_convert(name, item, option, source) for item, option in zip(value, options, strict=True))
