@@ -51,6 +51,22 @@ def _number_or_auto(
     )
 
 
+@_registry.primitive_rule
+def _numbers_or_auto(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """`--early-batch 4096 2048` and `--early-batch auto`."""
+    if info.type != tuple[int, ...] | Literal["auto"] | None:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="INT ...|auto",
+        instance_from_str=lambda words: "auto" if words == ["auto"] else tuple(map(_whole_number, words)),
+        is_instance=lambda value: value is None or value == "auto" or isinstance(value, tuple),
+        str_from_instance=lambda value: ["None"] if value is None else _words(value),
+    )
+
+
 def parse(target: type[T], words: Sequence[str], *, prog: str, description: str, default: T) -> T:
     """Fill a dataclass from flags.
 
@@ -138,6 +154,10 @@ def _whole_number(word: str) -> int:
         return int(word)
     except ValueError:
         raise ValueError(f"{word!r} is neither a whole number nor auto") from None
+
+
+def _words(sizes: tuple[int, ...] | str) -> list[str]:
+    return [sizes] if isinstance(sizes, str) else [str(size) for size in sizes]
 
 
 def _name_value(word: str) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from upchirp.curriculum.cost import Cost, CostTable, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum, Phase, Setting
+from upchirp.curriculum.early_batch import EarlyBatch
 from upchirp.curriculum.files import load_curriculum, save_curriculum
 from upchirp.curriculum.plan import Plan, Stage, Step, plan
 from upchirp.curriculum.presets import (
@@ -25,6 +26,7 @@ __all__ = [
     "Cost",
     "CostTable",
     "Curriculum",
+    "EarlyBatch",
     "LearningRate",
     "Phase",
     "Plan",

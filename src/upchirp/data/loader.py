@@ -15,7 +15,14 @@ from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import PassSummary, SelectedPasses
 from upchirp.data.sources import Source, as_source
-from upchirp.data.workers import Corrupt, Requested, start_in_background, start_worker
+from upchirp.data.workers import (
+    DEFAULT_TIMEOUT,
+    Corrupt,
+    Requested,
+    batches_of,
+    start_in_background,
+    start_worker,
+)
 from upchirp.errors import InputError
 
 
@@ -51,7 +58,7 @@ class Batch:
         """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
         return transform(
             self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
+            to_device(self.labels.numpy(), torch.device(device)),
             bandwidth=self.step.bandwidth,
             step=self.step.index,
             batch_size=self.step.batch_size,
@@ -96,13 +103,14 @@ class Loader:
         seed: seed of the run.
         workers: loader processes; 0 loads in this one.
         start_step: where to begin, for resuming.
-        micro_batch: images in one batch; by default a rank's whole share of the step.
+        micro_batch: images in one batch, or of each bandwidth; by default a rank's whole share of the step.
         rank: this process.
         world_size: number of processes.
         pin_memory: give batches in page-locked memory.
         share_cores: the model trains on the cores that the workers run on, so let them wait for idle time: a worker
             that takes a core from a parallel region of the model stalls the whole region.
         select: leave out images of low loss (InfoBatch); by default every pass is whole.
+        timeout: seconds without a batch from the workers after which iterating raises an `InputError`; 0 waits forever.
 
     Raises:
         InputError: a plan for another data-set size, sizes that do not divide, or selection by several processes.
@@ -119,12 +127,13 @@ class Loader:
         seed: int = 0,
         workers: int = 2,
         start_step: int = 0,
-        micro_batch: int | None = None,
+        micro_batch: int | Mapping[int, int] | None = None,
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
         share_cores: bool = False,
         select: Selection | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         source = as_source(data)
         if len(source) != plan.dataset_size:
@@ -153,6 +162,8 @@ class Loader:
         self._workers = workers
         self._pin_memory = pin_memory
         self._share_cores = share_cores
+        # Nothing can be waited for in this process itself.
+        self._timeout = timeout if workers else 0
         self._next_step = start_step
         self._iterated = False
 
@@ -174,15 +185,11 @@ class Loader:
             if fresh := step.fresh_rows(rows):
                 if loaded is None:
                     sampler.resume_step = step.index
-                    loaded = iter(data_loader)
-                prepared = next(loaded)
-                if isinstance(prepared, InputError):
-                    raise prepared
-                images, labels, corrupt = prepared
+                    loaded = batches_of(data_loader)
+                images, labels, corrupt = next(loaded)
                 positions = fresh_positions(step, rows)
-                samples = Samples(
-                    images, labels, *map(torch.from_numpy, sampler.order.take(positions.start, len(positions)))
-                )
+                of_rows = (labels, *sampler.order.take(positions.start, len(positions)))
+                samples = Samples(images, *map(torch.from_numpy, of_rows))
                 if step.replay.batches:
                     buffer.add(step, fresh, samples)
             if step.index < sampler.start_step:
@@ -270,6 +277,7 @@ class Loader:
             worker_init_fn=start_in_background if self._share_cores else start_worker,
             # With selection there is one iteration for each pass.
             persistent_workers=self.selected is not None and self._workers > 0,
+            timeout=self._timeout,
             # Without a generator of its own the loader would draw a seed from the global one and change the run.
             generator=torch.Generator().manual_seed(0),
         )

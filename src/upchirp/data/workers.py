@@ -1,17 +1,22 @@
 """What a loader worker does: requests in, stacked uint8 images out, damaged images replaced."""
 
 import os
+import re
 import signal
 import struct
+import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from upchirp.data.decoding import Picture, Pixels
 from upchirp.data.requests import Request, replacement
@@ -20,6 +25,14 @@ from upchirp.errors import InputError
 
 _REPLACEMENT_ATTEMPTS = 20
 _GRACE_SECONDS = 60
+_KILL_SECONDS = 5
+
+DEFAULT_TIMEOUT = 600.0
+"""Seconds after which a loader that gives no batch has stalled."""
+
+# torch has no exception types of its own for these; the second comes from a signal handler, wherever the process is.
+_STALLED = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
+_DIED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed|exited)[^.]*")
 
 DECODE_ERRORS = (
     OSError,
@@ -54,7 +67,7 @@ class Requested(Dataset[Any]):
 
     def __getitems__(
         self, requests: Sequence[Request]
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[Corrupt, ...]] | InputError:
+    ) -> tuple[torch.Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]] | InputError:
         corrupt: list[Corrupt] = []
         try:
             pairs = [self._load(request, corrupt) for request in requests]
@@ -63,7 +76,8 @@ class Requested(Dataset[Any]):
             return error
         # In a worker torch stacks them in shared memory right away, which saves a copy.
         images = default_collate([torch.from_numpy(image) for image, _ in pairs]).permute(0, 3, 1, 2)
-        labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
+        # An array travels inside the message; for a tensor of its own two processes shake hands.
+        labels = np.array([label for _, label in pairs], dtype=np.int64)
         return images, labels, tuple(corrupt)
 
     def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Pixels, int]:
@@ -83,6 +97,53 @@ class Requested(Dataset[Any]):
         )
 
 
+def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader, in one iteration.
+
+    Raises:
+        InputError: a worker handed one over, died, or gave nothing for as long as the loader's `timeout`.
+    """
+    with loader_failures():
+        batches = iter(loader)
+        while True:
+            try:
+                prepared = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if _STALLED.match(str(error)):
+                    _kill(batches)
+                raise
+            if isinstance(prepared, InputError):
+                raise prepared
+            yield prepared
+
+
+@contextmanager
+def loader_failures() -> Iterator[None]:
+    """Turn what torch says of workers that died or stalled into one line.
+
+    torch notices a dead worker in a signal handler, so the error may come out of anything that the process does.
+
+    Raises:
+        InputError: that line.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if stalled := _STALLED.match(str(error)):
+            raise InputError(
+                f"the loader gave no batch for {float(stalled[1]):g} s: a worker hangs, or the disk or network under "
+                "the data does: check them, or allow more by --loader-timeout"
+            ) from error
+        if died := _DIED.match(str(error)):
+            raise InputError(
+                f"a loader worker died ({died[0].removeprefix('DataLoader ')}), mostly because memory ran out: give "
+                "fewer --workers, or make room"
+            ) from error
+        raise
+
+
 def usable_cores() -> int:
     """The cores that this process may use: with a scheduler or in a container often fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -91,7 +152,8 @@ def usable_cores() -> int:
 def outlive_interrupts(worker: int) -> None:
     """Leave Ctrl-C and SIGTERM to the training process, which ends its loader workers after it has saved.
 
-    Both often reach the whole process group. SIGTERM still ends a worker after a minute, so none is left behind.
+    Both often reach the whole process group. SIGTERM still ends a worker after a minute, and at once when it comes
+    again, so none is left behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
@@ -114,3 +176,17 @@ def start_in_background(worker: int) -> None:
 
 def _end_later() -> None:
     signal.alarm(_GRACE_SECONDS)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _kill(batches: Any) -> None:
+    """Kill the workers of a stalled iteration: one that hangs in a library would keep this process from ending."""
+    handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    # torch's handler would report the very deaths that are wanted here.
+    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
+    for worker in getattr(batches, "_workers", ()):
+        worker.kill()
+    for worker in getattr(batches, "_workers", ()):
+        worker.join(_KILL_SECONDS)
+    if handled:
+        signal.signal(signal.SIGCHLD, previous)

@@ -172,5 +172,7 @@ def _check_training(training: TrainConfig) -> None:
         raise InputError("a search begins with random weights, as Algorithm 2 does: leave out --weights and --regime")
     if training.select is not None:
         raise InputError("a search shows every candidate whole passes: leave out --select")
+    if isinstance(training.early_batch, tuple):
+        raise InputError("candidates have bandwidths of their own: give --early-batch auto, or leave it out")
     if training.replay == "auto":
         raise InputError("`--replay auto` depends on the machine's speed, and a search must not: give a number")

@@ -20,8 +20,9 @@ from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import EvaluationSet, TrainConfig, View, checkpoint, evaluate, run_segment
 from upchirp.training.assembly import autocast_dtype, make_loader, make_settings, make_state, make_transform
 from upchirp.training.device import choose_device, numerics
+from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import lower_drop_path
-from upchirp.training.start import choose_micro_batch, make_model
+from upchirp.training.start import make_model
 
 _PROGRESS = "progress"
 _PROGRESS_SECONDS = 0.5
@@ -132,7 +133,7 @@ class _Execution:
             self.plan,
             self.device,
             start_step=state.step,
-            micro_batch=choose_micro_batch(config),
+            micro_batch=micro_batches(config, self.plan),
         )
         # The loss that is kept is that of the fine-tuning, or of the last stage where there is none.
         kept_from = plan.middle if plan.end > plan.middle else plan.end - self.plan.stages[-1].steps
@@ -209,8 +210,9 @@ class _Execution:
             self.plan.final_size,
             interpolation=config.augmentation.interpolation,
             workers=config.loader_workers,
-            batch_size=min(256, choose_micro_batch(config)),
+            batch_size=min(256, choose_micro_batch(config, config.batch_size)),
             pin_memory=self.device.type == "cuda",
+            timeout=config.loader_timeout,
         )
         (evaluation,) = evaluate(
             [View("model", state.model, self.plan.final_size)],

@@ -64,7 +64,8 @@ class Planner:
         self.config = config
         self.images = images
         self.final_size = config.training.final_size
-        self.candidates = config.bandwidths(size_multiple(model))
+        self.multiple = size_multiple(model)
+        self.candidates = config.bandwidths(self.multiple)
         self._training = replace(config.training, epochs=config.epochs)
         self._model = model
         sides = sorted({*self.candidates, self.final_size})

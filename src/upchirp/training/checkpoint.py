@@ -37,8 +37,11 @@ def save(content: dict[str, Any], path: Path) -> None:
 
     Both files appear under their names only when they are complete on disk, the checksum first, so a crash or a full
     disk leaves the checkpoints before it as they were.
+
+    Raises:
+        OSError: the disk is full or fails, or the run folder is gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     _write_atomically(path, lambda stream: torch.save(content, stream), before=_write_checksum)
 
 
@@ -77,7 +80,10 @@ def load_latest(folder: Path) -> Loaded | None:
         except InputError as error:
             damaged.append(str(error))
     if damaged:
-        raise InputError(f"no checkpoint in {folder} can be used: {damaged[0]}")
+        raise InputError(
+            f"no checkpoint in {folder} can be used: {damaged[0]}; copy one back from elsewhere, or start anew in "
+            "another --output"
+        )
     return None
 
 
@@ -124,14 +130,24 @@ def export_weights(weights: dict[str, torch.Tensor], path: Path, described: Mapp
     """Write weights under their plain timm names as safetensors, whole or not at all.
 
     `described` says what model they are of, in plain data that `read_description` gives back.
+
+    Raises:
+        OSError: the disk is full or fails.
     """
     temporary = path.with_name(path.name + ".tmp")
     # One entry only: the library writes several in random order, and equal weights should make equal files.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, temporary, metadata={_DESCRIPTION: json.dumps(described)})
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        save_file(tensors, temporary, metadata={_DESCRIPTION: json.dumps(described)})
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except SafetensorError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -164,15 +180,20 @@ def delete(path: Path) -> None:
 
 
 class _Hashing:
-    """A write-only stream that hashes what passes through."""
+    """A write-only stream that hashes what passes through, and remembers what the disk said."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
         self.digest = hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
-        return self.stream.write(data)
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.stream.flush()
@@ -182,6 +203,7 @@ def _write_atomically(
     path: Path, write: Callable[[Any], object], *, before: Callable[[Path, str], None] | None = None
 ) -> None:
     temporary = path.with_name(path.name + ".tmp")
+    hashing: _Hashing | None = None
     try:
         with temporary.open("wb") as stream:
             hashing = _Hashing(stream)
@@ -191,8 +213,12 @@ def _write_atomically(
         if before is not None:
             before(path, hashing.digest.hexdigest())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # torch answers a failed write with an error of its own that names no cause.
+        cause = error if isinstance(error, OSError) else hashing and hashing.error
+        if cause:
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
     _sync_folder(path.parent)
 

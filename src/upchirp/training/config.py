@@ -12,7 +12,7 @@ import yaml
 from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
-from upchirp.data.workers import usable_cores
+from upchirp.data.workers import DEFAULT_TIMEOUT, usable_cores
 from upchirp.errors import InputError
 from upchirp.training.conversion import plain, typed
 from upchirp.training.presets import Regime, recipe
@@ -44,7 +44,12 @@ class TrainConfig:
     cost: Literal["pixels", "flops"] = "pixels"
     """What the plan counts as the cost of a sample."""
     batch_size: int = 4096
-    """Images in one optimizer step, over all micro-batches."""
+    """Images in one optimizer step at the final size, over all micro-batches."""
+    early_batch: tuple[int, ...] | Literal["auto"] | None = None
+    """Larger batches below the final size (Section 5.3): one for each bandwidth, smallest first; `auto` for steps of
+    about one cost."""
+    max_batch_size: int | None = None
+    """Largest batch that early_batch may take; by default the cost alone decides."""
     micro_batch: int | None = None
     """Images in one forward pass; by default the largest divisor of the batch size up to 512."""
     output: Path | None = None
@@ -85,6 +90,8 @@ class TrainConfig:
     """Seed of everything random."""
     workers: int | None = None
     """Loader processes, by default one for each core, 16 at most; 0 loads in the training process."""
+    loader_timeout: float = DEFAULT_TIMEOUT
+    """Seconds without a batch from the loader after which a run stops; 0 waits forever."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to train; by default the accelerator if there is one."""
     deterministic: bool = False
@@ -120,6 +127,8 @@ class TrainConfig:
         check_model_kwargs(self.model_kwargs)
         if self.workers is not None and self.workers < 0:
             raise InputError(f"workers is {self.workers}: it must be 0 or more")
+        if not 0 <= self.loader_timeout < float("inf"):
+            raise InputError(f"loader_timeout is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
         if self.replay != "auto" and self.replay < 0:
             raise InputError(f"replay is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
         if not 0 < self.replay_gib < float("inf"):
@@ -200,6 +209,11 @@ def check_model_kwargs(options: Mapping[str, Any]) -> None:
         "drop_rate": "use --drop",
         "drop_path": "use --drop-path",
         "drop_path_rate": "use --drop-path",
+        "checkpoint_path": "use --weights",
+        "pretrained": "use --weights",
+        "pretrained_cfg": "use --weights",
+        "pretrained_cfg_overlay": "use --weights",
+        "cache_dir": "nothing is downloaded",
     }
     for name in options:
         if name in instead:

@@ -21,11 +21,16 @@ from upchirp.data import (
     normalize,
     outlive_interrupts,
 )
+from upchirp.data.workers import DEFAULT_TIMEOUT, batches_of
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop
 
 _CACHE_BYTES = 512 * 2**20
+
+
+class UnreadableImages(InputError):
+    """More than 1 % of the validation images cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,7 @@ class EvaluationSet:
         workers: loader processes.
         batch_size: images in one batch.
         pin_memory: give batches in page-locked memory.
+        timeout: seconds without a batch from the workers after which iterating raises an `InputError`; 0 waits forever.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class EvaluationSet:
         workers: int = 2,
         batch_size: int = 256,
         pin_memory: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self.size = size
         self.images = len(source)
@@ -81,6 +88,7 @@ class EvaluationSet:
             collate_fn=_stack,
             worker_init_fn=outlive_interrupts,
             pin_memory=pin_memory,
+            timeout=timeout if workers else 0,
             generator=torch.Generator().manual_seed(0),
         )
         self._cache: list[tuple[torch.Tensor, torch.Tensor]] | None = None
@@ -92,14 +100,11 @@ class EvaluationSet:
         self.corrupt = []
         keep = self.images * 3 * self.size**2 <= _CACHE_BYTES
         batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for loaded in self._loader:
-            if isinstance(loaded, InputError):
-                raise loaded
-            images, labels, corrupt = loaded
+        for images, labels, corrupt in batches_of(self._loader):
             self.corrupt += corrupt
             if 100 * len(self.corrupt) > self.images:
                 first = self.corrupt[0]
-                raise InputError(
+                raise UnreadableImages(
                     f"more than 1 % of the {self.images} validation images cannot be read, the first one is "
                     f"{first.name} ({first.reason}): repair or remove them"
                 )

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,11 @@ from upchirp.training.config import TrainConfig
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.events import Finished, Noted, Observer
+from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run, Totals
+from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
-from upchirp.training.start import choose_micro_batch, load_start, make_model, new_plan, stored_plan
+from upchirp.training.start import load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
 from upchirp.training.weights import check_start
@@ -73,7 +74,7 @@ def train(
             stops the run with its last good checkpoint kept.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    folder = config.output or Path("runs") / f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = config.output or run_folder.free(config.model)
     resuming = config.resume == "auto" and run_folder.holds_run(folder)
     notes: list[str] = []
     if resuming:
@@ -87,7 +88,7 @@ def train(
     if resuming and (end := run_folder.finished(folder)):
         return _finished_before(folder, end, observers)
     device = choose_device(config.device)
-    micro_batch = choose_micro_batch(config)
+    micro_batch = choose_micro_batch(config, config.batch_size)
     loaded = _checkpoint(config, folder, resuming=resuming)
     train_source, val_source = _sources(config, data)
     own_model = model is not None
@@ -96,7 +97,7 @@ def train(
         notes.append(load_start(config, config.weights, model))
     freeze(model, config.optimization.tune)
 
-    with numerics(device, deterministic=config.deterministic):
+    with numerics(device, deterministic=config.deterministic), one_line_failures(folder):
         model = model.to(device)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
@@ -110,6 +111,7 @@ def train(
         else:
             plan, planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model)
             notes += planned
+        sizes = micro_batches(config, plan)
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -131,6 +133,7 @@ def train(
             workers=config.loader_workers,
             batch_size=min(256, micro_batch),
             pin_memory=device.type == "cuda",
+            timeout=config.loader_timeout,
         )
         loader = make_loader(
             config,
@@ -138,7 +141,7 @@ def train(
             plan,
             device,
             start_step=state.step,
-            micro_batch=micro_batch,
+            micro_batch=sizes,
             select=config.selection,
         )
         if loaded:
@@ -219,5 +222,10 @@ def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
     # Read, not as plain data: an older checkpoint may lack what has a default now.
     if Plan.from_dict(content.get("plan", {})) != plan:
         raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
-    state.load_state_dict(content["state"])
-    return Totals(train_seconds=content["train_seconds"], best_top1=content["best_top1"])
+    try:
+        state.load_state_dict(content["state"])
+        return Totals(train_seconds=float(content["train_seconds"]), best_top1=float(content["best_top1"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{loaded.path} holds no training state of upchirp: {error!r}") from error

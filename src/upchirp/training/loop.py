@@ -19,7 +19,7 @@ from upchirp.training.assembly import autocast_dtype, make_settings, make_transf
 from upchirp.training.config import TrainConfig
 from upchirp.training.conversion import plain
 from upchirp.training.engine import StepResult, run_segment
-from upchirp.training.evaluate import EvaluationSet, View, at_size, evaluate
+from upchirp.training.evaluate import EvaluationSet, UnreadableImages, View, at_size, evaluate
 from upchirp.training.events import (
     Evaluated,
     Event,
@@ -237,15 +237,19 @@ class Run:
         if state.bandwidth < final:
             views.append(View("model", state.model, state.bandwidth))
         augmentation = self.config.augmentation
-        with self._off_the_clock():
-            results = evaluate(
-                views,
-                self.evaluation,
-                mean=augmentation.mean,
-                std=augmentation.std,
-                device=self.device,
-                autocast=autocast_dtype(self.config.optimization),
-            )
+        try:
+            with self._off_the_clock():
+                results = evaluate(
+                    views,
+                    self.evaluation,
+                    mean=augmentation.mean,
+                    std=augmentation.std,
+                    device=self.device,
+                    autocast=autocast_dtype(self.config.optimization),
+                )
+        except UnreadableImages as error:
+            self._save(checkpoint.step_path(self.checkpoints, state.step))
+            raise InputError(f"{error}, then go on with --resume auto") from error
         done = state.step == self.plan.total_steps
         progress = 1.0 if done else self.plan.step(state.step).progress
         for view, result in zip(views, results, strict=True):

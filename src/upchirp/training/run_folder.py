@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ PLAN, METRICS, CHECKPOINTS, TENSORBOARD = (
 WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
 
 MAY_DIFFER = {
-    "output", "resume", "workers", "device", "compile", "channels_last", "deterministic",
+    "output", "resume", "workers", "loader_timeout", "device", "compile", "channels_last", "deterministic",
     "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep", "micro_batch",
 }  # fmt: skip
 """Settings that a resumed run may change: the data, the steps and the learning rates stay the same."""
@@ -33,6 +35,13 @@ _CHANGE_ROUNDING = ("micro_batch", "device", "compile", "channels_last", "determ
 def holds_run(folder: Path) -> bool:
     """Whether a run was started in the folder."""
     return (folder / CONFIG).exists()
+
+
+def free(model: str) -> Path:
+    """A folder under runs/ for a new run, named by model and time, and by a number where the clock was set back."""
+    first = Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
+    numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(path for path in chain([first], numbered) if not path.exists())
 
 
 def check_is_free(folder: Path) -> None:
@@ -166,8 +175,10 @@ class RunLog:
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._lines.close()
-        self._board.close()
+        try:
+            self._lines.close()
+        finally:
+            self._board.close()
 
     def _write(self, kind: str, step: int, values: Mapping[str, object]) -> None:
         self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")

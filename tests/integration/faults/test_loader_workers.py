@@ -1,0 +1,143 @@
+"""Loader workers that are killed, or hang: one line in time, and the last good checkpoint."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.faults.conftest import Faults, Make
+
+from upchirp import InputError, TrainConfig
+from upchirp.data import Source, open_data
+from upchirp.training import EvaluationSet
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    """As a library that waits for a lock which nobody frees: no signal but SIGKILL ends it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    time.sleep(3600)
+
+
+@dataclass
+class Disturbed:
+    """A source that does something to the worker which loads an image, once in all processes."""
+
+    source: Source
+    action: Callable[[], None]
+    index: int
+    done: Path
+    """Made before the action is taken."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.source.classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(index)
+
+    def load(self, index: int) -> Any:
+        if index == self.index and multiprocessing.parent_process() is not None and not self.done.exists():
+            self.done.touch()
+            self.action()
+        return self.source.load(index)
+
+
+@pytest.fixture
+def data(image_folder: Path, tmp_path: Path) -> Callable[..., tuple[Source, Source]]:
+    """Training and validation images of which one set is disturbed at its image 7."""
+
+    def make(where: str, action: Callable[[], None]) -> tuple[Source, Source]:
+        train, val = open_data(image_folder)
+        done = tmp_path / "done"
+        if where == "training":
+            return Disturbed(train, action, 7, done), val
+        return train, Disturbed(val, action, 7, done)
+
+    return make
+
+
+def message_of(action: Callable[[], None]) -> str:
+    return "a loader worker died" if action is kill else "the loader gave no batch for 1 s"
+
+
+@pytest.mark.parametrize("action", [kill, hang])
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_a_worker(
+    faults: Faults, config: Make, data: Callable[..., Any], where: str, action: Callable[[], None]
+) -> None:
+    run = config(workers=2, checkpoint_interval=1, loader_timeout=1.0 if action is hang else 600.0)
+    parts = data(where, action)
+    message = faults.stopped(run, data=parts)
+    assert message_of(action) in message
+    assert "--loader-timeout" in message if action is hang else "killed by signal" in message
+    assert multiprocessing.active_children() == []
+    faults.resume(run, data=parts)
+
+
+def test_a_worker_that_is_killed_from_outside(faults: Faults, config: Make, latest: Callable[..., Path]) -> None:
+    run = config(workers=2, checkpoint_interval=2)
+
+    def kill_one() -> None:
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    message = faults.stopped(run, faults.at_step(3, kill_one))
+    assert message_of(kill) in message
+    assert f"{latest(run)}: go on with --resume auto" in message
+    faults.resume(run)
+
+
+@pytest.mark.parametrize("action", [kill, hang])
+def test_a_worker_of_an_evaluation_alone(data: Callable[..., Any], action: Callable[[], None]) -> None:
+    _, val = data("evaluation", action)
+    images = EvaluationSet(val, 32, workers=1, batch_size=4, timeout=1.0 if action is hang else 600.0)
+    with pytest.raises(InputError, match=message_of(action)):
+        list(images)
+    assert sum(len(labels) for _, labels in images) == len(val)
+
+
+STOPPED = """
+import multiprocessing, os, signal, sys
+from upchirp.training import Stepped
+from upchirp.cli import main, train
+class Display(train.Display):
+    def __call__(self, event):
+        super().__call__(event)
+        if isinstance(event, Stepped) and event.step.index == 2:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGSTOP)
+train.Display = Display
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_command_whose_workers_hang_ends(
+    faults: Faults,
+    config: Make,
+    python: Callable[..., tuple[int, list[str]]],
+    words: Callable[[TrainConfig], list[str]],
+) -> None:
+    run = config(workers=2, checkpoint_interval=2, loader_timeout=1.0)
+    code, lines = python(STOPPED, *words(run))
+    assert code == 2
+    assert len(lines) == 1, "\n".join(lines)
+    assert message_of(hang) in lines[0]
+    assert "step_000000002.pt: go on with --resume auto" in lines[0]
+    faults.resume(run)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_a_timeout_out_of_range_is_refused(config: Make, seconds: float) -> None:
+    with pytest.raises(InputError, match="loader_timeout is"):
+        config(loader_timeout=seconds)
