@@ -62,7 +62,7 @@ class _Prepared:
 
 
 def estimate(config: SearchConfig, *, model: nn.Module | None = None, data: Any = None) -> dict[str, Any]:
-    """What a search costs, before anything runs: `trainings`, `equivalent_epochs`, `candidates` and what they follow from.
+    """What a search costs, before anything runs: `trainings`, `equivalent_epochs`, `candidates`, and their grounds.
 
     Raises:
         InputError: bad input, as `search` would find it.

@@ -77,12 +77,12 @@ class Trainer:
     @property
     def spent(self) -> float:
         """Equivalent epochs of the finished trials."""
-        return sum(record["cost"] + record["tuning_cost"] for record in self.finished.values())
+        return sum(float(record["cost"] + record["tuning_cost"]) for record in self.finished.values())
 
     @property
     def seconds(self) -> float:
         """Training time of the finished trials."""
-        return sum(record["seconds"] for record in self.finished.values())
+        return sum(float(record["seconds"]) for record in self.finished.values())
 
     def emit(self, event: SearchEvent) -> None:
         """Tell all observers."""

@@ -112,11 +112,13 @@ class Planner:
                     "--batch-size"
                 )
             share = steps / last.steps
-            ranges = {
-                name: (first, first + (end - first) * share)
-                for name, (first, end) in (("progress", last.progress), ("magnitude", last.magnitude))
-            }
-            plan = replace(plan, stages=(*plan.stages[:parts], replace(last, steps=steps, **ranges)))
+            tuning = replace(
+                last,
+                steps=steps,
+                progress=_first_part(last.progress, share),
+                magnitude=_first_part(last.magnitude, share),
+            )
+            plan = replace(plan, stages=(*plan.stages[:parts], tuning))
         return TrialPlan(plan=plan, begin=self._begin(trial), middle=middle)
 
     def whole(self, bandwidths: tuple[int, ...]) -> Plan:
@@ -148,3 +150,8 @@ class Planner:
         for share in rungs(len(self.candidates)) if self.config.halving else [1.0]:
             self.of(Trial((side,), 0, share, tuning=share))
         self.of(Trial((side,) * (stages - 1), stages - 2, stages - 1, tuning=1))
+
+
+def _first_part(span: tuple[float, float], share: float) -> tuple[float, float]:
+    first, last = span
+    return first, first + (last - first) * share
