@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ from torch import nn
 
 from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary, mixed_cross_entropy
+from upchirp.training.distributed import Ranks
 from upchirp.training.optim import set_learning_rate
+from upchirp.training.replicas import Replicas
 from upchirp.training.state import State
 from upchirp.training.waiting import Waiting
 
@@ -32,6 +34,10 @@ class Settings:
     """Number format of mixed precision; none computes in float32."""
     compile: bool = False
     """Compile the model, one graph for each bandwidth."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """Who trains copies of the model, each on its rows of a batch."""
+    deterministic: bool = False
+    """Sum gradients over the ranks in the same order wherever a segment begins."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class StepResult:
     step: Step
     """The step of the plan."""
     loss: torch.Tensor
-    """Mean loss over the step's images on this rank: a scalar on the device, not yet waited for.
+    """Mean loss over the step's images on all ranks: a scalar on the device, not yet waited for.
 
     With selection it is weighted by the images' weights, so that it estimates the mean of what is left out too.
     """
@@ -50,7 +56,7 @@ class StepResult:
     wait_seconds: float
     """Time in which the device had nothing to do but wait for the loader."""
     corrupt: tuple[Corrupt, ...]
-    """Images that were replaced because they could not be read."""
+    """This rank's images that were replaced because they could not be read."""
     passes: tuple[PassSummary, ...]
     """Selected passes over the data that began with the step."""
 
@@ -70,9 +76,11 @@ def run_segment(
     """Train `state` on batches, one optimizer step for each result.
 
     Nothing is decided here: bandwidth, batch size and learning rate come with the batches, randomness from
-    (seed, step). Stop iterating to end the segment; the state is whole after every result. `record` sees all losses.
+    (seed, step, rank). Stop iterating to end the segment; the state is whole after every result, and the same on all
+    ranks. `record` sees all losses of this rank's rows.
     """
     forward = compiled(state.model) if settings.compile else state.model
+    replicas = Replicas(state.model, forward, settings.ranks, deterministic=settings.deterministic)
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     state.model.train()
     started = time.perf_counter()
@@ -89,15 +97,17 @@ def run_segment(
         step = batch.step
         if not losses:
             state.fit_to(step.bandwidth)
-            torch.manual_seed(step_seed(settings.seed, step.index))
-        losses.append(_accumulate(forward, state.scaler, batch, transform, settings, record))
+            replicas.fit_to(step.bandwidth)
+            torch.manual_seed(step_seed(settings.seed, step.index, settings.ranks.rank))
+        losses.append(_accumulate(replicas, state.scaler, batch, transform, settings, record))
         weight += len(batch.rows) if batch.weights is None else batch.weights.sum().item()
         if batch.completes_step:
+            replicas.average_statistics()
             _update(state, parameters, step, settings.clip_grad)
         waiting.work_queued()
         if not batch.completes_step:
             continue
-        loss = torch.stack(losses).sum() * (step.batch_size / weight)
+        loss = _mean_loss(torch.stack(losses).sum() * step.batch_size, weight, settings.ranks)
         now = time.perf_counter()
         yield StepResult(step, loss, now - started, waited, tuple(corrupt), tuple(passes))
         started, waited, weight, losses, corrupt, passes = time.perf_counter(), 0.0, 0.0, [], [], []
@@ -111,14 +121,14 @@ def compiled(model: nn.Module, bandwidths: int = 16) -> Any:
     return torch.compile(model, dynamic=False)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of one step's dropout and drop path."""
-    digest = hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=8).digest()
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of one step's dropout and drop path on one rank."""
+    digest = hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def _accumulate(
-    forward: Any,
+    replicas: Replicas,
     scaler: torch.amp.GradScaler,
     batch: Batch,
     transform: BatchTransform,
@@ -128,12 +138,19 @@ def _accumulate(
     """Add one micro-batch's share of the gradient; returns its share of the step's mean loss."""
     inputs, targets = batch.prepare(transform, settings.device)
     dtype = settings.autocast
-    with torch.autocast(settings.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-        logits = forward(inputs)
-    losses = record(batch, mixed_cross_entropy(logits, targets, settings.smoothing, reduction="none"))
-    loss = losses.mean() * (len(batch.rows) / batch.step.batch_size)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    with replicas.part(last=batch.completes_step) as factor:
+        with torch.autocast(settings.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            logits = replicas(inputs)
+        losses = record(batch, mixed_cross_entropy(logits, targets, settings.smoothing, reduction="none"))
+        loss = losses.mean() * (len(batch.rows) / batch.step.batch_size)
+        scaler.scale(loss * factor).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
+
+
+def _mean_loss(summed: torch.Tensor, weight: float, ranks: Ranks) -> torch.Tensor:
+    """The mean of what each rank has the sum of, and of how many rows."""
+    both = ranks.add(torch.stack([summed, torch.full_like(summed, weight)]))
+    return both[0] / both[1]
 
 
 def _update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: float | None) -> None:

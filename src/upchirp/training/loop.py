@@ -18,6 +18,7 @@ from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
 from upchirp.training.conversion import plain
+from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.evaluate import EvaluationSet, UnreadableImages, View, at_size, evaluate
 from upchirp.training.events import (
@@ -59,7 +60,8 @@ class Run:
         folder: the run folder.
         device: where the state is.
         evaluation: validation images at the final size.
-        observers: called with every event.
+        observers: called with every event; the first rank's alone should be given any.
+        ranks: who trains; all of them execute the run, and the first one writes.
         packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
     """
 
@@ -75,6 +77,7 @@ class Run:
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
         *,
+        ranks: Ranks | None = None,
         packing_helps: bool = False,
     ) -> None:
         self.config = config
@@ -86,6 +89,7 @@ class Run:
         self.device = device
         self.evaluation = evaluation
         self.observers = observers
+        self.ranks = ranks or Ranks()
         self.packing_helps = packing_helps
         self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
@@ -108,9 +112,9 @@ class Run:
         """
         config, state, plan = self.config, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
-        transform, settings = make_transform(config), make_settings(config, self.device)
+        transform, settings = make_transform(config), make_settings(config, self.device, self.ranks)
         top1 = math.nan
-        with collected_signals() as received:
+        with collected_signals(patient=self.ranks.size > 1) as received:
             self.clock = time.perf_counter()
             for result in run_segment(state, self.loader, transform, settings, record=self.loader.record):
                 self._take_note(result)
@@ -122,24 +126,34 @@ class Run:
                     self._log(result.step)
                 if last or self._evaluation_due(result.step):
                     top1 = self._evaluate()
-                if last or received or state.step % config.checkpoint_interval == 0:
+                # What one rank has met, all of them act on, after the same step.
+                signum, corrupt = self.ranks.largest(received[0] if received else 0, len(result.corrupt))
+                if corrupt:
+                    self._note_corrupt(result.corrupt)
+                if last or signum or state.step % config.checkpoint_interval == 0:
                     self._save(checkpoint.step_path(self.checkpoints, state.step))
-                    checkpoint.prune(self.checkpoints, config.checkpoint_keep)
-                if received and not last:
-                    raise Interrupted(received[0], self.folder, state.step)
+                    if self.ranks.is_first:
+                        checkpoint.prune(self.checkpoints, config.checkpoint_keep)
+                if signum and not last:
+                    raise Interrupted(signum, self.folder, state.step)
             if math.isnan(top1):
                 top1 = self._evaluate()
-            described = self._description()
-            checkpoint.export_weights(state.model.state_dict(), self.folder / run_folder.WEIGHTS, described)
-            if state.ema is not None:
-                average = state.ema.module.state_dict()
-                checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
+            self._export()
             self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
             self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
-            if received:
-                raise Interrupted(received[0], self.folder, state.step)
+            (signum,) = self.ranks.largest(received[0] if received else 0)
+            if signum:
+                raise Interrupted(signum, self.folder, state.step)
         return top1
+
+    def _export(self) -> None:
+        if self.ranks.is_first:
+            described = self._description()
+            checkpoint.export_weights(self.state.model.state_dict(), self.folder / run_folder.WEIGHTS, described)
+            if self.state.ema is not None:
+                average = self.state.ema.module.state_dict()
+                checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
 
     def _lap(self) -> float:
         """Count the time since the last lap as training time."""
@@ -164,8 +178,6 @@ class Run:
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
         for summary in result.passes:
             self.emit(Selected(step=result.step, summary=summary))
-        for image in result.corrupt:
-            self._note_corrupt(image)
 
     def _note_selection(self) -> None:
         if self.loader.selected is not None:
@@ -175,9 +187,12 @@ class Run:
             message = f"selection left out {share}: {passes:.1f} passes over the data instead of {without:.1f}"
             self.emit(Noted(message=message))
 
-    def _note_corrupt(self, image: Corrupt) -> None:
-        if image.index in self.corrupt:
-            return
+    def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
+        for image in (image for part in self.ranks.gather(images) for image in part):
+            if image.index not in self.corrupt:
+                self._note_newly_corrupt(image)
+
+    def _note_newly_corrupt(self, image: Corrupt) -> None:
         self.corrupt.add(image.index)
         count = len(self.corrupt)
         self.emit(Noted(message=f"cannot read {image.name} ({image.reason}): replaced by another ({count} so far)"))
@@ -203,6 +218,8 @@ class Run:
         )
 
     def _log(self, step: Step) -> None:
+        waits = self.ranks.gather(self.window.wait_seconds)
+        self.window.wait_seconds = sum(waits) / len(waits)
         self.emit(self.window.summary(step, self.totals.train_seconds))
         share = self.steady.take_share()
         if share > ADVISED_SHARE and step.stage not in self.advised:
@@ -282,7 +299,8 @@ class Run:
     def _keep_best(self, top1: float) -> None:
         self.totals.best_top1 = top1
         self._save(checkpoint.best_path(self.checkpoints, self.state.step))
-        checkpoint.prune_best(self.checkpoints)
+        if self.ranks.is_first:
+            checkpoint.prune_best(self.checkpoints)
 
     def _save(self, path: Path) -> None:
         with self._off_the_clock():
@@ -296,5 +314,6 @@ class Run:
                 "train_seconds": self.totals.train_seconds,
                 "best_top1": self.totals.best_top1,
             }
-            checkpoint.save(content, path)
+            if self.ranks.is_first:
+                checkpoint.save(content, path)
         self.emit(Saved(step=self.state.step, path=path))

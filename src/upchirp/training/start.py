@@ -11,6 +11,7 @@ from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training import run_folder
 from upchirp.training.config import TrainConfig
+from upchirp.training.distributed import Ranks
 from upchirp.training.planning import (
     curriculum_for,
     kernel_note,
@@ -67,18 +68,26 @@ def new_plan(
     micro_batch: int,
     *,
     own_model: bool,
+    ranks: Ranks,
 ) -> tuple[Plan, list[str]]:
-    """The plan of a new run, and what was measured and chosen for it."""
+    """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
+
+    Raises:
+        InputError: a curriculum or budget that does not fit.
+    """
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
     replays: int | dict[int, int] = 0
     notes: list[str] = []
     if config.replay == "auto":
         replays, notes = choose_replay(config, curriculum, model, source, device, micro_batch)
+        # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
+        replays, notes = ranks.from_first(lambda: (replays, notes))
     else:
         replays = config.replay
 
     def seconds(curriculum: Curriculum) -> CostTable:
-        return measure_seconds(config, curriculum, model, source, device, micro_batch, replays)
+        measured = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks)
+        return ranks.from_first(lambda: measured)
 
     plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
     if own_model or config.curriculum != papers_curriculum(config.model):
