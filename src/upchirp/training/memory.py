@@ -20,6 +20,10 @@ class OutOfMemory(InputError):
     """The device's memory does not hold even the smallest micro-batch."""
 
 
+class OutOfMemoryInSum(Exception):
+    """The device's memory ran out in a backward pass whose gradients other ranks wait for."""
+
+
 class MicroBatches:
     """How many images are computed at once at each bandwidth; memory that runs out halves it.
 
