@@ -1,31 +1,18 @@
 """The model of the step time: its limits, and the published figures it has to give."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.benchmarks.conftest import load
 
 from upchirp.curriculum import pixels
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 scaling, all_reduce = load("scaling"), load("all_reduce")
 INFINITE = scaling.Network(latency=0.0, bandwidth=float("inf"))
 SLOW = scaling.Network(latency=1e-4, bandwidth=1e9)
@@ -108,7 +95,7 @@ def test_a_network_is_fitted(latency: float, gbit: float, ranks: int) -> None:
 
 
 def test_stored_results_are_the_scripts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    stored = json.loads((BENCHMARKS / "results" / "scaling.json").read_text(encoding="utf-8"))
+    stored = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
     monkeypatch.setattr(sys, "argv", ["benchmarks/scaling.py", "--json"])
     scaling.main()
     made = json.loads(capsys.readouterr().out)
