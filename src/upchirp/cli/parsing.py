@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from upchirp.errors import InputError
-from upchirp.training import Regime, TrainConfig, load_config
+from upchirp.training import Regime, load_config
 from upchirp.training.config import named_model
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def parse_training(
     *,
     prog: str,
     description: str,
-    wrap: Callable[[TrainConfig], T],
+    build: Callable[[Mapping[str, Any], str], T],
     regime: Regime | None = None,
 ) -> T:
     """Fill a dataclass that holds a `TrainConfig`: the recipe's values, over them `--config`, over them the flags.
@@ -106,7 +106,7 @@ def parse_training(
         words: the arguments.
         prog: shown in messages.
         description: shown by `--help`.
-        wrap: makes the default of `target` from the training settings that recipe and file give.
+        build: makes the default of `target` from what the file gives, and the name of the file for messages.
         regime: the command's own regime, which neither file nor flags may change; by default theirs.
     """
     words = list(words)
@@ -128,7 +128,7 @@ def parse_training(
         if not named and Path(values["weights"]).is_file():
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
-    default = wrap(TrainConfig.from_flat(values, source=source))
+    default = build(values, source)
     return parse(target, words, prog=prog, description=description, default=default)
 
 

@@ -22,8 +22,10 @@ from upchirp.data.sources import (
     MapStyleSource,
     ShardSource,
     Source,
+    SubsetSource,
     as_source,
     open_data,
+    split,
 )
 from upchirp.data.workers import DECODE_ERRORS, Corrupt, outlive_interrupts
 
@@ -47,6 +49,7 @@ __all__ = [
     "RequestSampler",
     "ShardSource",
     "Source",
+    "SubsetSource",
     "Targets",
     "TrainTransform",
     "as_source",
@@ -57,4 +60,5 @@ __all__ = [
     "normalize",
     "open_data",
     "regroup",
+    "split",
 ]
