@@ -1,7 +1,7 @@
 """Checks and times training on the device at hand, in one call; JSON goes to standard output, progress to stderr.
 
 `checks`   the crop against the reference, compiled against eager losses, graphs counted, the optimizer fused
-`speed`    images/s per bandwidth, compiled and eager, and the share of the bf16 peak
+`speed`    images/s per bandwidth in bf16, compiled and eager, and the share of the peak
 `switch`   seconds lost at a change of bandwidth, graphs compiled ahead
 `crop`     the exact crop against the memory-bandwidth floor: bytes read and written at the speed of a copy
 `speedup`  training time at equal accuracy against the constant baseline, over seeds, by `upchirp.compare`
@@ -39,6 +39,7 @@ from upchirp.training.warming import compile_ahead
 
 SECTIONS = ("checks", "speed", "switch", "crop", "speedup")
 MODELS = ("resnet50", "deit_small_patch16_224", "swin_tiny_patch4_window7_224", "convnext_tiny")
+MODES = ("compiled", "eager")
 BF16_PEAKS = (
     ("H100 PCIe", 756.5),
     ("H100 NVL", 835.5),
@@ -325,7 +326,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--sides", type=int, nargs="+", default=[96, 160, 224], help="bandwidths; the last is final")
     parser.add_argument("--rows", type=int, nargs="+", default=[256, 64], help="images in a step")
-    parser.add_argument("--modes", nargs="+", choices=("compiled", "eager"), default=["compiled", "eager"])
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="both, or with --small `eager`")
     parser.add_argument("--not-ahead", action="store_true", help="`switch` compiles each graph when it is needed")
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed at once")
     parser.add_argument("--rounds", type=int, default=5)
@@ -356,7 +357,7 @@ def make_bench(options: argparse.Namespace) -> Bench:
         models=tuple(options.models),
         sides=tuple(sorted(options.sides)),
         rows=tuple(options.rows),
-        modes=tuple(options.modes),
+        modes=tuple(options.modes or (["eager"] if options.small else MODES)),
         steps=options.steps,
         rounds=options.rounds,
         crop_images=options.crop_images,

@@ -39,7 +39,7 @@ def run(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_all_sections_in_one_call(run: Run, load_benchmark: Callable[[str], ModuleType], tmp_path: Path) -> None:
-    record = run("--peak-tflops", "0.5")
+    record = run("--peak-tflops", "0.5", "--modes", "compiled", "eager")
     assert record["hardware"]["accelerator"] is None
     assert record["command"].startswith("python benchmarks/gpu.py")
 
@@ -80,7 +80,7 @@ def test_all_sections_in_one_call(run: Run, load_benchmark: Callable[[str], Modu
 def test_speedup_is_a_comparison_over_seeds(run: Run, image_folder: Path, tmp_path: Path) -> None:
     record = run(
         "--sections", "speedup", "--data", str(image_folder), "--output", str(tmp_path / "runs"), "--epochs", "2",
-        "--batch-size", "32", "--workers", "0", "--speedup-model", "test_resnet", "--modes", "eager", "--budgets", "1",
+        "--batch-size", "32", "--workers", "0", "--speedup-model", "test_resnet", "--budgets", "1",
         "--seeds", "0", "1",
     )["speedup"]  # fmt: skip
     assert record["seeds"] == [0, 1]
