@@ -33,6 +33,11 @@ def test_ends_of_the_curve_are_not_extrapolated() -> None:
         (["--curricula", "constant", "efficienttrain"], "too small for one step"),
         (["--curricula", "constant", "efficient"], "unknown curriculum"),
         (["--model", "resnet5"], "resnet50"),
+        (
+            ["--curricula", "constant", "efficienttrain", "--early-batch", "24", "24", "24"],
+            "early batch gives 3 batch sizes",
+        ),
+        (["--early-batch", "40", "32", "--micro-batch", "16"], "micro-batch 16 does not fit batch size 40"),
     ],
 )
 def test_a_mistake_in_the_last_run_shows_before_the_first(

@@ -11,7 +11,7 @@ from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 
 from upchirp.data.augmentation import Augmentation
-from upchirp.data.batch import BatchTransform, normalize
+from upchirp.data.batch import BatchTransform, erase_box_by_box, erase_together, normalize
 from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
 from upchirp.errors import InputError
 from upchirp.spectral import low_frequency_crop
@@ -251,6 +251,20 @@ def test_erasing_is_timms():
     assert noise.std() == pytest.approx(1, abs=0.02)
     # Each channel has noise of its own.
     assert np.abs(np.corrcoef(noise.T.numpy()) - np.eye(3)).max() < 0.02
+
+
+def test_erasing_is_the_same_on_every_device():
+    side = 9
+    rng = np.random.default_rng(0)
+    bank = torch.from_numpy(rng.standard_normal(1000)).as_strided((50, 3 * side**2), (7, 1))
+    images = torch.from_numpy(rng.standard_normal((40, side, 3 * side)))
+    corners = np.sort(rng.integers(0, side + 1, (25, 2, 2)), axis=2).reshape(25, 4)
+    boxes = np.column_stack([rng.permutation(40)[:25], rng.integers(0, 50, 25), corners])
+    one, other = images.clone(), images.clone()
+    erase_box_by_box(one, bank, boxes)
+    erase_together(other, bank, boxes)
+    assert not torch.equal(one, images)
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_share_of_erased_images():

@@ -42,7 +42,14 @@ class PlanCommand:
     num_classes: int | None = None
     """Classes of the data set, which change the model's last layer; by default the regime's."""
     batch_size: int | None = None
-    """Images in one optimizer step; by default the regime's."""
+    """Images in one optimizer step at the final size; by default the regime's."""
+    early_batch: tuple[int, ...] | Literal["auto"] | None = None
+    """Larger batches below the final size (Section 5.3): one for each bandwidth, smallest first; `auto` for steps of
+    about one cost."""
+    max_batch_size: int | None = None
+    """Largest batch that early_batch may take; by default the cost alone decides."""
+    lr_cap: float | None = None
+    """Highest learning rate that larger early batches may raise it to (Equation 2); by default they raise nothing."""
     recipe: str = "auto"
     """Preset that curriculum and learning rate come from."""
     cost: Literal["pixels", "flops"] = "pixels"

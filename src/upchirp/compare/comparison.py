@@ -23,6 +23,7 @@ from upchirp.training import (
     TrainResult,
     curriculum_for,
     make_plan,
+    micro_batches,
     read_metrics,
     train,
 )
@@ -137,7 +138,8 @@ def _check_plans(runs: Sequence[TrainConfig], source: Source) -> None:
             first.model, num_classes=len(source.classes), final_size=first.final_size, **first.model_kwargs
         )
     for run in runs:
-        make_plan(run, curriculum_for(model, run.curriculum, run.final_size), len(source), model=model)
+        plan = make_plan(run, curriculum_for(model, run.curriculum, run.final_size), len(source), model=model)
+        micro_batches(run, plan)
 
 
 def _run_config(config: CompareConfig, entry: _Entry, seed: int, output: Path) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from upchirp.curriculum.cost import Cost, CostTable, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum, Phase, Setting
+from upchirp.curriculum.early_batch import EarlyBatch
 from upchirp.curriculum.files import load_curriculum, save_curriculum
 from upchirp.curriculum.plan import Plan, Stage, Step, plan
 from upchirp.curriculum.presets import (
@@ -15,6 +16,7 @@ from upchirp.curriculum.presets import (
     linear,
     preset,
 )
+from upchirp.curriculum.scaling import scaled
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.selection import Savings, Selection, expected_savings
 
@@ -24,6 +26,7 @@ __all__ = [
     "Cost",
     "CostTable",
     "Curriculum",
+    "EarlyBatch",
     "LearningRate",
     "Phase",
     "Plan",
@@ -45,4 +48,5 @@ __all__ = [
     "plan",
     "preset",
     "save_curriculum",
+    "scaled",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from upchirp.curriculum.cost import Cost, name_of, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum
+from upchirp.curriculum.early_batch import EarlyBatch, batch_sizes, ceiling
 from upchirp.curriculum.replay import GIB, Replay, ReplayMode
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.stage import Stage, Step
@@ -192,6 +193,9 @@ def plan(
     learning_rate: float = 4e-3,
     schedule: LearningRate | None = None,
     cost: Cost = pixels,
+    early_batch: EarlyBatch | None = None,
+    max_batch_size: int | None = None,
+    lr_cap: float | None = None,
 ) -> Plan:
     """Turn a curriculum and a budget into stages with exact step counts (Section 5.1).
 
@@ -203,41 +207,56 @@ def plan(
         epochs: the budget: equivalent epochs, or real passes if the curriculum's axis is `samples`.
         total_cost: the budget in units of `cost` instead, for instance seconds with a measured table.
         dataset_size: images in one pass; ImageNet-1K's by default.
-        batch_size: samples in one optimizer step.
-        learning_rate: the ceiling that warm-up reaches and the cosine falls from.
+        batch_size: samples in one optimizer step, at the final size.
+        learning_rate: the ceiling that warm-up reaches and the cosine falls from, at the final size.
         schedule: shape of the learning rate over progress.
         cost: cost of one sample at a bandwidth.
+        early_batch: larger batches below the final size (Section 5.3): `auto` for steps that all cost about the same,
+            or one batch size for each bandwidth below the final size, smallest bandwidth first.
+        max_batch_size: the largest batch that `auto` takes; by default the cost alone decides.
+        lr_cap: the highest learning rate that a larger batch may raise the ceiling to (Equation 2); by default
+            `learning_rate`, so that all stages share it.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus
     >>> [stage.steps for stage in plan(efficienttrain_plus_plus(), epochs=200).stages]
     [68118, 49045, 25023]
+    >>> early = plan(efficienttrain_plus_plus(), epochs=200, early_batch="auto", lr_cap=8e-3)
+    >>> [(stage.steps, stage.batch_size, round(stage.learning_rate, 5)) for stage in early.stages]
+    [(12385, 22528, 0.008), (24522, 8192, 0.00566), (25023, 4096, 0.004)]
 
     Raises:
-        InputError: no budget or two, sizes below 1, or a budget too small for one step in each stage.
+        InputError: no budget or two, sizes below 1, a budget too small for one step in each stage, early batches that
+            do not fit the curriculum, or a cap below the learning rate.
     """
     if (epochs is None) == (total_cost is None):
         raise InputError("give the budget either as epochs or as a total cost")
     for name, size in (("dataset size", dataset_size), ("batch size", batch_size)):
         if size < 1:
             raise InputError(f"{name} is {size}: it must be 1 or more")
-    for name, amount in (("epochs", epochs), ("total cost", total_cost), ("learning rate", learning_rate)):
+    amounts = {"epochs": epochs, "total cost": total_cost, "learning rate": learning_rate, "lr cap": lr_cap}
+    for name, amount in amounts.items():
         if amount is not None and not 0 < amount < float("inf"):
             raise InputError(f"{name} is {amount}: it must be a positive number")
+    if lr_cap is not None and lr_cap < learning_rate:
+        raise InputError(f"lr cap {lr_cap} is below the learning rate {learning_rate}: raise it, or leave it out")
     final = cost(curriculum.final_size)
     relative = {bandwidth: cost(bandwidth) / final for bandwidth in curriculum.bandwidths}
     unit = relative if curriculum.axis == "compute" else dict.fromkeys(relative, 1.0)
+    sizes = batch_sizes(curriculum, relative, batch_size=batch_size, early=early_batch, max_batch_size=max_batch_size)
     budget = _budget(curriculum, epochs, total_cost, dataset_size, final, relative)
 
     boundaries = [0.0, *(phase.end for phase in curriculum.phases)]
     stages: list[Stage] = []
     spent = 0.0
     for phase, start, end in zip(curriculum.phases, boundaries, boundaries[1:], strict=False):
-        per_step = unit[phase.bandwidth] * batch_size
+        size = sizes[phase.bandwidth]
+        per_step = unit[phase.bandwidth] * size
         steps = round((end * budget - spent) / per_step)
         if steps < 1:
+            early = "early " if size > batch_size else ""
             raise InputError(
-                f"the budget is too small for one step of batch size {batch_size} at bandwidth {phase.bandwidth} "
-                f"(progress {start:g} to {end:g}): raise the budget or lower the batch size"
+                f"the budget is too small for one step of batch size {size} at bandwidth {phase.bandwidth} "
+                f"(progress {start:g} to {end:g}): raise the budget or lower the {early}batch size"
             )
         spent += steps * per_step
         stages.append(
@@ -246,8 +265,10 @@ def plan(
                 progress=(start, end),
                 magnitude=(curriculum.magnitude_at(start), curriculum.magnitude_at(end)),
                 steps=steps,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
+                batch_size=size,
+                learning_rate=ceiling(
+                    size, final_batch=batch_size, learning_rate=learning_rate, cap=lr_cap or learning_rate
+                ),
                 cost_per_sample=relative[phase.bandwidth],
             )
         )

@@ -2,9 +2,6 @@
 
 JPEG files go through libjpeg-turbo (simplejpeg), which can decode at 1/2, 1/4 and 1/8 of the full scale for less than
 the price of all pixels; everything else, and every file that libjpeg-turbo complains about, goes through Pillow.
-
-A crop is cut from the whole image at that scale: libjpeg-turbo could decode a region alone, but no maintained packaged
-binding offers it (simplejpeg has no argument for a region, and neither has the `decode` of PyTurboJPEG).
 """
 
 from io import BytesIO
@@ -14,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from upchirp.data.jpeg import Header, decode_rows, read_header
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, pixels."""
@@ -25,9 +24,7 @@ _DIVISORS = (8, 4, 2)
 # Pixels that a decoded crop has for each pixel that is asked for. At 1 the scaled transform's own roll-off adds to the
 # resize's (AC error 13 % at B = 96, 4.6 % leakage); at 1.5 it is 8.5 % and 2.8 %, for 5 % more time.
 _MARGIN = 1.5
-_EXIF = b"Exif\x00\x00"
 _LATE_EXIF = b"eXIf"
-_APP1, _START_OF_SCAN = 0xE1, 0xDA
 
 
 @runtime_checkable
@@ -73,20 +70,21 @@ def open_picture(data: bytes) -> Picture:
     >>> picture.size, picture.region((0, 0, 300, 300), least=96).shape
     ((400, 300), (150, 150, 3))
     """
-    if data[:2] == b"\xff\xd8" and not _may_have_exif(data):
+    header = read_header(data) if data[:2] == b"\xff\xd8" else None
+    if header is not None and header.plain:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         except ValueError:
             # Pillow reads it, or says why not.
             return PillowPicture(open_image(data))
         if colours not in ("CMYK", "YCCK"):
-            return JpegPicture(data, (width, height))
+            return JpegPicture(data, header, (width, height))
     image = open_image(data)
     if image.format == "PNG" and "exif" not in image.info and _LATE_EXIF in data:
         # Behind the pixels: Pillow finds it, and so the size of the upright image, when it has read them.
         _load(image)
-    if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
-        return JpegPicture(data, image.size)
+    if header is not None and image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
+        return JpegPicture(data, header, image.size)
     return PillowPicture(image)
 
 
@@ -95,11 +93,13 @@ class JpegPicture:
 
     Args:
         data: the file.
+        header: what comes before its pixels.
         size: its width and height, pixels.
     """
 
-    def __init__(self, data: bytes, size: tuple[int, int]) -> None:
+    def __init__(self, data: bytes, header: Header, size: tuple[int, int]) -> None:
         self._data = data
+        self._header = header
         self.size = size
 
     def region(self, box: Box, least: int) -> Pixels:
@@ -107,11 +107,8 @@ class JpegPicture:
         left, top, right, bottom = box
         room = min(right - left, bottom - top)
         divisor = next((divisor for divisor in _DIVISORS if room >= _MARGIN * least * divisor), 1)
-        width, height = self.size
         try:
-            pixels = simplejpeg.decode_jpeg(
-                self._data, min_height=-(-height // divisor), min_width=-(-width // divisor)
-            )
+            pixels = decode_rows(self._data, self._header, self.size, bottom=bottom, divisor=divisor)
         except ValueError:
             # Damage that libjpeg-turbo could bridge: Pillow decides, as it does for peers.
             return PillowPicture(open_image(self._data)).region(box, least)
@@ -244,20 +241,6 @@ def _load(image: Image.Image) -> None:
         raise
     except Exception as error:
         raise OSError(f"cannot decode the image: {error}") from error
-
-
-def _may_have_exif(jpeg: bytes) -> bool:
-    """Whether there are EXIF data before the pixels, or anything unusual, so that Pillow should look."""
-    position = 2
-    while True:
-        head = jpeg[position : position + 10]
-        if len(head) < 10 or head[0] != 0xFF:
-            return True
-        if head[1] == _START_OF_SCAN:
-            return False
-        if head[1] == _APP1 and head[4:] == _EXIF:
-            return True
-        position += 2 + int.from_bytes(head[2:4])
 
 
 def _orientation(image: Image.Image) -> int:

@@ -58,7 +58,7 @@ class Batch:
         """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
         return transform(
             self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
+            to_device(self.labels.numpy(), torch.device(device)),
             bandwidth=self.step.bandwidth,
             step=self.step.index,
             batch_size=self.step.batch_size,
@@ -103,7 +103,7 @@ class Loader:
         seed: seed of the run.
         workers: loader processes; 0 loads in this one.
         start_step: where to begin, for resuming.
-        micro_batch: images in one batch; by default a rank's whole share of the step.
+        micro_batch: images in one batch, or of each bandwidth; by default a rank's whole share of the step.
         rank: this process.
         world_size: number of processes.
         pin_memory: give batches in page-locked memory.
@@ -127,7 +127,7 @@ class Loader:
         seed: int = 0,
         workers: int = 2,
         start_step: int = 0,
-        micro_batch: int | None = None,
+        micro_batch: int | Mapping[int, int] | None = None,
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
@@ -187,9 +187,8 @@ class Loader:
                     loaded = batches_of(data_loader, self._timeout)
                 images, labels, corrupt = next(loaded)
                 positions = fresh_positions(step, rows)
-                samples = Samples(
-                    images, labels, *map(torch.from_numpy, sampler.order.take(positions.start, len(positions)))
-                )
+                of_rows = (labels, *sampler.order.take(positions.start, len(positions)))
+                samples = Samples(images, *map(torch.from_numpy, of_rows))
                 if step.replay.batches:
                     buffer.add(step, fresh, samples)
             if step.index < sampler.start_step:

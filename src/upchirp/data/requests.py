@@ -6,7 +6,7 @@ image stands at a position may depend on more, the losses until then, if an `Ord
 Philox output, which NumPy keeps stable for good.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from upchirp.curriculum import Plan, Stage, Step
 from upchirp.errors import InputError
 
-_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS, _SELECTION = range(5)
+_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS, _SELECTION, _SPLIT = range(6)
 
 
 class Request(NamedTuple):
@@ -59,6 +59,11 @@ def replay_draws(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
 def selection_draws(seed: int, number: int, count: int) -> npt.NDArray[np.uint64]:
     """One number for each image of the data set in one pass: whether it is left out, if it may be; (count,)."""
     return np.asarray(_philox(seed, _SELECTION, stream=number).random_raw(count), dtype=np.uint64)
+
+
+def split_draws(seed: int, count: int) -> npt.NDArray[np.uint64]:
+    """One number for each image of a data set: in which order they go to a part of it; (count,)."""
+    return np.asarray(_philox(seed, _SPLIT).random_raw(count), dtype=np.uint64)
 
 
 class Order(Protocol):
@@ -141,7 +146,7 @@ class RequestSampler(Sampler[list[Request]]):
         plan: the run.
         seed: seed of the run.
         start_step: the first step to yield.
-        micro_batch: requests in one batch; by default the rank's whole slice.
+        micro_batch: requests in one batch, or of each bandwidth; by default the rank's whole slice.
         rank: this process, from 0.
         world_size: number of processes.
         full_size: images are kept at the final size, not at the bandwidth, so that the replay buffer holds fewer.
@@ -158,7 +163,7 @@ class RequestSampler(Sampler[list[Request]]):
         *,
         seed: int = 0,
         start_step: int = 0,
-        micro_batch: int | None = None,
+        micro_batch: int | Mapping[int, int] | None = None,
         rank: int = 0,
         world_size: int = 1,
         full_size: bool = False,
@@ -166,14 +171,18 @@ class RequestSampler(Sampler[list[Request]]):
     ) -> None:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} of {world_size}: it must lie in 0 to {world_size - 1}")
+        self.micro_batch: Mapping[int, int] | None = (
+            dict.fromkeys(plan.bandwidths, micro_batch) if isinstance(micro_batch, int) else micro_batch
+        )
+        if self.micro_batch is not None and (missing := set(plan.bandwidths) - set(self.micro_batch)):
+            raise InputError(f"no micro-batch for bandwidth {min(missing)}: give one for each bandwidth of the plan")
         for stage in plan.stages:
-            _check_slices(stage.batch_size, world_size, micro_batch)
+            _check_slices(stage.batch_size, world_size, self.micro_batch[stage.bandwidth] if self.micro_batch else None)
         self.plan = plan
         self.seed = seed
         self.order: Order = order if order is not None else WholePasses(plan.dataset_size, seed)
         self.start_step = start_step
         self.resume_step: int | None = None
-        self.micro_batch = micro_batch
         self.rank = rank
         self.world_size = world_size
         self.full_size = full_size
@@ -181,7 +190,7 @@ class RequestSampler(Sampler[list[Request]]):
     def slices(self, step: Step) -> Iterator[range]:
         """The rows of the step's global batch that this rank takes, one range for each micro-batch."""
         share = self.share(step.batch_size)
-        size = self.micro_batch or len(share)
+        size = self.micro_batch[step.bandwidth] if self.micro_batch else len(share)
         return (range(row, row + size) for row in range(share.start, share.stop, size))
 
     def share(self, batch_size: int) -> range:
@@ -231,7 +240,7 @@ class RequestSampler(Sampler[list[Request]]):
         """Micro-batches from the start step to the end of the plan, replayed ones too."""
         return sum(
             (stage.steps - skipped)
-            * (stage.batch_size // self.world_size // self.micro_batch if self.micro_batch else 1)
+            * (stage.batch_size // self.world_size // self.micro_batch[stage.bandwidth] if self.micro_batch else 1)
             for stage, skipped in zip(self.plan.stages, self._skipped(), strict=True)
         )
 

@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -72,7 +74,7 @@ class Requested(Dataset[Any]):
 
     def __getitems__(
         self, requests: Sequence[Request]
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[Corrupt, ...]] | InputError:
+    ) -> tuple[torch.Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]] | InputError:
         corrupt: list[Corrupt] = []
         try:
             pairs = [self._load(request, corrupt) for request in requests]
@@ -81,7 +83,8 @@ class Requested(Dataset[Any]):
             return error
         # In a worker torch stacks them in shared memory right away, which saves a copy.
         images = default_collate([torch.from_numpy(image) for image, _ in pairs]).permute(0, 3, 1, 2)
-        labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
+        # An array travels inside the message; for a tensor of its own two processes shake hands.
+        labels = np.array([label for _, label in pairs], dtype=np.int64)
         return images, labels, tuple(corrupt)
 
     def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Pixels, int]:

@@ -12,6 +12,7 @@ from upchirp.training.events import (
     Logged,
     Noted,
     Observer,
+    Reduced,
     Saved,
     Selected,
     Started,
@@ -19,6 +20,7 @@ from upchirp.training.events import (
 )
 from upchirp.training.interruption import Interrupted
 from upchirp.training.job import TrainResult, train
+from upchirp.training.micro_batch import micro_batches
 from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
 from upchirp.training.planning import curriculum_for, make_plan, price, with_selection
 from upchirp.training.presets import RECIPES, REGIMES, Regime, recipe, recipe_name
@@ -41,6 +43,7 @@ __all__ = [
     "Observer",
     "Optimization",
     "Recipe",
+    "Reduced",
     "Regime",
     "Saved",
     "Selected",
@@ -63,6 +66,7 @@ __all__ = [
     "load_config",
     "load_weights",
     "make_plan",
+    "micro_batches",
     "price",
     "read_metrics",
     "read_plan",

@@ -1,5 +1,7 @@
 """The parts of a run, as its configuration says."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -37,7 +39,7 @@ def make_loader(
     device: torch.device,
     *,
     start_step: int = 0,
-    micro_batch: int | None = None,
+    micro_batch: int | Mapping[int, int] | None = None,
     select: Selection | None = None,
 ) -> Loader:
     """The batches of a plan from a step on; trials leave selection out, as it changes no step's cost."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -37,7 +39,8 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
     if type(None) in options:
         if value is None:
             return None
-        return _convert(name, value, next(option for option in options if option is not type(None)), source)
+        others = [option for option in options if option is not type(None)]
+        return _convert(name, value, reduce(or_, others), source)
     if get_origin(hint) in (Union, UnionType):
         return _convert_one_of(name, value, options, source)
     wanted = ""
@@ -45,6 +48,10 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
         if value in options:
             return value
         wanted = f"one of {', '.join(map(str, options))}" if len(options) > 1 else str(options[0])
+    elif kind is tuple and options[-1] is Ellipsis:
+        if isinstance(value, list | tuple):
+            return tuple(_convert(name, item, options[0], source) for item in value)
+        wanted = "a list"
     elif kind is tuple:
         if isinstance(value, list | tuple) and len(value) == len(options):
             return tuple(_convert(name, item, option, source) for item, option in zip(value, options, strict=True))

@@ -1,6 +1,7 @@
 """The engine: run a plan from a state to a later step. Resuming, searching and training are chains of this."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import Step
-from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary, mixed_cross_entropy
+from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary, mixed_cross_entropy, regroup
+from upchirp.training.graphs import GraphPerShape
+from upchirp.training.memory import Buffers, MicroBatches, free_memory, ran_out
 from upchirp.training.optim import set_learning_rate
 from upchirp.training.state import State
 from upchirp.training.waiting import Waiting
@@ -53,6 +56,8 @@ class StepResult:
     """Images that were replaced because they could not be read."""
     passes: tuple[PassSummary, ...]
     """Selected passes over the data that began with the step."""
+    reduced_to: int | None = None
+    """Images of a micro-batch from this step on, if memory ran out in it and the step was redone."""
 
 
 Record = Callable[[Batch, torch.Tensor], torch.Tensor]
@@ -66,49 +71,53 @@ def run_segment(
     settings: Settings,
     *,
     record: Record = Batch.weigh,
+    micro_batches: MicroBatches | None = None,
 ) -> Iterator[StepResult]:
     """Train `state` on batches, one optimizer step for each result.
 
     Nothing is decided here: bandwidth, batch size and learning rate come with the batches, randomness from
     (seed, step). Stop iterating to end the segment; the state is whole after every result. `record` sees all losses.
+
+    A step whose gradients do not fit in memory is redone from its start with half the micro-batch, so it ends as if it
+    had begun with that one; `micro_batches` keeps it for the steps that follow.
+
+    Raises:
+        OutOfMemory: the smallest micro-batch does not fit; the state is that of before the step.
     """
-    forward = compiled(state.model) if settings.compile else state.model
+    forward = GraphPerShape(state.model) if settings.compile else state.model
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     state.model.train()
-    started = time.perf_counter()
-    waited = 0.0
-    losses: list[torch.Tensor] = []
-    corrupt: list[Corrupt] = []
-    passes: list[PassSummary] = []
-    weight = 0.0
+    micro_batches = micro_batches or MicroBatches()
+    buffers = Buffers()
     waiting = Waiting(settings.device)
-    for batch, wait in waiting.timed(batches):
-        waited += wait
-        corrupt += batch.corrupt
-        passes += batch.passes
-        step = batch.step
-        if not losses:
-            state.fit_to(step.bandwidth)
+    arriving = waiting.timed(batches)
+    started = time.perf_counter()
+    for arrived in arriving:
+        of_step = _OfStep(arrived, arriving)
+        step = of_step.step
+        state.fit_to(step.bandwidth)
+        buffers.keep(state.model)
+        reduced_to: int | None = None
+        while True:
             torch.manual_seed(step_seed(settings.seed, step.index))
-        losses.append(_accumulate(forward, state.scaler, batch, transform, settings, record))
-        weight += len(batch.rows) if batch.weights is None else batch.weights.sum().item()
-        if batch.completes_step:
-            _update(state, parameters, step, settings.clip_grad)
+            portions = regroup(of_step, micro_batches.at(step.bandwidth), settings.device)
+            losses = _gradients(forward, state.scaler, portions, transform, settings, record, waiting)
+            if losses is not None:
+                break
+            state.optimizer.zero_grad(set_to_none=True)
+            buffers.restore()
+            free_memory(settings.device)
+            tried = len(of_step.rows if step.bandwidth in micro_batches.sizes else of_step.first_rows)
+            group = transform.mix_group(step.batch_size)
+            reduced_to = micro_batches.halve(step.bandwidth, rows=tried, group=group)
+        if not of_step.complete:
+            return
+        _update(state, parameters, step, settings.clip_grad)
         waiting.work_queued()
-        if not batch.completes_step:
-            continue
-        loss = torch.stack(losses).sum() * (step.batch_size / weight)
+        loss = torch.stack(losses).sum() * (step.batch_size / of_step.weight)
         now = time.perf_counter()
-        yield StepResult(step, loss, now - started, waited, tuple(corrupt), tuple(passes))
-        started, waited, weight, losses, corrupt, passes = time.perf_counter(), 0.0, 0.0, [], [], []
-
-
-def compiled(model: nn.Module, bandwidths: int = 16) -> Any:
-    """The model compiled with static shapes; `bandwidths` is how many graphs it may need."""
-    config: Any = torch._dynamo.config
-    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-    setattr(config, name, max(getattr(config, name), bandwidths))
-    return torch.compile(model, dynamic=False)
+        yield StepResult(step, loss, now - started, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
+        started = time.perf_counter()
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -117,7 +126,87 @@ def step_seed(seed: int, step: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _accumulate(
+class _OfStep:
+    """The batches of one step, taken from the loader when they are asked for, and kept until it is done.
+
+    So each iteration begins anew, and a step can be redone.
+    """
+
+    def __init__(self, first: tuple[Batch, float], arriving: Iterator[tuple[Batch, float]]) -> None:
+        self._batches = [first[0]]
+        self._arriving = arriving
+        self.step = first[0].step
+        self.waited = first[1]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for k in itertools.count():
+            if k == len(self._batches) and not self._take():
+                return
+            yield self._batches[k]
+
+    def _take(self) -> bool:
+        item = None if self.complete else next(self._arriving, None)
+        if item is None:
+            return False
+        self._batches.append(item[0])
+        self.waited += item[1]
+        return True
+
+    @property
+    def complete(self) -> bool:
+        """Whether all batches of the step are here."""
+        return self._batches[-1].completes_step
+
+    @property
+    def first_rows(self) -> range:
+        """Rows of the first batch."""
+        return self._batches[0].rows
+
+    @property
+    def rows(self) -> range:
+        """Rows that are here."""
+        return range(self._batches[0].rows.start, self._batches[-1].rows.stop)
+
+    @property
+    def weight(self) -> float:
+        """What the rows weigh together."""
+        return sum(len(each.rows) if each.weights is None else each.weights.sum().item() for each in self._batches)
+
+    @property
+    def corrupt(self) -> tuple[Corrupt, ...]:
+        """Images of the step that were replaced."""
+        return tuple(image for each in self._batches for image in each.corrupt)
+
+    @property
+    def passes(self) -> tuple[PassSummary, ...]:
+        """Passes that began with the step."""
+        return tuple(summary for each in self._batches for summary in each.passes)
+
+
+def _gradients(
+    forward: Any,
+    scaler: torch.amp.GradScaler,
+    portions: Iterable[Batch],
+    transform: BatchTransform,
+    settings: Settings,
+    record: Record,
+    waiting: Waiting,
+) -> list[torch.Tensor] | None:
+    """Sum up a step's gradient portion by portion; returns the portions' losses, or nothing if memory ran out."""
+    losses: list[torch.Tensor] = []
+    try:
+        for portion in portions:
+            losses.append(accumulate(forward, scaler, portion, transform, settings, record))
+            waiting.work_queued()
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        # Handled by the caller: the error's frames hold the memory that is to be freed.
+        return None
+    return losses
+
+
+def accumulate(
     forward: Any,
     scaler: torch.amp.GradScaler,
     batch: Batch,

@@ -1,7 +1,7 @@
 """A training from configuration to exported weights."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.events import Finished, Noted, Observer
 from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run, Totals
+from upchirp.training.memory import MicroBatches, device_name
+from upchirp.training.micro_batch import can_try, choose_micro_batch, find_micro_batches, fits_on, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
-from upchirp.training.start import choose_micro_batch, load_start, make_model, new_plan, stored_plan
+from upchirp.training.start import load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
 from upchirp.training.weights import check_start
@@ -87,7 +89,7 @@ def train(
     if resuming and (end := run_folder.finished(folder)):
         return _finished_before(folder, end, observers)
     device = choose_device(config.device)
-    micro_batch = choose_micro_batch(config)
+    micro_batch = choose_micro_batch(config, config.batch_size)
     loaded = _checkpoint(config, folder, resuming=resuming)
     train_source, val_source = _sources(config, data)
     own_model = model is not None
@@ -110,6 +112,9 @@ def train(
         else:
             plan, planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model)
             notes += planned
+        delivered = micro_batches(config, plan)
+        computed, tried = _computed(config, plan, model, folder, device)
+        notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -139,7 +144,7 @@ def train(
             plan,
             device,
             start_step=state.step,
-            micro_batch=micro_batch,
+            micro_batch=delivered,
             select=config.selection,
         )
         if loaded:
@@ -162,6 +167,7 @@ def train(
                 device,
                 evaluation,
                 (log, *observers),
+                computed,
                 packing_helps=_packing_helps(train_source, plan.final_size),
             )
             for note in notes:
@@ -172,6 +178,26 @@ def train(
     return TrainResult(
         output=folder, plan=plan, top1=top1, best_top1=totals.best_top1, train_seconds=totals.train_seconds
     )
+
+
+def _computed(
+    config: TrainConfig, plan: Plan, model: nn.Module, folder: Path, device: torch.device
+) -> tuple[MicroBatches, list[str]]:
+    """How many images are computed at once where that is not what the loader gives, and lines on it."""
+    sizes: dict[int, int] = {}
+    notes: list[str] = []
+    if config.micro_batch == "auto" and can_try(device):
+        sizes = find_micro_batches(config, plan, fits_on(config, plan, model, device))
+        notes.append(f"--micro-batch auto: memory holds {_listed(sizes)}")
+    elif config.micro_batch == "auto":
+        notes.append(f"--micro-batch auto tries CUDA's memory only: here it is {_listed(micro_batches(config, plan))}")
+    if reduced := run_folder.read_micro_batches(folder, config, device_name(device)):
+        notes.append(f"memory ran out in this run before, so it goes on with {_listed(reduced)} at once")
+    return MicroBatches(sizes | {side: min(size, sizes.get(side, size)) for side, size in reduced.items()}), notes
+
+
+def _listed(sizes: Mapping[int, int]) -> str:
+    return ", ".join(f"{size} images at {side} px" for side, size in sorted(sizes.items()))
 
 
 def _finished_before(folder: Path, end: dict[str, Any], observers: Sequence[Observer]) -> TrainResult:

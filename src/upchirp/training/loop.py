@@ -26,14 +26,17 @@ from upchirp.training.events import (
     Finished,
     Noted,
     Observer,
+    Reduced,
     Saved,
     Selected,
     Started,
     Stepped,
 )
 from upchirp.training.interruption import Interrupted, collected_signals
+from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
+from upchirp.training.warming import compile_ahead
 from upchirp.training.window import SteadyWait, Window
 
 
@@ -60,6 +63,7 @@ class Run:
         device: where the state is.
         evaluation: validation images at the final size.
         observers: called with every event.
+        micro_batches: how many images are computed at once.
         packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
     """
 
@@ -74,6 +78,7 @@ class Run:
         device: torch.device,
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
+        micro_batches: MicroBatches,
         *,
         packing_helps: bool = False,
     ) -> None:
@@ -86,6 +91,7 @@ class Run:
         self.device = device
         self.evaluation = evaluation
         self.observers = observers
+        self.micro_batches = micro_batches
         self.packing_helps = packing_helps
         self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
@@ -103,16 +109,15 @@ class Run:
         """Train to the end of the plan and export the weights; returns their top-1 at the final size.
 
         Raises:
-            InputError: too many corrupt images, or a loss or weights that are not finite.
+            InputError: too many corrupt images, a loss or weights that are not finite, or too little memory.
             Interrupted: a signal came; a checkpoint was written.
         """
         config, state, plan = self.config, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
-        transform, settings = make_transform(config), make_settings(config, self.device)
         top1 = math.nan
         with collected_signals() as received:
             self.clock = time.perf_counter()
-            for result in run_segment(state, self.loader, transform, settings, record=self.loader.record):
+            for result in self._results():
                 self._take_note(result)
                 last = state.step == plan.total_steps
                 log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
@@ -141,6 +146,26 @@ class Run:
                 raise Interrupted(received[0], self.folder, state.step)
         return top1
 
+    def _results(self) -> Iterator[StepResult]:
+        """The steps of the plan."""
+        transform, settings = make_transform(self.config), make_settings(self.config, self.device)
+        record, sizes = self.loader.record, self.micro_batches
+        if settings.compile:
+            self.emit(Noted(message=compile_ahead(self.state, self.loader.sampler, transform, settings, sizes)))
+            self._lap()
+            # Training time, but no step's.
+            self.window, self.steady = Window(self.device), SteadyWait()
+        try:
+            yield from run_segment(self.state, self.loader, transform, settings, record=record, micro_batches=sizes)
+        except OutOfMemory as error:
+            raise InputError(f"{error}; {self._last_good()}") from error
+        except torch.OutOfMemoryError as error:
+            # The optimizer may have changed a part of the weights, so the step cannot be redone.
+            raise InputError(
+                f"out of memory in step {self.state.step + 1} outside the forward and backward passes: take a smaller "
+                f"model, or --no-model-ema; {self._last_good()}"
+            ) from error
+
     def _lap(self) -> float:
         """Count the time since the last lap as training time."""
         now = time.perf_counter()
@@ -162,10 +187,21 @@ class Run:
         self.window.add(result)
         self.steady.add(result.step.stage, result.wait_seconds)
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
+        if result.reduced_to is not None:
+            self._note_reduced(result.step, result.reduced_to)
         for summary in result.passes:
             self.emit(Selected(step=result.step, summary=summary))
         for image in result.corrupt:
             self._note_corrupt(image)
+
+    def _note_reduced(self, step: Step, rows: int) -> None:
+        run_folder.write_micro_batches(self.folder, self.config, device_name(self.device), self.micro_batches.sizes)
+        self.emit(Reduced(step=step, micro_batch=rows))
+        message = (
+            f"out of memory at {step.bandwidth} px in step {step.index + 1}: it was redone with {rows} images at once, "
+            f"and the run goes on with them; the batch stays {step.batch_size}"
+        )
+        self.emit(Noted(message=message))
 
     def _note_selection(self) -> None:
         if self.loader.selected is not None:
@@ -196,11 +232,14 @@ class Run:
             raise self._not_finite(f"the loss is {loss}")
 
     def _not_finite(self, what: str) -> InputError:
-        kept = list(checkpoint.checkpoints(self.checkpoints))
-        where = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
         return InputError(
-            f"{what} at step {self.state.step}: {where}; try a lower --lr-base, a longer --warmup or --clip-grad 1"
+            f"{what} at step {self.state.step}: {self._last_good()}; try a lower --lr-base, a longer --warmup or "
+            "--clip-grad 1"
         )
+
+    def _last_good(self) -> str:
+        kept = list(checkpoint.checkpoints(self.checkpoints))
+        return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
 
     def _log(self, step: Step) -> None:
         self.emit(self.window.summary(step, self.totals.train_seconds))

@@ -59,7 +59,11 @@ def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curr
 
 def scale_drop_path(model: nn.Module, plan: Plan) -> None:
     """Lower a model's stochastic-depth rates in proportion to the budget, below the standard one (Appendix A.1)."""
-    share = min(1.0, budget_share(plan))
+    lower_drop_path(model, min(1.0, budget_share(plan)))
+
+
+def lower_drop_path(model: nn.Module, share: float) -> None:
+    """Multiply a model's stochastic-depth rates."""
     for module in model.modules():
         if isinstance(module, DropPath):
             module.drop_prob *= share
@@ -107,6 +111,10 @@ def make_plan(
         learning_rate=optimization.learning_rate(config.batch_size),
         schedule=optimization.schedule(),
         cost=cost,
+        # A baseline that a curriculum is compared with has no early stages.
+        early_batch=config.early_batch if len(curriculum.bandwidths) > 1 else None,
+        max_batch_size=config.max_batch_size,
+        lr_cap=optimization.lr_cap,
         **budget,
     )
     return made if config.replay == "auto" else with_replay(made, config, config.replay)

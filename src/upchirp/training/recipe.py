@@ -25,6 +25,8 @@ class Optimization:
     """Batch size that lr_base belongs to."""
     lr_base_scale: Literal["sqrt", "linear"] = "sqrt"
     """How the learning rate follows the batch size."""
+    lr_cap: float | None = None
+    """Highest learning rate that larger early batches may raise it to (Equation 2); by default they raise nothing."""
     layer_decay: float | None = None
     """Factor of the learning rate from each layer to the one before it, 1 at the head; none treats all layers alike."""
     tune: Tuned = "all"
@@ -61,7 +63,7 @@ class Optimization:
     """Number format of mixed precision."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "lr_base", "lr_base_size", "clip_grad"):
+        for name in ("lr", "lr_base", "lr_base_size", "lr_cap", "clip_grad"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"{name} is {value}: it must be positive")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Plan
-from upchirp.data import Source, mix_group
+from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training import run_folder
@@ -22,8 +22,6 @@ from upchirp.training.planning import (
 from upchirp.training.presets import papers_curriculum
 from upchirp.training.replay_choice import choose_replay
 from upchirp.training.weights import load_weights, read_weights
-
-_MICRO_BATCH, _LEAST_MICRO_BATCH = 512, 32
 
 
 def make_model(config: TrainConfig, source: Source) -> nn.Module:
@@ -96,24 +94,3 @@ def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
     except (RuntimeError, ValueError, TypeError) as error:
         note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
     return [note] if note else []
-
-
-def choose_micro_batch(config: TrainConfig) -> int:
-    """The asked-for micro-batch, or the largest divisor of the batch up to a size that most devices hold."""
-    group = mix_group(config.augmentation, config.batch_size)
-    if config.micro_batch is not None:
-        if config.batch_size % config.micro_batch or config.micro_batch % group:
-            raise InputError(
-                f"micro-batch {config.micro_batch} does not fit batch size {config.batch_size}: "
-                f"choose a divisor of it that is a multiple of {group}"
-            )
-        return config.micro_batch
-    sizes = (size for size in range(min(_MICRO_BATCH, config.batch_size), 0, -1) if config.batch_size % size == 0)
-    size = next((size for size in sizes if size % group == 0), config.batch_size)
-    if size < min(_LEAST_MICRO_BATCH, config.batch_size):
-        better = max(1, round(config.batch_size / 64)) * 64
-        raise InputError(
-            f"batch size {config.batch_size} has no divisor from {_LEAST_MICRO_BATCH} to {_MICRO_BATCH} to compute it "
-            f"in parts: take {better}, or give --micro-batch"
-        )
-    return size
