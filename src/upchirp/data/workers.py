@@ -35,7 +35,7 @@ DEFAULT_TIMEOUT = 600.0
 
 # torch has no exception type of its own for this.
 _DIED = re.compile(r"DataLoader worker (\(pid\S* [\d, ]+\) (?:is killed|exited)[^.]*)")
-_DEATH = "a loader worker died {}: mostly because memory ran out; give fewer --workers, or make room"
+_DEATH = "a loader worker died {}, mostly because memory ran out: give fewer --workers, or make room"
 
 DECODE_ERRORS = (
     OSError,
@@ -129,8 +129,7 @@ def batches_of(loader: DataLoader[Any], timeout: float) -> Iterator[Any]:
             except StopIteration:
                 return
             except (OSError, EOFError, RuntimeError) as error:
-                if failure := watch.failure():
-                    raise failure from error
+                watch.raise_failure(error)
                 raise
             watch.asked = None
             if isinstance(prepared, InputError):
@@ -171,19 +170,22 @@ class _Watch:
         if workers and timeout:
             threading.Thread(target=self._watch, daemon=True).start()
 
-    def failure(self) -> LoaderFailure | None:
-        """What became of the workers, if it is they who failed."""
+    def raise_failure(self, error: BaseException) -> None:
+        """Raise what became of the workers, if it is they who failed.
+
+        Raised here, as an error that its own frames hold would keep the loader's processes until the very end.
+        """
         # A death is seen at the connection before it is seen at the process, and torch may report it meanwhile.
         with contextlib.suppress(RuntimeError):
             for worker in self._workers:
                 worker.join(_SECONDS_TO_DIE if self._stalled else 0.1)
         if self._stalled:
-            return LoaderFailure(
+            raise LoaderFailure(
                 f"the loader gave no batch for {self._timeout:g} s: a worker hangs, or the disk or network under the "
                 "data does: check them, or allow more by --loader-timeout"
-            )
-        dead = [worker for worker in self._workers if worker.exitcode]
-        return LoaderFailure(_DEATH.format(f"(pid {dead[0].pid}), exit code {dead[0].exitcode}")) if dead else None
+            ) from error
+        if dead := next((worker for worker in self._workers if worker.exitcode), None):
+            raise LoaderFailure(_DEATH.format(f"(pid {dead.pid}, exit code {dead.exitcode})")) from error
 
     def _watch(self) -> None:
         while not self.ended.wait(min(1.0, self._timeout / 10)):
