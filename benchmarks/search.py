@@ -33,9 +33,9 @@ from upchirp.search import SearchConfig, search
 from upchirp.training import curriculum_for, make_plan
 
 SECTIONS = ("search", "curricula", "halving", "objectives", "parallel")
-MODEL = {"model": "resnet10t", "model_kwargs": {"channels": [32, 64, 128, 128]}}
+MODEL = {"model": "resnet10t", "model_kwargs": {"channels": [32, 64, 128, 128], "stem_width": 16}}
 RAMP = "phases: [{end: 1.0, bandwidth: %d}]\nname: constant_ramp\n"
-PRESETS = ("efficienttrain_plus_plus", "efficienttrain", "linear", "constant")
+PRESETS = ("efficienttrain_plus_plus", "linear", "constant")
 
 
 def settings(options: argparse.Namespace, **changes: Any) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/CLASS/* and val/CLASS/*")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS[:3])
     parser.add_argument("--final-size", type=int, default=64)
-    parser.add_argument("--epochs", type=float, default=6.0, help="budget T of a whole training, equivalent epochs")
+    parser.add_argument("--epochs", type=float, default=4.0, help="budget T of a whole training, equivalent epochs")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--stages", type=int, default=5)
     parser.add_argument("--candidates", type=int, nargs="+", default=[28, 46, 64])
