@@ -32,7 +32,9 @@ def search_config(config: Callable[..., TrainConfig], tmp_path: Path) -> Make:
 
     def make(**changes: object) -> SearchConfig:
         training = config(model_ema=False, cost="flops", batch_size=16, epochs=2, output=str(tmp_path / "search"))
-        flat = {**training.to_flat(), "stages": 3, "candidates": CANDIDATES, "search_val": 0.25, **changes}
+        own = {"stages": 3, "candidates": CANDIDATES, "search_val": 0.25}
+        tuning = {} if changes.get("algorithm") == "greedy" else {"tuning_epochs": 0.5}
+        flat = {**training.to_flat(), **own, **tuning, **changes}
         return SearchConfig.from_flat(flat)
 
     return make
@@ -309,9 +311,9 @@ def test_a_model_of_ones_own(search_config: Make) -> None:
         ({"select": "infobatch"}, "leave out --select"),
         ({"replay": "auto"}, "give a number"),
         ({"early_batch": (32,)}, "--early-batch auto"),
-        ({"epochs": 0.2}, "too"),
-        ({"batch_size": 64, "tuning_epochs": 0.1}, "too few for one step"),
-        ({"stagse": 3}, "did you mean stages"),
+        ({"epochs": 0.2, "tuning_epochs": 0.01}, "too small for one step"),
+        ({"tuning_epochs": 0.1}, "too few for one step"),
+        ({"stagse": 3}, "unknown key"),
     ],
 )
 def test_bad_settings_get_one_line(search_config: Make, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -334,11 +336,7 @@ def test_other_settings_or_data_are_not_mixed_into_a_search(
     with pytest.raises(InputError, match=r"seed 0 \(now 1\)"):
         search(search_config(resume="auto", seed=1))
     with pytest.raises(InputError, match="48 images to train on and now there are"):
-        search(
-            search_config(resume="auto"),
-            data=[(torch.zeros(3, 64, 64, dtype=torch.uint8), k % 2) for k in range(30)],
-            model=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 2)),
-        )
+        search(search_config(resume="auto"), data=split(FolderSource(image_folder / "train"), 0.5, 0)[0])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("model: test_vit\n")
     with pytest.raises(InputError, match="no search"):
