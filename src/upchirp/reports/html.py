@@ -242,6 +242,7 @@ def _strip(place: int, row: ExampleRow, final_size: int) -> _Strip:
 
 
 def hardware_text(hardware: Mapping[str, Any]) -> str:
+    """The machine, in words."""
     parts = [f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']:.0f} GiB of memory"]
     return ", ".join([*parts, hardware["accelerator"] or "no accelerator"])
 
@@ -251,6 +252,11 @@ def _number(value: float | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration_text(75)
+    '1 min 15 s'
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s"
@@ -260,6 +266,7 @@ def duration_text(seconds: float) -> str:
 
 
 def svg_source(figure: Figure) -> str:
+    """A figure as the source of an image element."""
     # Inside an image element no name in the figure can become markup of the page.
     return "data:image/svg+xml;base64," + b64encode(to_svg(figure)).decode("ascii")
 
