@@ -253,7 +253,7 @@ def test_names_of_classes_that_are_markup_or_control_a_terminal(
     config: Make, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the data folder through a comparison to its report."""
-    evil = "<script>alert(1)</script>$\\frac{\x1b[2J"
+    evil = "<script>alert(1)</script>$\\frac{\x1b[2J[/red][bold]"
     root = tmp_path / evil.replace("/", "\u2215")
     for split in ("train", "val"):
         for number, name in enumerate(("cat", "dog")):
@@ -265,7 +265,8 @@ def test_names_of_classes_that_are_markup_or_control_a_terminal(
         [
             "compare", "--data", str(root), "--model", "test_vit", "--final-size", "64", "--recipe", "light",
             "--epochs", "2", "--batch-size", "32", "--workers", "0", "--device", "cpu", "--evaluations", "1",
-            "--curricula", "constant", "--output", str(tmp_path / "compared"),
+            "--curricula", "constant", "linear", "--budgets", "1.0", "--seeds", "0",
+            "--output", str(tmp_path / "compared"),
         ]
     )  # fmt: skip
     told = capsys.readouterr()
@@ -274,5 +275,6 @@ def test_names_of_classes_that_are_markup_or_control_a_terminal(
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "\x1b[2J" not in told.out + told.err
+    assert "[bold]" in "".join(told.out.split())
     weights = load_file(next((tmp_path / "compared").rglob("model.safetensors")))
     assert weights
