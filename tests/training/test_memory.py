@@ -5,21 +5,23 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests.training.hungry import Hungry
 from torch import nn
 
 from upchirp import InputError, Plan, TrainConfig, TrainResult, efficienttrain_plus_plus, plan
 from upchirp import train as run_training
 from upchirp.data import open_data
-from upchirp.training import Event, Interrupted, Noted, Reduced, Stepped, job, load_checkpoint, read_metrics
+from upchirp.training import Event, Interrupted, Noted, Reduced, Stepped, load_checkpoint, read_metrics, start
 from upchirp.training import checkpoint as checkpoints
 from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
+from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.memory import Buffers, MicroBatches, OutOfMemory
 from upchirp.training.micro_batch import find_micro_batches, fits_on
@@ -27,47 +29,6 @@ from upchirp.training.state import State
 
 Make = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
-
-
-class _FailsBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: torch.Tensor) -> torch.Tensor:
-        return images.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has no more.")
-
-
-class Hungry(nn.Module):
-    """Batch norm and dropout, and too little memory for more than `limit` images of `side` pixels or more."""
-
-    def __init__(
-        self, *, limit: int = 1000, side: int = 0, spared: int = 0, where: Literal["forward", "backward"] = "forward"
-    ) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
-        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(128, 2))
-        self.limit = limit
-        self.side = side
-        self.spared = spared
-        self.where = where
-        self.seen: list[tuple[int, int]] = []
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return self.head(self.body(images))
-        rows, side = images.shape[0], images.shape[-1]
-        self.seen.append((rows, side))
-        features = self.body(images)
-        if rows > self.limit and side >= self.side:
-            self.spared -= 1
-            if self.spared < 0:
-                if self.where == "forward":
-                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has no more.")
-                features = _FailsBackward.apply(features)
-        return self.head(features)
 
 
 @pytest.fixture
@@ -318,6 +279,13 @@ def test_memory_that_runs_out_in_the_optimizer_gets_one_line(make: Make, monkeyp
 # What is tried before a run.
 
 
+class Alone(Ranks):
+    """One rank of several that all agree with it."""
+
+    def largest(self, *numbers: int) -> tuple[int, ...]:
+        return numbers
+
+
 @given(st.sampled_from([8, 24, 32, 40, 96, 1000, 1024, 4096]), st.integers(1, 6000), st.sampled_from([1, 2, 4]))
 def test_the_largest_divisor_that_fits_with_a_margin(batch_size: int, memory: int, ranks: int) -> None:
     run = plan(efficienttrain_plus_plus(64), epochs=300, batch_size=batch_size)
@@ -336,9 +304,9 @@ def test_the_largest_divisor_that_fits_with_a_margin(batch_size: int, memory: in
     }
     if not all(expected.values()):
         with pytest.raises(InputError, match=r"not even 1 images of .* px fit in memory"):
-            find_micro_batches(config, run, fits, ranks=ranks)
+            find_micro_batches(config, run, fits, ranks=Alone(0, ranks))
         return
-    assert find_micro_batches(config, run, fits, ranks=ranks) == expected
+    assert find_micro_batches(config, run, fits, ranks=Alone(0, ranks)) == expected
     assert len(tried) <= 6 * len(run.bandwidths), "bisection, not one after the other"
 
 
@@ -346,11 +314,14 @@ def test_ranks_agree_by_what_fits_on_all() -> None:
     run = plan(efficienttrain_plus_plus(), epochs=9, batch_size=1024)
     said: list[int] = []
 
-    def agree(size: int) -> int:
-        said.append(size)
-        return min(size, 64)
+    class Pair(Ranks):
+        """This rank and one on which 64 images fit."""
 
-    found = find_micro_batches(TrainConfig(), run, lambda stage, images: images <= 200, ranks=2, agree=agree)
+        def largest(self, *numbers: int) -> tuple[int, ...]:
+            said.extend(-number for number in numbers)
+            return tuple(max(number, -64) for number in numbers)
+
+    found = find_micro_batches(TrainConfig(), run, lambda stage, images: images <= 200, ranks=Pair(0, 2))
     assert (said, found) == ([128] * 3, {96: 64, 160: 64, 224: 64})
 
 
@@ -375,7 +346,7 @@ def test_a_run_takes_what_fits(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_
     assert [stage.batch_size for stage in result.plan.stages] == [176, 64, 32]
     assert any("tries CUDA's memory only: here it is 176 images at 27 px" in note for note in notes(seen))
 
-    monkeypatch.setattr(job, "can_try", lambda device: True)
+    monkeypatch.setattr(start, "can_try", lambda device: True)
     seen.clear()
     train(replace(run, output=tmp_path / "tried"), model := Hungry(limit=24, side=46), seen)
     assert "--micro-batch auto: memory holds 176 images at 27 px, 16 images at 46 px, 16 images at 64 px" in notes(seen)

@@ -198,8 +198,12 @@ class _Watch:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has.
+
+    Processes that torchrun started on one machine share them out.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def outlive_interrupts(worker: int) -> None:

@@ -19,7 +19,8 @@ class Journal:
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "journal.jsonl"
     >>> Journal(path).append({"kind": "stage", "bandwidth": 96})
-    >>> _ = path.open("a").write('{"kind": "sta')
+    >>> with path.open("a") as stream:
+    ...     _ = stream.write('{"kind": "sta')
     >>> Journal(path).records
     [{'kind': 'stage', 'bandwidth': 96}]
 

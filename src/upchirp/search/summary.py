@@ -9,6 +9,7 @@ from upchirp.compare import hardware, versions
 from upchirp.curriculum import preset
 from upchirp.reports.search_html import write_search_report
 from upchirp.search.config import SearchConfig
+from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner
 
 SUMMARY, REPORT = "summary.json", "report.html"
@@ -67,7 +68,7 @@ def summarise(
         "found": list(found),
         "phases": curriculum.to_dict()["phases"],
         "presets": {name: _phases(name, planner) for name in _PRESETS},
-        "trials": [dict(trial) for trial in trials],
+        "trials": [{**trial, "parent": _trial(trial).parent} for trial in trials],
         "trainings": len(trials),
         "equivalent_epochs": spent,
         "train_seconds": sum(trial["seconds"] for trial in trials),
@@ -102,6 +103,10 @@ def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
     """Write `summary.json` and `report.html`."""
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     write_search_report(summary, folder / REPORT)
+
+
+def _trial(record: Mapping[str, Any]) -> Trial:
+    return Trial(tuple(record["bandwidths"]), record["begin"], record["end"], record["tuning"])
 
 
 def _phases(name: str, planner: Planner) -> dict[str, Any]:

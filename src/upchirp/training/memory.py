@@ -1,5 +1,6 @@
 """What a training does when the device's memory runs out in a step: it computes fewer images at once, and goes on."""
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -17,6 +18,10 @@ _OUT_OF_MEMORY = (
 
 class OutOfMemory(InputError):
     """The device's memory does not hold even the smallest micro-batch."""
+
+
+class OutOfMemoryInSum(Exception):
+    """The device's memory ran out in a backward pass whose gradients other ranks wait for."""
 
 
 class MicroBatches:
@@ -81,14 +86,17 @@ class Buffers:
     @torch.no_grad()
     def keep(self, model: nn.Module) -> None:
         """Copy the buffers as they are now."""
-        buffers = list(model.buffers())
+        # By type, as torch copies tensors of one type in few launches, and others one by one.
+        buffers = sorted(model.buffers(), key=lambda buffer: str(buffer.dtype))
         same = len(buffers) == len(self._buffers) and all(map(_alike, buffers, self._copies))
         self._buffers = buffers
         if not same:
             self._copies = [buffer.clone() for buffer in buffers]
-        elif buffers:
-            # Few launches instead of one for each layer.
-            torch._foreach_copy_(self._copies, buffers)
+            return
+        pairs = zip(self._copies, buffers, strict=True)
+        for _, alike in itertools.groupby(pairs, key=lambda pair: pair[0].dtype):
+            copies, originals = zip(*alike, strict=True)
+            torch._foreach_copy_(copies, originals)
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -15,6 +15,7 @@ from upchirp.data import mix_group
 from upchirp.errors import InputError
 from upchirp.training.assembly import make_settings, make_state, make_transform
 from upchirp.training.config import TrainConfig
+from upchirp.training.distributed import Ranks
 from upchirp.training.engine import run_segment
 from upchirp.training.memory import MicroBatches, OutOfMemory, free_memory, ran_out
 from upchirp.training.trial import grey_batch
@@ -27,35 +28,45 @@ Fits = Callable[[Stage, int], bool]
 """Whether so many images of a stage can be trained on at once."""
 
 
-def choose_micro_batch(config: TrainConfig, batch_size: int) -> int:
-    """The asked-for micro-batch, or the largest divisor of a batch up to a size that most devices hold.
+def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1) -> int:
+    """The asked-for micro-batch, or the largest divisor of a rank's share up to a size that most devices hold.
 
-    >>> choose_micro_batch(TrainConfig(), 4096)
-    512
+    >>> choose_micro_batch(TrainConfig(), 4096), choose_micro_batch(TrainConfig(), 4096, ranks=64)
+    (512, 64)
 
     Raises:
-        InputError: an asked-for size that does not fit the batch, or a batch without a divisor of use.
+        InputError: a batch that the ranks cannot share, an asked-for size that does not fit a rank's share, or a share
+            without a divisor of use.
     """
     group = mix_group(config.augmentation, batch_size)
+    share, rest = divmod(batch_size, ranks)
+    if rest or share % group:
+        unit = ranks * group
+        mixed = f", in groups of {group} that are mixed together" if group > 1 else ""
+        raise InputError(
+            f"batch size {batch_size} cannot be shared by {ranks} ranks{mixed}: "
+            f"take {max(1, round(batch_size / unit)) * unit}, or another number of ranks"
+        )
+    of = f"batch size {batch_size}" if ranks == 1 else f"a rank's {share} of batch size {batch_size}"
     if isinstance(config.micro_batch, int):
-        if batch_size % config.micro_batch or config.micro_batch % group:
+        if share % config.micro_batch or config.micro_batch % group:
             raise InputError(
-                f"micro-batch {config.micro_batch} does not fit batch size {batch_size}: "
-                f"choose a divisor of it that is a multiple of {group}"
+                f"micro-batch {config.micro_batch} does not fit {of}: "
+                f"choose a divisor of {'it' if ranks == 1 else share} that is a multiple of {group}"
             )
         return config.micro_batch
-    size = next((size for size in reversed(_divisors(batch_size, group)) if size <= _USUAL), batch_size)
-    if size < min(_LEAST, batch_size):
-        better = max(1, round(batch_size / 64)) * 64
+    size = next((size for size in reversed(_divisors(share, group)) if size <= _USUAL), share)
+    if size < min(_LEAST, share):
+        better = max(1, round(share / 64)) * 64 * ranks
         raise InputError(
-            f"batch size {batch_size} has no divisor from {_LEAST} to {_USUAL} to compute it "
+            f"{of} has no divisor from {_LEAST} to {_USUAL} to compute it "
             f"in parts: take {better}, or give --micro-batch"
         )
     return size
 
 
-def micro_batches(config: TrainConfig, plan: Plan) -> dict[int, int]:
-    """The micro-batch of each bandwidth of a plan, before anything is tried on a device.
+def micro_batches(config: TrainConfig, plan: Plan, ranks: int = 1) -> dict[int, int]:
+    """The micro-batch of each bandwidth of a plan on every rank, before anything is tried on a device.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> micro_batches(TrainConfig(), plan(efficienttrain_plus_plus(), epochs=9, batch_size=768, early_batch="auto"))
@@ -64,7 +75,7 @@ def micro_batches(config: TrainConfig, plan: Plan) -> dict[int, int]:
     Raises:
         InputError: as `choose_micro_batch` does, for any stage.
     """
-    return {stage.bandwidth: choose_micro_batch(config, stage.batch_size) for stage in plan.stages}
+    return {stage.bandwidth: choose_micro_batch(config, stage.batch_size, ranks) for stage in plan.stages}
 
 
 def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
@@ -82,8 +93,7 @@ def find_micro_batches(
     plan: Plan,
     fits: Fits,
     *,
-    ranks: int = 1,
-    agree: Callable[[int], int] = int,
+    ranks: Ranks | None = None,
 ) -> dict[int, int]:
     """`--micro-batch auto`: for each bandwidth the largest micro-batch that fits in memory, with a margin.
 
@@ -94,8 +104,7 @@ def find_micro_batches(
         config: how images are mixed.
         plan: the stages.
         fits: tries a number of images.
-        ranks: that share a batch.
-        agree: the least of the numbers that the ranks give; 0 where nothing fits.
+        ranks: that share a batch; they agree on what fits on all of them.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> run = plan(efficienttrain_plus_plus(), epochs=9, batch_size=1024)
@@ -105,14 +114,15 @@ def find_micro_batches(
     Raises:
         InputError: not even the smallest fits.
     """
+    ranks = ranks or Ranks()
     found: dict[int, int] = {}
     for stage in plan.stages:
         if stage.bandwidth in found:
             continue
         group = mix_group(config.augmentation, stage.batch_size)
-        sizes = _divisors(stage.batch_size // ranks, group)
-        size = agree(largest_that_fits(sizes, partial(_fits_with_margin, fits, stage, group)) or 0)
-        if not size:
+        sizes = _divisors(stage.batch_size // ranks.size, group)
+        (too_many,) = ranks.largest(-(largest_that_fits(sizes, partial(_fits_with_margin, fits, stage, group)) or 0))
+        if not (size := -too_many):
             raise InputError(
                 f"not even {min(sizes, default=group)} images of {stage.bandwidth} px fit in memory with the "
                 "optimizer's state: take a smaller model or final size"

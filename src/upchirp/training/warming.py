@@ -10,9 +10,11 @@ from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, RequestSampler
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
+from upchirp.training.distributed import Ranks
 from upchirp.training.engine import Settings, accumulate
 from upchirp.training.graphs import GraphPerShape
 from upchirp.training.memory import MicroBatches, free_memory, ran_out
+from upchirp.training.replicas import Replicas
 from upchirp.training.state import State
 from upchirp.training.trial import grey_batch
 
@@ -34,7 +36,7 @@ def compile_ahead(
         InputError: the model cannot be compiled here.
     """
     twin = copy.deepcopy(state.model).train()
-    forward = GraphPerShape(twin)
+    replicas = Replicas(twin, GraphPerShape(twin), Ranks(), deterministic=False)
     # Nothing is stepped, so there are no gradients to scale back.
     scaler = torch.amp.GradScaler(settings.device.type, enabled=False)
     sides: list[int] = []
@@ -45,7 +47,7 @@ def compile_ahead(
             side = sampler.plan.final_size if sampler.full_size else step.bandwidth
             batch = grey_batch(step, rows, side, settings.device)
             try:
-                accumulate(forward, scaler, batch, transform, settings, Batch.weigh)
+                accumulate(replicas, scaler, batch, transform, settings, Batch.weigh)
             except RuntimeError as error:
                 if isinstance(error, torch._dynamo.exc.TorchDynamoException):
                     raise InputError(
@@ -58,7 +60,7 @@ def compile_ahead(
             finally:
                 twin.zero_grad(set_to_none=True)
             sides.append(step.bandwidth)
-    del twin, forward
+    del twin, replicas
     free_memory(settings.device)
     graphs = f"{len(sides)} graph{'s' if len(sides) != 1 else ''}, for {', '.join(map(str, sides))} px"
     return f"compiled {graphs}, before the first step: {time.perf_counter() - begun:.0f} s"
