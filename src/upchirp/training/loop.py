@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,11 @@ class Run:
         config, state, plan = self.config, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
         top1 = math.nan
-        with collected_signals(patient=self.ranks.size > 1) as received:
+        several = self.ranks.size > 1
+        # Closed with the run, so that its loader workers end whoever still holds an error that came out of it.
+        with collected_signals(patient=several) as received, closing(self._results()) as results:
             self.clock = time.perf_counter()
-            for result in self._results():
+            for result in results:
                 self._take_note(result)
                 last = state.step == plan.total_steps
                 log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
@@ -163,7 +165,7 @@ class Run:
                 average = self.state.ema.module.state_dict()
                 checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
 
-    def _results(self) -> Iterator[StepResult]:
+    def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
         transform, settings = make_transform(self.config), make_settings(self.config, self.device, self.ranks)
         record, sizes = self.loader.record, self.micro_batches
