@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from upchirp import Curriculum, InputError, Phase, load_curriculum, preset
-from upchirp.curriculum import PRESETS, save_curriculum
+from upchirp.curriculum import PRESETS, save_curriculum, scaled
 
 progress = st.floats(0, 1, exclude_max=True)
 
@@ -91,9 +93,56 @@ def test_file_round_trip(tmp_path) -> None:
     assert load_curriculum(tmp_path / "mine.yaml", 224, multiple=32) == curriculum
 
 
+@st.composite
+def curricula(draw: st.DrawFn) -> Curriculum:
+    """Any curriculum whose last bandwidth is the largest."""
+    inner = draw(st.lists(st.integers(1, 99), max_size=4, unique=True))
+    ends = [*(end / 100 for end in sorted(inner)), 1.0]
+    sides = draw(st.lists(st.integers(1, 512), min_size=len(ends), max_size=len(ends)))
+    sides[-1] = max(sides)
+    phases = tuple(Phase(end=end, bandwidth=side) for end, side in zip(ends, sides, strict=True))
+    return Curriculum(name="any", axis="compute", phases=phases)
+
+
+def merged(curriculum: Curriculum) -> Curriculum:
+    """The same with neighbours of one bandwidth as one phase."""
+    kept = [
+        phase
+        for phase, after in zip(curriculum.phases, [*curriculum.phases[1:], None], strict=True)
+        if after is None or after.bandwidth != phase.bandwidth
+    ]
+    return replace(curriculum, phases=tuple(kept))
+
+
+def test_a_file_that_scales_serves_every_final_size_and_model(tmp_path) -> None:
+    path = tmp_path / "found.yaml"
+    save_curriculum(preset("efficienttrain_plus_plus", 64), path, scales=True, comment="found\n\nby a search")
+    assert path.read_text().startswith("# found\n#\n# by a search\n")
+    assert load_curriculum(path, 64) == preset("efficienttrain_plus_plus", 64)
+    # 27/64 and 46/64 of the final size, in multiples of what the model takes; both round to 16 for 32 px.
+    assert load_curriculum(path, 256, multiple=32).bandwidths == (96, 192, 256)
+    assert [phase.end for phase in load_curriculum(path, 48, multiple=16).phases] == [0.2, 0.6, 1.0]
+    assert [(phase.end, phase.bandwidth) for phase in load_curriculum(path, 32, multiple=16).phases] == [
+        (0.6, 16),
+        (1.0, 32),
+    ]
+    with pytest.raises(InputError, match="take 32 or 64"):
+        load_curriculum(path, 50, multiple=32)
+
+
+@given(curricula(), st.integers(1, 8), st.sampled_from([1, 2, 7, 16, 32]))
+def test_scaling_keeps_the_ends_and_the_order(curriculum: Curriculum, size: int, multiple: int) -> None:
+    found = scaled(curriculum, size * multiple, multiple=multiple)
+    assert found.final_size == size * multiple
+    assert {phase.end for phase in found.phases} <= {phase.end for phase in curriculum.phases}
+    assert all(1 <= side <= max(size * multiple, 1) and side % multiple == 0 for side in found.bandwidths)
+    assert scaled(curriculum, curriculum.final_size) == merged(curriculum)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("phases: [{end: 1.0, bandwidth: 224}]\nscales: 2", "true or false"),
         ("phases: [{end: 1.0, bandwidth: 224}]\nspeed: 2", "unknown key speed"),
         ("name: x", "phases missing"),
         ("phases: []", "list of"),

@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": "show the stages, steps and speed-up of a training before it runs",
     "eval": "evaluate trained weights",
     "pack": "write a data set as shards from which small bandwidths read fewer bytes",
+    "search": "find the best curriculum for your own data and model",
     "compare": "train several curricula on the same data and report accuracy against time",
 }
 

@@ -15,7 +15,7 @@ from upchirp.cli.printable import printable
 from upchirp.compare import CompareConfig, Comparison, compare
 from upchirp.compare.comparison import REPORT
 from upchirp.reports import verdict
-from upchirp.training import Interrupted
+from upchirp.training import Interrupted, TrainConfig
 
 DESCRIPTION = """Train several curricula on the same data, seeds and budgets; write summary.json and report.html.
 The first curriculum is the baseline, trained for --epochs; the others get shares of that by --budgets."""
@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> int:
         words,
         prog="upchirp compare",
         description=DESCRIPTION,
-        wrap=lambda training: CompareConfig(training=training),
+        build=lambda values, source: CompareConfig(training=TrainConfig.from_flat(values, source=source)),
     )
     console = Console()
     with ExitStack() as current:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from upchirp.errors import InputError
-from upchirp.training import Regime, TrainConfig, load_config
+from upchirp.training import Regime, load_config
 from upchirp.training.config import named_model
 
 T = TypeVar("T")
@@ -39,14 +39,14 @@ def _name_value_pairs(
 def _number_or_auto(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """`--replay 2` and `--replay auto`, with a message that names the two."""
-    if info.type != int | Literal["auto"]:
+    """`--replay 2` and `--replay auto`, with a message that names the two; `None` where that is the default."""
+    if info.type not in (int | Literal["auto"], int | Literal["auto"] | None):
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="INT|auto",
         instance_from_str=lambda words: words[0] if words[0] == "auto" else _whole_number(words[0]),
-        is_instance=lambda value: isinstance(value, int) or value == "auto",
+        is_instance=lambda value: value is None or isinstance(value, int) or value == "auto",
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -96,7 +96,7 @@ def parse_training(
     *,
     prog: str,
     description: str,
-    wrap: Callable[[TrainConfig], T],
+    build: Callable[[Mapping[str, Any], str], T],
     regime: Regime | None = None,
 ) -> T:
     """Fill a dataclass that holds a `TrainConfig`: the recipe's values, over them `--config`, over them the flags.
@@ -106,7 +106,7 @@ def parse_training(
         words: the arguments.
         prog: shown in messages.
         description: shown by `--help`.
-        wrap: makes the default of `target` from the training settings that recipe and file give.
+        build: makes the default of `target` from what the file gives, and the name of the file for messages.
         regime: the command's own regime, which neither file nor flags may change; by default theirs.
     """
     words = list(words)
@@ -128,7 +128,7 @@ def parse_training(
         if not named and Path(values["weights"]).is_file():
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
-    default = wrap(TrainConfig.from_flat(values, source=source))
+    default = build(values, source)
     return parse(target, words, prog=prog, description=description, default=default)
 
 

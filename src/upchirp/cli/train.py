@@ -42,7 +42,7 @@ def train_command(
         words,
         prog=prog,
         description=description,
-        wrap=lambda training: target(training=training),
+        build=lambda values, source: target(training=TrainConfig.from_flat(values, source=source)),
         regime=regime,
     )
     if command.print_config:

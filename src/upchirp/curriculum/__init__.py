@@ -16,6 +16,7 @@ from upchirp.curriculum.presets import (
     linear,
     preset,
 )
+from upchirp.curriculum.scaling import scaled
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.selection import Savings, Selection, expected_savings
 
@@ -47,4 +48,5 @@ __all__ = [
     "plan",
     "preset",
     "save_curriculum",
+    "scaled",
 ]

@@ -6,6 +6,7 @@ import yaml
 
 from upchirp.curriculum.curriculum import Curriculum
 from upchirp.curriculum.presets import preset
+from upchirp.curriculum.scaling import scaled
 from upchirp.errors import InputError
 
 
@@ -21,7 +22,9 @@ def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple
           - {end: 0.3, bandwidth: 96}
           - {end: 1.0, bandwidth: 224}
 
-    A file says its bandwidths itself, so its last one must equal `final_size`.
+    A file says its bandwidths itself, so its last one must equal `final_size`. With the line `scales: true`, which
+    searches write, they are shares of its last one: for another final size or another model they are scaled and
+    rounded.
 
     >>> load_curriculum("efficienttrain_plus_plus", 224).at(0.3).bandwidth
     160
@@ -39,7 +42,12 @@ def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple
         raise InputError(f"cannot read the curriculum file {path}: {error}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    scales = data.pop("scales", False) if isinstance(data, dict) else False
+    if not isinstance(scales, bool):
+        raise InputError(f"{path}: scales is {scales!r}: it must be true or false")
     curriculum = Curriculum.from_dict(data, source=str(path))
+    if scales:
+        return scaled(curriculum, final_size, multiple=multiple)
     if curriculum.final_size != final_size:
         raise InputError(
             f"{path} ends at bandwidth {curriculum.final_size}, but the final size is {final_size}: "
@@ -50,6 +58,15 @@ def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple
     return curriculum
 
 
-def save_curriculum(curriculum: Curriculum, path: Path) -> None:
-    """Write the curriculum as the YAML file that `load_curriculum` reads."""
-    path.write_text(yaml.safe_dump(curriculum.to_dict(), sort_keys=False), encoding="utf-8")
+def save_curriculum(curriculum: Curriculum, path: Path, *, scales: bool = False, comment: str = "") -> None:
+    """Write the curriculum as the YAML file that `load_curriculum` reads.
+
+    Args:
+        curriculum: what to write.
+        path: the file.
+        scales: its bandwidths are shares of the final size, for any other one to be scaled to.
+        comment: lines for readers, above it.
+    """
+    data = {**curriculum.to_dict(), **({"scales": True} if scales else {})}
+    lines = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+    path.write_text(lines + yaml.safe_dump(data, sort_keys=False), encoding="utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from upchirp.curriculum.curriculum import Axis, Curriculum, Phase
+from upchirp.curriculum.scaling import check_final_size, nearest_multiple
 from upchirp.errors import InputError
 
 TABLE_SIZE = 224
@@ -146,22 +147,12 @@ def _middle(first: int, final_size: int) -> float:
 
 
 def _scaled(name: str, axis: Axis, ranges: Sequence[tuple[float, float]], final_size: int, multiple: int) -> Curriculum:
-    if multiple < 1 or final_size < 1:
-        raise InputError(f"final size {final_size}, multiple {multiple}: both must be 1 or more")
-    if final_size % multiple:
-        low = final_size // multiple * multiple
-        sizes = f"{low} or {low + multiple}" if low else f"{multiple}"
-        raise InputError(f"final size {final_size} is not a multiple of {multiple}, as the model needs: take {sizes}")
+    check_final_size(final_size, multiple)
     shrink = min(1.0, final_size / TABLE_SIZE)
     phases: list[Phase] = []
     for end, bandwidth in ranges:
-        side = final_size if end == 1.0 else min(final_size, _nearest(bandwidth * shrink, multiple))
+        side = final_size if end == 1.0 else min(final_size, nearest_multiple(bandwidth * shrink, multiple))
         if phases and phases[-1].bandwidth == side:
             phases.pop()
         phases.append(Phase(end=end, bandwidth=side))
     return Curriculum(name=name, axis=axis, phases=tuple(phases))
-
-
-def _nearest(side: float, multiple: int) -> int:
-    """The nearest positive multiple, ties up."""
-    return max(multiple, int(side / multiple + 0.5) * multiple)

@@ -12,6 +12,7 @@ from upchirp.data.augmentation import (
 from upchirp.data.batch import BatchTransform, normalize
 from upchirp.data.loader import Batch, Loader
 from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.regrouping import regroup
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary
 from upchirp.data.sources import (
@@ -21,8 +22,10 @@ from upchirp.data.sources import (
     MapStyleSource,
     ShardSource,
     Source,
+    SubsetSource,
     as_source,
     open_data,
+    split,
 )
 from upchirp.data.workers import DECODE_ERRORS, Corrupt, outlive_interrupts
 
@@ -46,6 +49,7 @@ __all__ = [
     "RequestSampler",
     "ShardSource",
     "Source",
+    "SubsetSource",
     "Targets",
     "TrainTransform",
     "as_source",
@@ -55,4 +59,6 @@ __all__ = [
     "mixed_cross_entropy",
     "normalize",
     "open_data",
+    "regroup",
+    "split",
 ]

@@ -164,8 +164,7 @@ class Loader:
         self._workers = workers
         self._pin_memory = pin_memory
         self._share_cores = share_cores
-        # Nothing can be waited for in this process itself.
-        self._timeout = timeout if workers else 0
+        self._timeout = timeout
         self._next_step = start_step
         self._iterated = False
 
@@ -187,7 +186,7 @@ class Loader:
             if fresh := step.fresh_rows(rows):
                 if loaded is None:
                     sampler.resume_step = step.index
-                    loaded = batches_of(data_loader)
+                    loaded = batches_of(data_loader, self._timeout)
                 images, labels, corrupt = next(loaded)
                 positions = fresh_positions(step, rows)
                 of_rows = (labels, *sampler.order.take(positions.start, len(positions)))
@@ -280,7 +279,6 @@ class Loader:
             worker_init_fn=start_in_background if self._share_cores else start_worker,
             # With selection there is one iteration for each pass.
             persistent_workers=self.selected is not None and self._workers > 0,
-            timeout=self._timeout,
             # Without a generator of its own the loader would draw a seed from the global one and change the run.
             generator=torch.Generator().manual_seed(0),
         )

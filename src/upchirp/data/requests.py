@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from upchirp.curriculum import Plan, Stage, Step
 from upchirp.errors import InputError
 
-_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS, _SELECTION = range(5)
+_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS, _SELECTION, _SPLIT = range(6)
 
 
 class Request(NamedTuple):
@@ -59,6 +59,11 @@ def replay_draws(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
 def selection_draws(seed: int, number: int, count: int) -> npt.NDArray[np.uint64]:
     """One number for each image of the data set in one pass: whether it is left out, if it may be; (count,)."""
     return np.asarray(_philox(seed, _SELECTION, stream=number).random_raw(count), dtype=np.uint64)
+
+
+def split_draws(seed: int, count: int) -> npt.NDArray[np.uint64]:
+    """One number for each image of a data set: in which order they go to a part of it; (count,)."""
+    return np.asarray(_philox(seed, _SPLIT).random_raw(count), dtype=np.uint64)
 
 
 class Order(Protocol):

@@ -4,13 +4,12 @@ import io
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -77,10 +76,9 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
         OSError: the file cannot be written.
     """
     final_size = summary["final_size"]
-    template = files("upchirp.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     has_history = any(history for run in summary["runs"] for history in run.get("history", ()))
-    page = environment.from_string(template).render(
+    page = render(
+        "report.html.j2",
         summary=summary,
         seeds=len(summary["seeds"]),
         curricula=list(dict.fromkeys(run["curriculum"] for run in summary["runs"])),
@@ -89,9 +87,9 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
         bandwidths=_bandwidths(summary),
         lines=_lines(summary),
         runs=_seeds(summary),
-        against_time=_svg_source(accuracy_against_time(summary)),
-        during_training=_svg_source(accuracy_during_training(summary)) if has_history else None,
-        time_line=_svg_source(stages_on_a_time_line(summary)),
+        against_time=svg_source(accuracy_against_time(summary)),
+        during_training=svg_source(accuracy_during_training(summary)) if has_history else None,
+        time_line=svg_source(stages_on_a_time_line(summary)),
         examples=[
             (
                 each.label,
@@ -100,9 +98,21 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
             for each in examples
         ],
         costs=sorted({run["plan"]["cost"] for run in summary["runs"]}),
-        hardware=_hardware(summary["hardware"]),
+        hardware=hardware_text(summary["hardware"]),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the report templates; every text is escaped."""
+    environment = Environment(
+        loader=PackageLoader("upchirp", "reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
@@ -116,7 +126,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     """
     baseline = summary["runs"][0]
     if not summary["speedups"]:
-        accuracy, time = fmean(baseline["accuracy"]), _duration(fmean(baseline["train_seconds"]))
+        accuracy, time = fmean(baseline["accuracy"]), duration_text(fmean(baseline["train_seconds"]))
         return f"{baseline['curriculum']} reached {accuracy:.2f} % in {time}; nothing was compared with it."
     return " ".join(
         _verdict(
@@ -135,7 +145,7 @@ def _verdict(summary: Mapping[str, Any], name: str, speedup: Mapping[str, Any], 
         best = max(own, key=lambda run: fmean(run["accuracy"]))
         return (
             f"{name} did not reach {goal}: its best was {fmean(best['accuracy']):.2f} % "
-            f"in {_duration(fmean(best['train_seconds']))}."
+            f"in {duration_text(fmean(best['train_seconds']))}."
         )
     ratio, at_least = speedup["ratio"], speedup["kind"] == "at least"
     if f"{ratio:.2f}" == "1.00":
@@ -187,7 +197,7 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
                 top1=f"{fmean(accuracy):.2f}",
                 top1_range=f"{min(accuracy):.2f} to {max(accuracy):.2f}" if len(accuracy) > 1 else "",
                 seconds=f"{seconds:,.1f}",
-                duration=_duration(seconds),
+                duration=duration_text(seconds),
                 relative_time=f"{seconds / baseline_seconds:.2f}",
                 speeds=tuple(_number(speeds.get(str(side))) for side in _bandwidths(summary)),
                 waiting=f"{100 * fmean(waits):.1f}" if waits else _MISSING,
@@ -231,7 +241,8 @@ def _strip(place: int, row: ExampleRow, final_size: int) -> _Strip:
     )
 
 
-def _hardware(hardware: Mapping[str, Any]) -> str:
+def hardware_text(hardware: Mapping[str, Any]) -> str:
+    """The machine, in words."""
     parts = [f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']:.0f} GiB of memory"]
     return ", ".join([*parts, hardware["accelerator"] or "no accelerator"])
 
@@ -240,7 +251,12 @@ def _number(value: float | None) -> str:
     return _MISSING if value is None else f"{value:,.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration_text(75)
+    '1 min 15 s'
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s"
@@ -249,7 +265,8 @@ def _duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _svg_source(figure: Figure) -> str:
+def svg_source(figure: Figure) -> str:
+    """A figure as the source of an image element."""
     # Inside an image element no name in the figure can become markup of the page.
     return "data:image/svg+xml;base64," + b64encode(to_svg(figure)).decode("ascii")
 

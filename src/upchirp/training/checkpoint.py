@@ -110,13 +110,13 @@ def best_path(folder: Path, step: int) -> Path:
 def prune_best(folder: Path) -> None:
     """Delete all but the latest of the best checkpoints."""
     for path in list(_numbered(folder, _BEST))[:-1]:
-        _delete(path)
+        delete(path)
 
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the last `keep` step checkpoints, and leftovers of interrupted writing."""
     for path in list(checkpoints(folder))[:-keep]:
-        _delete(path)
+        delete(path)
     for leftover in folder.glob("*.tmp"):
         leftover.unlink()
 
@@ -173,7 +173,8 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]))
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Delete a checkpoint and its checksum."""
     path.unlink()
     _checksum_file(path).unlink(missing_ok=True)
 

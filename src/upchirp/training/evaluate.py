@@ -92,9 +92,9 @@ class EvaluationSet:
             collate_fn=_stack,
             worker_init_fn=outlive_interrupts,
             pin_memory=pin_memory,
-            timeout=timeout if workers else 0,
             generator=torch.Generator().manual_seed(0),
         )
+        self._timeout = timeout
         self._cache: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -104,7 +104,7 @@ class EvaluationSet:
         self.corrupt = []
         keep = self.images * 3 * self.size**2 <= _CACHE_BYTES * self.ranks.size
         batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for images, labels, corrupt in batches_of(self._loader):
+        for images, labels, corrupt in batches_of(self._loader, self._timeout):
             self.corrupt += corrupt
             if self._too_many_are_corrupt():
                 # All ranks have to hear of it, which `share_corrupt` sees to.

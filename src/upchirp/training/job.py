@@ -32,7 +32,7 @@ from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run, Totals
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
-from upchirp.training.start import load_start, make_model, new_plan, stored_plan
+from upchirp.training.start import computed_at_once, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
 from upchirp.training.weights import check_start
@@ -117,7 +117,9 @@ def _train(
             planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model, ranks=ranks)
             plan = planned[0]
             notes += planned[1]
-        sizes = micro_batches(config, plan, ranks.size)
+        delivered = micro_batches(config, plan, ranks.size)
+        computed, tried = computed_at_once(config, plan, model, folder, device, ranks)
+        notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -148,7 +150,7 @@ def _train(
             plan,
             device,
             start_step=state.step,
-            micro_batch=sizes,
+            micro_batch=delivered,
             select=config.selection,
             ranks=ranks,
         )
@@ -175,6 +177,7 @@ def _train(
                 device,
                 evaluation,
                 observers,
+                computed,
                 ranks=ranks,
                 packing_helps=_packing_helps(train_source, plan.final_size),
             )

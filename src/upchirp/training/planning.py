@@ -60,7 +60,11 @@ def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curr
 
 def scale_drop_path(model: nn.Module, plan: Plan) -> None:
     """Lower a model's stochastic-depth rates in proportion to the budget, below the standard one (Appendix A.1)."""
-    share = min(1.0, budget_share(plan))
+    lower_drop_path(model, min(1.0, budget_share(plan)))
+
+
+def lower_drop_path(model: nn.Module, share: float) -> None:
+    """Multiply a model's stochastic-depth rates."""
     for module in model.modules():
         if isinstance(module, DropPath):
             module.drop_prob *= share

@@ -52,6 +52,11 @@ class Replicas:
             )
             self._wrapped_for = wanted
 
+    @property
+    def sums(self) -> bool:
+        """Whether there are other ranks to sum gradients with."""
+        return self._ranks.size > 1
+
     def __call__(self, images: Tensor) -> Tensor:
         """What the model returns for images (N, 3, B, B)."""
         return self._forward(images) if self._wrapped is None else self._wrapped(images)

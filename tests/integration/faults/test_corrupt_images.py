@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from tests.integration.faults.conftest import Faults, Make
+
 from upchirp import TrainConfig
 from upchirp.training import Interrupted, Noted, train
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.integration.faults.conftest import Faults, Make
+
 from upchirp import TrainConfig
 from upchirp.training import Interrupted, checkpoint, train
 

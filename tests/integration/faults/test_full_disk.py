@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from tests.integration.faults.conftest import Faults, Make
+
 from upchirp import TrainConfig
 from upchirp.training import load_checkpoint, read_metrics
 

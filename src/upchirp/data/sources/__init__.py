@@ -7,6 +7,7 @@ from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.open import as_source, open_data
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.source import Source
+from upchirp.data.sources.subset import SubsetSource, split
 
 __all__ = [
     "FolderSource",
@@ -15,6 +16,8 @@ __all__ = [
     "MapStyleSource",
     "ShardSource",
     "Source",
+    "SubsetSource",
     "as_source",
     "open_data",
+    "split",
 ]

@@ -61,7 +61,8 @@ class FolderSource:
                 f"{len(empty)} class folder(s) in {self._root} without images: {listed}; "
                 f"add images ({' '.join(IMAGE_SUFFIXES)}) or remove the folder"
             )
-        self._labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        """The label of each image: (images,)."""
         self._ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
         self._paths = b"".join(paths)
 
@@ -76,7 +77,7 @@ class FolderSource:
         start = int(self._ends[index - 1]) if index else 0
         inner = os.fsdecode(self._paths[start : int(self._ends[index])])
         # Joined as text: building a Path would take a tenth of what a small image takes to load.
-        return os.sep.join((str(self._root), self.classes[self._labels[index]], inner))  # noqa: PTH118
+        return os.sep.join((str(self._root), self.classes[self.labels[index]], inner))  # noqa: PTH118
 
     def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its label.
@@ -94,7 +95,7 @@ class FolderSource:
             OSError: the file cannot be read.
         """
         with open(self.describe(index), "rb", buffering=0) as stream:  # noqa: PTH123
-            return stream.read(), int(self._labels[index])
+            return stream.read(), int(self.labels[index])
 
 
 def _images(folder: Path) -> Iterator[str]:

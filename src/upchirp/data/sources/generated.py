@@ -99,6 +99,11 @@ class GeneratedSource:
         """The number of images."""
         return len(self._ends)
 
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The label of each image: (images,)."""
+        return np.arange(len(self)) % len(self.classes)
+
     def describe(self, index: int) -> str:
         """The split, index and class of an image."""
         return f"generated {self._split} image {index} ({self.classes[index % len(self.classes)]})"

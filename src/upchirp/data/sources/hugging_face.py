@@ -87,7 +87,7 @@ class HuggingFaceSource:
         self.named = bool(classes) or isinstance(dataset.features[label], datasets.ClassLabel)
         """Whether the names of the classes are known, and not only their number."""
         labels = stored.cast("int64").fill_null(-1).to_numpy()
-        self._labels, self.classes = _checked(
+        self.labels, self.classes = _checked(
             labels if self._rows is None else labels[self._rows],
             tuple(classes) or tuple(getattr(dataset.features[label], "names", ())),
             f"the labels ({label}) of {name}",
@@ -111,7 +111,7 @@ class HuggingFaceSource:
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self._labels)
+        return len(self.labels)
 
     def describe(self, index: int) -> str:
         """The row, the data set and, where it is stored, the file name of an image."""
@@ -143,7 +143,7 @@ class HuggingFaceSource:
             if not path:
                 raise OSError("it has neither the bytes nor the path of an image")
             data = Path(path).read_bytes()
-        return data, int(self._labels[index])
+        return data, int(self.labels[index])
 
     def _path(self, index: int) -> str | None:
         """The file name that is stored with an image."""

@@ -65,7 +65,8 @@ class ShardSource:
         self.classes = tuple(classes)
         self._shards = tuple(str(shard) for shard in shards)
         self._ends = np.cumsum([len(index) for index in indexes], dtype=np.int64)
-        self._labels = np.concatenate([index.labels for index in indexes])
+        self.labels = np.concatenate([index.labels for index in indexes])
+        """The label of each image: (images,)."""
         self._levels = np.concatenate([index.levels for index in indexes])
         self._start()
 
@@ -83,7 +84,7 @@ class ShardSource:
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self._labels)
+        return len(self.labels)
 
     def levels(self, index: int) -> list[Level]:
         """The stored versions of an image, the original first; those of length 0 are absent."""
@@ -110,7 +111,7 @@ class ShardSource:
                 picture = open_picture(self._read(index, 0))
             except OSError as error:
                 raise OSError(f"{self._name(index, 0)}: {error}") from error
-        return picture, int(self._labels[index])
+        return picture, int(self.labels[index])
 
     def encoded(self, index: int) -> tuple[bytes, int]:
         """The original file as it was stored, and the label.
@@ -119,7 +120,7 @@ class ShardSource:
             OSError: the shard cannot be read, or the file is damaged.
         """
         self._place(index)
-        return self._read(index, 0), int(self._labels[index])
+        return self._read(index, 0), int(self.labels[index])
 
     def _place(self, index: int) -> tuple[str, int]:
         """The shard of an image, and which image of it."""

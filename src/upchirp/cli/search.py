@@ -1,0 +1,103 @@
+"""`upchirp search`."""
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from upchirp.cli.parsing import parse_training
+from upchirp.cli.printable import printable
+from upchirp.cli.search_display import SearchDisplay
+from upchirp.errors import InputError
+from upchirp.search import SearchConfig, estimate, search
+from upchirp.search.job import CURRICULUM
+from upchirp.search.summary import REPORT
+from upchirp.training import Interrupted
+
+DESCRIPTION = """Find the bandwidths of each stage of a training, by Algorithm 2 (or 1) of the paper, on a part of the
+training images; write curriculum.yaml, which `upchirp train --curriculum` takes, and report.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCommand:
+    """Flags of `upchirp search`."""
+
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """The search."""
+    dry_run: bool = False
+    """Print what the search costs and stop."""
+    json: bool = False
+    """Print JSON."""
+    print_config: bool = False
+    """Print all settings as YAML and stop."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Search, and return the exit code."""
+    if any(word == "--curriculum" or word.startswith("--curriculum=") for word in words):
+        raise InputError("a search finds the curriculum: leave out --curriculum")
+    command = parse_training(
+        SearchCommand,
+        words,
+        prog="upchirp search",
+        description=DESCRIPTION,
+        build=lambda values, source: SearchCommand(search=SearchConfig.from_flat(values, source=source)),
+    )
+    config = command.search
+    if command.print_config:
+        print(yaml.safe_dump(config.to_flat(), sort_keys=False), end="")
+        return 0
+    if command.dry_run:
+        show_estimate(estimate(config), as_json=command.json)
+        return 0
+    console = Console(stderr=command.json)
+    try:
+        with SearchDisplay(console) as display:
+            result = search(config, command=shlex.join(["upchirp", "search", *words]), observers=(display,))
+    except Interrupted as interruption:
+        print(
+            f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {printable(interruption.folder)}; "
+            "go on by the same command with --resume auto",
+            file=sys.stderr,
+        )
+        return 128 + interruption.signum
+    if command.json:
+        names = ("found", "phases", "trainings", "equivalent_epochs", "train_seconds")
+        told = {name: result.summary[name] for name in names}
+        print(json.dumps({**told, "output": str(result.output), "curriculum": str(result.output / CURRICULUM)}))
+        return 0
+    print(f"curriculum: {printable(result.output / CURRICULUM)}")
+    print(f"report: {printable(result.output / REPORT)}")
+    return 0
+
+
+def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a search costs."""
+    if as_json:
+        print(json.dumps(estimated, indent=2))
+        return
+    most = "" if estimated["exact"] else "at most "
+    table = Table(title=f"{estimated['algorithm']} search, {estimated['stages']} stages", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right")
+    rows = {
+        "candidate bandwidths": ", ".join(f"{side} px" for side in estimated["candidates"]),
+        "trainings": f"{most}{estimated['trainings']}",
+        "equivalent epochs": f"{most}{estimated['equivalent_epochs']:.1f}",
+        "times one training by curriculum": f"{most}{estimated['times_one_training']:.1f}",
+        "length of that training (T)": f"{estimated['epochs']:g} epochs",
+        "length of the baseline's (T_0)": f"{estimated['baseline_epochs']:g} epochs",
+        "fine-tuning of each candidate (T_ft)": f"{estimated['tuning_epochs']:g} epochs",
+        "images to train on": f"{estimated['images']:,}",
+        "images to score on": f"{estimated['val_images']:,}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)

@@ -1,0 +1,114 @@
+"""Parts of a source: a stratified share of its images, and the rest."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from upchirp.data.decoding import Picture
+from upchirp.data.requests import split_draws
+from upchirp.data.sources.source import Source
+from upchirp.errors import InputError
+
+
+class SubsetSource:
+    """Some of the images of a source, under indices of their own.
+
+    Args:
+        source: the whole.
+        indices: which images, in the order of the subset.
+
+    >>> from upchirp.data.sources.generated import GeneratedSource
+    >>> subset = SubsetSource(GeneratedSource("val", num_images=8, num_classes=4), [5, 2])
+    >>> len(subset), subset.load(0)[1], subset.describe(1)
+    (2, 1, 'generated val image 2 (square-stripes)')
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int] | npt.NDArray[np.int64]) -> None:
+        self._source = source
+        self._indices = np.asarray(indices, dtype=np.int64)
+        self.classes = source.classes
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._indices)
+
+    def describe(self, index: int) -> str:
+        """What the whole says of the image."""
+        return self._source.describe(self._place(index))
+
+    def load(self, index: int) -> tuple[Picture, int]:
+        """The image, not decoded yet, and its label.
+
+        Raises:
+            OSError: the image cannot be read.
+        """
+        return self._source.load(self._place(index))
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """The label of each image: (images,)."""
+        return labels_of(self._source)[self._indices]
+
+    def _place(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return int(self._indices[index])
+
+
+def labels_of(source: Source) -> npt.NDArray[Any]:
+    """The label of each image: (images,). Every image is opened where the source does not know them by itself.
+
+    Raises:
+        OSError: an image that has to be opened cannot be.
+    """
+    known = getattr(source, "labels", None)
+    return known if known is not None else np.array([source.load(index)[1] for index in range(len(source))])
+
+
+def stratified(labels: npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which images belong to a random share in which every class has its share, to within one image.
+
+    The whole share is met to within half an image; the classes whose part is cut most get the images that are left.
+
+    Args:
+        labels: (images,), integers.
+        share: in [0, 1].
+        seed: of the choice.
+
+    >>> taken = stratified(np.array([0, 0, 0, 0, 1, 1]), 0.5, seed=0)
+    >>> int(taken[:4].sum()), int(taken[4:].sum())
+    (2, 1)
+    """
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    exact = share * counts
+    quotas = np.floor(exact).astype(np.int64)
+    left = int(share * len(labels) + 0.5) - int(quotas.sum())
+    quotas[np.argsort(quotas - exact, kind="stable")[:left]] += 1
+    # Images by class, inside a class at random: the first ones of each class are taken.
+    order = np.lexsort((split_draws(seed, len(labels)), classes))
+    starts = np.cumsum(counts) - counts
+    ranks = np.arange(len(labels)) - np.repeat(starts, counts)
+    taken = np.zeros(len(labels), dtype=np.bool_)
+    taken[order] = ranks < np.repeat(quotas, counts)
+    return taken
+
+
+def split(source: Source, share: float, seed: int) -> tuple[SubsetSource, SubsetSource]:
+    """The rest of a source, and a stratified random share of it, both in the order of the whole.
+
+    >>> from upchirp.data.sources.generated import GeneratedSource
+    >>> rest, part = split(GeneratedSource("val", num_images=40, num_classes=4), 0.1, seed=0)
+    >>> len(rest), sorted(part.load(index)[1] for index in range(len(part)))
+    (36, [0, 1, 2, 3])
+
+    Raises:
+        InputError: a share outside (0, 1), or one that leaves a part empty.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a share of {share} of the images: it must lie between 0 and 1")
+    taken = stratified(labels_of(source), share, seed)
+    if taken.all() or not taken.any():
+        raise InputError(f"a share of {share} of {len(source)} images leaves a part empty: choose another")
+    return SubsetSource(source, np.flatnonzero(~taken)), SubsetSource(source, np.flatnonzero(taken))

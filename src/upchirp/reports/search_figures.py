@@ -1,0 +1,224 @@
+"""Figures of a search, each a pure function of `summary.json`'s content."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from upchirp.reports.search_schedules import schedules
+from upchirp.reports.style import (
+    DASHED,
+    FAINT,
+    INK,
+    MUTED,
+    add_legend,
+    bandwidth_colors,
+    drawn,
+    ink_on,
+    new_figure,
+    plain,
+    shortened,
+)
+
+
+@drawn
+def tree_of_candidates(summary: Mapping[str, Any]) -> Figure:
+    """Every candidate of every stage with its accuracy, and the path that the search took (Algorithm 2).
+
+    Args:
+        summary: the content of a search's `summary.json`, of the algorithm `sequential`.
+    """
+    found, candidates, final = summary["found"], summary["candidates"], summary["final_size"]
+    sides = sorted({*candidates, final})
+    rows = {side: place for place, side in enumerate(sides)}
+    figure = new_figure(1.6 + 0.62 * len(sides))
+    axes = figure.add_subplot()
+    colors = bandwidth_colors(sides)
+    middle = (len(sides) - 1) / 2
+    heights = [middle, *(rows[side] for side in found)]
+    for trial in last_of_each(summary["trials"]):
+        stage, side = len(trial["bandwidths"]), trial["bandwidths"][-1]
+        won = side == found[stage - 1]
+        whole = trial["end"] == stage
+        axes.plot(
+            [stage - 1, stage],
+            [heights[stage - 1], rows[side]],
+            color=INK if won else FAINT,
+            linewidth=2.2 if won else 0.9,
+            linestyle="solid" if whole else DASHED,
+            zorder=2 if won else 1,
+        )
+        axes.scatter(
+            [stage],
+            [rows[side]],
+            s=190 if won else 90,
+            color=colors[side] if whole else "white",
+            edgecolors=INK if won else FAINT,
+            linewidths=2 if won else 1,
+            zorder=3,
+        )
+        axes.annotate(
+            f"{trial['accuracy']:.2f}" if trial["loss"] is not None else "diverged",
+            (stage, rows[side]),
+            xytext=(0, 11),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+            fontweight="bold" if won else "normal",
+            color=INK if won else MUTED,
+            zorder=4,
+        )
+    last = len(found)
+    axes.plot([last - 1, last], [heights[last - 1], rows[final]], color=INK, linewidth=2.2, zorder=2)
+    axes.scatter([last], [rows[final]], s=190, color=colors[final], edgecolors=INK, linewidths=2, zorder=3)
+    axes.scatter([0], [middle], s=60, color=INK, zorder=3)
+    axes.set_yticks(range(len(sides)), [f"{side} px" for side in sides])
+    axes.set_xticks(range(last + 1), ["start", *(f"stage {k}" for k in range(1, last)), f"stage {last}\n(final size)"])
+    axes.set_ylim(-0.5, len(sides) - 0.35)
+    axes.set_xlim(-0.2, last + 0.3)
+    axes.grid(visible=False, axis="x")
+    handles = [
+        Line2D([], [], color=INK, linewidth=2.2, label="what the search chose"),
+        Line2D([], [], color=FAINT, linewidth=0.9, label="tried and left"),
+    ]
+    if summary["halving"]:
+        handles.append(Line2D([], [], color=FAINT, linewidth=0.9, linestyle=DASHED, label="stopped early"))
+    add_legend(figure, handles)
+    return figure
+
+
+@drawn
+def trainings_in_order(summary: Mapping[str, Any]) -> Figure:
+    """Every training of Algorithm 1 as a row of its stages, with its accuracy, first to last.
+
+    Args:
+        summary: the content of a search's `summary.json`, of the algorithm `greedy`.
+    """
+    trials, stages = summary["trials"], summary["stages"]
+    figure = new_figure(1.3 + 0.42 * len(trials))
+    axes = figure.add_subplot()
+    colors = bandwidth_colors([side for trial in trials for side in trial["bandwidths"]])
+    for row, trial in enumerate(trials):
+        for stage, side in enumerate(trial["bandwidths"]):
+            axes.barh(row, 1, left=stage, height=0.7, color=colors[side], edgecolor="white")
+            axes.text(stage + 0.5, row, str(side), ha="center", va="center", color=ink_on(colors[side]), fontsize=8.5)
+        chosen = trial["bandwidths"] == summary["found"]
+        score = f"{trial['accuracy']:.2f} %" if trial["loss"] is not None else "diverged"
+        axes.text(
+            stages + 0.08,
+            row,
+            score + (", found" if chosen else ""),
+            va="center",
+            color=INK if chosen else MUTED,
+            fontweight="bold" if chosen else "normal",
+        )
+    axes.set_yticks(range(len(trials)), [str(row + 1) for row in range(len(trials))])
+    axes.set_xticks([stage + 0.5 for stage in range(stages)], [f"stage {stage + 1}" for stage in range(stages)])
+    axes.invert_yaxis()
+    axes.set_xlim(0, stages * 1.18)
+    axes.set_ylabel("training")
+    axes.grid(visible=False)
+    return figure
+
+
+@drawn
+def accuracy_against_cost(summary: Mapping[str, Any]) -> Figure:
+    """Accuracy of every candidate against the compute of the run that leads to it.
+
+    Args:
+        summary: the content of a search's `summary.json`; top-1 in percent, cost in equivalent epochs.
+    """
+    trials = [trial for trial in summary["trials"] if trial["loss"] is not None]
+    named = {trial["name"]: trial for trial in summary["trials"]}
+    figure = new_figure(4.0)
+    axes = figure.add_subplot()
+    colors = bandwidth_colors([trial["bandwidths"][-1] for trial in trials])
+    sequential = summary["algorithm"] == "sequential"
+    if not sequential:
+        # A whole schedule has no single bandwidth: that of its first stage is the one that differs most.
+        colors = bandwidth_colors([trial["bandwidths"][0] for trial in trials])
+    for trial in trials:
+        side = trial["bandwidths"][-1 if sequential else 0]
+        axes.scatter(
+            [run_cost(trial, named)],
+            [trial["accuracy"]],
+            s=52,
+            color=colors[side],
+            edgecolors=MUTED,
+            linewidths=0.6,
+            zorder=3,
+        )
+    chosen = [trial for trial in trials if _is_chosen(trial, summary)]
+    axes.plot(
+        [run_cost(trial, named) for trial in chosen],
+        [trial["accuracy"] for trial in chosen],
+        color=INK,
+        linewidth=1.4,
+        marker="o" if len(chosen) == 1 else "",
+        zorder=2,
+    )
+    axes.set_xlabel("compute of the run up to the score (equivalent epochs)")
+    axes.set_ylabel("top-1 on the held-out images (%)")
+    axes.margins(y=0.12)
+    axes.set_xlim(left=0)
+    where = "in the stage" if sequential else "in the first stage"
+    handles: list[Line2D | Patch] = [
+        Patch(color=color, label=f"B = {side} px {where}") for side, color in colors.items()
+    ]
+    handles.append(Line2D([], [], color=INK, linewidth=1.4, label="what the search chose"))
+    add_legend(figure, handles)
+    return figure
+
+
+@drawn
+def found_beside_presets(summary: Mapping[str, Any]) -> Figure:
+    """The found schedule and the presets as bars over the compute, coloured by bandwidth.
+
+    Args:
+        summary: the content of a search's `summary.json`.
+    """
+    shown = schedules(summary)
+    figure = new_figure(1.1 + 0.5 * len(shown))
+    axes = figure.add_subplot()
+    colors = bandwidth_colors([side for each in shown for side, _ in each.shares])
+    for row, each in enumerate(shown):
+        left = 0.0
+        for side, share in each.shares:
+            axes.barh(row, 100 * share, left=100 * left, height=0.64, color=colors[side], edgecolor="white")
+            if share > 0.035:
+                x = 100 * (left + share / 2)
+                axes.text(x, row, str(side), ha="center", va="center", color=ink_on(colors[side]))
+            left += share
+    axes.set_yticks(range(len(shown)), [plain(shortened(each.name)) for each in shown], color=INK)
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the compute (%)")
+    return figure
+
+
+def run_cost(trial: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) -> float:
+    """Equivalent epochs of the run that leads to a trial's score, its fine-tuning included."""
+    cost, parent = float(trial["cost"] + trial["tuning_cost"]), trial["parent"]
+    while parent is not None:
+        cost += named[parent]["cost"]
+        parent = named[parent]["parent"]
+    return cost
+
+
+def last_of_each(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The furthest trial of each candidate: the whole stage, or where it was stopped early."""
+    latest: dict[tuple[int, ...], Mapping[str, Any]] = {}
+    for trial in trials:
+        latest[tuple(trial["bandwidths"])] = trial
+    return list(latest.values())
+
+
+def _is_chosen(trial: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    length = len(trial["bandwidths"])
+    return bool(trial["bandwidths"] == summary["found"][:length] and trial["end"] == length)

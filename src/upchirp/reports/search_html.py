@@ -1,0 +1,120 @@
+"""The report of a search: one HTML file that needs nothing else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upchirp.reports.html import duration_text, hardware_text, render, svg_source
+from upchirp.reports.search_figures import (
+    accuracy_against_cost,
+    found_beside_presets,
+    run_cost,
+    trainings_in_order,
+    tree_of_candidates,
+)
+from upchirp.reports.search_schedules import schedules
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Use:
+    """What one schedule costs to use at the search's budget, as texts."""
+
+    name: str
+    sides: str
+    equivalent_epochs: str
+    passes: str
+    relative: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One trial, as texts."""
+
+    name: str
+    accuracy: str
+    loss: str
+    cost: str
+    run: str
+    duration: str
+    chosen: bool
+
+
+def write_search_report(summary: Mapping[str, Any], path: Path) -> None:
+    """Write a search as one HTML file with its figures inside; it loads nothing from anywhere.
+
+    Args:
+        summary: the content of a search's `summary.json`.
+        path: the file to write; its folder must exist.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    sequential = summary["algorithm"] == "sequential"
+    page = render(
+        "search.html.j2",
+        summary=summary,
+        sequential=sequential,
+        verdict=search_verdict(summary),
+        tree=svg_source(tree_of_candidates(summary) if sequential else trainings_in_order(summary)),
+        against_cost=svg_source(accuracy_against_cost(summary)),
+        beside_presets=svg_source(found_beside_presets(summary)),
+        uses=_uses(summary),
+        lines=_lines(summary),
+        duration=duration_text(summary["train_seconds"]),
+        objective=_OBJECTIVES[summary["objective"]].format(alpha=summary["alpha"]),
+        hardware=hardware_text(summary["hardware"]),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+_OBJECTIVES = {
+    "accuracy": "the highest accuracy, all stages having the same compute",
+    "error_time": "the least (1 - accuracy) x cost^{alpha:g}, all stages having the same number of steps",
+    "loss_time": "the least training loss x cost^{alpha:g}, all stages having the same number of steps",
+}
+
+
+def search_verdict(summary: Mapping[str, Any]) -> str:
+    """What was found and at what cost, in one sentence."""
+    found = schedules(summary)[0]
+    sides = ", then ".join(f"{side} px for {100 * share:.0f} %" for side, share in found.shares)
+    times = summary["equivalent_epochs"] / summary["epochs"]
+    return (
+        f"Found {sides} of the compute, by {summary['trainings']} trainings that took "
+        f"{summary['equivalent_epochs']:.1f} equivalent epochs, {times:.1f} times as many as one training by it has."
+    )
+
+
+def _uses(summary: Mapping[str, Any]) -> list[_Use]:
+    """Every schedule at the compute that the found one has."""
+    found, *presets = schedules(summary)
+    # On the axis of samples the budget counts real passes.
+    budget = summary["epochs"] * (1.0 if summary["axis"] == "compute" else found.cost_per_image)
+    return [
+        _Use(
+            name=each.name,
+            sides=", ".join(f"{side} px {100 * share:.0f} %" for side, share in each.shares),
+            equivalent_epochs=f"{budget:.2f}",
+            passes=f"{each.passes(budget):.2f}",
+            relative=f"{budget / summary['baseline_epochs']:.2f}",
+        )
+        for each in (found, *presets)
+    ]
+
+
+def _lines(summary: Mapping[str, Any]) -> list[_Line]:
+    named = {trial["name"]: trial for trial in summary["trials"]}
+    found = summary["found"]
+    return [
+        _Line(
+            name=trial["name"],
+            accuracy=f"{trial['accuracy']:.2f}" if trial["loss"] is not None else "diverged",
+            loss=f"{trial['loss']:.4f}" if trial["loss"] is not None else "–",
+            cost=f"{trial['cost']:.2f} + {trial['tuning_cost']:.2f}",
+            run=f"{run_cost(trial, named):.2f}",
+            duration=duration_text(trial["seconds"]),
+            chosen=trial["bandwidths"] == found[: len(trial["bandwidths"])],
+        )
+        for trial in summary["trials"]
+    ]

@@ -1,0 +1,215 @@
+"""A search from configuration to a curriculum file: a job in a folder, killed and resumed like any other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from upchirp.curriculum import Curriculum, save_curriculum, scaled
+from upchirp.data import Source, as_source, open_data, split
+from upchirp.errors import InputError
+from upchirp.models import create_model
+from upchirp.search.config import SearchConfig
+from upchirp.search.engines import open_engine
+from upchirp.search.events import Begun, Found, SearchObserver
+from upchirp.search.greedy import greedy_search
+from upchirp.search.journal import Journal
+from upchirp.search.objectives import objective
+from upchirp.search.sequential import sequential_search
+from upchirp.search.summary import provenance, summarise, write_summary
+from upchirp.search.trainer import Trainer
+from upchirp.search.trial_plan import Planner
+from upchirp.training import load_config, run_folder
+from upchirp.training.config import CONFIG
+from upchirp.training.interruption import collected_signals
+from upchirp.training.micro_batch import choose_micro_batch
+from upchirp.training.start import make_model
+
+JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
+
+_MAY_DIFFER = {
+    "output", "resume", "workers", "loader_timeout", "checkpoint_interval", "parallel", "engine",
+    "evaluations", "log_interval", "checkpoint_keep", "curriculum",
+}  # fmt: skip
+"""Settings that a resumed search may change; the others may change the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search found."""
+
+    output: Path
+    """The folder, with `curriculum.yaml` and `report.html`."""
+    curriculum: Curriculum
+    """What was found, at the final size of the search."""
+    bandwidths: tuple[int, ...]
+    """One for each stage."""
+    summary: dict[str, Any]
+    """The content of `summary.json`."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a search needs to know its cost."""
+
+    train: Source
+    val: Source
+    planner: Planner
+
+
+def estimate(config: SearchConfig, *, model: nn.Module | None = None, data: Any = None) -> dict[str, Any]:
+    """What a search costs, before anything runs: `trainings`, `equivalent_epochs`, `candidates`, and their grounds.
+
+    Raises:
+        InputError: bad input, as `search` would find it.
+    """
+    prepared = _prepare(config, model, data)
+    price = prepared.planner.price
+    return {
+        "algorithm": config.algorithm,
+        "trainings": price.trainings,
+        "equivalent_epochs": price.equivalent_epochs,
+        "candidates": list(prepared.planner.candidates),
+        "exact": price.exact,
+        "stages": config.stages,
+        "epochs": config.epochs,
+        "baseline_epochs": config.baseline,
+        "tuning_epochs": config.tuning,
+        "times_one_training": price.equivalent_epochs / config.epochs,
+        "images": len(prepared.train),
+        "val_images": len(prepared.val),
+        "relative_cost": {str(side): cost for side, cost in prepared.planner.rates.relative.items()},
+    }
+
+
+def search(
+    config: SearchConfig,
+    *,
+    model: nn.Module | None = None,
+    data: Any = None,
+    command: str = "",
+    observers: Sequence[SearchObserver] = (),
+) -> SearchResult:
+    """Search a curriculum and write it to the output folder; go on with a search that was interrupted.
+
+    Args:
+        config: what to do.
+        model: any module that maps (N, 3, H, W) to (N, classes), not trained yet; by default `config.training.model`.
+        data: the training images as a `Source` or a map-style data set of `(image, label)`; by default those of
+            `config.training.data`, whose validation images are not used.
+        command: the command line, for the record.
+        observers: called with every event; see `upchirp.search.events`.
+
+    Raises:
+        InputError: bad input, found before training where that is possible.
+        Interrupted: SIGINT or SIGTERM came; the states of what was running were saved.
+    """
+    folder = config.training.output or run_folder.free(f"search-{config.training.model}")
+    resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
+    if resuming:
+        _check_is_same_search(folder, config)
+    else:
+        run_folder.check_is_free(folder)
+    prepared = _prepare(config, model, data)
+    planner = prepared.planner
+    if not resuming:
+        _create(folder, config)
+    journal = Journal(folder / JOURNAL)
+    _check_is_same_data(journal, prepared)
+    engine = open_engine(config.engine, config.parallel, folder, threads=config.threads)
+    with collected_signals() as received, engine as opened:
+        trainer = Trainer(
+            config, planner, prepared.train, prepared.val, model, folder, journal, opened, received, observers
+        )
+        trainer.emit(
+            Begun(price=planner.price, candidates=planner.candidates, finished=len(trainer.finished), output=folder)
+        )
+        found = _find(config, planner, trainer)
+        trainer.clear()
+    curriculum = scaled(planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size)
+    summary = summarise(config, planner, found, journal.of("trial"), command, images=len(prepared.train))
+    save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
+    write_summary(summary, folder)
+    trainer.emit(Found(bandwidths=found, equivalent_epochs=trainer.spent, seconds=trainer.seconds))
+    return SearchResult(output=folder, curriculum=curriculum, bandwidths=found, summary=summary)
+
+
+def _find(config: SearchConfig, planner: Planner, trainer: Trainer) -> tuple[int, ...]:
+    if config.algorithm == "greedy":
+        return greedy_search(
+            trainer,
+            stages=config.stages,
+            candidates=planner.candidates,
+            final_size=planner.final_size,
+            baseline=config.baseline_accuracy,
+            tolerance=config.tolerance,
+        )
+    return sequential_search(
+        trainer,
+        stages=config.stages,
+        candidates=planner.candidates,
+        final_size=planner.final_size,
+        objective=objective(config.objective, config.alpha),
+        halving=config.halving,
+    )
+
+
+def _prepare(config: SearchConfig, model: nn.Module | None, data: Any) -> _Prepared:
+    training = config.training
+    if data is not None:
+        whole = as_source(data)
+    elif training.data:
+        whole = open_data(training.data, training.final_size)[0]
+    else:
+        raise InputError("no data: give a folder with train/ and val/, or `generated`")
+    choose_micro_batch(training, training.batch_size)
+    train, val = split(whole, config.search_val, training.seed)
+    if config.subset < 1:
+        train = split(train, config.subset, training.seed)[1]
+    if model is None:
+        # As `make_model` will make it, without its values.
+        if not whole.classes:
+            make_model(training, whole)
+        with torch.device("meta"):
+            model = create_model(
+                training.model,
+                num_classes=len(whole.classes),
+                final_size=training.final_size,
+                **training.model_kwargs,
+            )
+    return _Prepared(train, val, Planner(config, model, len(train)))
+
+
+def _create(folder: Path, config: SearchConfig) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{CONFIG}.tmp"
+    temporary.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False), encoding="utf-8")
+    temporary.replace(folder / CONFIG)
+
+
+def _check_is_same_search(folder: Path, config: SearchConfig) -> None:
+    stored, asked = load_config(folder / CONFIG), config.to_flat()
+    if "stages" not in stored:
+        raise InputError(f"{folder} holds a run that is no search: choose another --output")
+    different = [name for name in asked if name not in _MAY_DIFFER and asked[name] != stored.get(name, asked[name])]
+    if different:
+        listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
+        raise InputError(
+            f"{folder} holds a search with other settings: {listed}: go on with the same, or choose another --output"
+        )
+
+
+def _check_is_same_data(journal: Journal, prepared: _Prepared) -> None:
+    counts = {"images": len(prepared.train), "val_images": len(prepared.val)}
+    begun = journal.of("begun")
+    if not begun:
+        journal.append({"kind": "begun", **counts})
+    elif any(begun[0].get(name) != count for name, count in counts.items()):
+        raise InputError(
+            f"the search began with {begun[0].get('images')} images to train on and now there are "
+            f"{counts['images']}: give the same data, or choose another --output"
+        )

@@ -1,0 +1,273 @@
+"""Trains and scores one trial: a segment from its parent's state, a segment of fine-tuning, an evaluation."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import Plan
+from upchirp.data import Corrupt, Source
+from upchirp.errors import InputError
+from upchirp.search.trial import Outcome
+from upchirp.search.trial_plan import TrialPlan
+from upchirp.training import EvaluationSet, TrainConfig, View, checkpoint, evaluate, run_segment
+from upchirp.training.assembly import autocast_dtype, make_loader, make_settings, make_state, make_transform
+from upchirp.training.device import choose_device, numerics
+from upchirp.training.micro_batch import choose_micro_batch, micro_batches
+from upchirp.training.planning import lower_drop_path
+from upchirp.training.start import make_model
+
+_PROGRESS = "progress"
+_PROGRESS_SECONDS = 0.5
+
+
+class Stopped(Exception):
+    """The search was asked to stop; the trial's state is in a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """All that is needed to train a trial, wherever that happens; it can be pickled."""
+
+    config: TrainConfig
+    """The training's settings."""
+    plan: TrialPlan
+    """What to execute."""
+    drop_path: float
+    """What the model's stochastic-depth rates are multiplied by (Appendix A.1)."""
+    folder: Path
+    """Where the trial's states are kept."""
+    start: Path | None
+    """The state to begin with; None for the initial weights."""
+    stop: Path
+    """A file that asks to stop by being there."""
+    threads: int
+    """CPU threads, where the CPU trains."""
+    train: Source
+    """Images to train on."""
+    val: Source
+    """Images to score on."""
+    model: nn.Module | None
+    """The initial model; None makes the configured one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came of a task."""
+
+    outcome: Outcome
+    """Its score; accuracy 0 and an infinite loss if it diverged."""
+    seconds: float
+    """Wall-clock time of its training and fine-tuning, over all interruptions."""
+    notes: tuple[str, ...]
+    """Lines on what went wrong without stopping it."""
+
+
+@dataclass(kw_only=True)
+class _Counted:
+    """What a checkpoint holds beside the engine's state."""
+
+    loss: float = 0.0
+    """Sum of the losses that the outcome's loss is the mean of."""
+    steps: int = 0
+    """How many they are."""
+    seconds: float = 0.0
+    """Training time."""
+
+
+def run_task(task: Task) -> Result:
+    """Train, fine-tune and score, going on from the task's own latest checkpoint if there is one.
+
+    Raises:
+        Stopped: the file `stop` appeared; the state was saved.
+        InputError: a parent's state that cannot be read, or too many corrupt images.
+    """
+    device = choose_device(task.config.device)
+    with numerics(device, deterministic=task.config.deterministic), _threads(task.threads, device):
+        return _Execution(task, device).execute()
+
+
+class _Execution:
+    """One task on one device."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task = task
+        self.device = device
+        self.counted = _Counted()
+        self.notes: list[str] = []
+        self.corrupt: set[int] = set()
+        # The raw weights are scored, so no average is kept.
+        optimization = replace(task.config.optimization, model_ema=False)
+        model = copy.deepcopy(task.model) if task.model is not None else make_model(task.config, task.train)
+        model = model.to(device)
+        if task.config.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        if task.model is None and optimization.drop_path_scaling:
+            lower_drop_path(model, task.drop_path)
+        self.state = make_state(
+            model,
+            optimization,
+            device,
+            bandwidth=self.plan.final_size,
+            learning_rate=optimization.learning_rate(task.config.batch_size),
+        )
+        self._restore()
+
+    @property
+    def plan(self) -> Plan:
+        return self.task.plan.plan
+
+    def execute(self) -> Result:
+        state, config, plan = self.state, self.task.config, self.task.plan
+        self.task.folder.mkdir(parents=True, exist_ok=True)
+        loader = make_loader(
+            config,
+            self.task.train,
+            self.plan,
+            self.device,
+            start_step=state.step,
+            micro_batch=micro_batches(config, self.plan),
+        )
+        # The loss that is kept is that of the fine-tuning, or of the last stage where there is none.
+        kept_from = plan.middle if plan.end > plan.middle else plan.end - self.plan.stages[-1].steps
+        losses: list[torch.Tensor] = []
+        finite = True
+        started = time.perf_counter()
+        reported = -math.inf
+        for result in run_segment(state, loader, make_transform(config), make_settings(config, self.device)):
+            self._note_corrupt(result.corrupt)
+            if result.step.index >= kept_from:
+                losses.append(result.loss)
+            last = state.step == plan.end
+            stopping = self.task.stop.exists()
+            saving = state.step == plan.middle or state.step % config.checkpoint_interval == 0 or stopping
+            if last or saving or self.device.type == "cpu":
+                finite = math.isfinite(result.loss.item())
+            if not finite:
+                break
+            if (last or saving) and not state.is_finite():
+                finite = False
+                break
+            now = time.perf_counter()
+            if now - reported > _PROGRESS_SECONDS:
+                reported = now
+                _write_progress(self.task.folder, state.step)
+            if (saving and not last) or state.step == plan.middle:
+                self.counted.seconds += now - started
+                self._count(losses)
+                self._save()
+                started = time.perf_counter()
+            if stopping and not last:
+                raise Stopped
+        self.counted.seconds += time.perf_counter() - started
+        if finite:
+            self._count(losses)
+            outcome = Outcome(self._accuracy(), self.counted.loss / self.counted.steps, plan.training_cost)
+        else:
+            self.notes.append(f"it diverged at step {state.step} and is out: its loss or weights are not finite")
+            outcome = Outcome(0.0, math.inf, plan.training_cost)
+        keep_only(self.task.folder, {plan.middle})
+        return Result(outcome=outcome, seconds=self.counted.seconds, notes=tuple(self.notes))
+
+    def _restore(self) -> None:
+        """Go on from the trial's own checkpoint, else begin with the parent's state."""
+        try:
+            loaded = checkpoint.load_latest(self.task.folder)
+        except InputError as error:
+            self.notes.append(f"{error}: it begins anew")
+            loaded = None
+        if loaded is not None:
+            self.notes += [f"{line}: going back to the one before" for line in loaded.damaged]
+            self.state.load_state_dict(loaded.content["state"])
+            self.counted = _Counted(**loaded.content["counted"])
+        elif self.task.start is not None:
+            self.state.load_state_dict(checkpoint.load(self.task.start)["state"])
+
+    def _count(self, losses: list[torch.Tensor]) -> None:
+        """Add up losses that were left on the device."""
+        # One by one, so that an interruption changes no digit of the sum.
+        for loss in torch.stack(losses).tolist() if losses else ():
+            self.counted.loss += loss
+            self.counted.steps += 1
+        losses.clear()
+
+    def _save(self) -> None:
+        content: dict[str, Any] = {"state": self.state.state_dict(), "counted": vars(self.counted)}
+        checkpoint.save(content, checkpoint.step_path(self.task.folder, self.state.step))
+        keep_only(self.task.folder, {self.task.plan.middle, self.state.step})
+
+    def _accuracy(self) -> float:
+        state, config = self.state, self.task.config
+        data = EvaluationSet(
+            self.task.val,
+            self.plan.final_size,
+            interpolation=config.augmentation.interpolation,
+            workers=config.loader_workers,
+            batch_size=min(256, choose_micro_batch(config, config.batch_size)),
+            pin_memory=self.device.type == "cuda",
+            timeout=config.loader_timeout,
+        )
+        (evaluation,) = evaluate(
+            [View("model", state.model, self.plan.final_size)],
+            data,
+            mean=config.augmentation.mean,
+            std=config.augmentation.std,
+            device=self.device,
+            autocast=autocast_dtype(config.optimization),
+        )
+        self.notes += [f"cannot read {image.name} ({image.reason}): left out of the score" for image in data.corrupt]
+        return evaluation.top1
+
+    def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
+        for image in images:
+            if image.index not in self.corrupt:
+                self.corrupt.add(image.index)
+                self.notes.append(f"cannot read {image.name} ({image.reason}): replaced by another")
+        if 100 * len(self.corrupt) > self.plan.dataset_size:
+            raise InputError(
+                f"more than 1 % of the {self.plan.dataset_size} training images cannot be read: "
+                f"{self.notes[-1]}; repair or remove them, then go on with --resume auto"
+            )
+
+
+def keep_only(folder: Path, steps: set[int]) -> None:
+    """Delete a trial's checkpoints but those after so many steps, and leftovers of interrupted writing."""
+    kept = {checkpoint.step_path(folder, step).name for step in steps}
+    for path in list(checkpoint.checkpoints(folder)):
+        if path.name not in kept:
+            checkpoint.delete(path)
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+
+
+def read_progress(folder: Path) -> int:
+    """Steps of the run that a task has done, as it told about every half second; 0 before it did."""
+    try:
+        return int((folder / _PROGRESS).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _write_progress(folder: Path, step: int) -> None:
+    temporary = folder / f"{_PROGRESS}.tmp"
+    temporary.write_text(str(step), encoding="ascii")
+    temporary.replace(folder / _PROGRESS)
+
+
+@contextmanager
+def _threads(count: int, device: torch.device) -> Iterator[None]:
+    """Compute with so many threads if the CPU trains: sums depend on their number, and candidates share the cores."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

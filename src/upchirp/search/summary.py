@@ -1,0 +1,114 @@
+"""What a search found and what it cost, as plain data, and the files that tell of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from upchirp.compare import hardware, versions
+from upchirp.curriculum import preset
+from upchirp.reports.search_html import write_search_report
+from upchirp.search.config import SearchConfig
+from upchirp.search.trial import Trial
+from upchirp.search.trial_plan import Planner
+
+SUMMARY, REPORT = "summary.json", "report.html"
+_PRESETS = ("efficienttrain_plus_plus", "efficienttrain", "linear", "constant")
+
+
+def summarise(
+    config: SearchConfig,
+    planner: Planner,
+    found: tuple[int, ...],
+    trials: Sequence[Mapping[str, Any]],
+    command: str,
+    *,
+    images: int,
+) -> dict[str, Any]:
+    """The content of `summary.json`.
+
+    Args:
+        config: the settings.
+        planner: what planned the trials.
+        found: a bandwidth for each stage.
+        trials: the journal's records of trials.
+        command: the command line, for the record.
+        images: how many were trained on.
+    """
+    training = config.training
+    price = planner.price
+    curriculum = planner.curriculum(found, float(config.stages), name="searched")
+    spent = sum(trial["cost"] + trial["tuning_cost"] for trial in trials)
+    return {
+        "algorithm": config.algorithm,
+        "objective": config.objective,
+        "alpha": config.alpha,
+        "halving": config.halving,
+        "tolerance": config.tolerance,
+        "baseline_accuracy": config.baseline_accuracy,
+        "model": training.model,
+        "model_kwargs": training.model_kwargs,
+        "data": training.data,
+        "images": images,
+        "search_val": config.search_val,
+        "subset": config.subset,
+        "final_size": training.final_size,
+        "batch_size": training.batch_size,
+        "recipe": training.recipe,
+        "seed": training.seed,
+        "stages": config.stages,
+        "candidates": list(planner.candidates),
+        "beta": config.beta,
+        "epochs": config.epochs,
+        "baseline_epochs": config.baseline,
+        "tuning_epochs": config.tuning,
+        "axis": config.axis,
+        "cost": training.cost,
+        "relative_cost": {str(side): cost for side, cost in planner.rates.relative.items()},
+        "found": list(found),
+        "phases": curriculum.to_dict()["phases"],
+        "presets": {name: _phases(name, planner) for name in _PRESETS},
+        "trials": [{**trial, "parent": _trial(trial).parent} for trial in trials],
+        "trainings": len(trials),
+        "equivalent_epochs": spent,
+        "train_seconds": sum(trial["seconds"] for trial in trials),
+        "planned_trainings": price.trainings,
+        "planned_equivalent_epochs": price.equivalent_epochs,
+        "command": command,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+
+
+def provenance(summary: Mapping[str, Any]) -> str:
+    """Lines that tell where a curriculum file comes from and how to use it."""
+    number = {"sequential": 2, "greedy": 1}[summary["algorithm"]]
+    unit = "equivalent epochs" if summary["axis"] == "compute" else "passes over the data"
+    best = max((trial["accuracy"] for trial in summary["trials"]), default=float("nan"))
+    return (
+        f"Found by upchirp {summary['versions']['upchirp']}, Algorithm {number}, objective {summary['objective']}, "
+        f"seed {summary['seed']}:\n"
+        f"{summary['model']} on {summary['data'] or 'data given from Python'}, {summary['images']} images, "
+        f"{summary['epochs']:g} {unit} in {summary['stages']} stages.\n"
+        f"Bandwidths of the stages: {', '.join(map(str, summary['found']))} of {summary['final_size']} px, from "
+        f"{', '.join(map(str, summary['candidates']))}.\n"
+        f"The search took {summary['trainings']} trainings, {summary['equivalent_epochs']:.1f} equivalent epochs; "
+        f"best accuracy on its held-out images {best:.2f} %.\n"
+        f"Use it by: upchirp train --curriculum THIS_FILE --cost {summary['cost']} --epochs {summary['epochs']:g}\n"
+        "For another final size or model the bandwidths are scaled and rounded (scales: true)."
+    )
+
+
+def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
+    """Write `summary.json` and `report.html`."""
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_search_report(summary, folder / REPORT)
+
+
+def _trial(record: Mapping[str, Any]) -> Trial:
+    return Trial(tuple(record["bandwidths"]), record["begin"], record["end"], record["tuning"])
+
+
+def _phases(name: str, planner: Planner) -> dict[str, Any]:
+    curriculum = preset(name, planner.final_size, multiple=planner.multiple).to_dict()
+    return {"axis": curriculum["axis"], "phases": curriculum["phases"]}

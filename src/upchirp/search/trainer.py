@@ -1,0 +1,220 @@
+"""Real training for the algorithms: trials become tasks of an engine, outcomes go to the journal."""
+
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from upchirp.data import Source
+from upchirp.data.workers import usable_cores
+from upchirp.errors import InputError
+from upchirp.search.config import SearchConfig
+from upchirp.search.engines import Engine
+from upchirp.search.events import Scored, SearchEvent, SearchObserver, Working
+from upchirp.search.journal import Journal
+from upchirp.search.runner import Result, Stopped, Task, read_progress, run_task
+from upchirp.search.trial import Outcome, Trial
+from upchirp.search.trial_plan import Planner, TrialPlan
+from upchirp.training import Interrupted, Noted, checkpoint
+from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
+
+STATES, STOP = "states", "stop"
+_POLL_SECONDS = 0.5
+
+
+class Trainer:
+    """Trains trials and remembers their outcomes; one that the journal knows is not trained again.
+
+    Args:
+        config: the settings.
+        planner: makes the plans.
+        train: images to train on.
+        val: images to score on.
+        model: the initial model; None makes the configured one.
+        folder: the folder of the search.
+        journal: where outcomes are kept.
+        engine: what runs the trainings.
+        received: signals that ask to stop, as they come.
+        observers: called with every event.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        planner: Planner,
+        train: Source,
+        val: Source,
+        model: nn.Module | None,
+        folder: Path,
+        journal: Journal,
+        engine: Engine,
+        received: Sequence[int],
+        observers: Sequence[SearchObserver] = (),
+    ) -> None:
+        self.config = config
+        self.planner = planner
+        self.sources = (train, val)
+        self.model = model
+        self.folder = folder
+        self.journal = journal
+        self.engine = engine
+        self.received = received
+        self.observers = observers
+        self.finished = {record["name"]: record for record in journal.of("trial")}
+        self.total = planner.price.equivalent_epochs
+        self.started = time.monotonic()
+        self.spent_before = self.spent
+        self.stop = folder / STOP
+        self.stop.unlink(missing_ok=True)
+
+    @property
+    def spent(self) -> float:
+        """Equivalent epochs of the finished trials."""
+        return sum(float(record["cost"] + record["tuning_cost"]) for record in self.finished.values())
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the finished trials."""
+        return sum(float(record["seconds"]) for record in self.finished.values())
+
+    def emit(self, event: SearchEvent) -> None:
+        """Tell all observers."""
+        for observer in self.observers:
+            observer(event)
+
+    def __call__(self, trials: Sequence[Trial]) -> list[Outcome]:
+        """Train what is not known yet; the outcomes in order.
+
+        Raises:
+            InputError: every candidate diverged, or a training could not go on.
+            Interrupted: a signal came; every running trial saved its state.
+        """
+        self._prune(trials)
+        missing = [trial for trial in trials if trial.name not in self.finished]
+        if missing:
+            self._run(missing)
+        outcomes = [outcome_of(self.finished[trial.name]) for trial in trials]
+        final = self.planner.final_size
+        needed = self.config.algorithm == "sequential" or all(side == final for side in trials[0].bandwidths)
+        if needed and all(math.isinf(outcome.loss) for outcome in outcomes):
+            raise InputError(
+                "every candidate diverged: search again with a lower --lr-base, a longer --warmup or --clip-grad 1"
+            )
+        return outcomes
+
+    def clear(self) -> None:
+        """Delete all states: a finished search needs none."""
+        shutil.rmtree(self.folder / STATES, ignore_errors=True)
+
+    def _run(self, trials: Sequence[Trial]) -> None:
+        waiting = deque((trial, self._task(trial)) for trial in trials)
+        running: dict[Future[Result], tuple[Trial, Task]] = {}
+        failure: Exception | None = None
+        stopping = False
+        while running or (waiting and not stopping):
+            while waiting and not stopping and len(running) < self.config.parallel:
+                trial, task = waiting.popleft()
+                running[self.engine.submit(run_task, task)] = (trial, task)
+            done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                trial, task = running.pop(future)
+                try:
+                    self._record(trial, task.plan, future.result())
+                except Stopped:
+                    stopping = True
+                except BrokenExecutor as error:
+                    failure = InputError(
+                        f"a process that trained {trial.name} died, mostly because memory ran out: lower --parallel, "
+                        "then go on with --resume auto"
+                    )
+                    failure.__cause__ = error
+                except Exception as error:  # the others save their states before it ends the search
+                    failure = error
+            if (self.received or failure) and not stopping:
+                stopping = True
+                self.stop.touch()
+            self._tell(running.values())
+        if failure is not None:
+            raise failure
+        if stopping:
+            raise Interrupted(self.received[0], self.folder, len(self.finished))
+
+    def _task(self, trial: Trial) -> Task:
+        plan = self.planner.of(trial)
+        start = None
+        if trial.parent is not None:
+            start = checkpoint.step_path(self._state_folder(trial.parent), plan.begin)
+        train, val = self.sources
+        standard = STANDARD_EPOCHS if self.config.axis == "compute" else STANDARD_EPOCHS_CONSTANT
+        return Task(
+            config=self._training(),
+            plan=plan,
+            drop_path=min(1.0, self.config.epochs / standard),
+            folder=self._state_folder(trial.name),
+            start=start,
+            stop=self.stop,
+            threads=self.config.threads,
+            train=train,
+            val=val,
+            model=self.model,
+        )
+
+    def _training(self) -> Any:
+        """The training's settings, with the cores shared out among the candidates."""
+        training = self.config.training
+        if training.workers is None and self.config.engine == "local":
+            training = replace(training, workers=min(16, max(1, usable_cores() // self.config.parallel)))
+        return training
+
+    def _record(self, trial: Trial, plan: TrialPlan, result: Result) -> None:
+        for note in result.notes:
+            self.emit(Noted(message=f"{trial.name}: {note}"))
+        outcome = result.outcome
+        record = {
+            "kind": "trial",
+            "name": trial.name,
+            **asdict(trial),
+            "bandwidths": list(trial.bandwidths),
+            "accuracy": outcome.accuracy,
+            "loss": None if math.isinf(outcome.loss) else outcome.loss,
+            "cost": outcome.cost,
+            "tuning_cost": plan.spent(plan.end) - plan.training_cost,
+            "seconds": result.seconds,
+        }
+        self.journal.append(record)
+        self.finished[trial.name] = record
+        self.emit(Scored(trial=trial, outcome=outcome, seconds=result.seconds))
+
+    def _tell(self, running: Any) -> None:
+        tasks = [task for _, task in running]
+        part = sum(task.plan.spent(max(task.plan.begin, read_progress(task.folder))) for task in tasks)
+        spent = self.spent + part
+        seconds = time.monotonic() - self.started
+        done = spent - self.spent_before
+        left = seconds / done * max(0.0, self.total - spent) if done > 0 else None
+        names = tuple(trial.name for trial, _ in running)
+        self.emit(Working(running=names, spent=spent, total=self.total, seconds_left=left))
+
+    def _prune(self, trials: Sequence[Trial]) -> None:
+        """Delete the states of trials that lost: what goes on are these trials and what they begin with."""
+        needed = {trial.name for trial in trials} | {trial.parent for trial in trials}
+        states = self.folder / STATES
+        for folder in states.iterdir() if states.is_dir() else ():
+            if folder.name not in needed:
+                shutil.rmtree(folder)
+
+    def _state_folder(self, name: str) -> Path:
+        return self.folder / STATES / name
+
+
+def outcome_of(record: Mapping[str, Any]) -> Outcome:
+    """The outcome that a journal's record holds."""
+    loss = math.inf if record["loss"] is None else record["loss"]
+    return Outcome(record["accuracy"], loss, record["cost"])

@@ -1,0 +1,157 @@
+"""The plan of a trial: exact steps for what an algorithm asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from upchirp.curriculum import Curriculum, Phase, Plan
+from upchirp.errors import InputError
+from upchirp.models import check_sizes, flops_table, size_multiple
+from upchirp.search.config import SearchConfig
+from upchirp.search.cost import Price, Rates
+from upchirp.search.sequential import rungs
+from upchirp.search.trial import Trial
+from upchirp.training import make_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """What to execute for a trial: its own part of a run, then its fine-tuning."""
+
+    plan: Plan
+    """The run until the end of the fine-tuning, with the stages before the trial."""
+    begin: int
+    """Steps done before the trial."""
+    middle: int
+    """Steps done when the fine-tuning begins: where the state is taken from which the search goes on."""
+
+    @property
+    def end(self) -> int:
+        """Steps done after the fine-tuning."""
+        return self.plan.total_steps
+
+    @property
+    def training_cost(self) -> float:
+        """Equivalent epochs without fine-tuning."""
+        return self.spent(self.middle)
+
+    def spent(self, step: int) -> float:
+        """Equivalent epochs of the trial until so many steps of the run are done."""
+        before = 0
+        cost = 0.0
+        for stage in self.plan.stages:
+            steps = max(0, min(step, before + stage.steps) - max(self.begin, before))
+            cost += steps * stage.batch_size * stage.cost_per_sample
+            before += stage.steps
+        return cost / self.plan.dataset_size
+
+
+class Planner:
+    """Makes the plans of trials, all from one set of settings.
+
+    Args:
+        config: the settings.
+        model: of which FLOPs are counted; it may be without values.
+        images: training images of the search.
+
+    Raises:
+        InputError: candidates that the model cannot take, or a budget too small for one step of each stage and of the
+            fine-tuning.
+    """
+
+    def __init__(self, config: SearchConfig, model: nn.Module, images: int) -> None:
+        self.config = config
+        self.images = images
+        self.final_size = config.training.final_size
+        self.multiple = size_multiple(model)
+        self.candidates = config.bandwidths(self.multiple)
+        self._training = replace(config.training, epochs=config.epochs)
+        self._model = model
+        sides = sorted({*self.candidates, self.final_size})
+        check_sizes(model, sides)
+        self.rates = Rates(
+            stages=config.stages,
+            epochs=config.epochs,
+            tuning=config.tuning,
+            axis=config.axis,
+            relative=self._relative(sides),
+        )
+        for side in self.candidates:
+            self._check(side)
+
+    @property
+    def price(self) -> Price:
+        """What the search costs."""
+        if self.config.algorithm == "greedy":
+            known = self.config.baseline_accuracy is not None
+            return self.rates.greedy(self.candidates, self.final_size, baseline_known=known)
+        return self.rates.sequential(self.candidates, halving=self.config.halving)
+
+    def curriculum(self, bandwidths: tuple[int, ...], end: float, *, name: str = "trial") -> Curriculum:
+        """The schedule of a trial that ends at a progress in stages, at the final size from there on."""
+        stages = self.config.stages
+        phases = [Phase(end=min(k + 1.0, end) / stages, bandwidth=side) for k, side in enumerate(bandwidths) if k < end]
+        if end < stages:
+            phases.append(Phase(end=1.0, bandwidth=self.final_size))
+        return Curriculum(name=name, axis=self.config.axis, phases=tuple(phases))
+
+    def of(self, trial: Trial) -> TrialPlan:
+        """The plan of a trial: the learning rates of its stage, then those that follow for its fine-tuning (line 6)."""
+        plan = self._plan(trial.bandwidths, trial.end)
+        parts = len(trial.bandwidths)
+        middle = sum(stage.steps for stage in plan.stages[:parts])
+        if trial.tuning:
+            last = plan.stages[parts]
+            wanted = self.rates.tuning * trial.tuning * self.images / (last.batch_size * last.cost_per_sample)
+            steps = min(round(wanted), last.steps)
+            if steps < 1:
+                raise InputError(
+                    f"{self.rates.tuning * trial.tuning:g} epochs of fine-tuning are too few for one step of batch "
+                    f"size {last.batch_size} on {self.images} images: raise --epochs or --tuning-epochs, or lower "
+                    "--batch-size"
+                )
+            share = steps / last.steps
+            tuning = replace(
+                last,
+                steps=steps,
+                progress=_first_part(last.progress, share),
+                magnitude=_first_part(last.magnitude, share),
+            )
+            plan = replace(plan, stages=(*plan.stages[:parts], tuning))
+        return TrialPlan(plan=plan, begin=self._begin(trial), middle=middle)
+
+    def whole(self, bandwidths: tuple[int, ...]) -> Plan:
+        """The plan of a whole training by a schedule."""
+        return self._plan(bandwidths, float(self.config.stages))
+
+    def _begin(self, trial: Trial) -> int:
+        parts = int(trial.begin) if trial.begin == int(trial.begin) else len(trial.bandwidths)
+        if not parts:
+            return 0
+        plan = self._plan(trial.bandwidths[:parts], trial.begin)
+        return sum(stage.steps for stage in plan.stages[:parts])
+
+    def _plan(self, bandwidths: tuple[int, ...], end: float) -> Plan:
+        return make_plan(self._training, self.curriculum(bandwidths, end), self.images, model=self._model)
+
+    def _relative(self, sides: list[int]) -> Mapping[int, float]:
+        if self._training.cost == "flops":
+            table = flops_table(self._model, sides)
+            return {side: table[side] / table[self.final_size] for side in sides}
+        return {side: (side / self.final_size) ** 2 for side in sides}
+
+    def _check(self, side: int) -> None:
+        """Make every kind of plan of a candidate once, so that a small budget shows before anything runs."""
+        stages = self.config.stages
+        if self.config.algorithm == "greedy":
+            self.whole((side,) * (stages - 1) + (self.final_size,))
+            return
+        for share in rungs(len(self.candidates)) if self.config.halving else [1.0]:
+            self.of(Trial((side,), 0, share, tuning=share))
+        self.of(Trial((side,) * (stages - 1), stages - 2, stages - 1, tuning=1))
+
+
+def _first_part(span: tuple[float, float], share: float) -> tuple[float, float]:
+    first, last = span
+    return first, first + (last - first) * share

@@ -1,0 +1,374 @@
+"""Whole searches, small: what they write, how they resume, and how they end when something is wrong."""
+
+import json
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from upchirp import InputError, TrainConfig, load_curriculum
+from upchirp.curriculum import Stage
+from upchirp.data import split
+from upchirp.data.sources import FolderSource
+from upchirp.models import create_model
+from upchirp.search import Begun, Found, Scored, SearchConfig, SearchEvent, Trial, Working, estimate, search
+from upchirp.search.journal import Journal
+from upchirp.search.runner import Stopped, Task, run_task
+from upchirp.search.trial_plan import Planner
+from upchirp.training import Interrupted, Noted, checkpoint
+
+Make = Callable[..., SearchConfig]
+CANDIDATES = (32, 64)
+
+
+@pytest.fixture
+def search_config(config: Callable[..., TrainConfig], tmp_path: Path) -> Make:
+    """Makes the configuration of a small search: 3 stages, 2 candidates, so 4 trials of 2 to 7 steps."""
+
+    def make(**changes: object) -> SearchConfig:
+        training = config(model_ema=False, cost="flops", batch_size=16, epochs=2, output=str(tmp_path / "search"))
+        own = {"stages": 3, "candidates": CANDIDATES, "search_val": 0.25}
+        tuning = {} if changes.get("algorithm") == "greedy" else {"tuning_epochs": 0.5}
+        flat = {**training.to_flat(), **own, **tuning, **changes}
+        return SearchConfig.from_flat(flat)
+
+    return make
+
+
+def outcomes(folder: Path) -> dict[str, tuple[float, float]]:
+    """Accuracy and loss of every trial in a journal."""
+    return {
+        record["name"]: (record["accuracy"], record["loss"]) for record in Journal(folder / "journal.jsonl").of("trial")
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, Any]:
+    """What the first test of the module finds, for the others to compare with."""
+    return {}
+
+
+def test_a_search_end_to_end(search_config: Make, tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    config = search_config()
+    told = estimate(config)
+    assert not (tmp_path / "search").exists()
+    events: list[SearchEvent] = []
+    result = search(config, observers=[events.append], command="upchirp search")
+    trials = [event.trial for event in events if isinstance(event, Scored)]
+    assert told["trainings"] == len(trials) == 4
+    assert told["candidates"] == list(CANDIDATES)
+    assert {trial.name for trial in trials[:2]} == {"64", "32"}
+    first = result.bandwidths[0]
+    assert {trial.name for trial in trials[2:]} == {f"{first}-64", f"{first}-32"}
+    # The best of each stage went on, from what the journal says.
+    scores = {name: accuracy for name, (accuracy, _) in outcomes(result.output).items()}
+    assert scores[str(first)] == max(scores["32"], scores["64"])
+    # What was spent is what was said, but for rounding to whole steps: at most one in each segment.
+    spent = result.summary["equivalent_epochs"]
+    step = 16 / 48
+    assert abs(spent - told["equivalent_epochs"]) <= 8 * step
+    assert isinstance(events[0], Begun) and isinstance(events[-1], Found)
+    assert any(isinstance(event, Working) for event in events)
+    # The file is one that `upchirp train --curriculum` takes, at any final size.
+    found = load_curriculum(result.output / "curriculum.yaml", 64, multiple=16)
+    assert found == result.curriculum and found.axis == "compute" and found.final_size == 64
+    assert load_curriculum(result.output / "curriculum.yaml", 128, multiple=32).final_size == 128
+    assert "Algorithm 2" in (result.output / "curriculum.yaml").read_text()
+    assert json.loads((result.output / "summary.json").read_text())["found"] == list(result.bandwidths)
+    assert not (result.output / "states").exists(), "a finished search keeps no states"
+    uninterrupted["outcomes"] = outcomes(result.output)
+    uninterrupted["found"] = result.bandwidths
+
+
+def test_stopped_and_resumed(search_config: Make, uninterrupted: dict[str, Any]) -> None:
+    """SIGINT inside the third trial; what was finished is not trained again, and the answer is the same."""
+    seen: list[str] = []
+
+    def observe(event: SearchEvent) -> None:
+        if isinstance(event, Scored):
+            seen.append(event.trial.name)
+            if len(seen) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    config = search_config()
+    with pytest.raises(Interrupted):
+        search(config, observers=[observe])
+    folder = config.training.output
+    assert folder is not None and not (folder / "curriculum.yaml").exists()
+    assert len(seen) == 2
+    # As a crash would leave it.
+    with (folder / "journal.jsonl").open("a") as stream:
+        stream.write('{"kind": "trial", "na')
+    again = replace(config, training=replace(config.training, resume="auto"))
+    result = search(again, observers=[observe])
+    assert len(seen) == len(set(seen)) == 4
+    assert outcomes(folder) == uninterrupted["outcomes"]
+    assert result.bandwidths == uninterrupted["found"]
+    # A third time nothing is left to do.
+    search(again, observers=[observe])
+    assert len(seen) == 4
+
+
+def test_states_of_losers_are_deleted(search_config: Make, tmp_path: Path) -> None:
+    states = tmp_path / "search" / "states"
+    most = 0
+
+    def observe(event: SearchEvent) -> None:
+        nonlocal most
+        if isinstance(event, Scored):
+            folders = {folder.name for folder in states.iterdir()}
+            most = max(most, len(folders))
+            own = event.trial.bandwidths[:-1]
+            assert folders <= {"-".join(map(str, own)), *("-".join(map(str, (*own, side))) for side in CANDIDATES)}
+            assert all(len(list(folder.glob("step_*.pt"))) <= 2 for folder in states.iterdir())
+
+    search(search_config(stages=4), observers=[observe])
+    assert most == 3
+
+
+@pytest.fixture
+def task(search_config: Make, image_folder: Path, tmp_path: Path) -> Callable[..., Task]:
+    """Makes the task of a trial on all images of the small folder."""
+
+    def make(trial: Trial, start: Path | None = None, **changes: object) -> Task:
+        config = search_config(**changes)
+        train, val = split(FolderSource(image_folder / "train"), 0.25, 0)
+        with torch.device("meta"):
+            model = create_model("test_vit", num_classes=2, final_size=64)
+        return Task(
+            config=config.training,
+            plan=Planner(config, model, len(train)).of(trial),
+            drop_path=1.0,
+            folder=tmp_path / "states" / trial.name,
+            start=start,
+            stop=tmp_path / "stop",
+            threads=1,
+            train=train,
+            val=val,
+            model=None,
+        )
+
+    return make
+
+
+def test_a_trial_stopped_at_any_step_ends_the_same(task: Callable[..., Task], tmp_path: Path) -> None:
+    trial = Trial((32,), 0, 1, tuning=1)
+    whole = task(trial, epochs=4)
+    expected = run_task(whole)
+    assert whole.plan.middle > 2 and whole.plan.end > whole.plan.middle
+    state = checkpoint.step_path(whole.folder, whole.plan.middle)
+    before = checkpoint.load(state)["state"]
+    assert [path.name for path in checkpoint.checkpoints(whole.folder)] == [state.name]
+    # With the stop file there from the start every call does one step, training and fine-tuning alike.
+    single = replace(whole, folder=tmp_path / "again")
+    single.stop.touch()
+    for _ in range(whole.plan.end - 1):
+        with pytest.raises(Stopped):
+            run_task(single)
+    resumed = run_task(single)
+    assert resumed.outcome == expected.outcome
+    after = checkpoint.load(checkpoint.step_path(single.folder, whole.plan.middle))["state"]
+    assert all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"])
+
+
+def test_a_damaged_state_of_a_trial_is_begun_anew(task: Callable[..., Task]) -> None:
+    whole = task(Trial((32,), 0, 1, tuning=1))
+    expected = run_task(whole)
+    (state,) = checkpoint.checkpoints(whole.folder)
+    state.write_bytes(state.read_bytes()[:-10])
+    again = run_task(whole)
+    assert again.outcome == expected.outcome
+    assert "damaged" in again.notes[0] and "anew" in again.notes[0]
+
+
+def test_the_next_stage_begins_before_the_fine_tuning(task: Callable[..., Task]) -> None:
+    """Line 7: Theta is the winner's state when its stage ended, and learning rates and data go on from there."""
+    first = task(Trial((32,), 0, 1, tuning=1), epochs=4)
+    run_task(first)
+    state = checkpoint.step_path(first.folder, first.plan.middle)
+    second = task(Trial((32, 64), 1, 2, tuning=1), start=state, epochs=4)
+    assert second.plan.begin == first.plan.middle
+    result = run_task(second)
+    # Without an interruption at the boundary: one run of both stages in a row.
+    both = replace(task(Trial((32, 64), 0, 2, tuning=1), epochs=4), folder=first.folder.parent / "both")
+    assert both.plan.plan.stages[:2] == second.plan.plan.stages[:2]
+    assert run_task(both).outcome.accuracy == result.outcome.accuracy
+    ours, theirs = (
+        checkpoint.load(checkpoint.step_path(folder, second.plan.middle))["state"]["model"]
+        for folder in (second.folder, both.folder)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_learning_rates_and_magnitudes_of_line_6(search_config: Make) -> None:
+    """alpha_{(i-1)/N:i/N} for the stage, alpha_{i/N:i/N+T_ft/T} for the fine-tuning, as parts of one curve."""
+    config = search_config(epochs=200, stages=5, candidates=(32, 48, 64), tuning_epochs=10, cost="pixels")
+    with torch.device("meta"):
+        model = create_model("test_vit", num_classes=2, final_size=64)
+    planner = Planner(config, model, 48_000)
+    for side in (32, 48, 64):
+        made = planner.of(Trial((48, side), 1, 2, tuning=1))
+        stages: tuple[Stage, ...] = made.plan.stages
+        assert [stage.bandwidth for stage in stages] == [48, side, 64]
+        assert [stage.progress for stage in stages[:2]] == [(0.0, 0.2), (0.2, 0.4)]
+        start, end = stages[2].progress
+        assert (start, end) == (0.4, pytest.approx(0.4 + 10 / 200, abs=1e-4))
+        # T/N * FLOPs(final) / FLOPs(B) passes, whatever the bandwidth.
+        assert stages[1].samples / 48_000 == pytest.approx(40 * (64 / side) ** 2, rel=1e-3)
+        assert stages[2].samples / 48_000 == pytest.approx(10, rel=1e-3)
+        assert made.training_cost == pytest.approx(40, rel=1e-3)
+        assert made.spent(made.end) == pytest.approx(50, rel=1e-3)
+        # The same rates as in a run that goes on at the final size to its end.
+        whole = planner.whole((48, side, 64, 64, 64))
+        for index in (made.begin, made.middle - 1, made.middle, made.end - 1):
+            ours, theirs = made.plan.step(index), whole.step(index)
+            assert ours.learning_rate == pytest.approx(theirs.learning_rate, rel=1e-3)
+            assert ours.magnitude == pytest.approx(theirs.magnitude, rel=1e-3)
+
+
+def test_the_greedy_search_end_to_end(search_config: Make) -> None:
+    config = search_config(algorithm="greedy", tolerance=99.0)
+    told = estimate(config)
+    result = search(config)
+    # Everything is good enough, so it lowers all stages but the last at once.
+    assert result.bandwidths == (32, 32, 64)
+    assert result.curriculum.axis == "samples"
+    assert result.summary["trainings"] == 2 <= told["trainings"]
+    assert not told["exact"]
+    assert result.summary["trials"][0]["bandwidths"] == [64, 64, 64]
+
+
+def test_objectives_with_a_time_have_stages_of_equal_passes(search_config: Make) -> None:
+    result = search(search_config(objective="loss_time", alpha=50.0))
+    # With such an exponent cost decides alone.
+    assert result.bandwidths == (32, 32, 64)
+    assert result.curriculum.axis == "samples"
+    costs = {trial["name"]: trial["cost"] for trial in result.summary["trials"]}
+    assert costs["32"] < 0.5 * costs["64"]
+
+
+def test_halving_trains_less(search_config: Make) -> None:
+    config = search_config(epochs=6, halving=True)
+    told = estimate(config)
+    result = search(config)
+    names = [trial["name"] for trial in result.summary["trials"]]
+    first = result.bandwidths[0]
+    assert names == [
+        "64@0.5",
+        "32@0.5",
+        str(first),
+        f"{first}-64@1.5",
+        f"{first}-32@1.5",
+        f"{first}-{result.bandwidths[1]}",
+    ]
+    assert told["trainings"] == 6
+    assert told["equivalent_epochs"] < estimate(search_config(epochs=6))["equivalent_epochs"]
+
+
+def test_divergence_of_all_is_one_line(search_config: Make) -> None:
+    events: list[SearchEvent] = []
+    with pytest.raises(InputError, match="every candidate diverged"):
+        search(search_config(lr=1e30, amp=False, clip_grad=None), observers=[events.append])
+    assert all(math.isinf(event.outcome.loss) for event in events if isinstance(event, Scored))
+    assert any("diverged at step" in event.message for event in events if isinstance(event, Noted))
+
+
+def test_a_model_of_ones_own(search_config: Make) -> None:
+    """A module and a data set from Python; the module is not trained itself."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    before = model[2].weight.clone()
+    images = [(torch.full((3, 64, 64), 60 + 120 * (k % 2), dtype=torch.uint8), k % 2) for k in range(40)]
+    result = search(search_config(cost="pixels", data=""), model=model, data=images)
+    assert torch.equal(model[2].weight, before)
+    assert len(result.bandwidths) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": 1}, "give 2 or more"),
+        ({"candidates": (80,)}, "candidate bandwidth 80"),
+        ({"candidates": (30,)}, "30"),
+        ({"beta": 1.5}, "beta is 1.5"),
+        ({"search_val": 1.0}, "search_val is 1.0"),
+        ({"subset": 0.0}, "subset is 0.0"),
+        ({"parallel": 0}, "parallel is 0"),
+        ({"tuning_epochs": 1.5}, "at most 0.666667 of 2 epochs"),
+        ({"objective": "speed"}, "accuracy"),
+        ({"objective": "loss_time", "alpha": -1.0}, "alpha is -1.0"),
+        ({"tolerance": 1.0}, "belong to --algorithm greedy"),
+        ({"algorithm": "greedy", "halving": True}, "leave out --halving"),
+        ({"algorithm": "greedy", "parallel": 2}, "leave out --parallel"),
+        ({"time_budget": "1h"}, "instead of --time-budget"),
+        ({"resume": "some.pt"}, "--resume auto"),
+        ({"weights": "some.safetensors", "model": "test_vit"}, "random weights"),
+        ({"select": "infobatch"}, "leave out --select"),
+        ({"replay": "auto"}, "give a number"),
+        ({"early_batch": (32,)}, "--early-batch auto"),
+        ({"epochs": 0.2, "tuning_epochs": 0.01}, "too small for one step"),
+        ({"tuning_epochs": 0.1}, "too few for one step"),
+        ({"stagse": 3}, "unknown key"),
+    ],
+)
+def test_bad_settings_get_one_line(search_config: Make, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        search(search_config(**changes))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "search").exists()
+
+
+def test_other_settings_or_data_are_not_mixed_into_a_search(
+    search_config: Make, tmp_path: Path, image_folder: Path
+) -> None:
+    config = search_config()
+    with pytest.raises(Interrupted):
+        search(
+            config, observers=[lambda event: signal.raise_signal(signal.SIGINT) if isinstance(event, Begun) else None]
+        )
+    with pytest.raises(InputError, match="--resume auto"):
+        search(config)
+    with pytest.raises(InputError, match=r"seed 0 \(now 1\)"):
+        search(search_config(resume="auto", seed=1))
+    with pytest.raises(InputError, match="48 images to train on and now there are"):
+        search(search_config(resume="auto"), data=split(FolderSource(image_folder / "train"), 0.5, 0)[0])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("model: test_vit\n")
+    with pytest.raises(InputError, match="no search"):
+        search(search_config(resume="auto", output=str(tmp_path / "run")))
+
+
+def test_damaged_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    for number in range(3):
+        journal.append({"kind": "trial", "number": number})
+    whole = path.read_bytes()
+    lines = [1 + k for k, byte in enumerate(whole) if byte == ord("\n")]
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        again = Journal(path)
+        assert len(again.records) == sum(end <= length for end in lines)
+        again.append({"kind": "new"})
+        assert Journal(path).records == again.records
+    path.write_bytes(b"not a line\n" + whole)
+    with pytest.raises(InputError, match="line 1 of"):
+        Journal(path)
+
+
+def test_default_candidates_fit_the_model(search_config: Make) -> None:
+    assert search_config(candidates=()).bandwidths(16) == (32, 48, 64)
+    assert SearchConfig(training=TrainConfig()).bandwidths(32) == (96, 160, 192, 224)
+
+
+def test_budgets() -> None:
+    by_epochs = SearchConfig.from_flat({"epochs": 200})
+    assert (by_epochs.epochs, by_epochs.baseline, by_epochs.tuning) == (200, pytest.approx(300), 10)
+    by_baseline = SearchConfig.from_flat({"baseline_epochs": 300, "beta": 0.5})
+    assert (by_baseline.epochs, by_baseline.baseline, by_baseline.tuning) == (150, 300, 7.5)
+    assert by_epochs.training.cost == "flops" and by_epochs.training.deterministic
