@@ -27,7 +27,7 @@ def small(data: Path, **changes: object) -> dict[str, object]:
     return {
         "data": str(data), "model": "test_vit", "final_size": 32, "epochs": 2, "batch_size": 32, "micro_batch": 8,
         "workers": 0, "device": "cpu", "deterministic": True, "recipe": "light", "opt": "sgd", "lr_base": 0.05,
-        "amp": False, "model_ema": True, "model_ema_decay": 0.9, "mixup": 0.2, "cutmix": 1.0, "reprob": 0.5,
-        "randaug_layers": 1,
+        "amp": False, "model_ema": True, "model_ema_decay": 0.9,
+        "mixup": 0.2, "cutmix": 1.0, "reprob": 0.5, "randaug_layers": 1,
         "drop_path": 0.0, "drop": 0.0, "evaluations": 1, "log_interval": 1, "checkpoint_interval": 1000, **changes,
     }  # fmt: skip
