@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,6 @@ from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, RequestSampler
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
-from upchirp.training.distributed import Ranks
 from upchirp.training.engine import Settings, accumulate
 from upchirp.training.graphs import GraphPerShape
 from upchirp.training.memory import MicroBatches, free_memory, ran_out
@@ -36,7 +36,8 @@ def compile_ahead(
         InputError: the model cannot be compiled here.
     """
     twin = copy.deepcopy(state.model).train()
-    replicas = Replicas(twin, GraphPerShape(twin), Ranks(), deterministic=False)
+    # Under several ranks a graph is cut where gradients are sent off, so the copy is wrapped as the model is.
+    replicas = Replicas(twin, GraphPerShape(twin), settings.ranks, deterministic=settings.deterministic)
     # Nothing is stepped, so there are no gradients to scale back.
     scaler = torch.amp.GradScaler(settings.device.type, enabled=False)
     sides: list[int] = []
@@ -44,8 +45,10 @@ def compile_ahead(
     with torch.random.fork_rng([settings.device] if settings.device.type == "cuda" else []):
         for step, rows in _first_of_each_shape(sampler, micro_batches):
             fit_to_bandwidth(twin, step.bandwidth)
+            replicas.fit_to(step.bandwidth)
             side = sampler.plan.final_size if sampler.full_size else step.bandwidth
-            batch = grey_batch(step, rows, side, settings.device)
+            # With a part that completes no step nobody waits for another rank.
+            batch = replace(grey_batch(step, rows, side, settings.device), completes_step=False)
             try:
                 accumulate(replicas, scaler, batch, transform, settings, Batch.weigh)
             except RuntimeError as error:
