@@ -1,5 +1,6 @@
 """A model that the ranks hold parts of (FSDP2), for models that outgrow a device."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from upchirp.curriculum import Plan
+from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth, resized_parameters
 from upchirp.training.distributed import Ranks
 from upchirp.training.replicas import average_statistics
@@ -32,7 +34,13 @@ def shard(model: nn.Module, whole: Iterable[str], device: torch.device, ranks: R
 
 
 def sharding(model: nn.Module, plan: Plan, device: torch.device, ranks: Ranks) -> Callable[[nn.Module], None]:
-    """What shards a model that is to take a plan's bandwidths, or a copy of it."""
+    """What shards a model that is to take a plan's bandwidths, or a copy of it.
+
+    Raises:
+        InputError: torch is too old.
+    """
+    if "ignored_params" not in inspect.signature(fully_shard).parameters:
+        raise InputError("--parallel fsdp needs torch 2.7 or later: update it, or leave it out")
     resized = resized_parameters(model, plan.bandwidths)
     return lambda module: shard(module, resized, device, ranks)
 
