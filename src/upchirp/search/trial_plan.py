@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from upchirp.curriculum import Curriculum, Phase, Plan
+from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, pixels
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, flops_table, size_multiple
 from upchirp.search.config import SearchConfig
@@ -70,6 +70,7 @@ class Planner:
         self._model = model
         sides = sorted({*self.candidates, self.final_size})
         check_sizes(model, sides)
+        self._flops = CostTable("flops", flops_table(model, sides)) if self._training.cost == "flops" else None
         self.rates = Rates(
             stages=config.stages,
             epochs=config.epochs,
@@ -133,13 +134,12 @@ class Planner:
         return sum(stage.steps for stage in plan.stages[:parts])
 
     def _plan(self, bandwidths: tuple[int, ...], end: float) -> Plan:
-        return make_plan(self._training, self.curriculum(bandwidths, end), self.images, model=self._model)
+        curriculum = self.curriculum(bandwidths, end)
+        return make_plan(self._training, curriculum, self.images, model=self._model, flops=self._flops)
 
     def _relative(self, sides: list[int]) -> Mapping[int, float]:
-        if self._training.cost == "flops":
-            table = flops_table(self._model, sides)
-            return {side: table[side] / table[self.final_size] for side in sides}
-        return {side: (side / self.final_size) ** 2 for side in sides}
+        cost = self._flops or pixels
+        return {side: cost(side) / cost(self.final_size) for side in sides}
 
     def _check(self, side: int) -> None:
         """Make every kind of plan of a candidate once, so that a small budget shows before anything runs."""
