@@ -1,6 +1,7 @@
 import doctest
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 def load(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
 
@@ -34,3 +37,21 @@ def test_table_of_families_is_the_measured_one():
     tried = {family for run in record["runs"] for family in run["families"]}
     assert tried == {row["family"] for row in record["models"]}
     assert all(run["command"].startswith("python benchmarks/model_families.py") for run in record["runs"])
+
+
+def test_tables_of_scaling_are_the_scripts():
+    # benchmarks/results/scaling.json itself is checked by tests/benchmarks.
+    record = json.loads((ROOT / "benchmarks" / "results" / "scaling.json").read_text(encoding="utf-8"))
+    steps = [{key: value for key, value in row.items() if key != "ranks"} for row in record["steps"]]
+    on_64 = [step for step, row in zip(steps, record["steps"], strict=True) if row["ranks"] == 64]
+    tables = {
+        "table_13": record["table_13"]["rows"],
+        "speedups": record["speedups"],
+        "steps on 64 ranks": on_64,
+    }
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    to_markdown = load(ROOT / "benchmarks" / "scaling.py").table
+    for name, rows in tables.items():
+        shown = text.split(f"<!-- table: {name} -->\n")[1].split("\n<!-- end of table -->")[0]
+        assert shown == to_markdown(rows), name
+    assert f"{record['table_13']['latency_us']} us" in text

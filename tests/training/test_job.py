@@ -245,24 +245,6 @@ def test_drop_path_falls_with_the_budget(curriculum: str, epochs: float, share: 
     assert after == pytest.approx([share * rate for rate in before], rel=1e-3)
 
 
-def test_compiling_makes_one_graph_for_each_bandwidth(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs: list[torch.fx.GraphModule] = []
-    real = torch.compile
-
-    def counting(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable:
-        graphs.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model, dynamic=dynamic, backend=counting))
-    torch._dynamo.reset()
-    compiled = train(config(compile=True, model_ema=False, drop=0.0, amp=False))
-    assert len(graphs) == len(compiled.plan.bandwidths)
-    eager = train(config(model_ema=False, drop=0.0, amp=False, output=str(config().output) + "-eager"))
-    first, second = (load_file(run.output / "model.safetensors") for run in (compiled, eager))
-    for key in first:
-        torch.testing.assert_close(first[key], second[key], rtol=1e-3, atol=1e-4)
-
-
 def test_a_run_learns(config: Make) -> None:
     result = train(config(model="test_resnet", epochs=12, batch_size=16, lr=3e-3, amp=False, model_ema=False))
     assert result.top1 >= 90

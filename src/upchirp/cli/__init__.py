@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except InputError as error:
-        print(f"upchirp: error: {printable(error)}", file=sys.stderr)
+        _say_error(printable(error))
         return 2
     except KeyboardInterrupt:
         print("upchirp: interrupted; a run that had begun goes on by --resume auto", file=sys.stderr)
@@ -34,8 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output went away, as with `| head`.
         return 141
     except OSError as error:
-        print(f"upchirp: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        _say_error(printable(" ".join(str(error).split())))
         return 2
+
+
+def _say_error(line: str) -> None:
+    """Print it, unless another of torchrun's ranks has."""
+    if "WORLD_SIZE" in os.environ:
+        from upchirp.training.distributed import says_first
+
+        if not says_first(line):
+            return
+    print(f"upchirp: error: {line}", file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from upchirp.cli.display import Display, duration
 from upchirp.cli.parsing import parse_training
@@ -54,7 +55,9 @@ def show(comparison: Comparison, console: Console) -> None:
     """Print accuracy, time and speed-up, and where the report is."""
     summary = comparison.summary
     seeds = len(summary["seeds"])
-    table = Table(title=f"{summary['model']} on {summary['data']}, final size {summary['final_size']}, {seeds} seed(s)")
+    title = f"{summary['model']} on {summary['data']}, final size {summary['final_size']}, {seeds} seed(s)"
+    # As text: names in brackets would be taken for markup.
+    table = Table(title=Text(printable(title)))
     table.add_column("curriculum", no_wrap=True)
     for heading in ("eq. epochs", "top-1", "time", "time ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -63,12 +66,12 @@ def show(comparison: Comparison, console: Console) -> None:
         seconds = sum(entry["train_seconds"]) / seeds
         accuracy = sum(entry["accuracy"]) / seeds
         table.add_row(
-            entry["curriculum"],
+            Text(printable(entry["curriculum"])),
             f"{entry['equivalent_epochs']:.2f}",
             f"{accuracy:.2f} %",
             duration(seconds),
             f"{seconds / baseline:.2f}",
         )
     console.print(table)
-    console.print(verdict(summary), highlight=False, soft_wrap=True)
-    console.print(f"report: {printable(comparison.output / REPORT)}", highlight=False, soft_wrap=True)
+    for line in (verdict(summary), f"report: {comparison.output / REPORT}"):
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan
-from upchirp.training import Evaluated, Event, Finished, Logged, Noted, Saved, Selected, Started, Stepped
+from upchirp.training import Evaluated, Event, Finished, Logged, Noted, Reduced, Saved, Selected, Started, Stepped
 
 _REFRESH_SECONDS = 0.5
 
@@ -75,7 +75,7 @@ class Display:
                     f"done: top-1 {event.top1:.2f} % (best {event.best_top1:.2f} %) "
                     f"in {duration(event.train_seconds)} of training"
                 )
-            case Saved() | Selected():
+            case Saved() | Selected() | Reduced():
                 pass
 
     def _step(self, event: Stepped) -> None:

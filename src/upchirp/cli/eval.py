@@ -12,6 +12,7 @@ from rich.table import Table
 from upchirp.cli.parsing import parse
 from upchirp.errors import InputError
 from upchirp.training import evaluate_weights
+from upchirp.training.distributed import is_first_process
 
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
 
@@ -54,6 +55,8 @@ def run(words: Sequence[str]) -> int:
     options = {name: value for name, value in vars(command).items() if name not in ("json", "final_size", "sizes")}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
     results = evaluate_weights(**options, sizes=sizes)
+    if not is_first_process():
+        return 0
     if command.json:
         listed = [result.to_dict() for result in results]
         print(json.dumps(listed if command.sizes else listed[0]))

@@ -39,14 +39,14 @@ def _name_value_pairs(
 def _number_or_auto(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """`--replay 2` and `--replay auto`, with a message that names the two."""
-    if info.type != int | Literal["auto"]:
+    """`--replay 2` and `--replay auto`, with a message that names the two; `None` where that is the default."""
+    if info.type not in (int | Literal["auto"], int | Literal["auto"] | None):
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="INT|auto",
         instance_from_str=lambda words: words[0] if words[0] == "auto" else _whole_number(words[0]),
-        is_instance=lambda value: isinstance(value, int) or value == "auto",
+        is_instance=lambda value: value is None or isinstance(value, int) or value == "auto",
         str_from_instance=lambda value: [str(value)],
     )
 

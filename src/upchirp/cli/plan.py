@@ -8,8 +8,10 @@ from typing import Any, Literal
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from upchirp.cli.parsing import parse
+from upchirp.cli.printable import printable
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.errors import InputError
 from upchirp.models import create_model
@@ -106,7 +108,9 @@ def make(command: PlanCommand) -> dict[str, Any]:
 
 def show(priced: dict[str, Any], model: str, console: Console) -> None:
     """Print a priced plan as a table."""
-    table = Table(title=f"{priced['curriculum']} for {model}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text(printable(f"{priced['curriculum']} for {model}")), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     replays = any(stage["replay"]["batches"] for stage in priced["stages"])
     decoded = ["decoded"] if replays else []
     for heading in ("progress", "B", "steps", "images", *decoded, "batch", "magnitude", "max lr", "compute"):

@@ -12,6 +12,7 @@ from upchirp.cli.display import Display
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
 from upchirp.training import Interrupted, Regime, TrainConfig, train
+from upchirp.training.distributed import is_first_process
 
 DESCRIPTION = """Train a model by curriculum. Settings come from the recipe, over it from --config FILE (YAML, the same
 names), over it from the flags."""
@@ -48,10 +49,12 @@ def train_command(
         print(yaml.safe_dump(command.training.to_flat(), sort_keys=False), end="")
         return 0
     try:
-        with Display(Console()) as display:
+        with Display(Console(quiet=not is_first_process())) as display:
             result = train(command.training, observers=(display,))
     except Interrupted as interruption:
-        print(f"upchirp: {signal.Signals(interruption.signum).name}: {printable(interruption)}", file=sys.stderr)
+        if is_first_process():
+            print(f"upchirp: {signal.Signals(interruption.signum).name}: {printable(interruption)}", file=sys.stderr)
         return 128 + interruption.signum
-    print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
+    if is_first_process():
+        print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
     return 0

@@ -27,6 +27,7 @@ from upchirp.training import (
     read_metrics,
     train,
 )
+from upchirp.training.distributed import world_size
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -109,6 +110,8 @@ def compare(
     Raises:
         InputError: bad input, found before the first run where that is possible.
     """
+    if world_size() > 1:
+        raise InputError("compare trains run after run in one process: start it without torchrun")
     output = config.training.output
     if output is None:
         raise InputError("no output: give a folder for the comparison by --output")

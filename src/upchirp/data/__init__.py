@@ -12,6 +12,7 @@ from upchirp.data.augmentation import (
 from upchirp.data.batch import BatchTransform, normalize
 from upchirp.data.loader import Batch, Loader
 from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.regrouping import regroup
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary
 from upchirp.data.sources import (
@@ -58,5 +59,6 @@ __all__ = [
     "mixed_cross_entropy",
     "normalize",
     "open_data",
+    "regroup",
     "split",
 ]

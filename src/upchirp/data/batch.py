@@ -113,6 +113,10 @@ class BatchTransform:
         memory_format = torch.channels_last if self._channels_last else torch.contiguous_format
         return pixels.to(self._dtype).contiguous(memory_format=memory_format), targets
 
+    def mix_group(self, batch_size: int) -> int:
+        """How many rows of a batch of this size are mixed as one group; rows in parts must be multiples of it."""
+        return mix_group(self._augmentation, batch_size)
+
     def _check(self, images: Tensor, bandwidth: int, rows: range, batch_size: int) -> None:
         side = images.shape[-1]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side, side):

@@ -13,7 +13,7 @@ from upchirp.data.batch import BatchTransform, to_device
 from upchirp.data.mixing import Targets
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
-from upchirp.data.selection import PassSummary, SelectedPasses
+from upchirp.data.selection import Merge, PassSummary, SelectedPasses
 from upchirp.data.sources import Source, as_source
 from upchirp.data.workers import (
     DEFAULT_TIMEOUT,
@@ -110,6 +110,7 @@ class Loader:
         share_cores: the model trains on the cores that the workers run on, so let them wait for idle time: a worker
             that takes a core from a parallel region of the model stalls the whole region.
         select: leave out images of low loss (InfoBatch); by default every pass is whole.
+        merge: with `select` and several processes: brings their scores together; see `SelectedPasses`.
         timeout: seconds without a batch from the workers after which iterating raises an `InputError`; 0 waits forever.
 
     Raises:
@@ -133,6 +134,7 @@ class Loader:
         pin_memory: bool = False,
         share_cores: bool = False,
         select: Selection | None = None,
+        merge: Merge | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         source = as_source(data)
@@ -143,10 +145,10 @@ class Loader:
             )
         if workers < 0:
             raise InputError(f"workers is {workers}: it must be 0 or more")
-        if select is not None and world_size > 1:
-            raise InputError("selection by several processes is not supported yet: leave `select` out")
+        if select is not None and world_size > 1 and merge is None:
+            raise InputError("selection by several processes needs `merge`, which brings their scores together")
         self.augmentation = augmentation or Augmentation()
-        self.selected = None if select is None else SelectedPasses(select, plan.dataset_size, seed)
+        self.selected = None if select is None else SelectedPasses(select, plan.dataset_size, seed, merge)
         self.sampler = RequestSampler(
             plan,
             seed=seed,
@@ -162,8 +164,7 @@ class Loader:
         self._workers = workers
         self._pin_memory = pin_memory
         self._share_cores = share_cores
-        # Nothing can be waited for in this process itself.
-        self._timeout = timeout if workers else 0
+        self._timeout = timeout
         self._next_step = start_step
         self._iterated = False
 
@@ -185,7 +186,7 @@ class Loader:
             if fresh := step.fresh_rows(rows):
                 if loaded is None:
                     sampler.resume_step = step.index
-                    loaded = batches_of(data_loader)
+                    loaded = batches_of(data_loader, self._timeout)
                 images, labels, corrupt = next(loaded)
                 positions = fresh_positions(step, rows)
                 of_rows = (labels, *sampler.order.take(positions.start, len(positions)))
@@ -227,7 +228,8 @@ class Loader:
                 f'with reduction="none"'
             )
         if self.selected is not None:
-            self.selected.record(batch.indices, losses)
+            # No batch has 2^31 rows.
+            self.selected.record(batch.indices, losses, batch.step.index << 31 | batch.rows.start)
         return batch.weigh(losses)
 
     def state_dict(self) -> dict[str, Any]:
@@ -277,7 +279,6 @@ class Loader:
             worker_init_fn=start_in_background if self._share_cores else start_worker,
             # With selection there is one iteration for each pass.
             persistent_workers=self.selected is not None and self._workers > 0,
-            timeout=self._timeout,
             # Without a generator of its own the loader would draw a seed from the global one and change the run.
             generator=torch.Generator().manual_seed(0),
         )

@@ -6,7 +6,7 @@ the losses and on nothing else: not on workers, not on how a batch is cut up, no
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,9 @@ from upchirp.errors import InputError
 
 LEFT_OUT, KEPT, RESCALED = range(3)
 """What happens to an image in a pass."""
+
+Merge = Callable[[Tensor, Tensor], Tensor]
+"""Takes scores, float32 (N,), and when they were recorded, int64 (N,), -1 for not; returns the latest of all ranks."""
 
 _NOT_SEEN = float("inf")
 """The score of an image that was not trained on yet: above every mean."""
@@ -106,11 +109,15 @@ class SelectedPasses:
         selection: the settings.
         dataset_size: images in the data set.
         seed: seed of the run.
+        merge: where several processes train, each of which records its own rows: called on all of them at once; see
+            `upchirp.training.distributed.Ranks.latest`.
     """
 
-    def __init__(self, selection: Selection, dataset_size: int, seed: int = 0) -> None:
+    def __init__(self, selection: Selection, dataset_size: int, seed: int = 0, merge: Merge | None = None) -> None:
         self.selection = selection
         self.seed = seed
+        self._merge = merge
+        self._times = torch.full((dataset_size,), -1, dtype=torch.int64)
         self._scores = torch.full((dataset_size,), _NOT_SEEN, dtype=torch.float32)
         self._passes: list[SelectedPass] = []
 
@@ -136,20 +143,24 @@ class SelectedPasses:
         weights = np.where(np.concatenate(codes) == RESCALED, self.selection.rescale, 1.0)
         return np.concatenate(indices), weights.astype(np.float32)
 
-    def record(self, indices: Tensor, losses: Tensor) -> None:
+    def record(self, indices: Tensor, losses: Tensor, time: int = 0) -> None:
         """Keep the losses of images as their scores; of an image that is there twice, the later one.
 
         Args:
             indices: int64, (rows,), on the host.
             losses: (rows,), not rescaled, on the device of training, for which nothing waits.
+            time: of the first row in the order of all steps and rows; it decides between ranks.
         """
         losses = losses.detach().to(torch.float32)
         if self._scores.device != losses.device:
-            self._scores = self._scores.to(losses.device)
+            self._scores, self._times = self._scores.to(losses.device), self._times.to(losses.device)
         # A device writes duplicates in any order, so they are sorted out here.
         unique, from_the_end = np.unique(indices.numpy()[::-1], return_index=True)
         rows = len(indices) - 1 - from_the_end
-        self._scores.index_copy_(0, to_device(unique, losses.device), losses[to_device(rows, losses.device)])
+        images = to_device(unique, losses.device)
+        self._scores.index_copy_(0, images, losses[to_device(rows, losses.device)])
+        if self._merge is not None:
+            self._times.index_copy_(0, images, to_device(time + rows, losses.device))
 
     def extend(self, step: Step, end: int) -> tuple[PassSummary, ...]:
         """Make the passes that reach position `end`, from the losses of all steps before `step`.
@@ -157,9 +168,7 @@ class SelectedPasses:
         Raises:
             InputError: no losses were recorded until then.
         """
-        # Training by several processes has one thing to add, here: each has recorded its own rows, so gather them all
-        # and give every process, for each image, the last loss in the order of steps and rows.
-        scores = self._scores.cpu().numpy()
+        scores = self._merged().cpu().numpy()
         if step.index > 0 and np.all(np.isposinf(scores)):
             raise InputError(
                 f"selection knows no losses at step {step.index}: call `losses = loader.record(batch, losses)` in each "
@@ -189,7 +198,10 @@ class SelectedPasses:
         return last.number + (position - last.start) / (last.end - last.start)
 
     def state_dict(self, before: int = 0) -> dict[str, Any]:
-        """Tensors and plain values: the scores, and the passes that positions from `before` on need."""
+        """Tensors and plain values: the scores, and the passes that positions from `before` on need.
+
+        With `merge` all processes call it at once.
+        """
         passes = [
             {"number": each.number, "start": each.start, "codes": torch.from_numpy(each.codes.copy())}
             for each in self._needed(before)
@@ -197,7 +209,7 @@ class SelectedPasses:
         return {
             "prune": self.selection.prune,
             "until": self.selection.until,
-            "scores": self._scores.cpu().clone(),
+            "scores": self._merged().cpu().clone(),
             "passes": passes,
         }
 
@@ -215,10 +227,18 @@ class SelectedPasses:
                 f"go on with the same"
             )
         self._scores = state["scores"].clone()
+        self._times = torch.full_like(self._scores, -1, dtype=torch.int64)
         self._passes = [
             SelectedPass(each["number"], each["start"], each["codes"].numpy().copy(), self.seed)
             for each in state["passes"]
         ]
+
+    def _merged(self) -> Tensor:
+        """The scores, those of other processes included from now on."""
+        if self._merge is not None:
+            self._scores = self._merge(self._scores, self._times)
+            self._times.fill_(-1)
+        return self._scores
 
     def _needed(self, before: int) -> list[SelectedPass]:
         return [each for each in self._passes if each.end > before] or self._passes[-1:]

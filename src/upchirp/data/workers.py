@@ -1,14 +1,17 @@
 """What a loader worker does: requests in, stacked uint8 images out, damaged images replaced."""
 
+import contextlib
 import os
 import re
 import signal
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -25,14 +28,14 @@ from upchirp.errors import InputError
 
 _REPLACEMENT_ATTEMPTS = 20
 _GRACE_SECONDS = 60
-_KILL_SECONDS = 5
+_SECONDS_TO_DIE = 5
 
 DEFAULT_TIMEOUT = 600.0
-"""Seconds after which a loader that gives no batch has stalled."""
+"""Seconds without a batch after which a loader has stalled."""
 
-# torch has no exception types of its own for these; the second comes from a signal handler, wherever the process is.
-_STALLED = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
-_DIED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed|exited)[^.]*")
+# torch has no exception type of its own for this.
+_DIED = re.compile(r"DataLoader worker (\(pid\S* [\d, ]+\) (?:is killed|exited)[^.]*)")
+_DEATH = "a loader worker died {}, mostly because memory ran out: give fewer --workers, or make room"
 
 DECODE_ERRORS = (
     OSError,
@@ -44,6 +47,10 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """What Pillow's decoders raise on files that are damaged or no images."""
+
+
+class LoaderFailure(InputError):
+    """The loader's workers died or stalled."""
 
 
 @dataclass(frozen=True)
@@ -97,56 +104,106 @@ class Requested(Dataset[Any]):
         )
 
 
-def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
+def batches_of(loader: DataLoader[Any], timeout: float) -> Iterator[Any]:
     """The batches of a loader, in one iteration.
 
+    The loader's own `timeout` does not see a worker that stops as a whole after it has handed a batch over: the
+    tensors are fetched from it only then, without a limit of time.
+
+    Args:
+        loader: gives what is yielded, or an `InputError` to raise.
+        timeout: seconds without a batch after which the workers are killed; 0 waits forever, as does loading in
+            this process.
+
     Raises:
-        InputError: a worker handed one over, died, or gave nothing for as long as the loader's `timeout`.
+        InputError: a worker handed one over.
+        LoaderFailure: a worker died or stalled.
     """
-    with loader_failures():
-        batches = iter(loader)
+    batches: Any = iter(loader)
+    watch = _Watch(getattr(batches, "_workers", ()), timeout)
+    try:
         while True:
+            watch.asked = time.monotonic()
             try:
                 prepared = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if _STALLED.match(str(error)):
-                    _kill(batches)
+            except (OSError, EOFError, RuntimeError) as error:
+                watch.raise_failure(error)
                 raise
+            watch.asked = None
             if isinstance(prepared, InputError):
                 raise prepared
             yield prepared
+    finally:
+        watch.ended.set()
 
 
 @contextmanager
 def loader_failures() -> Iterator[None]:
-    """Turn what torch says of workers that died or stalled into one line.
+    """Turn what torch says of a dead worker into one line.
 
-    torch notices a dead worker in a signal handler, so the error may come out of anything that the process does.
+    torch notices it in a signal handler, so its error may come out of anything that the process does.
 
     Raises:
-        InputError: that line.
+        LoaderFailure: that line.
     """
     try:
         yield
     except RuntimeError as error:
-        if stalled := _STALLED.match(str(error)):
-            raise InputError(
-                f"the loader gave no batch for {float(stalled[1]):g} s: a worker hangs, or the disk or network under "
-                "the data does: check them, or allow more by --loader-timeout"
-            ) from error
         if died := _DIED.match(str(error)):
-            raise InputError(
-                f"a loader worker died ({died[0].removeprefix('DataLoader ')}), mostly because memory ran out: give "
-                "fewer --workers, or make room"
-            ) from error
+            raise LoaderFailure(_DEATH.format(died[1])) from error
         raise
 
 
+class _Watch:
+    """Kills the workers of an iteration that stall, whatever they hang in: nothing else would end the wait for them."""
+
+    def __init__(self, workers: Sequence[BaseProcess], timeout: float) -> None:
+        self.asked: float | None = None
+        """When the batch that is waited for was asked for."""
+        self.ended = threading.Event()
+        """Set when no more batches are wanted."""
+        self._workers = workers
+        self._timeout = timeout
+        self._stalled = False
+        if workers and timeout:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def raise_failure(self, error: BaseException) -> None:
+        """Raise what became of the workers, if it is they who failed.
+
+        Raised here, as an error that its own frames hold would keep the loader's processes until the very end.
+        """
+        # A death is seen at the connection before it is seen at the process, and torch may report it meanwhile.
+        with contextlib.suppress(RuntimeError):
+            for worker in self._workers:
+                worker.join(_SECONDS_TO_DIE if self._stalled else 0.1)
+        if self._stalled:
+            raise LoaderFailure(
+                f"the loader gave no batch for {self._timeout:g} s: a worker hangs, or the disk or network under the "
+                "data does: check them, or allow more by --loader-timeout"
+            ) from error
+        if dead := next((worker for worker in self._workers if worker.exitcode), None):
+            raise LoaderFailure(_DEATH.format(f"(pid {dead.pid}, exit code {dead.exitcode})")) from error
+
+    def _watch(self) -> None:
+        while not self.ended.wait(min(1.0, self._timeout / 10)):
+            asked = self.asked
+            if asked is not None and time.monotonic() - asked > self._timeout:
+                self._stalled = True
+                for worker in self._workers:
+                    worker.kill()
+                return
+
+
 def usable_cores() -> int:
-    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has.
+
+    Processes that torchrun started on one machine share them out.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def outlive_interrupts(worker: int) -> None:
@@ -177,16 +234,3 @@ def start_in_background(worker: int) -> None:
 def _end_later() -> None:
     signal.alarm(_GRACE_SECONDS)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _kill(batches: Any) -> None:
-    """Kill the workers of a stalled iteration: one that hangs in a library would keep this process from ending."""
-    handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    # torch's handler would report the very deaths that are wanted here.
-    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
-    for worker in getattr(batches, "_workers", ()):
-        worker.kill()
-    for worker in getattr(batches, "_workers", ()):
-        worker.join(_KILL_SECONDS)
-    if handled:
-        signal.signal(signal.SIGCHLD, previous)

@@ -15,6 +15,7 @@ from upchirp.models.input_size import (
 )
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
 from upchirp.models.pvt import PyramidVisionTransformer
+from upchirp.models.unused import has_unused_parameters
 
 __all__ = [
     "CSWinTransformer",
@@ -32,6 +33,7 @@ __all__ = [
     "fit_stored",
     "fit_to_bandwidth",
     "flops_table",
+    "has_unused_parameters",
     "in_classifier",
     "size_multiple",
     "size_of_weights",

@@ -2,6 +2,7 @@
 
 from upchirp.training.checkpoint import load as load_checkpoint
 from upchirp.training.config import TrainConfig, load_config, save_config
+from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.engine import Settings, StepResult, run_segment
 from upchirp.training.eval_job import SizedEvaluation, evaluate_weights
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, evaluate
@@ -12,6 +13,7 @@ from upchirp.training.events import (
     Logged,
     Noted,
     Observer,
+    Reduced,
     Saved,
     Selected,
     Started,
@@ -41,7 +43,9 @@ __all__ = [
     "Noted",
     "Observer",
     "Optimization",
+    "Ranks",
     "Recipe",
+    "Reduced",
     "Regime",
     "Saved",
     "Selected",
@@ -64,6 +68,7 @@ __all__ = [
     "load_config",
     "load_weights",
     "make_plan",
+    "open_ranks",
     "micro_batches",
     "price",
     "read_metrics",

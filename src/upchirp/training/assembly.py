@@ -8,6 +8,7 @@ from torch import nn
 from upchirp.curriculum import Plan, Selection
 from upchirp.data import BatchTransform, Loader, Source
 from upchirp.training.config import TrainConfig
+from upchirp.training.distributed import Ranks
 from upchirp.training.engine import Settings
 from upchirp.training.optim import create_ema, create_optimizer
 from upchirp.training.recipe import Optimization
@@ -41,8 +42,10 @@ def make_loader(
     start_step: int = 0,
     micro_batch: int | Mapping[int, int] | None = None,
     select: Selection | None = None,
+    ranks: Ranks | None = None,
 ) -> Loader:
-    """The batches of a plan from a step on; trials leave selection out, as it changes no step's cost."""
+    """A rank's batches of a plan from a step on; trials leave selection out, as it changes no step's cost."""
+    ranks = ranks or Ranks()
     return Loader(
         source,
         plan,
@@ -53,9 +56,12 @@ def make_loader(
         workers=config.loader_workers,
         start_step=start_step,
         micro_batch=micro_batch,
+        rank=ranks.rank,
+        world_size=ranks.size,
         pin_memory=device.type == "cuda",
         share_cores=device.type == "cpu",
         select=select,
+        merge=ranks.latest if ranks.size > 1 else None,
         timeout=config.loader_timeout,
     )
 
@@ -70,8 +76,8 @@ def make_transform(config: TrainConfig) -> BatchTransform:
     )
 
 
-def make_settings(config: TrainConfig, device: torch.device) -> Settings:
-    """How the engine computes."""
+def make_settings(config: TrainConfig, device: torch.device, ranks: Ranks | None = None) -> Settings:
+    """How the engine computes; by default on this rank alone."""
     return Settings(
         device=device,
         seed=config.seed,
@@ -79,6 +85,8 @@ def make_settings(config: TrainConfig, device: torch.device) -> Settings:
         clip_grad=config.optimization.clip_grad,
         autocast=autocast_dtype(config.optimization),
         compile=config.compile,
+        ranks=ranks or Ranks(),
+        deterministic=config.deterministic,
     )
 
 

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -60,8 +58,10 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(f"the checkpoint {path} is damaged: its SHA-256 is not the recorded one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise InputError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        # A damaged or foreign file makes torch's readers raise anything (UnicodeDecodeError, KeyError, ...).
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"the checkpoint {path} cannot be read: {reason}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no upchirp checkpoint")
     return content

@@ -50,8 +50,9 @@ class TrainConfig:
     about one cost."""
     max_batch_size: int | None = None
     """Largest batch that early_batch may take; by default the cost alone decides."""
-    micro_batch: int | None = None
-    """Images in one forward pass; by default the largest divisor of the batch size up to 512."""
+    micro_batch: int | Literal["auto"] | None = None
+    """Images in one forward pass; `auto` tries what fits in memory; by default the largest divisor of the batch size up
+    to 512. If memory runs out it is halved."""
     output: Path | None = None
     """Run folder; by default a new one under runs/."""
     resume: str | None = None
@@ -99,7 +100,7 @@ class TrainConfig:
     channels_last: bool = True
     """Keep images and convolutions in channels-last memory order."""
     compile: bool = False
-    """Compile the model, one graph for each bandwidth."""
+    """Compile the model, one graph for each bandwidth, all before the first step; evaluations stay uncompiled."""
     evaluations: int = 10
     """Evaluations, spread evenly over progress; the last is at the end."""
     log_interval: int = 50
@@ -120,8 +121,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more")
+        if isinstance(self.micro_batch, int) and self.micro_batch < 1:
+            raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more, or auto")
         if self.resume == "auto" and self.output is None:
             raise InputError("--resume auto needs to know the run: give its folder by --output")
         check_model_kwargs(self.model_kwargs)

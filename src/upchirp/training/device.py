@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import torch
 
 from upchirp.errors import InputError
+from upchirp.training.distributed import local_rank, world_size
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The named device, or the accelerator if there is one.
+    """The named device, or the accelerator if there is one; of several, the one that is this rank's on its machine.
 
     >>> choose_device("cpu")
     device(type='cpu')
@@ -22,7 +23,20 @@ def choose_device(name: str | None) -> torch.device:
     present = [kind for kind, there in available.items() if there]
     if name is not None and name not in present:
         raise InputError(f"this machine has no {name} device: choose one of {', '.join(present)}")
-    return torch.device(name or present[0])
+    kind = name or present[0]
+    if world_size() == 1:
+        return torch.device(kind)
+    if kind == "mps":
+        raise InputError("several processes cannot train on mps: start one, or give --device cpu")
+    if kind == "cpu":
+        return torch.device(kind)
+    if local_rank() >= torch.cuda.device_count():
+        raise InputError(
+            f"this machine has {torch.cuda.device_count()} CUDA devices and runs more ranks: start one for each "
+            "device (--nproc-per-node), or give --device cpu"
+        )
+    torch.cuda.set_device(local_rank())
+    return torch.device(kind, local_rank())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from upchirp.models import check_sizes, create_model
 from upchirp.training.assembly import autocast_dtype
 from upchirp.training.config import CONFIG, TrainConfig, check_model_kwargs, load_config
 from upchirp.training.device import choose_device
+from upchirp.training.distributed import open_ranks
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
 from upchirp.training.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 from upchirp.training.weights import load_weights, read_weights
@@ -56,7 +57,7 @@ def evaluate_weights(
         data: see `open_data`.
         sizes: input sides, pixels; by default the run's final size, or 224.
         crop_pct: share of the resized image that the centre crop keeps; by default the paper's rule.
-        batch_size: images in one forward pass.
+        batch_size: images in one forward pass; ranks that torchrun started share the images out.
         workers: loader processes.
         device: where to evaluate.
 
@@ -84,25 +85,27 @@ def evaluate_weights(
     target = choose_device(device)
     network = network.to(target)
     results = []
-    for size in sizes:
-        images = EvaluationSet(
-            source,
-            size,
-            crop_pct=crop_pct,
-            interpolation=config.augmentation.interpolation,
-            workers=workers,
-            batch_size=batch_size,
-        )
-        (result,) = evaluate(
-            [View("model", at_size(network, first, size), size)],
-            images,
-            mean=config.augmentation.mean,
-            std=config.augmentation.std,
-            device=target,
-            # As the run evaluated itself; weights from elsewhere are evaluated in float32.
-            autocast=autocast_dtype(config.optimization) if run is not None else None,
-        )
-        results.append(SizedEvaluation(size, result))
+    with open_ranks() as ranks:
+        for size in sizes:
+            images = EvaluationSet(
+                source,
+                size,
+                crop_pct=crop_pct,
+                interpolation=config.augmentation.interpolation,
+                workers=workers,
+                batch_size=batch_size,
+                ranks=ranks,
+            )
+            (result,) = evaluate(
+                [View("model", at_size(network, first, size), size)],
+                images,
+                mean=config.augmentation.mean,
+                std=config.augmentation.std,
+                device=target,
+                # As the run evaluated itself; weights from elsewhere are evaluated in float32.
+                autocast=autocast_dtype(config.optimization) if run is not None else None,
+            )
+            results.append(SizedEvaluation(size, result))
     return results
 
 

@@ -25,6 +25,7 @@ from upchirp.data.workers import DEFAULT_TIMEOUT, batches_of
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop
+from upchirp.training.distributed import Ranks
 
 _CACHE_BYTES = 512 * 2**20
 
@@ -63,6 +64,7 @@ class EvaluationSet:
         batch_size: images in one batch.
         pin_memory: give batches in page-locked memory.
         timeout: seconds without a batch from the workers after which iterating raises an `InputError`; 0 waits forever.
+        ranks: who shares the images out; each takes every n-th one.
     """
 
     def __init__(
@@ -76,21 +78,23 @@ class EvaluationSet:
         batch_size: int = 256,
         pin_memory: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
+        ranks: Ranks | None = None,
     ) -> None:
         self.size = size
         self.images = len(source)
         self.corrupt: list[Corrupt] = []
+        self.ranks = ranks or Ranks()
         transform = EvalTransform(size, default_crop_pct(size) if crop_pct is None else crop_pct, interpolation)
         self._loader: DataLoader[Any] = DataLoader(
-            _Prepared(source, transform),
+            _Prepared(source, transform, range(self.ranks.rank, len(source), self.ranks.size)),
             batch_size=batch_size,
             num_workers=workers,
             collate_fn=_stack,
             worker_init_fn=outlive_interrupts,
             pin_memory=pin_memory,
-            timeout=timeout if workers else 0,
             generator=torch.Generator().manual_seed(0),
         )
+        self._timeout = timeout
         self._cache: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -98,16 +102,13 @@ class EvaluationSet:
             yield from self._cache
             return
         self.corrupt = []
-        keep = self.images * 3 * self.size**2 <= _CACHE_BYTES
+        keep = self.images * 3 * self.size**2 <= _CACHE_BYTES * self.ranks.size
         batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for images, labels, corrupt in batches_of(self._loader):
+        for images, labels, corrupt in batches_of(self._loader, self._timeout):
             self.corrupt += corrupt
-            if 100 * len(self.corrupt) > self.images:
-                first = self.corrupt[0]
-                raise UnreadableImages(
-                    f"more than 1 % of the {self.images} validation images cannot be read, the first one is "
-                    f"{first.name} ({first.reason}): repair or remove them"
-                )
+            if self._too_many_are_corrupt():
+                # All ranks have to hear of it, which `share_corrupt` sees to.
+                return
             if not len(labels):
                 continue
             if keep:
@@ -115,6 +116,24 @@ class EvaluationSet:
             yield images, labels
         if keep:
             self._cache = batches
+
+    def share_corrupt(self) -> None:
+        """Put what all ranks could not read into `corrupt`, when they have been through their images.
+
+        Raises:
+            UnreadableImages: it is more than 1 % of the images.
+        """
+        everywhere = [image for part in self.ranks.gather(self.corrupt) for image in part]
+        self.corrupt = sorted({image.index: image for image in everywhere}.values(), key=lambda image: image.index)
+        if self._too_many_are_corrupt():
+            first = self.corrupt[0]
+            raise UnreadableImages(
+                f"more than 1 % of the {self.images} validation images cannot be read, the first one is "
+                f"{first.name} ({first.reason}): repair or remove them"
+            )
+
+    def _too_many_are_corrupt(self) -> bool:
+        return 100 * len(self.corrupt) > self.images
 
 
 class View(NamedTuple):
@@ -138,7 +157,13 @@ def evaluate(
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> list[Evaluation]:
-    """Evaluate several models, or one at several sizes, in one pass over the images."""
+    """Evaluate several models, or one at several sizes, in one pass over the images.
+
+    Ranks evaluate the images that are theirs, and all of them return the figures of all images.
+
+    Raises:
+        UnreadableImages: more than 1 % of the images.
+    """
     modes = [view.model.training for view in views]
     sums = torch.zeros(len(views), 3, dtype=torch.float32, device=device)
     count = 0
@@ -154,10 +179,12 @@ def evaluate(
                     logits = view.model(own)
                 total += _sums(logits.float(), targets)
             count += len(labels)
+        data.share_corrupt()
     finally:
         for view, training in zip(views, modes, strict=True):
             view.model.train(training)
-    means = (sums / max(count, 1)).tolist()
+    (count,) = data.ranks.add(torch.tensor([count])).tolist()
+    means = (data.ranks.add(sums) / max(count, 1)).tolist()
     return [Evaluation(top1=100 * top1, top5=100 * top5, loss=loss, images=count) for top1, top5, loss in means]
 
 
@@ -178,14 +205,16 @@ def _sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class _Prepared(Dataset[Any]):
-    def __init__(self, source: Source, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, source: Source, transform: Callable[[Any], Any], indices: range) -> None:
         self.source = source
         self.transform = transform
+        self.indices = indices
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Any, int] | Corrupt | InputError:
+    def __getitem__(self, item: int) -> tuple[Any, int] | Corrupt | InputError:
+        index = self.indices[item]
         try:
             image, label = self.source.load(index)
             return self.transform(image), label

@@ -57,6 +57,15 @@ class Evaluated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """Memory ran out in the step, which was redone with fewer images at once; the batch stays as it is."""
+
+    step: Step
+    micro_batch: int
+    """Images in one forward pass at the step's bandwidth from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Selected:
     """With selection: a pass over the data began in the step."""
 
@@ -91,5 +100,5 @@ class Finished:
     train_seconds: float
 
 
-Event = Started | Stepped | Logged | Evaluated | Selected | Saved | Noted | Finished
+Event = Started | Stepped | Logged | Evaluated | Reduced | Selected | Saved | Noted | Finished
 Observer = Callable[[Event], None]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from upchirp.data.workers import loader_failures
+from upchirp.data.workers import LoaderFailure, loader_failures
 from upchirp.errors import InputError
 from upchirp.training import checkpoint
 from upchirp.training.run_folder import CHECKPOINTS
@@ -25,9 +25,7 @@ def one_line_failures(folder: Path) -> Iterator[None]:
         file = f" ({error.filename})" if error.filename else ""
         reason = f"{error.strerror or ' '.join(str(error).split())}{file}"
         raise InputError(f"the run in {folder} stopped: {reason}; {_where_to_go_on(folder)}") from error
-    except InputError as error:
-        if not isinstance(error.__cause__, RuntimeError):
-            raise
+    except LoaderFailure as error:
         raise InputError(f"{error}; {_where_to_go_on(folder)}") from error
 
 

@@ -23,8 +23,11 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def collected_signals() -> Iterator[list[int]]:
+def collected_signals(*, patient: bool = False) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of them; a second one ends the process as usual.
+
+    A patient process collects all of them: torchrun passes on what its ranks may have been sent already, and kills
+    those that take too long.
 
     Outside the main thread nothing can be collected, and the list stays empty.
     """
@@ -36,7 +39,8 @@ def collected_signals() -> Iterator[list[int]]:
 
     def note(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        signal.signal(signum, previous[signum])
+        if not patient:
+            signal.signal(signum, previous[signum])
 
     for signum in (int(signal.SIGINT), int(signal.SIGTERM)):
         previous[signum] = signal.signal(signum, note)

@@ -1,8 +1,8 @@
 """A training from configuration to exported weights."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.config import TrainConfig
 from upchirp.training.device import choose_device, numerics
+from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.events import Finished, Noted, Observer
 from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run, Totals
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
-from upchirp.training.start import load_start, make_model, new_plan, stored_plan
+from upchirp.training.start import computed_at_once, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
 from upchirp.training.weights import check_start
@@ -67,51 +68,58 @@ def train(
         model: any module that maps (N, 3, H, W) to (N, classes); by default `config.model` is created.
         data: (train, validation) as `Source` or map-style data sets of `(image, label)`; by default `config.data`
             is opened.
-        observers: called with every event; see `upchirp.training.events`.
+        observers: called with every event, on the first rank only; see `upchirp.training.events`.
+
+    Started by torchrun, every rank calls it in the same way, and every rank gets the result. Only the first one needs
+    the run folder.
 
     Raises:
         InputError: bad input, found before training where that is possible. A damaged data set or a non-finite loss
             stops the run with its last good checkpoint kept.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    folder = config.output or run_folder.free(config.model)
-    resuming = config.resume == "auto" and run_folder.holds_run(folder)
-    notes: list[str] = []
-    if resuming:
-        notes = run_folder.check_is_same_run(folder, config)
-    else:
-        run_folder.check_is_free(folder)
-    if model is None and not resuming:
-        check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("training by several processes is not supported yet: start one process")
-    if resuming and (end := run_folder.finished(folder)):
-        return _finished_before(folder, end, observers)
     device = choose_device(config.device)
-    micro_batch = choose_micro_batch(config, config.batch_size)
-    loaded = _checkpoint(config, folder, resuming=resuming)
-    train_source, val_source = _sources(config, data)
+    with open_ranks() as ranks:
+        return _train(config, model, data, observers if ranks.is_first else (), device, ranks)
+
+
+def _train(
+    config: TrainConfig,
+    model: nn.Module | None,
+    data: tuple[Any, Any] | None,
+    observers: Sequence[Observer],
+    device: torch.device,
+    ranks: Ranks,
+) -> TrainResult:
+    beginning = ranks.from_first(lambda: _begin(config, own_model=model is not None))
+    folder, resuming, loaded, notes = beginning.folder, beginning.resuming, beginning.loaded, beginning.notes
+    if beginning.end is not None:
+        return _finished_before(folder, beginning.end, observers, ranks)
+    micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
     own_model = model is not None
-    model = model if model is not None else make_model(config, train_source)
-    if config.weights is not None and not loaded and not resuming:
-        notes.append(load_start(config, config.weights, model))
-    freeze(model, config.optimization.tune)
+    new = not loaded and not resuming
+    train_source, val_source, model, started = ranks.together(lambda: _prepare(config, data, model, new=new))
+    notes += started
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder):
         model = model.to(device)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        ranks.copy_first(model.state_dict().values())
         if resuming:
-            plan = stored_plan(folder, train_source)
+            plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.bandwidths)
         elif loaded and (config.time_budget is not None or config.replay == "auto"):
             # Measured anew it would be another plan.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             check_sizes(model, plan.bandwidths)
         else:
-            plan, planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model)
-            notes += planned
-        sizes = micro_batches(config, plan)
+            planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model, ranks=ranks)
+            plan = planned[0]
+            notes += planned[1]
+        delivered = micro_batches(config, plan, ranks.size)
+        computed, tried = computed_at_once(config, plan, model, folder, device, ranks)
+        notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         state = make_state(
@@ -134,6 +142,7 @@ def train(
             batch_size=min(256, micro_batch),
             pin_memory=device.type == "cuda",
             timeout=config.loader_timeout,
+            ranks=ranks,
         )
         loader = make_loader(
             config,
@@ -141,19 +150,23 @@ def train(
             plan,
             device,
             start_step=state.step,
-            micro_batch=sizes,
+            micro_batch=delivered,
             select=config.selection,
+            ranks=ranks,
         )
         if loaded:
             # Checkpoints of before there was selection lack it.
             loader.load_state_dict(loaded.content.get("loader", {"step": state.step, "selection": None}))
-        if not resuming:
-            described = with_selection(with_size(plan, model), plan, config)
-            if config.select:
-                notes.append(described["selection"]["expected"]["summary"])
-            run_folder.create(folder, config, described)
-        log = run_folder.RunLog(folder, state.step)
-        try:
+        described = with_selection(with_size(plan, model), plan, config)
+        if config.select and not resuming:
+            notes.append(described["selection"]["expected"]["summary"])
+        with ExitStack() as stack:
+            if ranks.is_first:
+                if not resuming:
+                    run_folder.create(folder, config, described)
+                log = run_folder.RunLog(folder, state.step)
+                stack.callback(log.close)
+                observers = (log, *observers)
             run = Run(
                 config,
                 plan,
@@ -163,26 +176,67 @@ def train(
                 folder,
                 device,
                 evaluation,
-                (log, *observers),
+                observers,
+                computed,
+                ranks=ranks,
                 packing_helps=_packing_helps(train_source, plan.final_size),
             )
             for note in notes:
                 run.emit(Noted(message=note))
             top1 = run.execute()
-        finally:
-            log.close()
     return TrainResult(
         output=folder, plan=plan, top1=top1, best_top1=totals.best_top1, train_seconds=totals.train_seconds
     )
 
 
-def _finished_before(folder: Path, end: dict[str, Any], observers: Sequence[Observer]) -> TrainResult:
+@dataclass(frozen=True)
+class _Beginning:
+    """What the run folder and the start say before anything is made."""
+
+    folder: Path
+    resuming: bool
+    loaded: checkpoint.Loaded | None = None
+    notes: list[str] = field(default_factory=list)
+    end: Finished | None = None
+    """How the run ended, if it was finished before."""
+
+
+def _begin(config: TrainConfig, *, own_model: bool) -> _Beginning:
+    folder = config.output or run_folder.free(config.model)
+    resuming = config.resume == "auto" and run_folder.holds_run(folder)
+    notes: list[str] = []
+    if resuming:
+        notes = run_folder.check_is_same_run(folder, config)
+    else:
+        run_folder.check_is_free(folder)
+    if not own_model and not resuming:
+        check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
+    if resuming and (last := run_folder.finished(folder)):
+        end = Finished(**{name: last[name] for name in ("step", "top1", "best_top1", "train_seconds")})
+        return _Beginning(folder, resuming, end=end)
+    return _Beginning(folder, resuming, _checkpoint(config, folder, resuming=resuming), notes)
+
+
+def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer], ranks: Ranks) -> TrainResult:
     """The result of a run that was finished earlier, from its log."""
-    figures = {name: end[name] for name in ("top1", "best_top1", "train_seconds")}
     for observer in observers:
         observer(Noted(message=f"{folder} was finished before"))
-        observer(Finished(step=end["step"], **figures))
-    return TrainResult(output=folder, plan=run_folder.read_plan(folder), **figures)
+        observer(end)
+    plan = ranks.from_first(lambda: run_folder.read_plan(folder))
+    return TrainResult(
+        output=folder, plan=plan, top1=end.top1, best_top1=end.best_top1, train_seconds=end.train_seconds
+    )
+
+
+def _prepare(
+    config: TrainConfig, data: tuple[Any, Any] | None, model: nn.Module | None, *, new: bool
+) -> tuple[Source, Source, nn.Module, list[str]]:
+    """Training and validation images, the model, and what it starts from."""
+    train_source, val_source = _sources(config, data)
+    model = model if model is not None else make_model(config, train_source)
+    notes = [load_start(config, config.weights, model)] if config.weights is not None and new else []
+    freeze(model, config.optimization.tune)
+    return train_source, val_source, model, notes
 
 
 def _sources(config: TrainConfig, data: tuple[Any, Any] | None) -> tuple[Source, Source]:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from upchirp.training import checkpoint, run_folder
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
 from upchirp.training.conversion import plain
+from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.evaluate import EvaluationSet, UnreadableImages, View, at_size, evaluate
 from upchirp.training.events import (
@@ -26,14 +27,17 @@ from upchirp.training.events import (
     Finished,
     Noted,
     Observer,
+    Reduced,
     Saved,
     Selected,
     Started,
     Stepped,
 )
 from upchirp.training.interruption import Interrupted, collected_signals
+from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
+from upchirp.training.warming import compile_ahead
 from upchirp.training.window import SteadyWait, Window
 
 
@@ -59,7 +63,9 @@ class Run:
         folder: the run folder.
         device: where the state is.
         evaluation: validation images at the final size.
-        observers: called with every event.
+        observers: called with every event; the first rank's alone should be given any.
+        micro_batches: how many images are computed at once.
+        ranks: who trains; all of them execute the run, and the first one writes.
         packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
     """
 
@@ -74,7 +80,9 @@ class Run:
         device: torch.device,
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
+        micro_batches: MicroBatches,
         *,
+        ranks: Ranks | None = None,
         packing_helps: bool = False,
     ) -> None:
         self.config = config
@@ -86,6 +94,8 @@ class Run:
         self.device = device
         self.evaluation = evaluation
         self.observers = observers
+        self.micro_batches = micro_batches
+        self.ranks = ranks or Ranks()
         self.packing_helps = packing_helps
         self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
@@ -103,16 +113,17 @@ class Run:
         """Train to the end of the plan and export the weights; returns their top-1 at the final size.
 
         Raises:
-            InputError: too many corrupt images, or a loss or weights that are not finite.
+            InputError: too many corrupt images, a loss or weights that are not finite, or too little memory.
             Interrupted: a signal came; a checkpoint was written.
         """
         config, state, plan = self.config, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
-        transform, settings = make_transform(config), make_settings(config, self.device)
         top1 = math.nan
-        with collected_signals() as received:
+        several = self.ranks.size > 1
+        # Closed with the run, so that its loader workers end whoever still holds an error that came out of it.
+        with collected_signals(patient=several) as received, closing(self._results()) as results:
             self.clock = time.perf_counter()
-            for result in run_segment(state, self.loader, transform, settings, record=self.loader.record):
+            for result in results:
                 self._take_note(result)
                 last = state.step == plan.total_steps
                 log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
@@ -122,24 +133,59 @@ class Run:
                     self._log(result.step)
                 if last or self._evaluation_due(result.step):
                     top1 = self._evaluate()
-                if last or received or state.step % config.checkpoint_interval == 0:
+                # What one rank has met, all of them act on, after the same step.
+                met = (received[0] if received else 0, len(result.corrupt), int(result.reduced_to is not None))
+                signum, corrupt, reduced = self.ranks.largest(*met)
+                if corrupt:
+                    self._note_corrupt(result.corrupt)
+                if reduced:
+                    self._agree_on_micro_batches(result.step)
+                if last or signum or state.step % config.checkpoint_interval == 0:
                     self._save(checkpoint.step_path(self.checkpoints, state.step))
-                    checkpoint.prune(self.checkpoints, config.checkpoint_keep)
-                if received and not last:
-                    raise Interrupted(received[0], self.folder, state.step)
+                    if self.ranks.is_first:
+                        checkpoint.prune(self.checkpoints, config.checkpoint_keep)
+                if signum and not last:
+                    raise Interrupted(signum, self.folder, state.step)
             if math.isnan(top1):
                 top1 = self._evaluate()
-            described = self._description()
-            checkpoint.export_weights(state.model.state_dict(), self.folder / run_folder.WEIGHTS, described)
-            if state.ema is not None:
-                average = state.ema.module.state_dict()
-                checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
+            self._export()
             self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
             self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
-            if received:
-                raise Interrupted(received[0], self.folder, state.step)
+            (signum,) = self.ranks.largest(received[0] if received else 0)
+            if signum:
+                raise Interrupted(signum, self.folder, state.step)
         return top1
+
+    def _export(self) -> None:
+        if self.ranks.is_first:
+            described = self._description()
+            checkpoint.export_weights(self.state.model.state_dict(), self.folder / run_folder.WEIGHTS, described)
+            if self.state.ema is not None:
+                average = self.state.ema.module.state_dict()
+                checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
+
+    def _results(self) -> Generator[StepResult, None, None]:
+        """The steps of the plan."""
+        transform, settings = make_transform(self.config), make_settings(self.config, self.device, self.ranks)
+        record, sizes = self.loader.record, self.micro_batches
+        if settings.compile:
+            self.emit(Noted(message=compile_ahead(self.state, self.loader.sampler, transform, settings, sizes)))
+            self._lap()
+            # Training time, but no step's.
+            self.window, self.steady = Window(self.device), SteadyWait()
+        try:
+            yield from run_segment(self.state, self.loader, transform, settings, record=record, micro_batches=sizes)
+        except OutOfMemory as error:
+            # For the next start, if it is this rank's alone to tell.
+            self._store_micro_batches()
+            raise InputError(f"{error}; {self._last_good()}") from error
+        except torch.OutOfMemoryError as error:
+            # The optimizer may have changed a part of the weights, so the step cannot be redone.
+            raise InputError(
+                f"out of memory in step {self.state.step + 1} outside the forward and backward passes: take a smaller "
+                f"model, or --no-model-ema; {self._last_good()}"
+            ) from error
 
     def _lap(self) -> float:
         """Count the time since the last lap as training time."""
@@ -164,8 +210,28 @@ class Run:
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
         for summary in result.passes:
             self.emit(Selected(step=result.step, summary=summary))
-        for image in result.corrupt:
-            self._note_corrupt(image)
+
+    def _agree_on_micro_batches(self, step: Step) -> None:
+        """After memory ran out on a rank: what fits there is what all of them take from now on."""
+        everywhere = self.ranks.gather(self.micro_batches.sizes)
+        self.micro_batches.sizes = {
+            side: min(sizes[side] for sizes in everywhere if side in sizes) for side in set().union(*everywhere)
+        }
+        if self.ranks.is_first:
+            self._store_micro_batches()
+        rows = self.micro_batches.sizes[step.bandwidth]
+        self.emit(Reduced(step=step, micro_batch=rows))
+        message = (
+            f"out of memory at {step.bandwidth} px in step {step.index + 1}: it was redone with {rows} images at once, "
+            f"and the run goes on with them; the batch stays {step.batch_size}"
+        )
+        self.emit(Noted(message=message))
+
+    def _store_micro_batches(self) -> None:
+        # The folder is where the first rank is, which may be another machine.
+        if self.folder.is_dir():
+            name = device_name(self.device)
+            run_folder.write_micro_batches(self.folder, self.config, name, self.micro_batches.sizes)
 
     def _note_selection(self) -> None:
         if self.loader.selected is not None:
@@ -175,9 +241,12 @@ class Run:
             message = f"selection left out {share}: {passes:.1f} passes over the data instead of {without:.1f}"
             self.emit(Noted(message=message))
 
-    def _note_corrupt(self, image: Corrupt) -> None:
-        if image.index in self.corrupt:
-            return
+    def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
+        for image in (image for part in self.ranks.gather(images) for image in part):
+            if image.index not in self.corrupt:
+                self._note_newly_corrupt(image)
+
+    def _note_newly_corrupt(self, image: Corrupt) -> None:
         self.corrupt.add(image.index)
         count = len(self.corrupt)
         self.emit(Noted(message=f"cannot read {image.name} ({image.reason}): replaced by another ({count} so far)"))
@@ -196,13 +265,18 @@ class Run:
             raise self._not_finite(f"the loss is {loss}")
 
     def _not_finite(self, what: str) -> InputError:
-        kept = list(checkpoint.checkpoints(self.checkpoints))
-        where = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
         return InputError(
-            f"{what} at step {self.state.step}: {where}; try a lower --lr-base, a longer --warmup or --clip-grad 1"
+            f"{what} at step {self.state.step}: {self._last_good()}; try a lower --lr-base, a longer --warmup or "
+            "--clip-grad 1"
         )
 
+    def _last_good(self) -> str:
+        kept = list(checkpoint.checkpoints(self.checkpoints))
+        return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
+
     def _log(self, step: Step) -> None:
+        waits = self.ranks.gather(self.window.wait_seconds)
+        self.window.wait_seconds = sum(waits) / len(waits)
         self.emit(self.window.summary(step, self.totals.train_seconds))
         share = self.steady.take_share()
         if share > ADVISED_SHARE and step.stage not in self.advised:
@@ -282,7 +356,8 @@ class Run:
     def _keep_best(self, top1: float) -> None:
         self.totals.best_top1 = top1
         self._save(checkpoint.best_path(self.checkpoints, self.state.step))
-        checkpoint.prune_best(self.checkpoints)
+        if self.ranks.is_first:
+            checkpoint.prune_best(self.checkpoints)
 
     def _save(self, path: Path) -> None:
         with self._off_the_clock():
@@ -296,5 +371,6 @@ class Run:
                 "train_seconds": self.totals.train_seconds,
                 "best_top1": self.totals.best_top1,
             }
-            checkpoint.save(content, path)
+            if self.ranks.is_first:
+                checkpoint.save(content, path)
         self.emit(Saved(step=self.state.step, path=path))

@@ -34,6 +34,7 @@ from upchirp.models import (
 )
 from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.config import TrainConfig, parse_duration
+from upchirp.training.distributed import Ranks
 from upchirp.training.engine import run_segment
 from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipe import Optimization
@@ -198,13 +199,16 @@ def measure_seconds(
     device: torch.device,
     micro_batch: int,
     replays: int | Mapping[int, int] = 0,
+    ranks: Ranks | None = None,
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
 
     A copy of the model is trained, so the run itself starts untouched. What the workers had prepared before a
     bandwidth began is left out, so a machine that waits for data shows it. With replay a fresh batch lasts for
-    several steps, and as many more are measured.
+    several steps, and as many more are measured. All ranks train, and each gets its own clock's times.
     """
+    ranks = ranks or Ranks()
+    batch_size = micro_batch * ranks.size
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
     warmup = (_PREFETCHED * config.loader_workers + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
@@ -213,21 +217,21 @@ def measure_seconds(
     trial = plan(
         Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
         total_cost=None,
-        epochs=len(bandwidths) * count * micro_batch / len(source),
+        epochs=len(bandwidths) * count * batch_size / len(source),
         dataset_size=len(source),
-        batch_size=micro_batch,
+        batch_size=batch_size,
         learning_rate=1e-6,
     )
     trial = with_replay(trial, config, replays)
     state = make_state(
         copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
     )
-    batches = make_loader(config, source, trial, device)
+    batches = make_loader(config, source, trial, device, ranks=ranks)
     times: dict[int, list[float]] = {side: [] for side in bandwidths}
     before = time.perf_counter()
-    for result in run_segment(state, batches, make_transform(config), make_settings(config, device)):
+    for result in run_segment(state, batches, make_transform(config), make_settings(config, device, ranks)):
         result.loss.item()  # waits for the device
         now = time.perf_counter()
         times[result.step.bandwidth].append(now - before)
         before = now
-    return CostTable("seconds", {side: fmean(spent[warmup:]) / micro_batch for side, spent in times.items()})
+    return CostTable("seconds", {side: fmean(spent[warmup:]) / batch_size for side, spent in times.items()})

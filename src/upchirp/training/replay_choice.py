@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import Curriculum, Phase, Plan, plan
-from upchirp.data import Batch, Source
+from upchirp.data import Source
 from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.config import TrainConfig
 from upchirp.training.engine import run_segment
+from upchirp.training.trial import grey_batch
 from upchirp.training.waiting import MOST_REPLAYS
 
 _LOADER_BATCH = 16
@@ -97,12 +98,10 @@ def model_speed(
     """Images per second that a copy of the model trains on, when they are on the device already."""
     step = _trial(curriculum, bandwidth, micro_batch, micro_batch).step(0)
     side = curriculum.final_size if config.low_frequency == "crop" else bandwidth
-    grey = torch.full((micro_batch, side, side, 3), 128, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-    labels = torch.zeros(micro_batch, dtype=torch.int64, device=device)
     state = make_state(
         copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
     )
-    batches = repeat(Batch(grey, labels, step, range(micro_batch), torch.arange(micro_batch)))
+    batches = repeat(grey_batch(step, range(micro_batch), side, device))
     results = run_segment(state, batches, make_transform(config), make_settings(config, device))
     for result in islice(results, _MODEL_WARMUP):
         result.loss.item()

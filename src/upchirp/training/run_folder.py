@@ -13,13 +13,14 @@ from torch.utils.tensorboard import SummaryWriter
 from upchirp.curriculum import Plan
 from upchirp.errors import InputError
 from upchirp.training.config import CONFIG, TrainConfig, load_config, save_config
-from upchirp.training.events import Evaluated, Event, Finished, Logged, Saved, Selected
+from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 
-PLAN, METRICS, CHECKPOINTS, TENSORBOARD = (
+PLAN, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
     "plan.json",
     "metrics.jsonl",
     "checkpoints",
     "tensorboard",
+    "micro_batches.json",
 )
 WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
 
@@ -105,6 +106,34 @@ def read_plan(folder: Path) -> Plan:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
+def write_micro_batches(folder: Path, config: TrainConfig, device: str, sizes: Mapping[int, int]) -> None:
+    """Keep what is computed at once by bandwidth, after memory ran out on a kind of device."""
+    temporary = folder / f"{MICRO_BATCHES}.tmp"
+    kept = {"device": device, "micro_batch": config.micro_batch, "sizes": sizes}
+    temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    temporary.replace(folder / MICRO_BATCHES)
+
+
+def read_micro_batches(folder: Path, config: TrainConfig, device: str) -> dict[int, int]:
+    """What is computed at once by bandwidth since memory ran out; empty if it never did.
+
+    Neither for another kind of device nor for another setting of the micro-batch it says anything.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    path = folder / MICRO_BATCHES
+    if not path.exists():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if (kept["device"], kept["micro_batch"]) != (device, config.micro_batch):
+            return {}
+        return {int(side): int(size) for side, size in kept["sizes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read {path} ({error}): delete it, and memory is tried anew") from error
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`; a last line that was cut off by a crash is left out."""
     records: list[dict[str, Any]] = []
@@ -167,6 +196,9 @@ class RunLog:
             self._write("pass", event.step.index + 1, {"progress": event.step.progress, **asdict(event.summary)})
             size = event.summary.kept + event.summary.left_out
             self._plot("pass", event.step.index + 1, {"left_out": event.summary.left_out / size})
+        elif isinstance(event, Reduced):
+            bandwidth = event.step.bandwidth
+            self._write("micro_batch", event.step.index + 1, {"bandwidth": bandwidth, "micro_batch": event.micro_batch})
         elif isinstance(event, Saved):
             self._board.flush()
         elif isinstance(event, Finished):

@@ -1,5 +1,6 @@
 """What a run starts from: its model with the weights it loads, and its plan."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +12,9 @@ from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training import run_folder
 from upchirp.training.config import TrainConfig
+from upchirp.training.distributed import Ranks
+from upchirp.training.memory import MicroBatches, device_name
+from upchirp.training.micro_batch import can_try, find_micro_batches, fits_on, micro_batches
 from upchirp.training.planning import (
     curriculum_for,
     kernel_note,
@@ -67,18 +71,26 @@ def new_plan(
     micro_batch: int,
     *,
     own_model: bool,
+    ranks: Ranks,
 ) -> tuple[Plan, list[str]]:
-    """The plan of a new run, and what was measured and chosen for it."""
+    """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
+
+    Raises:
+        InputError: a curriculum or budget that does not fit.
+    """
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
     replays: int | dict[int, int] = 0
     notes: list[str] = []
     if config.replay == "auto":
         replays, notes = choose_replay(config, curriculum, model, source, device, micro_batch)
+        # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
+        replays, notes = ranks.from_first(lambda: (replays, notes))
     else:
         replays = config.replay
 
     def seconds(curriculum: Curriculum) -> CostTable:
-        return measure_seconds(config, curriculum, model, source, device, micro_batch, replays)
+        measured = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks)
+        return ranks.from_first(lambda: measured)
 
     plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
     if own_model or config.curriculum != papers_curriculum(config.model):
@@ -94,3 +106,24 @@ def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
     except (RuntimeError, ValueError, TypeError) as error:
         note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
     return [note] if note else []
+
+
+def computed_at_once(
+    config: TrainConfig, plan: Plan, model: nn.Module, folder: Path, device: torch.device, ranks: Ranks
+) -> tuple[MicroBatches, list[str]]:
+    """How many images are computed at once where that is not what the loader gives, and lines on it."""
+    sizes: dict[int, int] = {}
+    notes: list[str] = []
+    if config.micro_batch == "auto" and can_try(device):
+        sizes = find_micro_batches(config, plan, fits_on(config, plan, model, device), ranks=ranks)
+        notes.append(f"--micro-batch auto: memory holds {_listed(sizes)}")
+    elif config.micro_batch == "auto":
+        usual = micro_batches(config, plan, ranks.size)
+        notes.append(f"--micro-batch auto tries CUDA's memory only: here it is {_listed(usual)}")
+    if reduced := ranks.from_first(lambda: run_folder.read_micro_batches(folder, config, device_name(device))):
+        notes.append(f"memory ran out in this run before, so it goes on with {_listed(reduced)} at once")
+    return MicroBatches(sizes | {side: min(size, sizes.get(side, size)) for side, size in reduced.items()}), notes
+
+
+def _listed(sizes: Mapping[int, int]) -> str:
+    return ", ".join(f"{size} images at {side} px" for side, size in sorted(sizes.items()))

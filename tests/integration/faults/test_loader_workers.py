@@ -23,7 +23,7 @@ def kill() -> None:
 
 def hang() -> None:
     """As a library that waits for a lock which nobody frees: no signal but SIGKILL ends it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     time.sleep(3600)
 
 
@@ -68,8 +68,11 @@ def data(image_folder: Path, tmp_path: Path) -> Callable[..., tuple[Source, Sour
     return make
 
 
+DIED, HANGS = "a loader worker died", "the loader gave no batch for 1 s"
+
+
 def message_of(action: Callable[[], None]) -> str:
-    return "a loader worker died" if action is kill else "the loader gave no batch for 1 s"
+    return DIED if action is kill else HANGS
 
 
 @pytest.mark.parametrize("action", [kill, hang])
@@ -81,8 +84,7 @@ def test_a_worker(
     parts = data(where, action)
     message = faults.stopped(run, data=parts)
     assert message_of(action) in message
-    assert "--loader-timeout" in message if action is hang else "killed by signal" in message
-    assert multiprocessing.active_children() == []
+    assert ("--loader-timeout" if action is hang else "--workers") in message
     faults.resume(run, data=parts)
 
 
@@ -93,7 +95,7 @@ def test_a_worker_that_is_killed_from_outside(faults: Faults, config: Make, late
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     message = faults.stopped(run, faults.at_step(3, kill_one))
-    assert message_of(kill) in message
+    assert DIED in message
     assert f"{latest(run)}: go on with --resume auto" in message
     faults.resume(run)
 
@@ -132,7 +134,7 @@ def test_a_command_whose_workers_hang_ends(
     code, lines = python(STOPPED, *words(run))
     assert code == 2
     assert len(lines) == 1, "\n".join(lines)
-    assert message_of(hang) in lines[0]
+    assert HANGS in lines[0]
     assert "step_000000002.pt: go on with --resume auto" in lines[0]
     faults.resume(run)
 

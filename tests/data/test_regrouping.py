@@ -1,0 +1,86 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upchirp import Batch, constant, plan
+from upchirp.data import Corrupt, regroup
+from upchirp.data.selection import PassSummary
+
+
+def batches_of_a_step(sizes: list[int], weighted: list[bool], first: int) -> list[Batch]:
+    step = plan(constant(8), epochs=1, dataset_size=1000, batch_size=first + sum(sizes)).step(0)
+    batches = []
+    for number, (size, weighs) in enumerate(zip(sizes, weighted, strict=True)):
+        rows = range(first, first + size)
+        first += size
+        images = torch.arange(rows.start, rows.stop, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+        numbers = torch.arange(rows.start, rows.stop)
+        batches.append(
+            Batch(
+                images.contiguous(memory_format=torch.channels_last),
+                numbers + 100,
+                step,
+                rows,
+                numbers + 200,
+                numbers.float() if weighs else None,
+                completes_step=number == len(sizes) - 1,
+                corrupt=(Corrupt(number, "x", "y"),),
+                passes=(PassSummary(number, 1, 0, 0, None),),
+            )
+        )
+    return batches
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=6),
+    st.one_of(st.none(), st.integers(1, 40)),
+    st.integers(0, 20),
+)
+def test_rows_come_in_order_in_portions_of_one_size(
+    delivered: list[tuple[int, bool]], rows: int | None, first: int
+) -> None:
+    sizes = [size for size, _ in delivered]
+    batches = batches_of_a_step(sizes, [weighs for _, weighs in delivered], first)
+    taken = 0
+
+    def arriving() -> Iterator[Batch]:
+        nonlocal taken
+        for batch in batches:
+            taken += 1
+            yield batch
+
+    portions = []
+    for portion in regroup(arriving(), rows):
+        portions.append(portion)
+        # No batch is taken before it is needed: the loader prepares it while the device computes.
+        assert sum(sizes[: taken - 1]) < portion.rows.stop - first
+    if rows is None:
+        assert portions == batches
+        return
+    lengths = [len(portion.rows) for portion in portions]
+    assert sum(lengths) == sum(sizes)
+    assert all(length == rows for length in lengths[:-1])
+    assert 1 <= lengths[-1] <= rows
+    assert [portion.completes_step for portion in portions] == [False] * (len(portions) - 1) + [True]
+    assert [row for portion in portions for row in portion.rows] == list(range(first, first + sum(sizes)))
+    for portion in portions:
+        numbers = torch.arange(portion.rows.start, portion.rows.stop)
+        assert torch.equal(portion.images[:, 0, 0, 0].long(), numbers)
+        assert torch.equal(portion.labels, numbers + 100)
+        assert torch.equal(portion.indices, numbers + 200)
+        assert portion.images.is_contiguous(memory_format=torch.channels_last)
+        for row, weight in zip(portion.rows, portion.weights if portion.weights is not None else [], strict=False):
+            batch = next(batch for batch in batches if row in batch.rows)
+            assert weight == (1 if batch.weights is None else row)
+    # What is told of a batch is told once.
+    assert [image.index for portion in portions for image in portion.corrupt] == list(range(len(batches)))
+    assert [summary.number for portion in portions for summary in portion.passes] == list(range(len(batches)))
+
+
+@pytest.mark.parametrize("rows", [4, 8])
+def test_batches_of_the_right_size_are_given_on_as_they_are(rows: int) -> None:
+    batches = batches_of_a_step([rows] * 3, [False] * 3, 0)
+    assert all(one is other for one, other in zip(regroup(batches, rows), batches, strict=True))

@@ -1,0 +1,67 @@
+"""A run folder that becomes read-only, or is deleted, in mid-run."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.integration.faults.conftest import Faults, Make
+
+from upchirp import TrainConfig
+
+READ_ONLY = """
+import ctypes, os, sys
+# A process of root may write anywhere: without these two rights (DAC_OVERRIDE, DAC_READ_SEARCH) it is as others are.
+libc = ctypes.CDLL(None, use_errno=True)
+for right in (1, 2):
+    libc.prctl(24, right, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-c", '''
+import sys
+from pathlib import Path
+from upchirp.cli import main, train
+from upchirp.training import Stepped
+folder = Path(sys.argv[1])
+class Display(train.Display):
+    def __call__(self, event):
+        super().__call__(event)
+        if isinstance(event, Stepped) and event.step.index == 4:
+            folder.chmod(0o555)
+train.Display = Display
+sys.exit(main(sys.argv[2:]))
+''', *sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="takes the rights of root away as Linux does it")
+def test_read_only(
+    faults: Faults,
+    config: Make,
+    python: Callable[..., tuple[int, list[str]]],
+    words: Callable[[TrainConfig], list[str]],
+) -> None:
+    run = config(checkpoint_interval=3)
+    folder = run.output / "checkpoints"
+    code, lines = python(READ_ONLY, folder, *words(run))
+    assert code == 2
+    assert len(lines) == 1, "\n".join(lines)
+    assert "Permission denied" in lines[0]
+    assert "step_000000003.pt: go on with --resume auto once that is mended" in lines[0]
+    folder.chmod(0o755)
+    faults.resume(run)
+
+
+def test_deleted(faults: Faults, config: Make) -> None:
+    run = config(checkpoint_interval=3)
+    message = faults.stopped(run, faults.at_step(5, lambda: shutil.rmtree(run.output)))
+    assert "the run folder is gone" in message
+    assert not run.output.exists(), "nothing that looks like a run is left"
+    faults.resume(run)
+
+
+def test_deleted_checkpoints_are_written_anew(faults: Faults, config: Make) -> None:
+    run = config(checkpoint_interval=3)
+    from upchirp import train
+
+    train(run, observers=[faults.at_step(5, lambda: shutil.rmtree(run.output / "checkpoints"))])
+    faults.assert_same(run.output)
+    assert list((run.output / "checkpoints").glob("step_*.pt"))

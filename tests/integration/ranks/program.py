@@ -1,0 +1,144 @@
+"""What two ranks do, started by torchrun; each leaves what it saw in a file, which the tests compare."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from upchirp import InputError, TrainConfig, train
+from upchirp.data import as_source
+from upchirp.training import EvaluationSet, Interrupted, Ranks, View, evaluate, job, load_config, loop, open_ranks
+
+
+class HalfUsed(nn.Module):
+    """Trains parameters that no image reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        self.idle = nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images)
+
+
+class Odd:
+    """13 images of two classes."""
+
+    classes = ("cat", "dog")
+
+    def __len__(self) -> int:
+        return 13
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((3, 32, 32), 19 * index, dtype=torch.uint8), index % 2
+
+
+def evaluation(ranks: Ranks | None) -> dict[str, float]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
+    images = EvaluationSet(as_source(Odd()), 32, workers=0, batch_size=4, ranks=ranks)
+    (result,) = evaluate(
+        [View("model", model, 32)], images, mean=(0.5,) * 3, std=(0.2,) * 3, device=torch.device("cpu")
+    )
+    return result.to_dict()
+
+
+def line_of(act: Callable[[], Any]) -> str:
+    try:
+        act()
+    except (InputError, Interrupted) as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def only_here(rank: int, act: Callable[..., Any]) -> Callable[..., Any]:
+    """On one rank an error instead of the act."""
+
+    def fails(*words: Any, **options: Any) -> Any:
+        if dist.get_rank() == rank:
+            raise InputError(f"only rank {rank} fails")
+        return act(*words, **options)
+
+    return fails
+
+
+def signalled_at(step: int, *, rank: int) -> Callable[..., Any]:
+    """The loop's own bookkeeping, with SIGTERM to one rank after a step."""
+    own = loop.Run._take_note
+
+    def take_note(run: loop.Run, result: Any) -> None:
+        own(run, result)
+        if dist.get_rank() == rank and result.step.index + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    return take_note
+
+
+def digest(folder: Path, states: list[Any]) -> list[float]:
+    """What a rank holds in the end, weight by weight and statistic by statistic."""
+    state = states.pop()
+    tensors = [*state.model.state_dict().values(), *state.ema.module.state_dict().values()]
+    return [value.double().sum().item() for value in tensors]
+
+
+def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
+    base = TrainConfig.from_flat(load_config(given))
+    seen: dict[str, Any] = {"evaluation": None}
+
+    states: list[Any] = []
+    make_state = job.make_state
+
+    def kept(*words: Any, **options: Any) -> Any:
+        states.append(make_state(*words, **options))
+        return states[-1]
+
+    job.make_state = kept
+
+    def run(name: str, **changes: Any) -> TrainConfig:
+        return replace(base, output=output / name, **changes)
+
+    with open_ranks() as ranks:
+        seen["evaluation"] = evaluation(ranks)
+        seen["alone"] = evaluation(None)
+        train(run("whole"))
+        seen["whole"] = digest(output / "whole", states)
+        # Larger: torch's CPU kernels give undefined gradients where a kernel of 3 x 3 sees one pixel.
+        slow = replace(base.optimization, lr_base=0.01)
+        train(run("norms", model="test_resnet", final_size=128, optimization=slow, curriculum="constant"))
+        seen["norms"] = digest(output / "norms", states)
+        selection = replace(
+            base, select="infobatch", select_until=1.0, epochs=6, curriculum="constant", checkpoint_interval=5
+        )
+        train(replace(selection, output=output / "selection"))
+        train(replace(base, output=started, resume="auto"))
+        take_note, loop.Run._take_note = loop.Run._take_note, signalled_at(5, rank=1)
+        seen["signal"] = line_of(lambda: train(run("signal")))
+        loop.Run._take_note = take_note
+        prepare, job._prepare = job._prepare, only_here(1, job._prepare)
+        seen["prepare"] = line_of(lambda: train(run("prepare")))
+        job._prepare = prepare
+        infinite = replace(base.optimization, lr_base=1e30, clip_grad=None)
+        seen["infinite"] = line_of(lambda: train(run("infinite", optimization=infinite)))
+        seen["batch"] = line_of(lambda: train(run("batch", batch_size=30, micro_batch=None)))
+        torch.manual_seed(ranks.rank)
+        train(run("unused", deterministic=False), model=HalfUsed())
+        seen["unused"] = digest(output / "unused", states)
+        values = torch.tensor([[1.0, 2.0, 3.0], [4.0, float("inf"), 6.0]][ranks.rank])
+        seen["latest"] = ranks.latest(values, torch.tensor([[7, -1, 2], [5, 9, 1]][ranks.rank])).tolist()
+    return seen
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    given, output, started = map(Path, sys.argv[1:])
+    result = main(given, output, started)
+    (output / f"rank{os.environ['RANK']}.json").write_text(json.dumps(result))

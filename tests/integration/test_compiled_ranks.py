@@ -1,0 +1,67 @@
+"""A compiled run on two ranks: each compiles its graphs before the first step, cut where DDP sends gradients off."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upchirp import TrainConfig, train
+from upchirp.training import Event, Stepped
+
+RANKS = 2
+
+
+def test_two_ranks_compile_before_the_first_step(image_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", __file__]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*command, str(image_folder), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(RANKS):
+        seen = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert seen["functions"] == 3, "one for each bandwidth"
+        # DDP's first bucket is 1 MiB and the model has more: graphs are cut there, so that the sum begins early.
+        assert seen["graphs"] == 6
+        # Events go to the first rank only.
+        assert seen["graphs_by_step"] == ([6] * seen["steps"] if rank == 0 else [])
+
+
+def program(images: str, output: Path) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+    graphs_by_step: list[int] = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Stepped):
+            graphs_by_step.append(len(graphs))
+
+    real = torch.compile
+    torch.compile = lambda model, dynamic: real(model, dynamic=dynamic, backend=counting)  # type: ignore[assignment]
+    made = TrainConfig.from_flat(
+        {
+            "data": images, "model": "test_resnet", "final_size": 64, "epochs": 3, "batch_size": 32, "micro_batch": 8,
+            "workers": 0, "device": "cpu", "recipe": "light", "compile": True, "evaluations": 1,
+            "output": str(output / "run"),
+        }
+    )  # fmt: skip
+    run = train(made, observers=[observe])
+    seen = {
+        "functions": torch._dynamo.utils.counters["stats"]["unique_graphs"],
+        "graphs": len(graphs),
+        "graphs_by_step": graphs_by_step,
+        "steps": run.plan.total_steps,
+    }
+    (output / f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    program(sys.argv[1], Path(sys.argv[2]))

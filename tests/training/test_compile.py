@@ -1,0 +1,152 @@
+"""Compiled runs, with a backend that counts graphs and runs them as they are, so that no compiler is needed."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from upchirp import InputError, TrainConfig, plan, preset, train
+from upchirp.data import RequestSampler
+from upchirp.models import create_model
+from upchirp.training import Event, Interrupted, Noted, Stepped
+from upchirp.training.assembly import make_settings, make_state, make_transform
+from upchirp.training.graphs import GraphPerShape
+from upchirp.training.memory import MicroBatches
+from upchirp.training.warming import compile_ahead
+
+Make = Callable[..., TrainConfig]
+Shapes = list[tuple[int, int]]
+SWIN = {
+    "model": "swin_tiny_patch4_window7_224", "final_size": 96, "low_frequency": "crop",
+    "model_kwargs": {"depths": [1, 1, 1, 1], "embed_dim": 8, "num_heads": [1, 1, 1, 1]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Shapes:
+    """(rows, side) of the images of each graph that is compiled from now on."""
+    shapes: Shapes = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable:
+        tensors = (x for x in inputs if isinstance(x, torch.Tensor) and not isinstance(x, nn.Parameter))
+        (images,) = (x for x in tensors if x.ndim == 4 and x.shape[1] == 3)
+        shapes.append((images.shape[0], images.shape[-1]))
+        return graph.forward
+
+    compile_by(counting, monkeypatch)
+    return shapes
+
+
+def compile_by(backend: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model, dynamic=dynamic, backend=backend))
+    torch.compiler.reset()
+
+
+def weights(folder: Path | None) -> dict[str, torch.Tensor]:
+    assert folder is not None
+    files = {name: load_file(folder / f"{name}.safetensors") for name in ("model", "model_ema")}
+    return {f"{name} {key}": value for name, state in files.items() for key, value in state.items()}
+
+
+@pytest.mark.parametrize("changes", [{"model": "test_resnet"}, {"model": "test_vit"}, SWIN], ids=lambda c: c["model"])
+def test_all_graphs_are_compiled_before_the_first_step(config: Make, graphs: Shapes, changes: dict[str, Any]) -> None:
+    compiled_by_step: list[int] = []
+    notes: list[str] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Stepped):
+            compiled_by_step.append(len(graphs))
+        if isinstance(event, Noted):
+            notes.append(event.message)
+
+    # Each step has two micro-batches, and the validation images fill no whole batch.
+    made = config(compile=True, batch_size=48, micro_batch=24, epochs=4, evaluations=3, **changes)
+    compiled = train(made, observers=[observe])
+    sides = compiled.plan.bandwidths
+    assert len(sides) == 3
+    assert graphs == [(24, side) for side in sides]
+    assert compiled_by_step == [3] * compiled.plan.total_steps
+    assert any(f"compiled 3 graphs, for {', '.join(map(str, sides))} px" in note for note in notes)
+    eager = train(config(batch_size=48, micro_batch=24, epochs=4, **changes, output=f"{made.output}-eager"))
+    assert len(graphs) == 3
+    # Compiling ahead left weights, statistics, moments and random numbers alone.
+    first, second = weights(compiled.output), weights(eager.output)
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_a_resumed_run_compiles_what_is_left(config: Make, graphs: Shapes) -> None:
+    def stop_in_second_stage(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step.stage == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    made = config(compile=True, resume="auto")
+    with pytest.raises(Interrupted):
+        train(made, observers=[stop_in_second_stage])
+    assert [side for _, side in graphs] == [32, 48, 64]
+    graphs.clear()
+    torch.compiler.reset()
+    resumed = train(made)
+    assert graphs == [(16, 48), (16, 64)]
+    whole = train(config(compile=True, output=f"{made.output}-whole"))
+    # The graphs of one run serve the next: only the first bandwidth's is new.
+    assert graphs == [(16, 48), (16, 64), (16, 32)]
+    first, second = weights(resumed.output), weights(whole.output)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_measuring_for_a_time_budget_compiles_the_graphs_of_the_run(config: Make, graphs: Shapes) -> None:
+    run = train(config(compile=True, time_budget="2s", micro_batch=32))
+    assert graphs == [(32, side) for side in run.plan.bandwidths]
+
+
+def test_what_memory_holds_decides_the_shapes(config: Make, graphs: Shapes) -> None:
+    made = config(model="test_resnet", compile=True, micro_batch=32)
+    run = plan(preset("efficienttrain_plus_plus", final_size=64), epochs=3, dataset_size=64, batch_size=32)
+    device = torch.device("cpu")
+    model = create_model("test_resnet", num_classes=2, final_size=64)
+    state = make_state(model, made.optimization, device, bandwidth=64, learning_rate=1e-3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    sampler = RequestSampler(run, micro_batch=32, start_step=run.stages[0].steps)
+    random = torch.get_rng_state()
+    transform, settings = make_transform(made), make_settings(made, device)
+    line = compile_ahead(state, sampler, transform, settings, MicroBatches({64: 8}))
+    second, last = run.bandwidths[1:]
+    assert graphs == [(32, second), (8, last)]
+    assert line.startswith(f"compiled 2 graphs, for {second}, {last} px")
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_more_graphs_than_torch_allows_a_function() -> None:
+    graphs = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    model = nn.Conv2d(3, 2, 3)
+    torch.compiler.reset()
+    with pytest.MonkeyPatch.context() as patch:
+        compile_by(counting, patch)
+        forward = GraphPerShape(model)
+    for side in range(8, 20):
+        for _ in range(2):
+            assert forward(torch.zeros(2, 3, side, side)).shape[-1] == side - 2
+    assert len(graphs) == 12
+
+
+def test_a_model_that_cannot_be_compiled_is_bad_input(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable:
+        raise RuntimeError("no C compiler")
+
+    compile_by(broken, monkeypatch)
+    with pytest.raises(InputError, match=r"cannot compile the model for 32 px \(no C compiler\): leave --compile out"):
+        train(config(compile=True))
