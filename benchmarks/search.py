@@ -92,15 +92,18 @@ def tell(name: str) -> Any:
     return SearchDisplay(Console(stderr=True))
 
 
-def same_compute(curriculum: str, options: argparse.Namespace) -> float:
-    """The number of epochs that makes a curriculum cost the budget: real passes, where it counts samples."""
-    config = TrainConfig.from_flat(settings(options, curriculum=curriculum, resume=None))
+def same_compute(file: str, options: argparse.Namespace) -> tuple[float, Any]:
+    """The number of epochs that makes a curriculum cost the budget, and its phases: equal ones train alike.
+
+    Epochs are real passes, where a curriculum counts samples.
+    """
+    config = TrainConfig.from_flat(settings(options, curriculum=file, resume=None))
     with torch.device("meta"):
         model = create_model(config.model, final_size=config.final_size, num_classes=40, **config.model_kwargs)
+    curriculum = curriculum_for(model, file, config.final_size)
     # Of a budget that is long enough for rounding to whole steps not to show.
-    long = replace(config, epochs=1000.0)
-    cost = make_plan(long, curriculum_for(model, curriculum, config.final_size), 20_000, model=model).equivalent_epochs
-    return options.epochs * 1000.0 / cost
+    cost = make_plan(replace(config, epochs=1000.0), curriculum, 20_000, model=model).equivalent_epochs
+    return options.epochs * 1000.0 / cost, (curriculum.axis, curriculum.phases, curriculum.magnitude)
 
 
 def run_training(flat: dict[str, Any]) -> dict[str, Any]:
@@ -116,22 +119,25 @@ def run_training(flat: dict[str, Any]) -> dict[str, Any]:
 
 def run_trainings(options: argparse.Namespace, curricula: dict[str, str]) -> list[dict[str, Any]]:
     """Every curriculum from scratch with every seed, at the same compute."""
-    jobs = [
-        settings(
-            options, curriculum=file, epochs=same_compute(file, options), seed=seed,
+    budgets = {name: same_compute(file, options) for name, file in curricula.items()}
+    twin = {name: next(other for other in budgets if budgets[other][1] == budgets[name][1]) for name in budgets}
+    jobs = {
+        (name, seed): settings(
+            options, curriculum=curricula[name], epochs=budgets[name][0], seed=seed,
             output=str(options.output / "curricula" / f"{name}-seed{seed}"),
         )
         for seed in options.seeds
-        for name, file in curricula.items()
-    ]  # fmt: skip
+        for name in dict.fromkeys(twin.values())
+    }  # fmt: skip
     with ProcessPoolExecutor(options.parallel, multiprocessing.get_context("spawn")) as pool:
-        results = list(pool.map(run_training, jobs))
+        results = dict(zip(jobs, pool.map(run_training, jobs.values()), strict=True))
     rows = []
-    for place, name in enumerate(curricula):
-        own = results[place :: len(curricula)]
+    for name in curricula:
+        own = [results[twin[name], seed] for seed in options.seeds]
         rows.append(
             {
                 "curriculum": name,
+                "same_as": None if twin[name] == name else twin[name],
                 "stages": own[0]["stages"],
                 "equivalent_epochs": own[0]["equivalent_epochs"],
                 "top1": [run["top1"] for run in own],

@@ -156,6 +156,22 @@ def task(search_config: Make, image_folder: Path, tmp_path: Path) -> Callable[..
     return make
 
 
+def test_halving_changes_nothing_of_what_survives(task: Callable[..., Task]) -> None:
+    """Half a stage and then the other half is the whole stage, bit for bit: halving only leaves out."""
+    whole = task(Trial((32,), 0, 1, tuning=1), epochs=6)
+    expected = run_task(whole)
+    first = task(Trial((32,), 0, 0.5, tuning=0.5), epochs=6)
+    run_task(first)
+    assert 0 < first.plan.middle < whole.plan.middle < whole.plan.end
+    state = checkpoint.step_path(first.folder, first.plan.middle)
+    second = task(Trial((32,), 0.5, 1, tuning=1), start=state, epochs=6)
+    second = replace(second, folder=whole.folder.parent / "second")
+    assert second.plan.begin == first.plan.middle and second.plan.middle == whole.plan.middle
+    outcome = run_task(second).outcome
+    assert (outcome.accuracy, outcome.loss) == (expected.outcome.accuracy, expected.outcome.loss)
+    assert outcome.cost == pytest.approx(expected.outcome.cost - first.plan.training_cost)
+
+
 def test_a_trial_stopped_at_any_step_ends_the_same(task: Callable[..., Task], tmp_path: Path) -> None:
     trial = Trial((32,), 0, 1, tuning=1)
     whole = task(trial, epochs=4)
@@ -196,7 +212,7 @@ def test_the_next_stage_begins_before_the_fine_tuning(task: Callable[..., Task])
     result = run_task(second)
     # Without an interruption at the boundary: one run of both stages in a row.
     both = replace(task(Trial((32, 64), 0, 2, tuning=1), epochs=4), folder=first.folder.parent / "both")
-    assert both.plan.plan.stages[:2] == second.plan.plan.stages[:2]
+    assert both.plan.run == second.plan.run
     assert run_task(both).outcome.accuracy == result.outcome.accuracy
     ours, theirs = (
         checkpoint.load(checkpoint.step_path(folder, second.plan.middle))["state"]["model"]
@@ -213,7 +229,8 @@ def test_learning_rates_and_magnitudes_of_line_6(search_config: Make) -> None:
     planner = Planner(config, model, 48_000)
     for side in (32, 48, 64):
         made = planner.of(Trial((48, side), 1, 2, tuning=1))
-        stages: tuple[Stage, ...] = made.plan.stages
+        assert made.tuning is not None
+        stages: tuple[Stage, ...] = made.tuning.stages
         assert [stage.bandwidth for stage in stages] == [48, side, 64]
         assert [stage.progress for stage in stages[:2]] == [(0.0, 0.2), (0.2, 0.4)]
         start, end = stages[2].progress
@@ -226,7 +243,7 @@ def test_learning_rates_and_magnitudes_of_line_6(search_config: Make) -> None:
         # The same rates as in a run that goes on at the final size to its end.
         whole = planner.whole((48, side, 64, 64, 64))
         for index in (made.begin, made.middle - 1, made.middle, made.end - 1):
-            ours, theirs = made.plan.step(index), whole.step(index)
+            ours, theirs = (made.run if index < made.middle else made.tuning).step(index), whole.step(index)
             assert ours.learning_rate == pytest.approx(theirs.learning_rate, rel=1e-3)
             assert ours.magnitude == pytest.approx(theirs.magnitude, rel=1e-3)
 

@@ -121,7 +121,8 @@ def search(
     journal = Journal(folder / JOURNAL)
     _check_is_same_data(journal, prepared)
     engine = open_engine(config.engine, config.parallel, folder, threads=config.threads)
-    with collected_signals() as received, engine as opened:
+    # Engines may set handlers of their own, so ours come after them.
+    with engine as opened, collected_signals() as received:
         trainer = Trainer(
             config, planner, prepared.train, prepared.val, model, folder, journal, opened, received, observers
         )

@@ -17,7 +17,7 @@ from upchirp.data import Corrupt, Source
 from upchirp.errors import InputError
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
-from upchirp.training import EvaluationSet, TrainConfig, View, checkpoint, evaluate, run_segment
+from upchirp.training import EvaluationSet, StepResult, TrainConfig, View, checkpoint, evaluate, run_segment
 from upchirp.training.assembly import autocast_dtype, make_loader, make_settings, make_state, make_transform
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
@@ -122,26 +122,38 @@ class _Execution:
 
     @property
     def plan(self) -> Plan:
-        return self.task.plan.plan
+        return self.task.plan.run
+
+    def _steps(self) -> Iterator[StepResult]:
+        """The steps of the trial's two segments, from where the state is."""
+        state, config = self.state, self.task.config
+        parts = ((self.plan, self.task.plan.middle), (self.task.plan.tuning, self.task.plan.end))
+        for plan, end in parts:
+            if plan is None or state.step >= end:
+                continue
+            loader = make_loader(
+                config,
+                self.task.train,
+                plan,
+                self.device,
+                start_step=state.step,
+                micro_batch=micro_batches(config, plan),
+            )
+            for result in run_segment(state, loader, make_transform(config), make_settings(config, self.device)):
+                yield result
+                if state.step == end:
+                    break
 
     def execute(self) -> Result:
         state, config, plan = self.state, self.task.config, self.task.plan
         self.task.folder.mkdir(parents=True, exist_ok=True)
-        loader = make_loader(
-            config,
-            self.task.train,
-            self.plan,
-            self.device,
-            start_step=state.step,
-            micro_batch=micro_batches(config, self.plan),
-        )
         # The loss that is kept is that of the fine-tuning, or of the last stage where there is none.
         kept_from = plan.middle if plan.end > plan.middle else plan.end - self.plan.stages[-1].steps
         losses: list[torch.Tensor] = []
         finite = True
         started = time.perf_counter()
         reported = -math.inf
-        for result in run_segment(state, loader, make_transform(config), make_settings(config, self.device)):
+        for result in self._steps():
             self._note_corrupt(result.corrupt)
             if result.step.index >= kept_from:
                 losses.append(result.loss)

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import signal
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,8 @@ class Trainer:
         self.planner = planner
         self.sources = (train, val)
         self.model = model
-        self.folder = folder
+        # Tasks may run in processes with another working directory.
+        self.folder = folder.resolve()
         self.journal = journal
         self.engine = engine
         self.received = received
@@ -71,7 +73,7 @@ class Trainer:
         self.total = planner.price.equivalent_epochs
         self.started = time.monotonic()
         self.spent_before = self.spent
-        self.stop = folder / STOP
+        self.stop = self.folder / STOP
         self.stop.unlink(missing_ok=True)
 
     @property
@@ -98,8 +100,12 @@ class Trainer:
         """
         self._prune(trials)
         missing = [trial for trial in trials if trial.name not in self.finished]
-        if missing:
+        try:
             self._run(missing)
+        except BaseException:
+            # The engine waits for what still runs before it lets go: let that save its state and end.
+            self.stop.touch()
+            raise
         outcomes = [outcome_of(self.finished[trial.name]) for trial in trials]
         final = self.planner.final_size
         needed = self.config.algorithm == "sequential" or all(side == final for side in trials[0].bandwidths)
@@ -144,7 +150,9 @@ class Trainer:
         if failure is not None:
             raise failure
         if stopping:
-            raise Interrupted(self.received[0], self.folder, len(self.finished))
+            # Whoever makes the file by hand ends the search as SIGTERM does.
+            signum = self.received[0] if self.received else signal.SIGTERM
+            raise Interrupted(signum, self.folder, len(self.finished))
 
     def _task(self, trial: Trial) -> Task:
         plan = self.planner.of(trial)

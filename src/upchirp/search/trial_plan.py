@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from upchirp.curriculum import Curriculum, Phase, Plan
+from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, pixels
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, flops_table, size_multiple
 from upchirp.search.config import SearchConfig
@@ -19,8 +19,10 @@ from upchirp.training import make_plan
 class TrialPlan:
     """What to execute for a trial: its own part of a run, then its fine-tuning."""
 
-    plan: Plan
-    """The run until the end of the fine-tuning, with the stages before the trial."""
+    run: Plan
+    """The run that the trial is a part of, from step `begin` to `middle`."""
+    tuning: Plan | None
+    """The same run up to `middle`, then the fine-tuning."""
     begin: int
     """Steps done before the trial."""
     middle: int
@@ -29,7 +31,7 @@ class TrialPlan:
     @property
     def end(self) -> int:
         """Steps done after the fine-tuning."""
-        return self.plan.total_steps
+        return self.middle if self.tuning is None else self.tuning.total_steps
 
     @property
     def training_cost(self) -> float:
@@ -38,13 +40,8 @@ class TrialPlan:
 
     def spent(self, step: int) -> float:
         """Equivalent epochs of the trial until so many steps of the run are done."""
-        before = 0
-        cost = 0.0
-        for stage in self.plan.stages:
-            steps = max(0, min(step, before + stage.steps) - max(self.begin, before))
-            cost += steps * stage.batch_size * stage.cost_per_sample
-            before += stage.steps
-        return cost / self.plan.dataset_size
+        cost = _cost(self.run, self.begin, min(step, self.middle))
+        return cost if self.tuning is None else cost + _cost(self.tuning, self.middle, step)
 
 
 class Planner:
@@ -70,6 +67,7 @@ class Planner:
         self._model = model
         sides = sorted({*self.candidates, self.final_size})
         check_sizes(model, sides)
+        self._flops = CostTable("flops", flops_table(model, sides)) if self._training.cost == "flops" else None
         self.rates = Rates(
             stages=config.stages,
             epochs=config.epochs,
@@ -98,48 +96,49 @@ class Planner:
 
     def of(self, trial: Trial) -> TrialPlan:
         """The plan of a trial: the learning rates of its stage, then those that follow for its fine-tuning (line 6)."""
-        plan = self._plan(trial.bandwidths, trial.end)
-        parts = len(trial.bandwidths)
-        middle = sum(stage.steps for stage in plan.stages[:parts])
-        if trial.tuning:
-            last = plan.stages[parts]
-            wanted = self.rates.tuning * trial.tuning * self.images / (last.batch_size * last.cost_per_sample)
-            steps = min(round(wanted), last.steps)
-            if steps < 1:
-                raise InputError(
-                    f"{self.rates.tuning * trial.tuning:g} epochs of fine-tuning are too few for one step of batch "
-                    f"size {last.batch_size} on {self.images} images: raise --epochs or --tuning-epochs, or lower "
-                    "--batch-size"
-                )
-            share = steps / last.steps
-            tuning = replace(
-                last,
-                steps=steps,
-                progress=_first_part(last.progress, share),
-                magnitude=_first_part(last.magnitude, share),
+        run = self._plan(trial.bandwidths, float(len(trial.bandwidths)))
+        begin, middle = _steps_until(run, trial.begin), _steps_until(run, trial.end)
+        if middle == begin:
+            raise InputError(
+                f"the part of a stage from {trial.begin:g} to {trial.end:g} is too short for a step of batch size "
+                f"{run.stages[-1].batch_size}: raise --epochs, lower --batch-size, or leave out --halving"
             )
-            plan = replace(plan, stages=(*plan.stages[:parts], tuning))
-        return TrialPlan(plan=plan, begin=self._begin(trial), middle=middle)
+        tuning = self._tuning(trial, run, middle) if trial.tuning else None
+        return TrialPlan(run=run, tuning=tuning, begin=begin, middle=middle)
+
+    def _tuning(self, trial: Trial, run: Plan, middle: int) -> Plan:
+        """The run of a trial up to its middle, then its fine-tuning."""
+        parts = len(trial.bandwidths)
+        last = self._plan(trial.bandwidths, trial.end).stages[parts]
+        epochs = self.rates.tuning * trial.tuning
+        steps = min(round(epochs * self.images / (last.batch_size * last.cost_per_sample)), last.steps)
+        if steps < 1:
+            raise InputError(
+                f"{epochs:g} epochs of fine-tuning are too few for one step of batch size {last.batch_size} on "
+                f"{self.images} images: raise --epochs or --tuning-epochs, or lower --batch-size"
+            )
+        share = steps / last.steps
+        tuning = replace(
+            last,
+            steps=steps,
+            progress=_first_part(last.progress, share),
+            magnitude=_first_part(last.magnitude, share),
+        )
+        *before, stage = run.stages[:parts]
+        done = middle - sum(stage.steps for stage in before)
+        return replace(run, stages=(*before, replace(stage, steps=done), tuning))
 
     def whole(self, bandwidths: tuple[int, ...]) -> Plan:
         """The plan of a whole training by a schedule."""
         return self._plan(bandwidths, float(self.config.stages))
 
-    def _begin(self, trial: Trial) -> int:
-        parts = int(trial.begin) if trial.begin == int(trial.begin) else len(trial.bandwidths)
-        if not parts:
-            return 0
-        plan = self._plan(trial.bandwidths[:parts], trial.begin)
-        return sum(stage.steps for stage in plan.stages[:parts])
-
     def _plan(self, bandwidths: tuple[int, ...], end: float) -> Plan:
-        return make_plan(self._training, self.curriculum(bandwidths, end), self.images, model=self._model)
+        curriculum = self.curriculum(bandwidths, end)
+        return make_plan(self._training, curriculum, self.images, model=self._model, flops=self._flops)
 
     def _relative(self, sides: list[int]) -> Mapping[int, float]:
-        if self._training.cost == "flops":
-            table = flops_table(self._model, sides)
-            return {side: table[side] / table[self.final_size] for side in sides}
-        return {side: (side / self.final_size) ** 2 for side in sides}
+        cost = self._flops or pixels
+        return {side: cost(side) / cost(self.final_size) for side in sides}
 
     def _check(self, side: int) -> None:
         """Make every kind of plan of a candidate once, so that a small budget shows before anything runs."""
@@ -150,6 +149,24 @@ class Planner:
         for share in rungs(len(self.candidates)) if self.config.halving else [1.0]:
             self.of(Trial((side,), 0, share, tuning=share))
         self.of(Trial((side,) * (stages - 1), stages - 2, stages - 1, tuning=1))
+
+
+def _steps_until(run: Plan, progress: float) -> int:
+    """Steps of a run that are done at a progress in stages."""
+    whole = int(progress)
+    inside = round((progress - whole) * run.stages[whole].steps) if progress > whole else 0
+    return sum(stage.steps for stage in run.stages[:whole]) + inside
+
+
+def _cost(run: Plan, first: int, last: int) -> float:
+    """Equivalent epochs of the steps from `first` to before `last`."""
+    before = 0
+    cost = 0.0
+    for stage in run.stages:
+        steps = max(0, min(last, before + stage.steps) - max(first, before))
+        cost += steps * stage.batch_size * stage.cost_per_sample
+        before += stage.steps
+    return cost / run.dataset_size
 
 
 def _first_part(span: tuple[float, float], share: float) -> tuple[float, float]:

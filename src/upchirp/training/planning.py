@@ -87,8 +87,11 @@ def make_plan(
     *,
     model: nn.Module,
     seconds: Callable[[Curriculum], CostTable] | None = None,
+    flops: CostTable | None = None,
 ) -> Plan:
-    """The plan of a run; `seconds` measures the cost table that a time budget is planned with.
+    """The plan of a run.
+
+    `seconds` measures the cost table that a time budget is planned with; `flops` was counted before, for that cost.
 
     `replay="auto"` replays nothing yet: `with_replay` puts in what `choose_replay` found on the machine.
 
@@ -104,7 +107,7 @@ def make_plan(
         cost = seconds(curriculum)
         budget = {"total_cost": parse_duration(config.time_budget)}
     elif config.cost == "flops":
-        cost = CostTable("flops", flops_table(model, curriculum.bandwidths))
+        cost = flops or CostTable("flops", flops_table(model, curriculum.bandwidths))
     made = plan(
         curriculum,
         dataset_size=dataset_size,
