@@ -45,7 +45,6 @@ class Replicas:
         if wanted != self._wrapped_for:
             self._wrapped = DistributedDataParallel(
                 _Forward(trained, self._forward),
-                init_sync=False,
                 gradient_as_bucket_view=True,
                 # Without it the second step sorts the parameters into other buckets, and resuming makes it another.
                 find_unused_parameters=unused or self._deterministic,
