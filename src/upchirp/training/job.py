@@ -30,9 +30,10 @@ from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.events import Finished, Noted, Observer
 from upchirp.training.failures import one_line_failures
-from upchirp.training.loop import Run, Totals
+from upchirp.training.loop import Run
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
+from upchirp.training.saving import Totals
 from upchirp.training.shards import sharding
 from upchirp.training.start import computed_at_once, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State

@@ -4,24 +4,21 @@ import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Corrupt, Loader
 from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
-from upchirp.training import checkpoint, run_folder
+from upchirp.training import run_folder
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
-from upchirp.training.conversion import plain
 from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
-from upchirp.training.evaluate import Evaluation, EvaluationSet, UnreadableImages, View, at_size, evaluate
+from upchirp.training.evaluate import EvaluationSet, UnreadableImages
+from upchirp.training.evaluate_state import StateEvaluation, evaluate_state
 from upchirp.training.events import (
     Evaluated,
     Event,
@@ -29,29 +26,17 @@ from upchirp.training.events import (
     Noted,
     Observer,
     Reduced,
-    Saved,
     Selected,
     Started,
     Stepped,
 )
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
-from upchirp.training.sharded_checkpoint import Writer
-from upchirp.training.shards import fitted_to, full
+from upchirp.training.saving import Saving, Totals
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
 from upchirp.training.warming import compile_ahead
 from upchirp.training.window import SteadyWait, Window
-
-
-@dataclass(kw_only=True)
-class Totals:
-    """What a checkpoint holds beside the engine's state."""
-
-    train_seconds: float = 0.0
-    """Training time so far, without evaluations and checkpoints."""
-    best_top1: float = -1.0
-    """Best of the evaluations in the last stage, percent; -1 before the first."""
 
 
 class Run:
@@ -101,8 +86,7 @@ class Run:
         self.ranks = ranks or Ranks()
         self.packing_helps = packing_helps
         self.advised: set[int] = set()
-        self.checkpoints = folder / run_folder.CHECKPOINTS
-        self.writer = Writer(self.ranks) if state.sharded else None
+        self.saving = Saving(config, plan, state, totals, loader, folder, self.ranks, self.emit)
         self.window = Window(device)
         self.steady = SteadyWait()
         self.corrupt: set[int] = set()
@@ -142,23 +126,23 @@ class Run:
                     received[0] if received else 0,
                     len(result.corrupt),
                     int(result.reduced_to is not None),
-                    int(self.writer is not None and self.writer.busy),
+                    int(self.saving.busy),
                 )
                 if corrupt:
                     self._note_corrupt(result.corrupt)
                 if reduced:
                     self._agree_on_micro_batches(result.step)
-                if self.writer and self.writer.pending and not writing:
-                    self._finish_writing()
+                if self.saving.pending and not writing:
+                    self.saving.finish()
                 if last or signum or state.step % config.checkpoint_interval == 0:
-                    self._save(checkpoint.step_path(self.checkpoints, state.step))
+                    self._save()
                 if signum and not last:
-                    self._finish_writing()
+                    self.saving.finish()
                     raise Interrupted(signum, self.folder, state.step)
             if math.isnan(top1):
                 top1 = self._evaluate()
-            self._finish_writing()
-            self._export()
+            self.saving.finish()
+            self.saving.export()
             self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
             self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
@@ -166,15 +150,6 @@ class Run:
             if signum:
                 raise Interrupted(signum, self.folder, state.step)
         return top1
-
-    def _export(self) -> None:
-        modules = {run_folder.WEIGHTS: self.state.model}
-        if self.state.ema is not None:
-            modules[run_folder.WEIGHTS_EMA] = self.state.ema.module
-        for name, module in modules.items():
-            weights = full(module.state_dict(), self.ranks) if self.state.sharded else module.state_dict()
-            if self.ranks.is_first:
-                checkpoint.export_weights(weights, self.folder / name, self._description())
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
@@ -190,12 +165,12 @@ class Run:
         except OutOfMemory as error:
             # For the next start, if it is this rank's alone to tell.
             self._store_micro_batches()
-            raise InputError(f"{error}; {self._last_good()}") from error
+            raise InputError(f"{error}; {self.saving.last_good()}") from error
         except torch.OutOfMemoryError as error:
             # The optimizer may have changed a part of the weights, so the step cannot be redone.
             raise InputError(
                 f"out of memory in step {self.state.step + 1} outside the forward and backward passes: take a smaller "
-                f"model, or --no-model-ema; {self._last_good()}"
+                f"model, or --no-model-ema; {self.saving.last_good()}"
             ) from error
 
     def _lap(self) -> float:
@@ -262,8 +237,8 @@ class Run:
         count = len(self.corrupt)
         self.emit(Noted(message=f"cannot read {image.name} ({image.reason}): replaced by another ({count} so far)"))
         if 100 * count > self.plan.dataset_size:
-            self._save(checkpoint.step_path(self.checkpoints, self.state.step))
-            self._finish_writing()
+            self._save()
+            self.saving.finish()
             raise InputError(
                 f"more than 1 % of the {self.plan.dataset_size} training images cannot be read, the last one is "
                 f"{image.name} ({image.reason}): repair or replace them, then go on with --resume auto"
@@ -274,17 +249,7 @@ class Run:
         loss = self.window.mean_loss()
         self._lap()
         if not math.isfinite(loss):
-            raise self._not_finite(f"the loss is {loss}")
-
-    def _not_finite(self, what: str) -> InputError:
-        return InputError(
-            f"{what} at step {self.state.step}: {self._last_good()}; try a lower --lr-base, a longer --warmup or "
-            "--clip-grad 1"
-        )
-
-    def _last_good(self) -> str:
-        kept = list(checkpoint.checkpoints(self.checkpoints))
-        return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
+            raise self.saving.not_finite(f"the loss is {loss}")
 
     def _log(self, step: Step) -> None:
         waits = self.ranks.gather(self.window.wait_seconds)
@@ -316,117 +281,47 @@ class Run:
 
     def _evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
-        if self.state.sharded:
-            views, results = self._evaluate_shards()
-        else:
-            views, results = self._evaluate_copies()
-        return self._take_evaluations(views, results)
-
-    def _evaluate_shards(self) -> tuple[list[View], list[Evaluation]]:
-        """One set of weights at one size after the other, in place: there is no room for copies."""
-        state, final = self.state, self.plan.final_size
-        names: list[tuple[Literal["model", "ema"], nn.Module, int]] = [("model", state.model, final)]
-        if state.ema is not None:
-            names.append(("ema", state.ema.module, final))
-        if state.bandwidth < final:
-            names.append(("model", state.model, state.bandwidth))
-        views = [View(*each) for each in names]
-        results = []
-        for view in views:
-            with fitted_to(view.model, state.bandwidth, view.bandwidth):
-                results += self._evaluated([view])
-        return views, results
-
-    def _evaluate_copies(self) -> tuple[list[View], list[Evaluation]]:
-        state, final = self.state, self.plan.final_size
-        views = [View("model", at_size(state.model, state.bandwidth, final), final)]
-        if state.ema is not None:
-            views.append(View("ema", at_size(state.ema.module, state.bandwidth, final), final))
-        if state.bandwidth < final:
-            views.append(View("model", state.model, state.bandwidth))
-        return views, self._evaluated(views)
-
-    def _evaluated(self, views: list[View]) -> list[Evaluation]:
-        augmentation = self.config.augmentation
         try:
             with self._off_the_clock():
-                return evaluate(
-                    views,
+                results = evaluate_state(
+                    self.state,
                     self.evaluation,
-                    mean=augmentation.mean,
-                    std=augmentation.std,
+                    augmentation=self.config.augmentation,
                     device=self.device,
                     autocast=autocast_dtype(self.config.optimization),
-                    in_step=self.state.sharded,
                 )
         except UnreadableImages as error:
-            self._save(checkpoint.step_path(self.checkpoints, self.state.step))
-            self._finish_writing()
+            self._save()
+            self.saving.finish()
             raise InputError(f"{error}, then go on with --resume auto") from error
+        return self._take_evaluations(results)
 
-    def _take_evaluations(self, views: list[View], results: list[Evaluation]) -> float:
+    def _take_evaluations(self, results: list[StateEvaluation]) -> float:
         state = self.state
         done = state.step == self.plan.total_steps
         progress = 1.0 if done else self.plan.step(state.step).progress
-        for view, result in zip(views, results, strict=True):
+        for evaluated in results:
             self.emit(
                 Evaluated(
                     step=state.step,
                     progress=progress,
-                    bandwidth=view.bandwidth,
-                    weights=view.name,
-                    result=result,
+                    bandwidth=evaluated.bandwidth,
+                    weights=evaluated.weights,
+                    result=evaluated.result,
                     train_seconds=self.totals.train_seconds,
                 )
             )
         for image in self.evaluation.corrupt:
             self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
         self.evaluation.corrupt = []
-        top1 = results[0 if state.ema is None else 1].top1
+        top1 = results[0 if state.ema is None else 1].result.top1
         in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
         if in_last_stage and top1 > self.totals.best_top1:
-            self._keep_best(top1)
+            self.totals.best_top1 = top1
+            with self._off_the_clock():
+                self.saving.best()
         return top1
 
-    def _description(self) -> dict[str, Any]:
-        """The settings that make the model anew, if a name made it."""
-        made: Any = getattr(self.state.model, "default_cfg", None)
-        if not isinstance(made, dict) or made.get("architecture") != self.config.model.partition(".")[0]:
-            return {}
-        return {name: plain(getattr(self.config, name)) for name in ("model", "model_kwargs", "final_size")}
-
-    def _keep_best(self, top1: float) -> None:
-        self.totals.best_top1 = top1
-        self._save(checkpoint.best_path(self.checkpoints, self.state.step))
-
-    def _save(self, path: Path) -> None:
+    def _save(self) -> None:
         with self._off_the_clock():
-            # Of a sharded state each rank sees its own part.
-            if any(self.ranks.largest(int(not self.state.is_finite()))):
-                raise self._not_finite("weights are not finite")
-            content = {
-                "state": self.state.state_dict(),
-                "plan": self.plan.to_dict(),
-                "described": self._description(),
-                "loader": self.loader.state_dict(),
-                "train_seconds": self.totals.train_seconds,
-                "best_top1": self.totals.best_top1,
-            }
-            if self.writer is not None:
-                self._finish_writing()
-                self.writer.begin(content, self.state.tensors(), path)
-                return
-            if self.ranks.is_first:
-                checkpoint.save(content, path)
-        self._saved(path)
-
-    def _finish_writing(self) -> None:
-        """Wait for a checkpoint that is being written while training goes on, if there is one."""
-        if self.writer is not None and (path := self.writer.finish()):
-            self._saved(path)
-
-    def _saved(self, path: Path) -> None:
-        if self.ranks.is_first:
-            checkpoint.prune(self.checkpoints, self.config.checkpoint_keep)
-            checkpoint.prune_best(self.checkpoints)
-        self.emit(Saved(step=checkpoint.step_of(path), path=path))
+            self.saving.step()

@@ -1,0 +1,63 @@
+"""Evaluation of a training state: weights and average at the final size, weights at the current bandwidth."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from upchirp.data import Augmentation
+from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
+from upchirp.training.shards import fitted_to
+from upchirp.training.state import State
+
+
+class StateEvaluation(NamedTuple):
+    """How well one of the state's sets of weights does."""
+
+    weights: Literal["model", "ema"]
+    """Which weights these are."""
+    bandwidth: int
+    """Input side, pixels."""
+    result: Evaluation
+    """How well they do."""
+
+
+def evaluate_state(
+    state: State,
+    data: EvaluationSet,
+    *,
+    augmentation: Augmentation,
+    device: torch.device,
+    autocast: torch.dtype | None,
+) -> list[StateEvaluation]:
+    """Evaluate the weights, then their average if there is one, at the set's size; then the weights at their bandwidth.
+
+    Raises:
+        UnreadableImages: more than 1 % of the images cannot be read.
+    """
+    of_state: list[tuple[Literal["model", "ema"], nn.Module, int]] = [("model", state.model, data.size)]
+    if state.ema is not None:
+        of_state.append(("ema", state.ema.module, data.size))
+    if state.bandwidth < data.size:
+        of_state.append(("model", state.model, state.bandwidth))
+
+    def evaluated(views: list[View]) -> list[Evaluation]:
+        return evaluate(
+            views,
+            data,
+            mean=augmentation.mean,
+            std=augmentation.std,
+            device=device,
+            autocast=autocast,
+            in_step=state.sharded,
+        )
+
+    if state.sharded:
+        # One after the other, in place: there is no room for copies.
+        results = []
+        for name, model, side in of_state:
+            with fitted_to(model, state.bandwidth, side):
+                results += evaluated([View(name, model, side)])
+    else:
+        results = evaluated([View(name, at_size(model, state.bandwidth, side), side) for name, model, side in of_state])
+    return [StateEvaluation(name, side, result) for (name, _, side), result in zip(of_state, results, strict=True)]
