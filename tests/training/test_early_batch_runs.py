@@ -35,12 +35,11 @@ def same_weights(first: Path, second: Path) -> bool:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
         {"replay": 1, "replay_mode": "mixed", "replay_gib": 1000 / 2**20},
         {"select": "infobatch", "model_ema": False},
         {"curriculum": "efficienttrain", "early_batch": [96]},
     ],
-    ids=["plain", "replay", "selection", "samples"],
+    ids=["replay", "selection", "samples"],
 )
 def test_a_run_with_early_batches_resumes_in_any_stage(config: Make, tmp_path: Path, changes: dict) -> None:
     settings = {"early_batch": "auto", "lr_cap": 8e-3, "lr": 2e-3, "epochs": 12, "log_interval": 1, **changes}

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from upchirp.cli.parsing import parse
+from upchirp.data.workers import DEFAULT_TIMEOUT
 from upchirp.errors import InputError
 from upchirp.training import evaluate_weights
 from upchirp.training.distributed import is_first_process
@@ -41,6 +42,8 @@ class EvalCommand:
     """Images in one forward pass."""
     workers: int = 2
     """Loader processes."""
+    loader_timeout: float = DEFAULT_TIMEOUT
+    """Seconds without a batch from them after which the evaluation stops; 0 waits forever."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to evaluate; by default the accelerator if there is one."""
     json: bool = False

@@ -10,6 +10,7 @@ from upchirp.models.input_size import (
     check_sizes,
     fit_stored,
     fit_to_bandwidth,
+    resized_parameters,
     size_multiple,
     size_of_weights,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "flops_table",
     "has_unused_parameters",
     "in_classifier",
+    "resized_parameters",
     "size_multiple",
     "size_of_weights",
 ]

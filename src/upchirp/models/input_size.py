@@ -90,6 +90,8 @@ def fit_to_bandwidth(
     bandwidth: int,
     optimizer: torch.optim.Optimizer | None = None,
     ema: nn.Module | None = None,
+    *,
+    tried: bool = False,
 ) -> None:
     """Make `model` take images of side `bandwidth`, in place, with its optimizer and its moving average.
 
@@ -107,6 +109,7 @@ def fit_to_bandwidth(
         bandwidth: side of the images from now on, pixels.
         optimizer: the optimizer that holds the model's parameters.
         ema: a copy of the model, or a wrapper with one as its `module`, such as timm's `ModelEmaV3`.
+        tried: whether `check_sizes` has passed the size, so that no copy is tried first: a sharded model has none.
 
     Raises:
         InputError: the model cannot take the size or has positions of an unknown form, parameters are
@@ -125,12 +128,28 @@ def fit_to_bandwidth(
     average = None if ema is None else _averaged_model(ema, model)
     average_fits = [] if average is None else plan_fits(average, bandwidth)
     _check_parameters(model, fits, optimizer)
-    if any(fit.trial for fit in fits):
+    if not tried and any(fit.trial for fit in fits):
         error = failure_at(model, bandwidth)
         if error is not None:
             raise InputError(f"{_name(model)} cannot be fitted to images of side {bandwidth}: {_first_line(error)}")
     apply_fits(fits, optimizer)
     apply_fits(average_fits)
+
+
+def resized_parameters(model: nn.Module, sizes: Iterable[int]) -> set[str]:
+    """The names of the parameters that other input sides resize; the model is not touched.
+
+    >>> from upchirp.models import create_model
+    >>> resized_parameters(create_model("vit_tiny_patch16_224", depth=1, embed_dim=24), [96, 224])
+    {'pos_embed'}
+    """
+    twin = meta_copy(unwrap(model))
+    before = {name: parameter.shape for name, parameter in twin.named_parameters()}
+    found: set[str] = set()
+    for size in sizes:
+        apply_fits(plan_fits(twin, size))
+        found |= {name for name, parameter in twin.named_parameters() if parameter.shape != before[name]}
+    return found
 
 
 def size_of_weights(model: nn.Module, shapes: Mapping[str, torch.Size], current: int) -> int | None:

@@ -1,6 +1,6 @@
 """The parts of a run, as its configuration says."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from upchirp.training.distributed import Ranks
 from upchirp.training.engine import Settings
 from upchirp.training.optim import create_ema, create_optimizer
 from upchirp.training.recipe import Optimization
+from upchirp.training.shards import split_groups
 from upchirp.training.state import State
 
 
@@ -22,12 +23,24 @@ def make_state(
     *,
     bandwidth: int,
     learning_rate: float,
+    shard: Callable[[nn.Module], None] | None = None,
 ) -> State:
-    """A fresh state around a model that is on its device and takes inputs of side `bandwidth`."""
+    """A fresh state around a model that is on its device and takes inputs of side `bandwidth`.
+
+    `shard` shares the parameters of a module out over the ranks, in place.
+    """
+    ema = create_ema(model, optimization, sharded=shard is not None)
+    if shard is not None:
+        for module in [model] if ema is None else [model, ema.module]:
+            shard(module)
+    optimizer = create_optimizer(model, optimization, learning_rate=learning_rate, sharded=shard is not None)
+    if shard is not None:
+        split_groups(optimizer)
     return State(
         model=model,
-        optimizer=create_optimizer(model, optimization, learning_rate=learning_rate),
-        ema=create_ema(model, optimization),
+        optimizer=optimizer,
+        ema=ema,
+        sharded=shard is not None,
         scaler=torch.amp.GradScaler(device.type, enabled=optimization.amp and optimization.amp_dtype == "float16"),
         bandwidth=bandwidth,
     )

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -13,6 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from upchirp.errors import InputError
+
+SHARDS = "shards"
+"""What a checkpoint's content calls its files of tensors in the folder beside it, if it has any: name and SHA-256."""
 
 _DESCRIPTION = "described"
 _BEST = re.compile(r"best_\d+\.pt")
@@ -50,7 +54,7 @@ def load(path: Path) -> dict[str, Any]:
         InputError: a missing, truncated or altered file, or one that holds more than tensors and plain values.
     """
     try:
-        digest = _sha256(path)
+        digest = sha256(path)
         recorded = _checksum_file(path).read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the checkpoint {path}: {error}") from error
@@ -64,6 +68,14 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(f"the checkpoint {path} cannot be read: {reason}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no upchirp checkpoint")
+    for name, digest in content.get(SHARDS, {}).items():
+        file = path.with_suffix("") / name
+        try:
+            damaged = sha256(file) != digest
+        except OSError as error:
+            raise InputError(f"cannot read the checkpoint {path}: {error}") from error
+        if damaged:
+            raise InputError(f"the checkpoint {path} is damaged: the SHA-256 of {file} is not the recorded one")
     return content
 
 
@@ -100,6 +112,11 @@ def best(folder: Path) -> Path | None:
 def step_path(folder: Path, step: int) -> Path:
     """Where the checkpoint after so many steps is kept."""
     return folder / f"step_{step:09d}.pt"
+
+
+def step_of(path: Path) -> int:
+    """After how many steps a checkpoint was written, by its name."""
+    return int(path.stem.rpartition("_")[2])
 
 
 def best_path(folder: Path, step: int) -> Path:
@@ -170,13 +187,14 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
     found = [path for path in folder.glob("*.pt") if pattern.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]))
+    return sorted(found, key=step_of)
 
 
 def delete(path: Path) -> None:
-    """Delete a checkpoint and its checksum."""
+    """Delete a checkpoint, its checksum, and its files of tensors if it has any."""
     path.unlink()
     _checksum_file(path).unlink(missing_ok=True)
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
 
 
 class _Hashing:
@@ -232,7 +250,8 @@ def _checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -53,6 +53,8 @@ class TrainConfig:
     micro_batch: int | Literal["auto"] | None = None
     """Images in one forward pass; `auto` tries what fits in memory; by default the largest divisor of the batch size up
     to 512. If memory runs out it is halved."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What torchrun's ranks hold: `ddp` the whole model each, `fsdp` parts of it, for models that outgrow a device."""
     output: Path | None = None
     """Run folder; by default a new one under runs/."""
     resume: str | None = None
@@ -121,6 +123,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.parallel == "fsdp":
+            self._check_fsdp()
         if isinstance(self.micro_batch, int) and self.micro_batch < 1:
             raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more, or auto")
         if self.resume == "auto" and self.output is None:
@@ -139,6 +143,18 @@ class TrainConfig:
         if self.time_budget is not None:
             parse_duration(self.time_budget)
         Selection(prune=self.select_prune, until=self.select_until)  # checks both
+
+    def _check_fsdp(self) -> None:
+        for name, asked in {
+            "--compile": self.compile,
+            "--micro-batch auto": self.micro_batch == "auto",
+            "--replay auto": self.replay == "auto",
+            "--time-budget": self.time_budget is not None,
+            "--amp-dtype float16": self.optimization.amp and self.optimization.amp_dtype == "float16",
+            f"--opt {self.optimization.opt}": self.optimization.opt not in ("adamw", "sgd"),
+        }.items():
+            if asked:
+                raise InputError(f"--parallel fsdp does not go with {name}: leave one of them out")
 
     @property
     def selection(self) -> Selection | None:

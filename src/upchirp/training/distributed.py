@@ -128,21 +128,23 @@ class Ranks:
 
 
 @contextmanager
-def open_ranks() -> Iterator[Ranks]:
+def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
     """The ranks that the launcher started (RANK, WORLD_SIZE and their address in the environment), or this one alone.
 
     Tensors on the host go by Gloo, those on a CUDA device by NCCL. A process group that is open already is used and
-    left open.
+    left open. `even_one` opens the group for a single rank too, which torchrun must have started.
 
     Raises:
-        InputError: contact with another rank was lost, as when it failed.
+        InputError: no torchrun where it is needed, or contact with another rank was lost, as when it failed.
     """
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
-    if world_size() == 1:
+    if world_size() == 1 and not even_one:
         yield Ranks()
         return
+    if "MASTER_ADDR" not in os.environ:
+        raise InputError("--parallel fsdp needs torchrun: torchrun --nproc-per-node N -m upchirp train ...")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend)

@@ -15,6 +15,7 @@ from upchirp.training.graphs import GraphPerShape
 from upchirp.training.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, free_memory, ran_out
 from upchirp.training.optim import set_learning_rate
 from upchirp.training.replicas import Replicas
+from upchirp.training.shards import Shards, clip_gradients
 from upchirp.training.state import State
 from upchirp.training.step_batches import StepBatches
 from upchirp.training.waiting import Waiting
@@ -93,7 +94,11 @@ def run_segment(
             while gradients were summed over ranks, which no rank can undo alone.
     """
     forward = GraphPerShape(state.model) if settings.compile else state.model
-    replicas = Replicas(state.model, forward, settings.ranks, deterministic=settings.deterministic)
+    replicas = (
+        Shards(state.model, settings.ranks)
+        if state.sharded
+        else Replicas(state.model, forward, settings.ranks, deterministic=settings.deterministic)
+    )
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     state.model.train()
     micro_batches = micro_batches or MicroBatches()
@@ -116,7 +121,7 @@ def run_segment(
         if not of_step.complete:
             return
         replicas.average_statistics()
-        _update(state, parameters, step, settings.clip_grad)
+        _update(state, parameters, step, settings)
         waiting.work_queued()
         loss = _mean_loss(torch.stack(losses).sum() * step.batch_size, of_step.weight, settings.ranks)
         now = time.perf_counter()
@@ -135,7 +140,7 @@ class _Gradients:
     """Sums up the gradients of steps, micro-batch by micro-batch."""
 
     state: State
-    replicas: Replicas
+    replicas: Replicas | Shards
     transform: BatchTransform
     settings: Settings
     record: Record
@@ -165,6 +170,11 @@ class _Gradients:
         except RuntimeError as error:
             if not ran_out(error):
                 raise
+            if self.state.sharded:
+                raise OutOfMemory(
+                    f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that share a model "
+                    "cannot redo: go on with --resume auto and a smaller --micro-batch"
+                ) from error
             # Handled by the caller: the error's frames hold the memory that is to be freed.
             return None
         return losses
@@ -193,7 +203,7 @@ class _Gradients:
 
 
 def accumulate(
-    replicas: Replicas,
+    replicas: Replicas | Shards,
     scaler: torch.amp.GradScaler,
     batch: Batch,
     transform: BatchTransform,
@@ -234,9 +244,12 @@ def _mean_loss(summed: torch.Tensor, weight: float, ranks: Ranks) -> torch.Tenso
     return both[0] / both[1]
 
 
-def _update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: float | None) -> None:
+def _update(state: State, parameters: list[torch.Tensor], step: Step, settings: Settings) -> None:
     set_learning_rate(state.optimizer, step.learning_rate)
-    if clip_grad is not None:
+    clip_grad = settings.clip_grad
+    if clip_grad is not None and state.sharded:
+        clip_gradients(parameters, clip_grad, settings.ranks)
+    elif clip_grad is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(parameters, clip_grad)
     state.scaler.step(state.optimizer)

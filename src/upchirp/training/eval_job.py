@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.data import open_data
+from upchirp.data.workers import DEFAULT_TIMEOUT, loader_failures
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
 from upchirp.training.assembly import autocast_dtype
@@ -42,6 +43,7 @@ def evaluate_weights(
     crop_pct: float | None = None,
     batch_size: int = 256,
     workers: int = 2,
+    loader_timeout: float = DEFAULT_TIMEOUT,
     device: str | None = None,
 ) -> list[SizedEvaluation]:
     """Evaluate a run's weights, or a weights file, on the validation images, at one input side or several.
@@ -59,6 +61,7 @@ def evaluate_weights(
         crop_pct: share of the resized image that the centre crop keeps; by default the paper's rule.
         batch_size: images in one forward pass; ranks that torchrun started share the images out.
         workers: loader processes.
+        loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
         device: where to evaluate.
 
     Raises:
@@ -73,7 +76,13 @@ def evaluate_weights(
     if not chosen:
         raise InputError("no data: give a folder with train/ and val/, or `generated`")
     sizes = list(sizes) or [config.final_size]
-    for name, value, least in (("size", min(sizes), 1), ("batch size", batch_size, 1), ("workers", workers, 0)):
+    limits = (
+        ("size", min(sizes), 1),
+        ("batch size", batch_size, 1),
+        ("workers", workers, 0),
+        ("loader timeout", loader_timeout, 0),
+    )
+    for name, value, least in limits:
         if value < least:
             raise InputError(f"{name} is {value}: it must be {least} or more")
     check_model_kwargs(config.model_kwargs)
@@ -85,7 +94,7 @@ def evaluate_weights(
     target = choose_device(device)
     network = network.to(target)
     results = []
-    with open_ranks() as ranks:
+    with open_ranks() as ranks, loader_failures():
         for size in sizes:
             images = EvaluationSet(
                 source,
@@ -94,6 +103,7 @@ def evaluate_weights(
                 interpolation=config.augmentation.interpolation,
                 workers=workers,
                 batch_size=batch_size,
+                timeout=loader_timeout,
                 ranks=ranks,
             )
             (result,) = evaluate(

@@ -1,6 +1,7 @@
 """Evaluation at the final size, and during early stages at the current bandwidth (Figure 8)."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -84,6 +85,7 @@ class EvaluationSet:
         self.images = len(source)
         self.corrupt: list[Corrupt] = []
         self.ranks = ranks or Ranks()
+        self.batches = math.ceil(math.ceil(self.images / self.ranks.size) / batch_size)
         transform = EvalTransform(size, default_crop_pct(size) if crop_pct is None else crop_pct, interpolation)
         self._loader: DataLoader[Any] = DataLoader(
             _Prepared(source, transform, range(self.ranks.rank, len(source), self.ranks.size)),
@@ -147,7 +149,7 @@ class View(NamedTuple):
     """Pixels; below the set's own size the images are cropped in the frequency domain, as in Figure 8."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(
     views: Sequence[View],
     data: EvaluationSet,
@@ -156,17 +158,19 @@ def evaluate(
     std: tuple[float, float, float],
     device: torch.device,
     autocast: torch.dtype | None = None,
+    in_step: bool = False,
 ) -> list[Evaluation]:
     """Evaluate several models, or one at several sizes, in one pass over the images.
 
-    Ranks evaluate the images that are theirs, and all of them return the figures of all images.
+    Ranks evaluate the images that are theirs, and all of them return the figures of all images. With `in_step` they
+    take the same number of forward passes, as ranks must that hold parts of a model.
 
     Raises:
         UnreadableImages: more than 1 % of the images.
     """
     modes = [view.model.training for view in views]
     sums = torch.zeros(len(views), 3, dtype=torch.float32, device=device)
-    count = 0
+    count, left = 0, data.batches
     try:
         for view in views:
             view.model.eval()
@@ -179,6 +183,9 @@ def evaluate(
                     logits = view.model(own)
                 total += _sums(logits.float(), targets)
             count += len(labels)
+            left -= 1
+        for view in [*views] * left if in_step else []:
+            view.model(torch.zeros(1, 3, view.bandwidth, view.bandwidth, device=device))
         data.share_corrupt()
     finally:
         for view, training in zip(views, modes, strict=True):

@@ -21,8 +21,9 @@ from upchirp.data import (
 )
 from upchirp.errors import InputError
 from upchirp.models import check_sizes
-from upchirp.training import checkpoint, run_folder
+from upchirp.training import checkpoint, run_folder, sharded_checkpoint
 from upchirp.training.assembly import make_loader, make_state
+from upchirp.training.checkpoint import SHARDS
 from upchirp.training.config import TrainConfig
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
@@ -32,6 +33,7 @@ from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run, Totals
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
+from upchirp.training.shards import sharding
 from upchirp.training.start import computed_at_once, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
@@ -79,7 +81,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
     device = choose_device(config.device)
-    with open_ranks() as ranks:
+    with open_ranks(even_one=config.parallel == "fsdp") as ranks:
         return _train(config, model, data, observers if ranks.is_first else (), device, ranks)
 
 
@@ -103,7 +105,9 @@ def _train(
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder):
         model = model.to(device)
-        if config.channels_last:
+        sharded = config.parallel == "fsdp"
+        # FSDP takes no parameters in another memory order; images are laid out all the same.
+        if config.channels_last and not sharded:
             model = model.to(memory_format=torch.channels_last)
         ranks.copy_first(model.state_dict().values())
         if resuming:
@@ -122,12 +126,14 @@ def _train(
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
+        described = with_selection(with_size(plan, model), plan, config)
         state = make_state(
             model,
             config.optimization,
             device,
             bandwidth=plan.final_size,
             learning_rate=config.optimization.learning_rate(config.batch_size),
+            shard=sharding(model, plan, device, ranks) if sharded else None,
         )
         totals = Totals()
         if loaded:
@@ -157,7 +163,6 @@ def _train(
         if loaded:
             # Checkpoints of before there was selection lack it.
             loader.load_state_dict(loaded.content.get("loader", {"step": state.step, "selection": None}))
-        described = with_selection(with_size(plan, model), plan, config)
         if config.select and not resuming:
             notes.append(described["selection"]["expected"]["summary"])
         with ExitStack() as stack:
@@ -276,7 +281,12 @@ def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
     # Read, not as plain data: an older checkpoint may lack what has a default now.
     if Plan.from_dict(content.get("plan", {})) != plan:
         raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
+    if (SHARDS in content) != state.sharded:
+        raise InputError(f"{loaded.path} was written with another --parallel: go on with the run's own")
     try:
+        if state.sharded:
+            state.prepare(sharded_checkpoint.stored_tensors(loaded.path), content["state"]["bandwidth"])
+            sharded_checkpoint.read(state.tensors(), loaded.path)
         state.load_state_dict(content["state"])
         return Totals(train_seconds=float(content["train_seconds"]), best_top1=float(content["best_top1"]))
     except (LookupError, TypeError, ValueError, AttributeError) as error:

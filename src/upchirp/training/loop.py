@@ -6,9 +6,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Corrupt, Loader
@@ -20,7 +21,7 @@ from upchirp.training.config import TrainConfig
 from upchirp.training.conversion import plain
 from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
-from upchirp.training.evaluate import EvaluationSet, UnreadableImages, View, at_size, evaluate
+from upchirp.training.evaluate import Evaluation, EvaluationSet, UnreadableImages, View, at_size, evaluate
 from upchirp.training.events import (
     Evaluated,
     Event,
@@ -35,6 +36,8 @@ from upchirp.training.events import (
 )
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
+from upchirp.training.sharded_checkpoint import Writer
+from upchirp.training.shards import fitted_to, full
 from upchirp.training.state import State
 from upchirp.training.waiting import ADVISED_SHARE, advice
 from upchirp.training.warming import compile_ahead
@@ -99,6 +102,7 @@ class Run:
         self.packing_helps = packing_helps
         self.advised: set[int] = set()
         self.checkpoints = folder / run_folder.CHECKPOINTS
+        self.writer = Writer(self.ranks) if state.sharded else None
         self.window = Window(device)
         self.steady = SteadyWait()
         self.corrupt: set[int] = set()
@@ -134,20 +138,26 @@ class Run:
                 if last or self._evaluation_due(result.step):
                     top1 = self._evaluate()
                 # What one rank has met, all of them act on, after the same step.
-                met = (received[0] if received else 0, len(result.corrupt), int(result.reduced_to is not None))
-                signum, corrupt, reduced = self.ranks.largest(*met)
+                signum, corrupt, reduced, writing = self.ranks.largest(
+                    received[0] if received else 0,
+                    len(result.corrupt),
+                    int(result.reduced_to is not None),
+                    int(self.writer is not None and self.writer.busy),
+                )
                 if corrupt:
                     self._note_corrupt(result.corrupt)
                 if reduced:
                     self._agree_on_micro_batches(result.step)
+                if self.writer and self.writer.pending and not writing:
+                    self._finish_writing()
                 if last or signum or state.step % config.checkpoint_interval == 0:
                     self._save(checkpoint.step_path(self.checkpoints, state.step))
-                    if self.ranks.is_first:
-                        checkpoint.prune(self.checkpoints, config.checkpoint_keep)
                 if signum and not last:
+                    self._finish_writing()
                     raise Interrupted(signum, self.folder, state.step)
             if math.isnan(top1):
                 top1 = self._evaluate()
+            self._finish_writing()
             self._export()
             self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
@@ -158,12 +168,13 @@ class Run:
         return top1
 
     def _export(self) -> None:
-        if self.ranks.is_first:
-            described = self._description()
-            checkpoint.export_weights(self.state.model.state_dict(), self.folder / run_folder.WEIGHTS, described)
-            if self.state.ema is not None:
-                average = self.state.ema.module.state_dict()
-                checkpoint.export_weights(average, self.folder / run_folder.WEIGHTS_EMA, described)
+        modules = {run_folder.WEIGHTS: self.state.model}
+        if self.state.ema is not None:
+            modules[run_folder.WEIGHTS_EMA] = self.state.ema.module
+        for name, module in modules.items():
+            weights = full(module.state_dict(), self.ranks) if self.state.sharded else module.state_dict()
+            if self.ranks.is_first:
+                checkpoint.export_weights(weights, self.folder / name, self._description())
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
@@ -252,6 +263,7 @@ class Run:
         self.emit(Noted(message=f"cannot read {image.name} ({image.reason}): replaced by another ({count} so far)"))
         if 100 * count > self.plan.dataset_size:
             self._save(checkpoint.step_path(self.checkpoints, self.state.step))
+            self._finish_writing()
             raise InputError(
                 f"more than 1 % of the {self.plan.dataset_size} training images cannot be read, the last one is "
                 f"{image.name} ({image.reason}): repair or replace them, then go on with --resume auto"
@@ -304,26 +316,56 @@ class Run:
 
     def _evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
+        if self.state.sharded:
+            views, results = self._evaluate_shards()
+        else:
+            views, results = self._evaluate_copies()
+        return self._take_evaluations(views, results)
+
+    def _evaluate_shards(self) -> tuple[list[View], list[Evaluation]]:
+        """One set of weights at one size after the other, in place: there is no room for copies."""
+        state, final = self.state, self.plan.final_size
+        names: list[tuple[Literal["model", "ema"], nn.Module, int]] = [("model", state.model, final)]
+        if state.ema is not None:
+            names.append(("ema", state.ema.module, final))
+        if state.bandwidth < final:
+            names.append(("model", state.model, state.bandwidth))
+        views = [View(*each) for each in names]
+        results = []
+        for view in views:
+            with fitted_to(view.model, state.bandwidth, view.bandwidth):
+                results += self._evaluated([view])
+        return views, results
+
+    def _evaluate_copies(self) -> tuple[list[View], list[Evaluation]]:
         state, final = self.state, self.plan.final_size
         views = [View("model", at_size(state.model, state.bandwidth, final), final)]
         if state.ema is not None:
             views.append(View("ema", at_size(state.ema.module, state.bandwidth, final), final))
         if state.bandwidth < final:
             views.append(View("model", state.model, state.bandwidth))
+        return views, self._evaluated(views)
+
+    def _evaluated(self, views: list[View]) -> list[Evaluation]:
         augmentation = self.config.augmentation
         try:
             with self._off_the_clock():
-                results = evaluate(
+                return evaluate(
                     views,
                     self.evaluation,
                     mean=augmentation.mean,
                     std=augmentation.std,
                     device=self.device,
                     autocast=autocast_dtype(self.config.optimization),
+                    in_step=self.state.sharded,
                 )
         except UnreadableImages as error:
-            self._save(checkpoint.step_path(self.checkpoints, state.step))
+            self._save(checkpoint.step_path(self.checkpoints, self.state.step))
+            self._finish_writing()
             raise InputError(f"{error}, then go on with --resume auto") from error
+
+    def _take_evaluations(self, views: list[View], results: list[Evaluation]) -> float:
+        state = self.state
         done = state.step == self.plan.total_steps
         progress = 1.0 if done else self.plan.step(state.step).progress
         for view, result in zip(views, results, strict=True):
@@ -356,12 +398,11 @@ class Run:
     def _keep_best(self, top1: float) -> None:
         self.totals.best_top1 = top1
         self._save(checkpoint.best_path(self.checkpoints, self.state.step))
-        if self.ranks.is_first:
-            checkpoint.prune_best(self.checkpoints)
 
     def _save(self, path: Path) -> None:
         with self._off_the_clock():
-            if not self.state.is_finite():
+            # Of a sharded state each rank sees its own part.
+            if any(self.ranks.largest(int(not self.state.is_finite()))):
                 raise self._not_finite("weights are not finite")
             content = {
                 "state": self.state.state_dict(),
@@ -371,6 +412,21 @@ class Run:
                 "train_seconds": self.totals.train_seconds,
                 "best_top1": self.totals.best_top1,
             }
+            if self.writer is not None:
+                self._finish_writing()
+                self.writer.begin(content, self.state.tensors(), path)
+                return
             if self.ranks.is_first:
                 checkpoint.save(content, path)
-        self.emit(Saved(step=self.state.step, path=path))
+        self._saved(path)
+
+    def _finish_writing(self) -> None:
+        """Wait for a checkpoint that is being written while training goes on, if there is one."""
+        if self.writer is not None and (path := self.writer.finish()):
+            self._saved(path)
+
+    def _saved(self, path: Path) -> None:
+        if self.ranks.is_first:
+            checkpoint.prune(self.checkpoints, self.config.checkpoint_keep)
+            checkpoint.prune_best(self.checkpoints)
+        self.emit(Saved(step=checkpoint.step_of(path), path=path))

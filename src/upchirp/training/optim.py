@@ -10,13 +10,16 @@ from torch import nn
 from upchirp.training.recipe import Optimization
 
 
-def create_optimizer(model: nn.Module, optimization: Optimization, *, learning_rate: float) -> torch.optim.Optimizer:
+def create_optimizer(
+    model: nn.Module, optimization: Optimization, *, learning_rate: float, sharded: bool = False
+) -> torch.optim.Optimizer:
     """The recipe's optimizer over the parameters it tunes; biases, norms and what the model names don't decay."""
     options: dict[str, Any] = {"betas": optimization.opt_betas, "eps": optimization.opt_eps, "fused": True}
     if optimization.opt == "lamb":
         options = {"betas": optimization.opt_betas}
     elif optimization.opt == "sgd":
-        options = {"momentum": optimization.momentum, "fused": True}
+        # torch has no fused update of shards for it.
+        options = {"momentum": optimization.momentum, "fused": not sharded}
     if all(parameter.device.type == "mps" for parameter in model.parameters()):
         options.pop("fused", None)
     if optimization.layer_decay is not None:
@@ -33,8 +36,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
 
-def create_ema(model: nn.Module, optimization: Optimization) -> ModelEmaV3 | None:
+def create_ema(model: nn.Module, optimization: Optimization, *, sharded: bool = False) -> ModelEmaV3 | None:
     """An average of the weights whose decay warms up, or none if the recipe keeps none."""
     if not optimization.model_ema:
         return None
-    return ModelEmaV3(model, decay=optimization.model_ema_decay, use_warmup=True)
+    return ModelEmaV3(model, decay=optimization.model_ema_decay, use_warmup=True, foreach=not sharded)

@@ -72,10 +72,14 @@ class Replicas:
 
     def average_statistics(self) -> None:
         """Give all ranks the mean of what their batch norms counted; it enters no loss before an evaluation."""
-        if self._ranks.size > 1:
-            norms = [module for module in self._model.modules() if isinstance(module, _NormBase)]
-            counted = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
-            self._ranks.average(counted)
+        average_statistics(self._model, self._ranks)
+
+
+def average_statistics(model: nn.Module, ranks: Ranks) -> None:
+    """Replace the running statistics of a model's batch norms by their means over the ranks."""
+    if ranks.size > 1:
+        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+        ranks.average([value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None])
 
 
 class _Forward(nn.Module):

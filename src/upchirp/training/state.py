@@ -1,5 +1,6 @@
 """The state of a training: all that a segment changes and a checkpoint holds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
+from upchirp.training.shards import local
 
 
 @dataclass(kw_only=True)
@@ -27,15 +29,22 @@ class State:
     """The input side that model, moments and average have now."""
     step: int = 0
     """Optimizer steps done."""
+    sharded: bool = False
+    """Whether the ranks hold parts of the model (see `upchirp.training.shards`)."""
 
     def fit_to(self, bandwidth: int) -> None:
         """Resize what depends on the input size: parameters, moments and average together."""
         if bandwidth != self.bandwidth:
-            fit_to_bandwidth(self.model, bandwidth, optimizer=self.optimizer, ema=self.ema)
+            fit_to_bandwidth(self.model, bandwidth, optimizer=self.optimizer, ema=self.ema, tried=self.sharded)
             self.bandwidth = bandwidth
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it loads with `weights_only=True`."""
+        """Tensors and plain values only, so that it loads with `weights_only=True`.
+
+        Of a sharded state the plain values alone; its tensors are those of `tensors`.
+        """
+        if self.sharded:
+            return {"scaler": self.scaler.state_dict(), "bandwidth": self.bandwidth, "step": self.step}
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -48,8 +57,28 @@ class State:
     def is_finite(self) -> bool:
         """Whether all weights are finite; an infinite gradient can spoil them under a finite loss."""
         modules = [self.model] if self.ema is None else [self.model, self.ema.module]
-        tensors = [value for module in modules for value in module.state_dict().values() if value.is_floating_point()]
+        values = (local(value) for module in modules for value in module.state_dict().values())
+        tensors = [value for value in values if value.is_floating_point() and value.numel()]
         return not tensors or bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors by names of their own, the optimizer's by those of their parameters."""
+        modules = {"model": self.model} if self.ema is None else {"model": self.model, "ema": self.ema.module}
+        named = {f"{kind}.{name}": value for kind, part in modules.items() for name, value in part.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                named[f"optimizer.{name}.{key}"] = value
+        return named
+
+    def prepare(self, stored: Mapping[str, tuple[torch.Size, torch.dtype]], bandwidth: int) -> None:
+        """Make room for the tensors of a state at a bandwidth, given by their sizes and types."""
+        self.fit_to(bandwidth)
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            for key in [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]:
+                size, dtype = stored[prefix + key]
+                own = torch.zeros_like(parameter) if size == parameter.size() else torch.zeros(size, dtype=dtype)
+                self.optimizer.state[parameter][key] = own.detach()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of the same model and recipe.
@@ -58,6 +87,10 @@ class State:
             InputError: a state of another model or recipe.
         """
         self.fit_to(state["bandwidth"])
+        if self.sharded:
+            self.scaler.load_state_dict(state["scaler"])
+            self.step = state["step"]
+            return
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -63,6 +63,8 @@ def read_weights(path: Path) -> Weights:
     try:
         if checkpoint.is_checkpoint(path):
             content = checkpoint.load(path)
+            if checkpoint.SHARDS in content:
+                raise InputError(f"{path} holds its weights in parts: give the .safetensors file of its run")
             state = content.get("state")
             if not isinstance(state, dict):
                 raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")

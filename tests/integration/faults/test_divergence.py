@@ -42,6 +42,7 @@ def test_a_loss_that_is_not_finite(
     whole = replace(run, output=run.output.with_name("whole"))
     train(whole, model=Spoiled(0, 1.0))
     message = faults.stopped(run, model=Spoiled(6, factor))
+    assert message.startswith("the loss is")
     assert "at step 6: the last good checkpoint is" in message
     assert latest(run).name == "step_000000004.pt"
     assert all(torch.isfinite(value).all() for value in load_checkpoint(latest(run))["state"]["model"].values())

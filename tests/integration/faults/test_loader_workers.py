@@ -14,7 +14,7 @@ from tests.integration.faults.conftest import Faults, Make
 
 from upchirp import InputError, TrainConfig
 from upchirp.data import Source, open_data
-from upchirp.training import EvaluationSet
+from upchirp.training import EvaluationSet, evaluate_weights
 
 
 def kill() -> None:
@@ -107,6 +107,16 @@ def test_a_worker_of_an_evaluation_alone(data: Callable[..., Any], action: Calla
     with pytest.raises(InputError, match=message_of(action)):
         list(images)
     assert sum(len(labels) for _, labels in images) == len(val)
+
+
+@pytest.mark.parametrize("action", [kill, hang])
+def test_a_worker_of_the_command_that_evaluates(
+    faults: Faults, data: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]
+) -> None:
+    parts = data("evaluation", action)
+    monkeypatch.setattr("upchirp.training.eval_job.open_data", lambda *_: parts)
+    with pytest.raises(InputError, match=message_of(action)):
+        evaluate_weights(run=faults.undisturbed, workers=1, loader_timeout=1.0 if action is hang else 600.0)
 
 
 STOPPED = """

@@ -1,50 +1,17 @@
 """Two ranks on the CPU compute what one computes."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import finish, small, torchrun
+from tests.integration.ranks.conftest import losses, settings
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.training import Event, Interrupted, Stepped, load_checkpoint, read_metrics
+from upchirp.training import load_checkpoint, read_metrics
 from upchirp.training.micro_batch import choose_micro_batch
-
-PROGRAM = Path(__file__).with_name("program.py")
-
-
-def settings(data: Path, output: Path, **changes: object) -> TrainConfig:
-    return TrainConfig.from_flat(small(data, output=str(output), **changes))
-
-
-def losses(folder: Path, kind: str = "train") -> dict[int, float]:
-    return {record["step"]: record["loss"] for record in read_metrics(folder) if record["kind"] == kind}
-
-
-def interrupt_at(step: int) -> Any:
-    def observe(event: Event) -> None:
-        if isinstance(event, Stepped) and event.step.index + 1 == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return observe
-
-
-@pytest.fixture(scope="module")
-def folder(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the two ranks left; `one` is the run of one rank, `started` was begun by one and ended by two."""
-    folder = tmp_path_factory.mktemp("ranks")
-    train(settings(image_folder, folder / "one"))
-    with pytest.raises(Interrupted):
-        train(settings(image_folder, folder / "started"), observers=[interrupt_at(4)])
-    given = folder / "given.yaml"
-    given.write_text(yaml.safe_dump(small(image_folder)))
-    finish(torchrun(2, PROGRAM, given, folder, folder / "started"))
-    return folder
 
 
 @pytest.fixture(scope="module")

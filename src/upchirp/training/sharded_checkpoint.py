@@ -1,0 +1,137 @@
+"""Checkpoints of sharded states: tensors by `torch.distributed.checkpoint` while training goes on, the rest as usual.
+
+`step_N/` holds the tensors, each rank's in files of its own; `step_N.pt` all else with the SHA-256 of those files. The
+latter is written last, so a checkpoint is there when it is whole, and damage is found as in any other one.
+"""
+
+import io
+import pickle
+import shutil
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
+
+from upchirp.errors import InputError
+from upchirp.training import checkpoint
+from upchirp.training.distributed import Ranks
+
+_METADATA = ".metadata"
+_HARMLESS = {
+    ("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"), ("collections", "OrderedDict"),
+    ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("pathlib._local", "PosixPath"),
+    ("torch._utils", "_rebuild_dtype"),
+}  # fmt: skip
+_HARMLESS_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+
+
+class Writer:
+    """Writes one checkpoint at a time, while training goes on. All ranks call its methods together.
+
+    Args:
+        ranks: who holds a part.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        # Of its own: what another thread sends must not meet what the training sends.
+        self._group: Any = dist.new_group(backend="gloo")
+        self._future: Future[Any] | None = None
+        self._content: dict[str, Any] = {}
+        self._path = Path()
+
+    @property
+    def busy(self) -> bool:
+        """Whether this rank still writes."""
+        return self._future is not None and not self._future.done()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a checkpoint is begun that is not there yet."""
+        return self._future is not None
+
+    def begin(self, content: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
+        """Copy the tensors to the host, and let them be written; a checkpoint that is begun is finished first."""
+        self.finish()
+        folder = path.with_suffix("")
+        if self._ranks.is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        self._ranks.largest(0)  # nobody writes before
+        answer: Any = async_save(tensors, checkpoint_id=folder, process_group=self._group)
+        self._content, self._path, self._future = content, path, answer
+
+    def finish(self) -> Path | None:
+        """Wait for what is being written, and make it a checkpoint; returns it, if there is one.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._future is None:
+            return None
+        future, self._future = self._future, None
+        future.result()
+        folder = self._path.with_suffix("")
+        own = {
+            file.name: checkpoint.sha256(file)
+            for file in folder.iterdir()
+            if file.name.startswith(f"__{self._ranks.rank}_") or (self._ranks.is_first and file.name == _METADATA)
+        }
+        digests = {name: digest for part in self._ranks.gather(own) for name, digest in part.items()}
+        if self._ranks.is_first:
+            checkpoint.save({**self._content, checkpoint.SHARDS: digests}, self._path)
+        return self._path
+
+
+def read(tensors: dict[str, Tensor], path: Path) -> None:
+    """Fill tensors, sharded over any number of ranks, from a checkpoint. All ranks call it together.
+
+    Raises:
+        InputError: it holds other tensors.
+    """
+    reader = _Reader(path.with_suffix(""))
+    stored = reader.read_metadata().state_dict_metadata
+    for name, tensor in tensors.items():
+        entry = stored.get(name)
+        if not isinstance(entry, TensorStorageMetadata) or entry.size != tensor.size():
+            raise InputError(f"the checkpoint {path} belongs to another model or recipe: {name} is not in it as it is")
+    load(tensors, storage_reader=reader)
+
+
+def stored_tensors(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Sizes and types of a checkpoint's tensors, by name."""
+    stored = _Reader(path.with_suffix("")).read_metadata().state_dict_metadata
+    return {
+        name: (entry.size, entry.properties.dtype)
+        for name, entry in stored.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+
+
+class _Reader(FileSystemReader):
+    """torch's own, but for an index that is read as plain data."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        content = (Path(self.path) / _METADATA).read_bytes()
+        try:
+            metadata: Metadata = _Unpickler(io.BytesIO(content)).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
+            raise InputError(f"the checkpoint {self.path} cannot be read: {error}") from error
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not dtype and module not in _HARMLESS_MODULES and (module, name) not in _HARMLESS:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which no checkpoint needs")
+        return super().find_class(module, name)

@@ -1,0 +1,79 @@
+"""FSDP: the same run as with whole models, with checkpoints in parts."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.integration.ranks.conftest import finish, losses, torchrun
+
+from upchirp import InputError, TrainConfig
+from upchirp.training import load_checkpoint
+from upchirp.training.sharded_checkpoint import stored_tensors
+
+
+def test_the_loss_curve_and_the_weights_are_those_of_one_rank(folder: Path) -> None:
+    assert losses(folder / "shards") == pytest.approx(losses(folder / "one"), rel=1e-4)
+    assert losses(folder / "shards", "evaluation") == pytest.approx(losses(folder / "one", "evaluation"), rel=1e-4)
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        one, two = load_file(folder / "one" / name), load_file(folder / "shards" / name)
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+
+
+def test_a_stopped_run_goes_on_bit_by_bit(folder: Path) -> None:
+    seen = json.loads((folder / "rank0.json").read_text())
+    assert "stopped after step 6" in seen["shards_signal"]
+    assert "parallel fsdp (now ddp)" in seen["other"]
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        one, two = load_file(folder / "shards" / name), load_file(folder / "shards_started" / name)
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_another_number_of_ranks_goes_on(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "shards", run)
+    for path in [*run.glob("*.safetensors"), *run.glob("checkpoints/*12.pt")]:
+        path.unlink()
+    options = ["--parallel", "fsdp", "--resume", "auto", "--output", run]
+    finish(torchrun(1, "-m", "upchirp", "train", "--config", folder / "given.yaml", *options))
+    assert losses(run) == pytest.approx(losses(folder / "shards"), rel=1e-4)
+
+
+def test_damaged_parts_are_found(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "shards" / "checkpoints", tmp_path / "checkpoints")
+    path = sorted((tmp_path / "checkpoints").glob("step_*.pt"))[-1]
+    assert load_checkpoint(path)["state"]["step"] == 12
+    part = path.with_suffix("") / "__1_0.distcp"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged: the SHA-256 of .*__1_0.distcp"):
+        load_checkpoint(path)
+    part.unlink()
+    with pytest.raises(InputError, match="cannot read the checkpoint"):
+        load_checkpoint(path)
+
+
+def test_an_index_of_parts_runs_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, ("raise SystemExit('ran')",)
+
+    (tmp_path / "step_1").mkdir()
+    (tmp_path / "step_1" / ".metadata").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match=r"builtins\.exec, which no checkpoint needs"):
+        stored_tensors(tmp_path / "step_1.pt")
+
+
+def test_only_finished_checkpoints_count(folder: Path) -> None:
+    names = {path.name for path in (folder / "shards" / "checkpoints").iterdir()}
+    assert {name for name in names if "." not in name} == {Path(name).stem for name in names if name.endswith(".pt")}
+
+
+def test_what_shards_cannot_do_is_refused() -> None:
+    for options, line in [({"compile": True}, "--compile"), ({"micro_batch": "auto"}, "--micro-batch auto")]:
+        with pytest.raises(InputError, match=f"--parallel fsdp does not go with {line}"):
+            TrainConfig(parallel="fsdp", **options)
