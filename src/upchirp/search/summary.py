@@ -7,7 +7,7 @@ from typing import Any
 
 from upchirp.compare import hardware, versions
 from upchirp.curriculum import preset
-from upchirp.reports.search_html import write_search_report
+from upchirp.reports import write_search_report
 from upchirp.search.config import SearchConfig
 from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner
