@@ -24,12 +24,18 @@ from upchirp.training import checkpoint
 from upchirp.training.distributed import Ranks
 
 _METADATA = ".metadata"
+_CHECKPOINT = "torch.distributed.checkpoint"
 _HARMLESS = {
     ("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"), ("collections", "OrderedDict"),
     ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("pathlib._local", "PosixPath"),
     ("torch._utils", "_rebuild_dtype"),
+    *((_CHECKPOINT + ".filesystem", name) for name in ("_StorageInfo", "_StoragePrefix")),
+    *((_CHECKPOINT + ".metadata", name) for name in (
+        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+    )),
 }  # fmt: skip
-_HARMLESS_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+"""What the index is made of, name by name: of a whole module, whatever it imports would be within reach too."""
 
 
 class Writer:
@@ -132,6 +138,6 @@ class _Reader(FileSystemReader):
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if not dtype and module not in _HARMLESS_MODULES and (module, name) not in _HARMLESS:
+        if not dtype and (module, name) not in _HARMLESS:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which no checkpoint needs")
         return super().find_class(module, name)
