@@ -61,6 +61,7 @@ def test_print_config_is_a_config(words: list[str], capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     values = yaml.safe_load(printed)
     assert values["cost"] == "flops" and values["deterministic"] is True and values["candidates"] == [32, 64]
+    assert values["parallel"] == 1, "the number of candidates, not what ranks hold"
     (tmp_path / "config.yaml").write_text(printed)
     assert main(["search", "--config", str(tmp_path / "config.yaml"), "--print-config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == values
@@ -75,6 +76,7 @@ def test_print_config_is_a_config(words: list[str], capsys: pytest.CaptureFixtur
         (["--candidates", "x"], "x"),
         (["--objective", "speed"], "accuracy"),
         (["--engine", "cloud"], "local"),
+        (["--parallel", "fsdp"], "parallel"),
         (["--data", "nowhere"], "data folder nowhere is missing"),
         (["--model", "resnet5"], "did you mean"),
         (["--candidates", "33", "--model", "test_vit"], "33"),

@@ -17,7 +17,7 @@ def search_config(config: Callable[..., TrainConfig], tmp_path: Path) -> Callabl
         training = config(model_ema=False, cost="flops", batch_size=16, epochs=2, output=str(tmp_path / "search"))
         own = {"stages": 3, "candidates": (32, 64), "search_val": 0.25}
         tuning = {} if changes.get("algorithm") == "greedy" else {"tuning_epochs": 0.5}
-        flat = {**training.to_flat(), **own, **tuning, **changes}
+        flat = {**SearchConfig(training=training).to_flat(), **own, **tuning, **changes}
         return SearchConfig.from_flat(flat)
 
     return make

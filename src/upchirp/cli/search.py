@@ -4,10 +4,12 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import tyro
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +21,7 @@ from upchirp.errors import InputError
 from upchirp.search import SearchConfig, estimate, search
 from upchirp.search.job import CURRICULUM
 from upchirp.search.summary import REPORT
-from upchirp.training import Interrupted
+from upchirp.training import Interrupted, TrainConfig
 
 DESCRIPTION = """Find the bandwidths of each stage of a training, by Algorithm 2 (or 1) of the paper, on a part of the
 training images; write curriculum.yaml, which `upchirp train --curriculum` takes, and report.html."""
@@ -43,13 +45,14 @@ def run(words: Sequence[str]) -> int:
     """Search, and return the exit code."""
     if any(word == "--curriculum" or word.startswith("--curriculum=") for word in words):
         raise InputError("a search finds the curriculum: leave out --curriculum")
-    command = parse_training(
-        SearchCommand,
-        words,
-        prog="upchirp search",
-        description=DESCRIPTION,
-        build=lambda values, source: SearchCommand(search=SearchConfig.from_flat(values, source=source)),
-    )
+    with _without_ranks():
+        command = parse_training(
+            SearchCommand,
+            words,
+            prog="upchirp search",
+            description=DESCRIPTION,
+            build=lambda values, source: SearchCommand(search=SearchConfig.from_flat(values, source=source)),
+        )
     config = command.search
     if command.print_config:
         print(yaml.safe_dump(config.to_flat(), sort_keys=False), end="")
@@ -76,6 +79,26 @@ def run(words: Sequence[str]) -> int:
     print(f"curriculum: {printable(result.output / CURRICULUM)}")
     print(f"report: {printable(result.output / REPORT)}")
     return 0
+
+
+@contextmanager
+def _without_ranks() -> Iterator[None]:
+    """Leave out the training's own `--parallel`, which says what ranks hold: here it is the number of candidates."""
+    registry = tyro.constructors.ConstructorRegistry()
+    asking = False
+
+    @registry.struct_rule
+    def _training(info: tyro.constructors.StructTypeInfo) -> Any:
+        nonlocal asking
+        if asking or info.type is not TrainConfig:
+            return None
+        asking = True
+        spec: Any = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
+        asking = False
+        return replace(spec, fields=tuple(entry for entry in spec.fields if entry.name != "parallel"))
+
+    with registry:
+        yield
 
 
 def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:

@@ -130,8 +130,8 @@ class SearchConfig:
 
     def to_flat(self) -> dict[str, Any]:
         """All settings under their flag names, as plain data."""
-        own = {name: plain(getattr(self, name)) for name in own_names()}
-        return {**own, **self.training.to_flat()}
+        # `parallel` means candidates here; each of them trains in one process.
+        return {**self.training.to_flat(), **{name: plain(getattr(self, name)) for name in own_names()}}
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], *, source: str = "config") -> "SearchConfig":
@@ -170,6 +170,8 @@ def _check_training(training: TrainConfig) -> None:
         raise InputError("a search shares out epochs: give --epochs instead of --time-budget")
     if training.weights is not None or training.regime in ("finetune", "fixres"):
         raise InputError("a search begins with random weights, as Algorithm 2 does: leave out --weights and --regime")
+    if training.parallel != "ddp":
+        raise InputError("a candidate trains in one process: leave out fsdp")
     if training.select is not None:
         raise InputError("a search shows every candidate whole passes: leave out --select")
     if isinstance(training.early_batch, tuple):

@@ -25,6 +25,7 @@ from upchirp.search.trainer import Trainer
 from upchirp.search.trial_plan import Planner
 from upchirp.training import load_config, run_folder
 from upchirp.training.config import CONFIG
+from upchirp.training.distributed import world_size
 from upchirp.training.interruption import collected_signals
 from upchirp.training.micro_batch import choose_micro_batch
 from upchirp.training.start import make_model
@@ -108,6 +109,8 @@ def search(
         InputError: bad input, found before training where that is possible.
         Interrupted: SIGINT or SIGTERM came; the states of what was running were saved.
     """
+    if world_size() > 1:
+        raise InputError("a search starts its own processes: start it without torchrun, and give --parallel N")
     folder = config.training.output or run_folder.free(f"search-{config.training.model}")
     resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
     if resuming:
