@@ -393,7 +393,8 @@ def test_a_truncated_file_gives_one_line(splits: dict[str, Any], tmp_path: Path)
     run = subprocess.run(
         words, capture_output=True, text=True, env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
     )
-    (line,) = run.stderr.splitlines()
+    assert len(run.stderr.splitlines()) == 1, run.stderr
+    line = run.stderr
     assert run.returncode == 2
     assert line.startswith(f"upchirp: error: cannot read train in {root}: ")
 

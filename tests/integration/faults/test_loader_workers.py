@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -145,7 +146,8 @@ def test_a_command_whose_workers_hang_ends(
     assert code == 2
     assert len(lines) == 1, "\n".join(lines)
     assert HANGS in lines[0]
-    assert "step_000000002.pt: go on with --resume auto" in lines[0]
+    # What was loaded before is trained on, so that the step it ends with is not given.
+    assert re.search(r"step_00000000\d\.pt: go on with --resume auto", lines[0])
     faults.resume(run)
 
 
