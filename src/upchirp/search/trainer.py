@@ -120,7 +120,10 @@ class Trainer:
         shutil.rmtree(self.folder / STATES, ignore_errors=True)
 
     def _run(self, trials: Sequence[Trial]) -> None:
-        waiting = deque((trial, self._task(trial)) for trial in trials)
+        # The longest first, so that parallel ones end together: at equal compute small inputs take more time than large
+        # ones, as they take more steps.
+        longest_first = sorted(trials, key=lambda trial: trial.bandwidths[-1], reverse=self.config.axis == "samples")
+        waiting = deque((trial, self._task(trial)) for trial in longest_first)
         running: dict[Future[Result], tuple[Trial, Task]] = {}
         failure: Exception | None = None
         stopping = False

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from upchirp.errors import InputError
 
@@ -147,7 +147,7 @@ def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
         raise InputError("--parallel fsdp needs torchrun: torchrun --nproc-per-node N -m upchirp train ...")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, **_meeting_point())
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"cannot reach the other ranks ({reason}): start all of them with torchrun") from error
@@ -162,6 +162,30 @@ def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_point() -> dict[str, Any]:
+    """Where ranks find each other; by default as the environment says.
+
+    torchrun keeps one store over all its attempts, in which a rank of this attempt may read where one of the last, long
+    gone, was to be found. So each attempt gets names of its own.
+    """
+    store = _agent_store()
+    if store is None:
+        return {}
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {
+        "store": PrefixStore(f"upchirp/attempt/{attempt}", store),
+        "rank": int(os.environ["RANK"]),
+        "world_size": world_size(),
+    }
+
+
+def _agent_store() -> TCPStore | None:
+    """The store of torchrun's agent, if it started this process."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
 def world_size() -> int:
@@ -181,12 +205,12 @@ def is_first_process() -> bool:
 
 def says_first(line: str) -> bool:
     """Whether no other rank has said the line before, in this attempt of torchrun's; it counts as said from now on."""
-    if world_size() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if world_size() == 1:
         return True
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-        return store.add(f"upchirp/said/{attempt}/{line}", 1) == 1
+        store = _agent_store()
+        return store is None or store.add(f"upchirp/said/{attempt}/{line}", 1) == 1
     except (RuntimeError, KeyError, ValueError):
         # Twice is better than never.
         return True

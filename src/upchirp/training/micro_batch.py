@@ -1,7 +1,6 @@
 """Micro-batches: how many images of a step are computed at once. They change memory and rounding, never the plan."""
 
 import copy
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,8 +20,8 @@ from upchirp.training.memory import MicroBatches, OutOfMemory, free_memory, ran_
 from upchirp.training.trial import grey_batch
 
 _USUAL, _LEAST = 512, 32
-_MARGIN = 0.1
-"""Share of images by which more must fit than are chosen: later steps find memory in pieces."""
+_SPARE = 10
+"""For so many images that are chosen one more must fit: later steps find memory in pieces."""
 
 Fits = Callable[[Stage, int], bool]
 """Whether so many images of a stage can be trained on at once."""
@@ -176,4 +175,4 @@ def _divisors(share: int, group: int) -> list[int]:
 
 
 def _fits_with_margin(fits: Fits, stage: Stage, group: int, size: int) -> bool:
-    return fits(stage, math.ceil(size * (1 + _MARGIN) / group) * group)
+    return fits(stage, -(-size * (_SPARE + 1) // (_SPARE * group)) * group)
