@@ -141,11 +141,11 @@ def test_halving_trains_less(search_config: Make) -> None:
     names = [trial["name"] for trial in result.summary["trials"]]
     first = result.bandwidths[0]
     assert names == [
-        "64@0.5",
         "32@0.5",
+        "64@0.5",
         str(first),
-        f"{first}-64@1.5",
         f"{first}-32@1.5",
+        f"{first}-64@1.5",
         f"{first}-{result.bandwidths[1]}",
     ]
     assert told["trainings"] == 6
