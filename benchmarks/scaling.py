@@ -329,7 +329,7 @@ def main() -> None:
         for ranks in options.ranks
     ]
     if options.json:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+        settings = {key: value.name if isinstance(value, Path) else value for key, value in vars(options).items()}
         record = {"options": settings, "table_13": paper, "workload": asdict(work), "loading": asdict(loading)}
         record |= {"network": asdict(network), "speedups": gains, "steps": steps}
         record |= {"command": " ".join(["python", *sys.argv]), "versions": versions()}
