@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from upchirp import Plan, constant, plan, preset
+from upchirp import Plan, Stage, constant, plan, preset
 from upchirp.compare import versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -117,21 +117,22 @@ def step_time(
     return StepTime(compute, max(0.0, reduce - network.overlap * compute), loader)
 
 
+def stage_time(stage: Stage, work: Workload, loading: Loading | None, network: Network, ranks: int) -> StepTime:
+    """The time of one of a stage's steps."""
+    return step_time(
+        work,
+        loading,
+        network,
+        ranks=ranks,
+        bandwidth=stage.bandwidth,
+        batch_size=stage.batch_size,
+        fresh=stage.fresh_samples / stage.samples,
+    )
+
+
 def run_seconds(run: Plan, work: Workload, loading: Loading | None, network: Network, ranks: int) -> float:
     """The time of all steps of a plan."""
-    return sum(
-        stage.steps
-        * step_time(
-            work,
-            loading,
-            network,
-            ranks=ranks,
-            bandwidth=stage.bandwidth,
-            batch_size=stage.batch_size,
-            fresh=stage.fresh_samples / stage.samples,
-        ).total
-        for stage in run.stages
-    )
+    return sum(stage.steps * stage_time(stage, work, loading, network, ranks).total for stage in run.stages)
 
 
 def fit_compute(points: Iterable[Mapping[str, float]]) -> tuple[float, dict[int, float]]:
@@ -139,15 +140,22 @@ def fit_compute(points: Iterable[Mapping[str, float]]) -> tuple[float, dict[int,
 
     >>> fit_compute([{"bandwidth": 96, "rows": rows, "seconds": 0.5 + 0.1 * rows} for rows in (1, 2, 3)])
     (0.5, {96: 0.1})
+
+    Nothing costs less than nothing: where larger batches cost more an image, all goes to the images.
+
+    >>> fit_compute([{"bandwidth": 96, "rows": rows, "seconds": 0.1 * rows**1.5} for rows in (1, 2, 4)])[0]
+    0.0
     """
     points = list(points)
     sides = sorted({int(point["bandwidth"]) for point in points})
     columns = [[1.0, *(point["rows"] * (point["bandwidth"] == side) for side in sides)] for point in points]
     # Relative errors count, or the largest steps would decide alone.
     weights = 1 / np.array([point["seconds"] for point in points])
-    solved = np.linalg.lstsq(np.array(columns) * weights[:, None], np.ones(len(points)))[0]
-    fixed, *slopes = (round(float(value), 9) for value in solved)
-    return max(fixed, 0.0), dict(zip(sides, slopes, strict=True))
+    scaled = np.array(columns) * weights[:, None]
+    fixed, *slopes = np.linalg.lstsq(scaled, np.ones(len(points)))[0]
+    if fixed < 0:
+        fixed, slopes = 0.0, np.linalg.lstsq(scaled[:, 1:], np.ones(len(points)))[0]
+    return round(float(fixed), 9), {side: round(float(slope), 9) for side, slope in zip(sides, slopes, strict=True)}
 
 
 def solve(function: Callable[[float], float], target: float, low: float, high: float) -> float:
@@ -158,22 +166,21 @@ def solve(function: Callable[[float], float], target: float, low: float, high: f
     return (low + high) / 2
 
 
+SIDES = (96, 160, 224)
 # Table 12: CSWin-Base's baseline of 150 epochs of ImageNet-22K took 126.9 GPU days on RTX 3090s. The time of an image
 # at other bandwidths goes with its pixels, as the paper's speed-ups of 2.0 and 3.0 on 16 GPUs say.
 _IMAGENET_22K, _BASELINE_22K = 14_197_122, 150
 CSWIN_BASE = Workload(
     name="CSWin-Base on RTX 3090",
     parameters=77_382_184,
-    seconds_per_image={
-        side: 126.9 * 86_400 / (_BASELINE_22K * _IMAGENET_22K) * (side / 224) ** 2 for side in (96, 160, 224)
-    },
+    seconds_per_image={side: 126.9 * 86_400 / (_BASELINE_22K * _IMAGENET_22K) * (side / 224) ** 2 for side in SIDES},
     source="Table 12: 126.9 GPU days for 150 epochs of ImageNet-22K; other bandwidths by pixels",
 )
 # Table 14: a 3090 takes 5,329 images/s of DeiT-Small at its peak, the first bandwidth.
 DEIT_SMALL = Workload(
     name="DeiT-Small on RTX 3090",
     parameters=22_050_664,
-    seconds_per_image={side: (side / 96) ** 2 / 5329 for side in (96, 160, 224)},
+    seconds_per_image={side: (side / 96) ** 2 / 5329 for side in SIDES},
     source="Table 14: 5,329 images/s at 96 px; other bandwidths by pixels",
 )
 TABLE_13 = {"half": {16: (2.0, 2.0), 64: (1.4, 2.0)}, "third": {16: (3.0, 3.0), 64: (2.1, 2.9)}}
@@ -236,15 +243,7 @@ def steps_of(
     for ranks in all_ranks:
         for name, run in made.items():
             for stage in run.stages:
-                time = step_time(
-                    work,
-                    loading,
-                    network,
-                    ranks=ranks,
-                    bandwidth=stage.bandwidth,
-                    batch_size=stage.batch_size,
-                    fresh=stage.fresh_samples / stage.samples,
-                )
+                time = stage_time(stage, work, loading, network, ranks)
                 parts = {key: round(1e3 * value, 1) for key, value in asdict(time).items()}
                 rows.append(
                     {
@@ -272,8 +271,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 def read_workload(path: Path, model: str) -> Workload:
     """A model's compute as `gpu.py --sections speed --json` measured it."""
     record = json.loads(path.read_text(encoding="utf-8"))
-    measured = record["speed"]["models"][model]
+    models = record.get("speed", {}).get("models", {})
+    if model not in models:
+        raise SystemExit(f"{path} has no speed of {model}, but of {', '.join(models) or 'no model'}: give --model")
+    measured = models[model]
     fixed, per_image = fit_compute(measured["points"])
+    if missing := set(SIDES) - set(per_image):
+        raise SystemExit(f"{path} lacks {', '.join(map(str, sorted(missing)))} px: run gpu.py without --sides")
     return Workload(
         name=f"{model} on {record['hardware']['accelerator'] or record['hardware']['cpu']}",
         parameters=measured["parameters"],

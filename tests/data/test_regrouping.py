@@ -84,3 +84,12 @@ def test_rows_come_in_order_in_portions_of_one_size(
 def test_batches_of_the_right_size_are_given_on_as_they_are(rows: int) -> None:
     batches = batches_of_a_step([rows] * 3, [False] * 3, 0)
     assert all(one is other for one, other in zip(regroup(batches, rows), batches, strict=True))
+
+
+def test_what_is_joined_on_a_device_is_prepared_there() -> None:
+    def transform(images: torch.Tensor, labels: torch.Tensor, **_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, labels
+
+    for portion in regroup(batches_of_a_step([3, 3, 2], [False, False, False], 0), 4, "meta"):
+        images, labels = portion.prepare(transform, "meta")  # type: ignore[arg-type]
+        assert images.device.type == labels.device.type == "meta"

@@ -29,13 +29,7 @@ def outcomes(folder: Path) -> dict[str, tuple[float, float]]:
     }
 
 
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[str, Any]:
-    """What the first test of the module finds, for the others to compare with."""
-    return {}
-
-
-def test_a_search_end_to_end(search_config: Make, tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+def test_a_search_end_to_end(search_config: Make, tmp_path: Path) -> None:
     config = search_config()
     told = estimate(config)
     assert not (tmp_path / "search").exists()
@@ -63,37 +57,37 @@ def test_a_search_end_to_end(search_config: Make, tmp_path: Path, uninterrupted:
     assert "Algorithm 2" in (result.output / "curriculum.yaml").read_text()
     assert json.loads((result.output / "summary.json").read_text())["found"] == list(result.bandwidths)
     assert not (result.output / "states").exists(), "a finished search keeps no states"
-    uninterrupted["outcomes"] = outcomes(result.output)
-    uninterrupted["found"] = result.bandwidths
 
 
-def test_stopped_and_resumed(search_config: Make, uninterrupted: dict[str, Any]) -> None:
-    """SIGINT inside the third trial; what was finished is not trained again, and the answer is the same."""
+@pytest.mark.parametrize("finished", [2, 5])
+def test_stopped_and_resumed(search_config: Make, tmp_path: Path, finished: int) -> None:
+    """SIGINT in the second stage or the third; what was finished is not trained again, the answer is the same."""
+    whole = search(search_config(stages=4, output=str(tmp_path / "whole")))
     seen: list[str] = []
 
     def observe(event: SearchEvent) -> None:
         if isinstance(event, Scored):
             seen.append(event.trial.name)
-            if len(seen) == 2:
+            if len(seen) == finished:
                 signal.raise_signal(signal.SIGINT)
 
-    config = search_config()
+    config = search_config(stages=4)
     with pytest.raises(Interrupted):
         search(config, observers=[observe])
     folder = config.training.output
     assert folder is not None and not (folder / "curriculum.yaml").exists()
-    assert len(seen) == 2
+    assert len(seen) == finished
     # As a crash would leave it.
     with (folder / "journal.jsonl").open("a") as stream:
         stream.write('{"kind": "trial", "na')
     again = replace(config, training=replace(config.training, resume="auto"))
     result = search(again, observers=[observe])
-    assert len(seen) == len(set(seen)) == 4
-    assert outcomes(folder) == uninterrupted["outcomes"]
-    assert result.bandwidths == uninterrupted["found"]
+    assert len(seen) == len(set(seen)) == 6
+    assert outcomes(folder) == outcomes(whole.output)
+    assert result.bandwidths == whole.bandwidths
     # A third time nothing is left to do.
     search(again, observers=[observe])
-    assert len(seen) == 4
+    assert len(seen) == 6
 
 
 def test_states_of_losers_are_deleted(search_config: Make, tmp_path: Path) -> None:

@@ -22,16 +22,7 @@ class Display:
     def __init__(self, console: Console, title: str = "") -> None:
         self.console = console
         self.title = f"{title}: " if title else ""
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[speed]}"),
-            console=console,
-            transient=True,
-            auto_refresh=False,
-            disable=not console.is_terminal,
-        )
+        self.progress = live_bar(console, "{task.percentage:>3.0f} %", "{task.fields[speed]}")
         self.task: TaskID | None = None
         self.plan: Plan | None = None
         self.shown = 0.0
@@ -97,7 +88,25 @@ class Display:
         self.progress.refresh()
 
     def _print(self, text: str) -> None:
-        self.console.print(printable(f"{self.title}{text}"), highlight=False, markup=False, soft_wrap=True)
+        say(self.console, f"{self.title}{text}")
+
+
+def live_bar(console: Console, *texts: str) -> Progress:
+    """A bar between its description and more texts, in the last line of a terminal; elsewhere there is none."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        *map(TextColumn, texts),
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        disable=not console.is_terminal,
+    )
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is, whatever names in it hold."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 class _Pace:

@@ -3,10 +3,9 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import TaskID
 
-from upchirp.cli.display import duration
-from upchirp.cli.printable import printable
+from upchirp.cli.display import duration, live_bar, say
 from upchirp.search import Begun, Found, Scored, SearchEvent, Working
 from upchirp.training import Noted
 
@@ -19,15 +18,10 @@ class SearchDisplay:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:.1f} of {task.fields[most]}{task.total:.1f} eq. epochs"),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            transient=True,
-            auto_refresh=False,
-            disable=not console.is_terminal,
+        self.progress = live_bar(
+            console,
+            "{task.completed:.1f} of {task.fields[most]}{task.total:.1f} eq. epochs",
+            "{task.fields[left]}",
         )
         self.task: TaskID | None = None
 
@@ -74,4 +68,4 @@ class SearchDisplay:
                 self._print(f"note: {event.message}")
 
     def _print(self, text: str) -> None:
-        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+        say(self.console, text)

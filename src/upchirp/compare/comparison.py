@@ -146,8 +146,12 @@ def _check_plans(runs: Sequence[TrainConfig], source: Source) -> None:
 
 
 def _run_config(config: CompareConfig, entry: _Entry, seed: int, output: Path) -> TrainConfig:
+    training = config.training
+    if entry.curriculum == "constant":
+        # A baseline has no early stages.
+        training = replace(training, early_batch=None, max_batch_size=None)
     return replace(
-        config.training,
+        training,
         curriculum=entry.curriculum,
         epochs=config.training.epochs * entry.budget,
         seed=seed,

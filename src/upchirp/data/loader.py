@@ -58,7 +58,7 @@ class Batch:
         """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
         return transform(
             self.images.to(device, non_blocking=True),
-            to_device(self.labels.numpy(), torch.device(device)),
+            self.labels.to(device, non_blocking=True),
             bandwidth=self.step.bandwidth,
             step=self.step.index,
             batch_size=self.step.batch_size,
@@ -189,8 +189,11 @@ class Loader:
                     loaded = batches_of(data_loader, self._timeout)
                 images, labels, corrupt = next(loaded)
                 positions = fresh_positions(step, rows)
-                of_rows = (labels, *sampler.order.take(positions.start, len(positions)))
-                samples = Samples(images, *map(torch.from_numpy, of_rows))
+                labels = torch.from_numpy(labels)
+                if self._pin_memory:
+                    labels = labels.pin_memory()
+                order = sampler.order.take(positions.start, len(positions))
+                samples = Samples(images, labels, *map(torch.from_numpy, order))
                 if step.replay.batches:
                     buffer.add(step, fresh, samples)
             if step.index < sampler.start_step:

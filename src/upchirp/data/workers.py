@@ -210,7 +210,7 @@ def outlive_interrupts(worker: int) -> None:
     """Leave Ctrl-C and SIGTERM to the training process, which ends its loader workers after it has saved.
 
     Both often reach the whole process group. SIGTERM still ends a worker after a minute, and at once when it comes
-    again, so none is left behind.
+    again (unless torchrun sends it), so none is left behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
@@ -233,4 +233,6 @@ def start_in_background(worker: int) -> None:
 
 def _end_later() -> None:
     signal.alarm(_GRACE_SECONDS)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # torchrun passes on what the scheduler may have sent to all processes already.
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

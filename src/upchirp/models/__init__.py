@@ -6,17 +6,15 @@ from upchirp.models.cswin import CSWinTransformer
 from upchirp.models.flops import count_flops, count_parameters, flops_table
 from upchirp.models.grids import GridChange, ResizableInput
 from upchirp.models.input_size import (
-    LARGEST_WEIGHTS_SIZE,
     check_sizes,
-    fit_stored,
     fit_to_bandwidth,
     resized_parameters,
     size_multiple,
-    size_of_weights,
 )
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.unused import has_unused_parameters
+from upchirp.models.weights_size import LARGEST_WEIGHTS_SIZE, fit_stored, size_of_weights
 
 __all__ = [
     "CSWinTransformer",

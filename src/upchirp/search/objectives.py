@@ -1,5 +1,6 @@
 """What a search looks for: the objectives of Table 21."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -37,7 +38,9 @@ def objective(name: ObjectiveName, alpha: float = 0.5) -> Objective:
         "error_time": lambda outcome: -(1 - outcome.accuracy / 100) * outcome.cost**alpha,
         "loss_time": lambda outcome: -outcome.loss * outcome.cost**alpha,
     }
-    return formulas[name]
+    formula = formulas[name]
+    # What diverged has no state to go on from.
+    return lambda outcome: -math.inf if math.isinf(outcome.loss) else formula(outcome)
 
 
 def axis_of(name: ObjectiveName) -> Axis:

@@ -67,7 +67,7 @@ def sequential_search(
             begin = share
             if share < 1:
                 kept = sorted(left, key=lambda side: -scores[side])[: math.ceil(len(left) / 2)]
-                left = [side for side in left if side in kept]
+                left = [side for side in left if side in kept and scores[side] > -math.inf] or left
         # Line 7: the next stage begins with the winner's state from before the fine-tuning.
         found = (*found, max(left, key=lambda side: scores[side]))
     return (*found, final_size)

@@ -98,8 +98,9 @@ class Trainer:
             InputError: every candidate diverged, or a training could not go on.
             Interrupted: a signal came; every running trial saved its state.
         """
-        self._prune(trials)
         missing = [trial for trial in trials if trial.name not in self.finished]
+        if missing:  # a resumed search comes by the stages that are done once more
+            self._prune(trials)
         try:
             self._run(missing)
         except BaseException:

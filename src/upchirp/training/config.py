@@ -132,6 +132,8 @@ class TrainConfig:
         check_model_kwargs(self.model_kwargs)
         if self.workers is not None and self.workers < 0:
             raise InputError(f"workers is {self.workers}: it must be 0 or more")
+        if self.max_batch_size is not None and self.early_batch is None:
+            raise InputError("max_batch_size bounds early batches: give --early-batch too, or leave it out")
         if not 0 <= self.loader_timeout < float("inf"):
             raise InputError(f"loader_timeout is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
         if self.replay != "auto" and self.replay < 0:

@@ -115,8 +115,7 @@ def make_plan(
         learning_rate=optimization.learning_rate(config.batch_size),
         schedule=optimization.schedule(),
         cost=cost,
-        # A baseline that a curriculum is compared with has no early stages.
-        early_batch=config.early_batch if len(curriculum.bandwidths) > 1 else None,
+        early_batch=config.early_batch,
         max_batch_size=config.max_batch_size,
         lr_cap=optimization.lr_cap,
         **budget,

@@ -92,18 +92,23 @@ def test_a_killed_rank_changes_nothing(given: Path, tmp_path: Path, undisturbed:
 
 
 SRUN = """#!/bin/bash
-# Every node at once; SIGTERM goes on to the tasks, as srun does it.
+# Every node at once; SIGTERM kills the tasks, as srun does it.
 pids=()
 for ((node = 0; node < SLURM_JOB_NUM_NODES; node++)); do
     SLURM_NODEID=$node "$@" & pids+=($!)
 done
-trap 'kill -TERM "${pids[@]}"' TERM
+printf '%s\n' "${pids[@]}" > "$TASKS"
+trap 'kill -KILL "${pids[@]}"' TERM
 code=0
 for pid in "${pids[@]}"; do
     wait "$pid"; code=$?
     while kill -0 "$pid" 2>/dev/null; do wait "$pid"; code=$?; done
 done
 exit $code
+"""
+SCANCEL = """#!/bin/bash
+# Signals the tasks, not the script.
+[ "$1 $2" = "--signal=TERM $SLURM_JOB_ID" ] && kill -TERM $(cat "$TASKS")
 """
 SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then printf 'localhost\\nother\\n'; else echo "$@" >> "$CALLS"; fi
@@ -116,6 +121,7 @@ def test_the_slurm_example_goes_on_over_its_time_limit(
     tools = {
         "srun": SRUN,
         "scontrol": SCONTROL,
+        "scancel": SCANCEL,
         "torchrun": f'#!/bin/bash\nexec {sys.executable} -m torch.distributed.run "$@"\n',
     }
     for name, program in tools.items():
@@ -124,7 +130,8 @@ def test_the_slurm_example_goes_on_over_its_time_limit(
     calls, output = tmp_path / "calls", tmp_path / "run"
     job = str(random.randrange(10**6))
     environment = {
-        **ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "SLURM_JOB_ID": job,
+        **ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls),
+        "TASKS": str(tmp_path / "tasks"), "SLURM_JOB_ID": job,
         "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
     }  # fmt: skip
     command = ["bash", str(SBATCH), "--config", str(given), "--output", str(output)]
