@@ -276,8 +276,6 @@ def read_workload(path: Path, model: str) -> Workload:
         raise SystemExit(f"{path} has no speed of {model}, but of {', '.join(models) or 'no model'}: give --model")
     measured = models[model]
     fixed, per_image = fit_compute(measured["points"])
-    if missing := set(SIDES) - set(per_image):
-        raise SystemExit(f"{path} lacks {', '.join(map(str, sorted(missing)))} px: run gpu.py without --sides")
     return Workload(
         name=f"{model} on {record['hardware']['accelerator'] or record['hardware']['cpu']}",
         parameters=measured["parameters"],
@@ -315,6 +313,8 @@ def main() -> None:
     options = parser.parse_args()
     paper = table_13(options.gbit, options.overlap)
     work = read_workload(options.compute, options.model) if options.compute else DEIT_SMALL
+    if missing := set(SIDES) - set(work.seconds_per_image):
+        parser.error(f"{options.compute} lacks {', '.join(map(str, sorted(missing)))} px: run gpu.py without --sides")
     loading = read_loading(options.loader, options.path, options.workers)
     latency = paper["latency_us"] if options.latency_us is None else options.latency_us
     network = Network(latency=latency / 1e6, bandwidth=options.gbit * 1e9 / 8, overlap=options.overlap)

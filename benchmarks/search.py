@@ -177,7 +177,7 @@ def objectives(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parallel(options: argparse.Namespace) -> dict[str, Any]:
-    """Wall-clock time of a short search, without its processes' start: they are started for every search anew."""
+    """Wall-clock time of a short search, with its processes' start."""
     found, seconds = {}, {}
     for workers in (1, 2):
         folder = options.output / f"parallel-{workers}"

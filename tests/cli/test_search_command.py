@@ -96,7 +96,7 @@ def test_display_shows_what_was_spent_and_what_is_to_come() -> None:
     with SearchDisplay(Console(file=stream, force_terminal=True, width=120)) as display:
         price = Price(trainings=4, equivalent_epochs=8.0, exact=False)
         display(Begun(price=price, candidates=(32, 64), finished=1, output=Path("runs/x\x1b[2J")))
-        display(Working(running=("32", "64"), spent=2.0, total=8.0, seconds_left=90.0))
+        display(Working(running=("32", "64"), spent=2.0, seconds_left=90.0))
     shown = stream.getvalue()
     assert "at most 4 trainings, 8.0 equivalent epochs" in shown
     assert "2.0 of at most 8.0 eq. epochs" in shown and "1m30s left" in shown

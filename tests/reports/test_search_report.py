@@ -61,7 +61,7 @@ def summary() -> dict[str, Any]:
         "tuning_epochs": 0.25,
         "axis": "compute",
         "cost": "flops",
-        "relative_cost": {"32": 0.25, "48": 0.5, "64": 1.0},
+        "relative_cost": {"28": 0.2, "32": 0.25, "48": 0.5, "64": 1.0},
         "found": [32, 48, 64],
         "phases": [{"end": k / 3, "bandwidth": side} for k, side in ((1, 32), (2, 48), (3, 64))],
         "presets": {
@@ -122,8 +122,8 @@ def test_schedules_on_one_axis(summary: dict[str, Any]) -> None:
     found, linear, constant = schedules(summary)
     assert [side for side, _ in found.shares] == [32, 48, 64]
     assert found.passes(3.0) == pytest.approx(4 + 2 + 1)
-    # Half the images at 28 px, (28/64)^2 of the cost where it was not counted.
-    cost = (28 / 64) ** 2
+    # Half the images at 28 px, each for a fifth of the cost.
+    cost = 0.2
     assert linear.shares[0] == (28, pytest.approx(cost / (1 + cost)))
     assert constant.passes(3.0) == 3.0
     merged = schedule("x", "compute", [{"end": 0.5, "bandwidth": 64}, {"end": 1.0, "bandwidth": 64}], {64: 1.0})

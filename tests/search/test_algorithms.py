@@ -1,5 +1,6 @@
 """Both algorithms on made-up trainings whose best schedule is known, against brute force."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 
@@ -51,16 +52,18 @@ def tables(draw: st.DrawFn) -> tuple[int, tuple[int, ...], list[dict[int, float]
     return stages, candidates, gains
 
 
+def added_up(gains: list[dict[int, float]]) -> Score:
+    """Each stage adds to the accuracy by itself."""
+    return lambda bandwidths: sum(gain[side] for gain, side in zip(gains, bandwidths, strict=False))
+
+
 @given(tables())
 def test_sequential_search_is_exact_where_stages_add_up(
     case: tuple[int, tuple[int, ...], list[dict[int, float]]],
 ) -> None:
     """Where each stage adds to the accuracy by itself, stage by stage finds the best of all schedules."""
     stages, candidates, gains = case
-
-    def score(bandwidths: tuple[int, ...]) -> float:
-        return sum(gain[side] for gain, side in zip(gains, bandwidths, strict=False))
-
+    score = added_up(gains)
     found = sequential_search(
         Training(score), stages=stages, candidates=candidates, final_size=FINAL, objective=objective("accuracy")
     )
@@ -96,10 +99,7 @@ def test_halving_finds_the_same_where_early_scores_tell(
     case: tuple[int, tuple[int, ...], list[dict[int, float]]],
 ) -> None:
     stages, candidates, gains = case
-
-    def score(bandwidths: tuple[int, ...]) -> float:
-        return sum(gain[side] for gain, side in zip(gains, bandwidths, strict=False))
-
+    score = added_up(gains)
     whole, halved = Training(score), Training(score)
     found = [
         sequential_search(
@@ -298,3 +298,20 @@ def test_nothing_to_search(options: dict[str, object], message: str) -> None:
 def test_objectives_refuse(name: str, alpha: float) -> None:
     with pytest.raises(InputError):
         objective(name, alpha)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("halving", [False, True])
+@pytest.mark.parametrize("name", ["accuracy", "error_time", "loss_time"])
+def test_what_diverged_never_goes_on(name: str, halving: bool) -> None:
+    def train(trials: Sequence[Trial]) -> list[Outcome]:
+        # Only 48 px converges, and nothing is learned in the first stage.
+        assert all(side == 48 for trial in trials for side in trial.bandwidths[:-1])
+        return [
+            Outcome(0.0, 2.0, 0.5) if trial.bandwidths[-1] == 48 else Outcome(0.0, math.inf, 0.1) for trial in trials
+        ]
+
+    objective_ = objective(name)  # type: ignore[arg-type]
+    found = sequential_search(
+        train, stages=3, candidates=(32, 48, 64), final_size=64, objective=objective_, halving=halving
+    )
+    assert found == (48, 48, 64)

@@ -114,7 +114,7 @@ def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:
         "candidate bandwidths": ", ".join(f"{side} px" for side in estimated["candidates"]),
         "trainings": f"{most}{estimated['trainings']}",
         "equivalent epochs": f"{most}{estimated['equivalent_epochs']:.1f}",
-        "times one training by curriculum": f"{most}{estimated['times_one_training']:.1f}",
+        "times one training for T at the final size": f"{most}{estimated['times_one_training']:.1f}",
         "length of that training (T)": f"{estimated['epochs']:g} epochs",
         "length of the baseline's (T_0)": f"{estimated['baseline_epochs']:g} epochs",
         "fine-tuning of each candidate (T_ft)": f"{estimated['tuning_epochs']:g} epochs",

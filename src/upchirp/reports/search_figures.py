@@ -134,13 +134,11 @@ def accuracy_against_cost(summary: Mapping[str, Any]) -> Figure:
     named = {trial["name"]: trial for trial in summary["trials"]}
     figure = new_figure(4.0)
     axes = figure.add_subplot()
-    colors = bandwidth_colors([trial["bandwidths"][-1] for trial in trials])
-    sequential = summary["algorithm"] == "sequential"
-    if not sequential:
-        # A whole schedule has no single bandwidth: that of its first stage is the one that differs most.
-        colors = bandwidth_colors([trial["bandwidths"][0] for trial in trials])
+    # A whole schedule has no single bandwidth: that of its first stage is the one that differs most.
+    place = -1 if summary["algorithm"] == "sequential" else 0
+    colors = bandwidth_colors([trial["bandwidths"][place] for trial in trials])
     for trial in trials:
-        side = trial["bandwidths"][-1 if sequential else 0]
+        side = trial["bandwidths"][place]
         axes.scatter(
             [run_cost(trial, named)],
             [trial["accuracy"]],
@@ -150,7 +148,7 @@ def accuracy_against_cost(summary: Mapping[str, Any]) -> Figure:
             linewidths=0.6,
             zorder=3,
         )
-    chosen = [trial for trial in trials if _is_chosen(trial, summary)]
+    chosen = [trial for trial in trials if is_chosen(trial, summary)]
     axes.plot(
         [run_cost(trial, named) for trial in chosen],
         [trial["accuracy"] for trial in chosen],
@@ -163,7 +161,7 @@ def accuracy_against_cost(summary: Mapping[str, Any]) -> Figure:
     axes.set_ylabel("top-1 on the held-out images (%)")
     axes.margins(y=0.12)
     axes.set_xlim(left=0)
-    where = "in the stage" if sequential else "in the first stage"
+    where = "in the stage" if place else "in the first stage"
     handles: list[Line2D | Patch] = [
         Patch(color=color, label=f"B = {side} px {where}") for side, color in colors.items()
     ]
@@ -219,6 +217,7 @@ def last_of_each(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
     return list(latest.values())
 
 
-def _is_chosen(trial: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+def is_chosen(trial: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether the search went on from a trial."""
     length = len(trial["bandwidths"])
     return bool(trial["bandwidths"] == summary["found"][:length] and trial["end"] == length)

@@ -9,11 +9,12 @@ from upchirp.reports.html import duration_text, hardware_text, render, svg_sourc
 from upchirp.reports.search_figures import (
     accuracy_against_cost,
     found_beside_presets,
+    is_chosen,
     run_cost,
     trainings_in_order,
     tree_of_candidates,
 )
-from upchirp.reports.search_schedules import schedules
+from upchirp.reports.search_schedules import Schedule, schedules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def search_verdict(summary: Mapping[str, Any]) -> str:
     """What was found and at what cost, in one sentence."""
     found = schedules(summary)[0]
     sides = ", then ".join(f"{side} px for {100 * share:.0f} %" for side, share in found.shares)
-    times = summary["equivalent_epochs"] / summary["epochs"]
+    times = summary["equivalent_epochs"] / _budget(summary, found)
     return (
         f"Found {sides} of the compute, by {summary['trainings']} trainings that took "
         f"{summary['equivalent_epochs']:.1f} equivalent epochs, {times:.1f} times as many as one training by it has."
@@ -89,8 +90,7 @@ def search_verdict(summary: Mapping[str, Any]) -> str:
 def _uses(summary: Mapping[str, Any]) -> list[_Use]:
     """Every schedule at the compute that the found one has."""
     found, *presets = schedules(summary)
-    # On the axis of samples the budget counts real passes.
-    budget = summary["epochs"] * (1.0 if summary["axis"] == "compute" else found.cost_per_image)
+    budget = _budget(summary, found)
     return [
         _Use(
             name=each.name,
@@ -103,9 +103,13 @@ def _uses(summary: Mapping[str, Any]) -> list[_Use]:
     ]
 
 
+def _budget(summary: Mapping[str, Any], found: Schedule) -> float:
+    """Equivalent epochs of one training by the found schedule; on the axis of samples the budget counts real passes."""
+    return float(summary["epochs"] * (1.0 if summary["axis"] == "compute" else found.cost_per_image))
+
+
 def _lines(summary: Mapping[str, Any]) -> list[_Line]:
     named = {trial["name"]: trial for trial in summary["trials"]}
-    found = summary["found"]
     return [
         _Line(
             name=trial["name"],
@@ -114,7 +118,7 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
             cost=f"{trial['cost']:.2f} + {trial['tuning_cost']:.2f}",
             run=f"{run_cost(trial, named):.2f}",
             duration=duration_text(trial["seconds"]),
-            chosen=trial["bandwidths"] == found[: len(trial["bandwidths"])],
+            chosen=is_chosen(trial, summary),
         )
         for trial in summary["trials"]
     ]

@@ -68,7 +68,5 @@ def schedules(summary: Mapping[str, Any]) -> list[Schedule]:
 
 
 def relative_costs(summary: Mapping[str, Any]) -> dict[int, float]:
-    """Cost of an image at each bandwidth that occurs; where it was not counted, by the number of pixels."""
-    counted = {int(side): cost for side, cost in summary["relative_cost"].items()}
-    presets = [phase["bandwidth"] for preset in summary["presets"].values() for phase in preset["phases"]]
-    return {side: (side / summary["final_size"]) ** 2 for side in presets} | counted
+    """Cost of an image at each bandwidth that occurs, relative to the final size."""
+    return {int(side): cost for side, cost in summary["relative_cost"].items()}

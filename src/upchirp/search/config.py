@@ -95,6 +95,10 @@ class SearchConfig:
                 "Algorithm 1 trains whole runs and keeps their accuracy: leave out --halving, --tuning-epochs and "
                 "--objective, or choose --algorithm sequential"
             )
+        if self.baseline_epochs is not None:
+            raise InputError("Algorithm 1 gives its baseline --epochs like all others: leave out --baseline-epochs")
+        if self.baseline_accuracy is not None and not 1 < self.baseline_accuracy <= 100:
+            raise InputError(f"baseline_accuracy is {self.baseline_accuracy}: give percent, above 1 and up to 100")
         if self.parallel > 1:
             raise InputError("each training of Algorithm 1 depends on the one before: leave out --parallel")
 
@@ -107,8 +111,8 @@ class SearchConfig:
 
     @property
     def baseline(self) -> float:
-        """T_0: the length of the baseline's training."""
-        return self.epochs / self.beta
+        """T_0: the length of the baseline's training; Algorithm 1's baseline has as many passes as all others."""
+        return self.epochs if self.algorithm == "greedy" else self.epochs / self.beta
 
     @property
     def tuning(self) -> float:
@@ -143,6 +147,9 @@ class SearchConfig:
         Raises:
             InputError: an unknown name or a value of the wrong type.
         """
+        if values.get("parallel") == "ddp":
+            # A training's file has another setting of that name, which says nothing of candidates.
+            values = {name: value for name, value in values.items() if name != "parallel"}
         own, others = own_values(values, source)
         return cls(training=TrainConfig.from_flat({**DEFAULTS, **others}, source=source), **own)
 
@@ -172,6 +179,8 @@ def _check_training(training: TrainConfig) -> None:
         raise InputError("a search begins with random weights, as Algorithm 2 does: leave out --weights and --regime")
     if training.parallel != "ddp":
         raise InputError("a candidate trains in one process: leave out fsdp")
+    if training.micro_batch == "auto":
+        raise InputError("a search must not depend on the device's memory: give --micro-batch a number")
     if training.select is not None:
         raise InputError("a search shows every candidate whole passes: leave out --select")
     if isinstance(training.early_batch, tuple):

@@ -20,6 +20,8 @@ import torch
 from upchirp.errors import InputError
 from upchirp.search.config import Engine as EngineName
 
+_MINUTES = 24 * 60
+
 
 class Engine(Protocol):
     """Runs functions, some at the same time."""
@@ -45,7 +47,7 @@ def open_engine(name: EngineName, parallel: int, folder: Path, *, threads: int) 
     if name == "ray":
         yield _Ray(threads)
     elif name == "slurm":
-        yield _Slurm(folder, threads)
+        yield _Slurm(folder, threads, parallel)
     elif parallel == 1:
         with ThreadPoolExecutor(1) as pool:
             yield pool
@@ -98,18 +100,36 @@ class _Ray:
 class _Slurm:
     """Trials as SLURM jobs, through submitit; without SLURM it runs them as processes of this machine.
 
-    Partition, account and time limit come from SBATCH_* variables of the environment, as sbatch reads them.
+    Partition, account and time limit (a day without one) come from SBATCH_* variables of the environment, as sbatch
+    reads them.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, parallel: int) -> None:
         try:
             import submitit
         except ImportError as error:
             raise InputError("--engine slurm needs submitit: pip install 'upchirp[slurm]'") from error
         self._executor: Any = submitit.AutoExecutor(folder=folder / "slurm")
-        self._executor.update_parameters(cpus_per_task=threads, gpus_per_node=1 if torch.cuda.is_available() else 0)
-        self._waiting = ThreadPoolExecutor()
+        self._executor.update_parameters(
+            timeout_min=_MINUTES, cpus_per_task=threads, gpus_per_node=1 if torch.cuda.is_available() else 0
+        )
+        self._waiting = ThreadPoolExecutor(parallel)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "Future[Any]":
         """Run the function as a job; a thread waits for it."""
-        return self._waiting.submit(self._executor.submit(function, *arguments).result)
+        return self._waiting.submit(_result_of, self._executor.submit(_told, function, *arguments))
+
+
+def _told(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
+    """What a function returned or raised: submitit hands errors back as text."""
+    try:
+        return function(*arguments), None
+    except Exception as error:
+        return None, error
+
+
+def _result_of(job: Any) -> Any:
+    value, error = job.result()
+    if error is not None:
+        raise error
+    return value

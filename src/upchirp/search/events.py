@@ -31,8 +31,6 @@ class Working:
     """Names of the trials that run now."""
     spent: float
     """Equivalent epochs so far."""
-    total: float
-    """Equivalent epochs of the whole search, or the most that it may take."""
     seconds_left: float | None
     """Time to come at the pace of this session; None before there is one."""
 

@@ -135,7 +135,7 @@ def search(
         found = _find(config, planner, trainer)
         trainer.clear()
     curriculum = scaled(planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size)
-    summary = summarise(config, planner, found, journal.of("trial"), command, images=len(prepared.train))
+    summary = summarise(config, planner, found, curriculum, journal.of("trial"), command, images=len(prepared.train))
     save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
     write_summary(summary, folder)
     trainer.emit(Found(bandwidths=found, equivalent_epochs=trainer.spent, seconds=trainer.seconds))

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.compare import hardware, versions
-from upchirp.curriculum import preset
+from upchirp.curriculum import Curriculum
 from upchirp.reports import write_search_report
 from upchirp.search.config import SearchConfig
 from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner
 
 SUMMARY, REPORT = "summary.json", "report.html"
-_PRESETS = ("efficienttrain_plus_plus", "efficienttrain", "linear", "constant")
 
 
 def summarise(
     config: SearchConfig,
     planner: Planner,
     found: tuple[int, ...],
+    curriculum: Curriculum,
     trials: Sequence[Mapping[str, Any]],
     command: str,
     *,
@@ -31,13 +31,13 @@ def summarise(
         config: the settings.
         planner: what planned the trials.
         found: a bandwidth for each stage.
+        curriculum: the same, as it is written.
         trials: the journal's records of trials.
         command: the command line, for the record.
         images: how many were trained on.
     """
     training = config.training
     price = planner.price
-    curriculum = planner.curriculum(found, float(config.stages), name="searched")
     spent = sum(trial["cost"] + trial["tuning_cost"] for trial in trials)
     return {
         "algorithm": config.algorithm,
@@ -67,7 +67,7 @@ def summarise(
         "relative_cost": {str(side): cost for side, cost in planner.rates.relative.items()},
         "found": list(found),
         "phases": curriculum.to_dict()["phases"],
-        "presets": {name: _phases(name, planner) for name in _PRESETS},
+        "presets": {name: _phases(preset) for name, preset in planner.presets.items()},
         "trials": [{**trial, "parent": _trial(trial).parent} for trial in trials],
         "trainings": len(trials),
         "equivalent_epochs": spent,
@@ -109,6 +109,6 @@ def _trial(record: Mapping[str, Any]) -> Trial:
     return Trial(tuple(record["bandwidths"]), record["begin"], record["end"], record["tuning"])
 
 
-def _phases(name: str, planner: Planner) -> dict[str, Any]:
-    curriculum = preset(name, planner.final_size, multiple=planner.multiple).to_dict()
-    return {"axis": curriculum["axis"], "phases": curriculum["phases"]}
+def _phases(curriculum: Curriculum) -> dict[str, Any]:
+    content = curriculum.to_dict()
+    return {"axis": content["axis"], "phases": content["phases"]}

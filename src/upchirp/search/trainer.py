@@ -142,7 +142,7 @@ class Trainer:
                 except BrokenExecutor as error:
                     failure = InputError(
                         f"a process that trained {trial.name} died, mostly because memory ran out: lower --parallel, "
-                        "then go on with --resume auto"
+                        "then go on with --resume auto (a script of your own needs `if __name__ == '__main__':`)"
                     )
                     failure.__cause__ = error
                 except Exception as error:  # the others save their states before it ends the search
@@ -212,7 +212,7 @@ class Trainer:
         done = spent - self.spent_before
         left = seconds / done * max(0.0, self.total - spent) if done > 0 else None
         names = tuple(trial.name for trial, _ in running)
-        self.emit(Working(running=names, spent=spent, total=self.total, seconds_left=left))
+        self.emit(Working(running=names, spent=spent, seconds_left=left))
 
     def _prune(self, trials: Sequence[Trial]) -> None:
         """Delete the states of trials that lost: what goes on are these trials and what they begin with."""

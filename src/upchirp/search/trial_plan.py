@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, pixels
+from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, pixels, preset
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, flops_table, size_multiple
 from upchirp.search.config import SearchConfig
@@ -13,6 +13,9 @@ from upchirp.search.cost import Price, Rates
 from upchirp.search.sequential import rungs
 from upchirp.search.trial import Trial
 from upchirp.training import make_plan
+
+PRESETS = ("efficienttrain_plus_plus", "efficienttrain", "linear", "constant")
+"""Schedules that the report sets beside what was found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +68,11 @@ class Planner:
         self.candidates = config.bandwidths(self.multiple)
         self._training = replace(config.training, epochs=config.epochs)
         self._model = model
-        sides = sorted({*self.candidates, self.final_size})
-        check_sizes(model, sides)
+        self.presets = {name: preset(name, self.final_size, multiple=self.multiple) for name in PRESETS}
+        check_sizes(model, {*self.candidates, self.final_size})
+        # The presets' too: the report sets what they cost beside what was found.
+        beside = {side for curriculum in self.presets.values() for side in curriculum.bandwidths}
+        sides = sorted({*self.candidates, self.final_size, *beside})
         self._flops = CostTable("flops", flops_table(model, sides)) if self._training.cost == "flops" else None
         self.rates = Rates(
             stages=config.stages,

@@ -104,11 +104,6 @@ def checkpoints(folder: Path) -> Iterator[Path]:
     yield from _numbered(folder, _STEP)
 
 
-def best(folder: Path) -> Path | None:
-    """The best checkpoint of a folder, if one was kept yet."""
-    return next(reversed(list(_numbered(folder, _BEST))), None)
-
-
 def step_path(folder: Path, step: int) -> Path:
     """Where the checkpoint after so many steps is kept."""
     return folder / f"step_{step:09d}.pt"
@@ -136,6 +131,9 @@ def prune(folder: Path, keep: int) -> None:
         delete(path)
     for leftover in folder.glob("*.tmp"):
         leftover.unlink()
+    for shards in folder.iterdir():
+        if shards.is_dir() and not shards.with_suffix(".pt").exists():
+            shutil.rmtree(shards, ignore_errors=True)
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -168,10 +168,12 @@ def _meeting_point() -> dict[str, Any]:
     """Where ranks find each other; by default as the environment says.
 
     torchrun keeps one store over all its attempts, in which a rank of this attempt may read where one of the last, long
-    gone, was to be found. So each attempt gets names of its own.
+    gone, was to be found. So each attempt gets names of its own. (On several nodes TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    has torchrun do it; see docs/distributed.md.)
     """
     store = _agent_store()
-    if store is None:
+    # Agents of several nodes count their attempts apart.
+    if store is None or os.environ.get("GROUP_WORLD_SIZE") != "1":
         return {}
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return {

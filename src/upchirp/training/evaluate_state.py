@@ -1,5 +1,7 @@
 """Evaluation of a training state: weights and average at the final size, weights at the current bandwidth."""
 
+from contextlib import ExitStack
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import torch
@@ -53,11 +55,14 @@ def evaluate_state(
         )
 
     if state.sharded:
-        # One after the other, in place: there is no room for copies.
+        # In place, those of one size together: there is no room for copies.
         results = []
-        for name, model, side in of_state:
-            with fitted_to(model, state.bandwidth, side):
-                results += evaluated([View(name, model, side)])
+        for size, of_size in groupby(of_state, key=lambda each: each[2]):
+            views = [View(*each) for each in of_size]
+            with ExitStack() as fitted:
+                for view in views:
+                    fitted.enter_context(fitted_to(view.model, state.bandwidth, size))
+                results += evaluated(views)
     else:
         results = evaluated([View(name, at_size(model, state.bandwidth, side), side) for name, model, side in of_state])
     return [StateEvaluation(name, side, result) for (name, _, side), result in zip(of_state, results, strict=True)]

@@ -47,7 +47,7 @@ def _quiet_board() -> Iterator[None]:
 
 def _where_to_go_on(folder: Path) -> str:
     if not folder.is_dir():
-        return "the run folder is gone, and its checkpoints with it"
+        return f"there is no {folder} on this machine, so no checkpoint to go on from"
     kept = list(checkpoint.checkpoints(folder / CHECKPOINTS))
     if not kept:
         return "no checkpoint was written yet"

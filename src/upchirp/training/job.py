@@ -164,6 +164,8 @@ def _train(
         if loaded:
             # Checkpoints of before there was selection lack it.
             loader.load_state_dict(loaded.content.get("loader", {"step": state.step, "selection": None}))
+        # Each rank holds a whole checkpoint there.
+        del beginning, loaded
         if config.select and not resuming:
             notes.append(described["selection"]["expected"]["summary"])
         with ExitStack() as stack:

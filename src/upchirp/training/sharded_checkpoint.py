@@ -7,13 +7,14 @@ latter is written last, so a checkpoint is there when it is whole, and damage is
 import io
 import pickle
 import shutil
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -49,7 +50,8 @@ class Writer:
         self._ranks = ranks
         # Of its own: what another thread sends must not meet what the training sends.
         self._group: Any = dist.new_group(backend="gloo")
-        self._future: Future[Any] | None = None
+        self._thread = ThreadPoolExecutor(1)
+        self._future: Future[dict[str, str]] | None = None
         self._content: dict[str, Any] = {}
         self._path = Path()
 
@@ -64,15 +66,16 @@ class Writer:
         return self._future is not None
 
     def begin(self, content: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
-        """Copy the tensors to the host, and let them be written; a checkpoint that is begun is finished first."""
-        self.finish()
+        """Copy the tensors to the host, and let them be written; the checkpoint before must be finished."""
+        assert self._future is None
         folder = path.with_suffix("")
         if self._ranks.is_first:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         self._ranks.largest(0)  # nobody writes before
-        answer: Any = async_save(tensors, checkpoint_id=folder, process_group=self._group)
-        self._content, self._path, self._future = content, path, answer
+        written: Any = async_save(tensors, checkpoint_id=folder, process_group=self._group)
+        self._content, self._path = content, path
+        self._future = self._thread.submit(self._digests, written, folder)
 
     def finish(self) -> Path | None:
         """Wait for what is being written, and make it a checkpoint; returns it, if there is one.
@@ -83,17 +86,24 @@ class Writer:
         if self._future is None:
             return None
         future, self._future = self._future, None
-        future.result()
-        folder = self._path.with_suffix("")
-        own = {
-            file.name: checkpoint.sha256(file)
-            for file in folder.iterdir()
-            if file.name.startswith(f"__{self._ranks.rank}_") or (self._ranks.is_first and file.name == _METADATA)
-        }
+        try:
+            own = future.result()
+        except CheckpointException as error:
+            cause = next((failure for failure, _ in error.failures.values()), error)
+            raise OSError(f"cannot write {self._path}: {cause}") from error
         digests = {name: digest for part in self._ranks.gather(own) for name, digest in part.items()}
         if self._ranks.is_first:
             checkpoint.save({**self._content, checkpoint.SHARDS: digests}, self._path)
         return self._path
+
+    def _digests(self, written: "Future[Any]", folder: Path) -> dict[str, str]:
+        """The SHA-256 of this rank's files, once they are written."""
+        written.result()
+        return {
+            file.name: checkpoint.sha256(file)
+            for file in folder.iterdir()
+            if file.name.startswith(f"__{self._ranks.rank}_") or (self._ranks.is_first and file.name == _METADATA)
+        }
 
 
 def read(tensors: dict[str, Tensor], path: Path) -> None:
@@ -108,7 +118,11 @@ def read(tensors: dict[str, Tensor], path: Path) -> None:
         entry = stored.get(name)
         if not isinstance(entry, TensorStorageMetadata) or entry.size != tensor.size():
             raise InputError(f"the checkpoint {path} belongs to another model or recipe: {name} is not in it as it is")
-    load(tensors, storage_reader=reader)
+    try:
+        load(tensors, storage_reader=reader)
+    except CheckpointException as error:
+        cause = next((failure for failure, _ in error.failures.values()), error)
+        raise InputError(f"the checkpoint {path} cannot be read: {cause}") from error
 
 
 def stored_tensors(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:

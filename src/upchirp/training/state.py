@@ -77,7 +77,9 @@ class State:
             prefix = f"optimizer.{name}."
             for key in [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]:
                 size, dtype = stored[prefix + key]
-                own = torch.zeros_like(parameter) if size == parameter.size() else torch.zeros(size, dtype=dtype)
+                like = size == parameter.size()
+                # Fused optimizers count their steps on the device.
+                own = torch.zeros_like(parameter) if like else torch.zeros(size, dtype=dtype, device=parameter.device)
                 self.optimizer.state[parameter][key] = own.detach()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

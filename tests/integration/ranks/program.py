@@ -83,7 +83,7 @@ def signalled_at(step: int, *, rank: int) -> Callable[..., Any]:
     return take_note
 
 
-def digest(folder: Path, states: list[Any]) -> list[float]:
+def digest(states: list[Any]) -> list[float]:
     """What a rank holds in the end, weight by weight and statistic by statistic."""
     state = states.pop()
     tensors = [*state.model.state_dict().values(), *state.ema.module.state_dict().values()]
@@ -110,11 +110,11 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         seen["evaluation"] = evaluation(ranks)
         seen["alone"] = evaluation(None)
         train(run("whole"))
-        seen["whole"] = digest(output / "whole", states)
+        seen["whole"] = digest(states)
         # Larger: torch's CPU kernels give undefined gradients where a kernel of 3 x 3 sees one pixel.
         slow = replace(base.optimization, lr_base=0.01)
         train(run("norms", model="test_resnet", final_size=128, optimization=slow, curriculum="constant"))
-        seen["norms"] = digest(output / "norms", states)
+        seen["norms"] = digest(states)
         selection = replace(
             base, select="infobatch", select_until=1.0, epochs=6, curriculum="constant", checkpoint_interval=5
         )
@@ -131,7 +131,7 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         seen["batch"] = line_of(lambda: train(run("batch", batch_size=30, micro_batch=None)))
         torch.manual_seed(ranks.rank)
         train(run("unused", deterministic=False), model=HalfUsed())
-        seen["unused"] = digest(output / "unused", states)
+        seen["unused"] = digest(states)
         values = torch.tensor([[1.0, 2.0, 3.0], [4.0, float("inf"), 6.0]][ranks.rank])
         train(run("shards", parallel="fsdp", checkpoint_interval=4))
         loop.Run._take_note = signalled_at(6, rank=1)
