@@ -57,6 +57,7 @@ def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folde
         "compare", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--recipe", "light",
         "--epochs", "3", "--batch-size", "16", "--workers", "0", "--device", "cpu", "--budgets", "0.5", "1.0",
         "--seeds", "0", "1", "--curricula", "constant", "efficienttrain_plus_plus", "--output", str(tmp_path / "out"),
+        "--early-batch", "24", "16",  # of the curriculum's early stages; the baseline has none
     ]  # fmt: skip
     assert main(words) == 0
     shown = capsys.readouterr().out

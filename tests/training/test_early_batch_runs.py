@@ -113,8 +113,8 @@ def test_the_command_line_shows_batches_and_ceilings(capsys: pytest.CaptureFixtu
 
 
 def test_a_list_of_early_batches_needs_early_stages(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "--model", "resnet18", "--curriculum", "constant", "--batch-size", "1024", "--json", "--early-batch"]
-    assert main([*words, "4096", "2048"]) == 2
+    words = ["plan", "--model", "resnet18", "--curriculum", "constant", "--batch-size", "1024", "--json"]
+    assert main([*words, "--early-batch", "4096", "2048"]) == 2
     assert "early batch gives 2 batch sizes, but constant has 0 bandwidths below 224" in capsys.readouterr().err
-    assert main([*words, "auto"]) == 0
+    assert main([*words, "--early-batch", "auto"]) == 0
     assert [stage["batch_size"] for stage in json.loads(capsys.readouterr().out)["stages"]] == [1024]

@@ -1,15 +1,17 @@
 """Two ranks on the CPU compute what one computes."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import losses, settings
+from tests.integration.ranks.conftest import ENVIRONMENT, losses, settings, torchrun
 
 from upchirp import InputError, TrainConfig, train
+from upchirp.cli import main
 from upchirp.training import load_checkpoint, read_metrics
 from upchirp.training.micro_batch import choose_micro_batch
 
@@ -43,6 +45,19 @@ def test_each_image_is_evaluated_once(seen: list[dict[str, Any]]) -> None:
     assert 0 < alone["top1"] < 100
     assert seen[0]["evaluation"] == pytest.approx(alone)
     assert seen[1]["evaluation"] == seen[0]["evaluation"]
+
+
+def test_three_ranks_of_the_command_that_evaluates_print_once_what_one_process_finds(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    words = ["eval", "--run", str(folder / "whole"), "--device", "cpu", "--workers", "0", "--json"]
+    assert main(words) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["images"] % 3, "ranks have unequal shares"
+    command = torchrun(3, "-m", "--", "upchirp", *words)
+    three = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert three.returncode == 0, three.stderr
+    assert json.loads(three.stdout) == pytest.approx(alone)
 
 
 def test_going_on_with_other_numbers_of_ranks(folder: Path, image_folder: Path) -> None:
