@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import finish, losses, torchrun
+from tests.integration.ranks.conftest import finish, losses, settings, small, torchrun
 
-from upchirp import InputError, TrainConfig
+from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint
 from upchirp.training.sharded_checkpoint import stored_tensors
 
@@ -41,6 +42,22 @@ def test_another_number_of_ranks_goes_on(folder: Path, tmp_path: Path) -> None:
     options = ["--parallel", "fsdp", "--resume", "auto", "--output", run]
     finish(torchrun(1, "-m", "upchirp", "train", "--config", folder / "given.yaml", *options))
     assert losses(run) == pytest.approx(losses(folder / "shards"), rel=1e-4)
+
+
+def test_three_ranks_share_position_tables_that_change_with_the_bandwidth(image_folder: Path, tmp_path: Path) -> None:
+    swin = {
+        "model": "swin_tiny_patch4_window7_224", "final_size": 64, "batch_size": 24, "micro_batch": None,
+        "model_kwargs": {"embed_dim": 24, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]},
+    }  # fmt: skip
+    train(settings(image_folder, tmp_path / "one", **swin))
+    given = tmp_path / "given.yaml"
+    given.write_text(yaml.safe_dump(small(image_folder, **swin)))
+    options = ["--parallel", "fsdp", "--output", tmp_path / "three"]
+    finish(torchrun(3, "-m", "upchirp", "train", "--config", given, *options))
+    assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        one, three = load_file(tmp_path / "one" / name), load_file(tmp_path / "three" / name)
+        torch.testing.assert_close(three, one, rtol=1e-3, atol=1e-5)
 
 
 def test_damaged_parts_are_found(folder: Path, tmp_path: Path) -> None:
