@@ -373,7 +373,9 @@ def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: s
         for number in range(count):
             pixels = rng.integers(0, 256, (500, 700, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "in" / split / "a" / f"{number}.jpg")
-    program = "import multiprocessing, sys; from upchirp.cli import main; "
+    program = "import multiprocessing, signal, sys; from upchirp.cli import main; "
+    # A shell's background jobs are started with SIGINT ignored.
+    program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += f"multiprocessing.set_start_method({method!r}); sys.exit(main())"
     words = [sys.executable, "-c", program, "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
     words += ["--shard-size", "4", "--workers", "2", "--output"]
@@ -385,7 +387,7 @@ def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: s
         # Only the parent: its workers have to notice.
         process.send_signal(signum)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == (130 if signum == signal.SIGINT else -signum)
+    assert process.returncode == (130 if signum == signal.SIGINT else -signum), told.decode()
     if signum == signal.SIGINT:
         assert told.decode().splitlines() == ["upchirp: interrupted; run the same command again, it goes on"]
         assert not list(output.rglob("*.tmp"))

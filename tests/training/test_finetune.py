@@ -148,7 +148,7 @@ def test_eval_prints_a_row_for_each_size(
     several = json.loads(capsys.readouterr().out)
     assert [result["size"] for result in several] == [48, 64]
     assert main([*words, "--final-size", "64", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == several[1]
+    assert json.loads(capsys.readouterr().out) == pytest.approx(several[1])
 
 
 def test_layer_decay_shares_out_the_learning_rate() -> None:

@@ -33,13 +33,18 @@ def shard(model: nn.Module, whole: Iterable[str], device: torch.device, ranks: R
         fully_shard(module, mesh=mesh, ignored_params=kept)
 
 
+def is_available() -> bool:
+    """Whether torch can keep parameters whole in a sharded model, as it can from 2.7 on."""
+    return "ignored_params" in inspect.signature(fully_shard).parameters
+
+
 def sharding(model: nn.Module, plan: Plan, device: torch.device, ranks: Ranks) -> Callable[[nn.Module], None]:
     """What shards a model that is to take a plan's bandwidths, or a copy of it.
 
     Raises:
         InputError: torch is too old.
     """
-    if "ignored_params" not in inspect.signature(fully_shard).parameters:
+    if not is_available():
         raise InputError("--parallel fsdp needs torch 2.7 or later: update it, or leave it out")
     resized = resized_parameters(model, plan.bandwidths)
     return lambda module: shard(module, resized, device, ranks)

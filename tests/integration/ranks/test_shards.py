@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from tests.integration.ranks.conftest import finish, losses, settings, small, torchrun
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.training import load_checkpoint
+from upchirp.training import load_checkpoint, shards
 from upchirp.training.sharded_checkpoint import stored_tensors
+
+pytestmark = pytest.mark.skipif(not shards.is_available(), reason="FSDP needs torch 2.7")
 
 
 def test_the_loss_curve_and_the_weights_are_those_of_one_rank(folder: Path) -> None:
