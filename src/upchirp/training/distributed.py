@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ Value = TypeVar("Value")
 
 # gloo has no exception types of its own.
 _LOST = re.compile(r"gloo/transport|Connection (?:closed|reset) by peer|Timed out waiting \d+ms for (?:recv|send)")
+_DROP_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,9 @@ def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
             "--resume auto"
         ) from error
     finally:
+        # Before torch 2.8 a group dies without giving up the GIL and joins Gloo's threads, which need it to drop the
+        # last tensors they were given: a deadlock unless they have done so.
+        time.sleep(_DROP_SECONDS)
         dist.destroy_process_group()
 
 
