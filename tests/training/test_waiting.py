@@ -88,6 +88,7 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
         ({"share": 0.8}, "or --replay 4"),
         ({"replay": 2}, "or --replay 5"),
         ({"workers": 0}, "--workers 2"),
+        ({"workers": 1}, "with 1 worker: try"),
         ({"share": 1.0, "packing_helps": False, "workers": 8}, "try --replay 8"),
         ({"replay": None}, "try --workers 8, or `upchirp pack`"),
         ({"replay": None, "workers": 8, "packing_helps": False}, "try more CPU cores"),

@@ -46,7 +46,7 @@ class SearchDisplay:
                     f"{price.equivalent_epochs:.1f} equivalent epochs, folder {event.output}"
                 )
                 if event.finished:
-                    self._print(f"going on: {event.finished} trainings were finished before")
+                    self._print(f"going on, trainings finished before: {event.finished}")
             case Working():
                 assert self.task is not None
                 left = "" if event.seconds_left is None else f"{duration(event.seconds_left)} left"

@@ -85,9 +85,8 @@ def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_he
         remedies.append(f"--replay {min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}")
     remedies = remedies or ["more CPU cores"]
     listed = remedies[0] if len(remedies) == 1 else f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
-    return (
-        f"waiting for data takes {share:.0%} of the time at B={bandwidth} with {workers} workers: try {listed}"
-    ).replace("%", " %")
+    now = f"{workers} worker{'' if workers == 1 else 's'}"
+    return f"waiting for data takes {100 * share:.0f} % of the time at B={bandwidth} with {now}: try {listed}"
 
 
 def _event() -> torch.cuda.Event:
