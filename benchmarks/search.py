@@ -21,7 +21,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -177,28 +177,32 @@ def objectives(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parallel(options: argparse.Namespace) -> dict[str, Any]:
-    """Wall-clock time of a short search, with its processes' start."""
-    found, seconds = {}, {}
-    for workers in (1, 2):
-        folder = options.output / f"parallel-{workers}"
-        shutil.rmtree(folder, ignore_errors=True)
-        flat = settings(
-            options, stages=3, candidates=options.parallel_candidates, parallel=workers, output=str(folder),
-            epochs=options.parallel_epochs,
-        )  # fmt: skip
-        started = time.perf_counter()
-        result = search(SearchConfig.from_flat(flat), observers=(tell(f"{workers} workers"),))
-        seconds[workers] = time.perf_counter() - started
-        found[workers] = [
-            {key: trial[key] for key in ("name", "accuracy", "loss")}
-            for trial in sorted(result.summary["trials"], key=lambda trial: trial["name"])
-        ]
+    """Wall-clock time of a short search with one worker and with two, in turn, with its processes' start."""
+    scores: list[Any] = []
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for repeat in range(options.parallel_repeats):
+        for workers in seconds:
+            folder = options.output / f"parallel-{workers}"
+            shutil.rmtree(folder, ignore_errors=True)
+            flat = settings(
+                options, stages=3, candidates=options.parallel_candidates, parallel=workers, output=str(folder),
+                epochs=options.parallel_epochs,
+            )  # fmt: skip
+            started = time.perf_counter()
+            result = search(SearchConfig.from_flat(flat), observers=(tell(f"{workers} workers, {repeat + 1}"),))
+            seconds[workers].append(time.perf_counter() - started)
+            scores.append(
+                [
+                    {key: trial[key] for key in ("name", "accuracy", "loss")}
+                    for trial in sorted(result.summary["trials"], key=lambda trial: trial["name"])
+                ]
+            )
     return {
         "candidates": options.parallel_candidates,
         "epochs": options.parallel_epochs,
         "seconds": seconds,
-        "speedup": seconds[1] / seconds[2],
-        "same_scores": found[1] == found[2],
+        "speedup": median(one / two for one, two in zip(*seconds.values(), strict=True)),
+        "same_scores": all(other == scores[0] for other in scores),
     }
 
 
@@ -225,6 +229,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=2, help="trainings at the same time, one thread each")
     parser.add_argument("--parallel-candidates", type=int, nargs="+", default=[28, 34, 46, 64])
     parser.add_argument("--parallel-epochs", type=float, default=2.0)
+    parser.add_argument("--parallel-repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True, help="keep searches and runs here, and go on with them")
     parser.add_argument("--json", type=Path, required=True, help="the results; sections in it are kept or replaced")
     options = parser.parse_args()
