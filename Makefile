@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/upchirp compare --data generated --model resnet10t --model-kwargs channels=[64,128,256,256] \
-		--final-size 64 --recipe light --randaug-layers 0 --lr 2e-3 --epochs 6 --batch-size 64 \
+		--final-size 96 --recipe light --randaug-layers 0 --lr 2e-3 --epochs 5 --batch-size 64 \
 		--log-interval 50 --evaluations 5 \
-		--curricula constant efficienttrain_plus_plus --budgets 0.6667 --seeds 0 \
+		--curricula constant efficienttrain_plus_plus --budgets 0.5 --seeds 0 \
 		--output runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.tested lint unit
