@@ -1,20 +1,22 @@
 """Single trials: their plans, and that they end the same however they are interrupted or divided."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from upchirp import InputError
 from upchirp.curriculum import Stage
-from upchirp.data import split
+from upchirp.data import Corrupt, split
 from upchirp.data.sources import FolderSource
 from upchirp.models import create_model
-from upchirp.search import SearchConfig, Trial
+from upchirp.search import SearchConfig, Trial, runner
 from upchirp.search.runner import Stopped, Task, run_task
 from upchirp.search.trial_plan import Planner
-from upchirp.training import checkpoint
+from upchirp.training import StepResult, checkpoint
+from upchirp.training.unreadable import CorruptImages
 
 Make = Callable[..., SearchConfig]
 
@@ -88,6 +90,27 @@ def test_a_damaged_state_of_a_trial_is_begun_anew(task: Callable[..., Task]) -> 
     again = run_task(whole)
     assert again.outcome == expected.outcome
     assert "damaged" in again.notes[0] and "anew" in again.notes[0]
+
+
+def test_images_that_cannot_be_read_are_named_once_and_stop_a_trial_above_one_percent(
+    task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = task(Trial((32,), 0, 1, tuning=1), epochs=4)
+    given = Corrupt(7, "cat/7.jpg", "truncated")
+    segment = runner.run_segment
+
+    def damaged(*words: object, **options: object) -> Iterator[StepResult]:
+        for result in segment(*words, **options):
+            yield replace(result, corrupt=(given,))
+
+    monkeypatch.setattr(runner, "run_segment", damaged)
+    assert trial.plan.run.dataset_size < 100, "one image is more than 1 %"
+    with pytest.raises(InputError, match=r"more than 1 % of the .* cat/7.jpg \(truncated\): .* --resume auto"):
+        run_task(trial)
+    monkeypatch.setattr(CorruptImages, "check", lambda images: None)
+    assert [note for note in run_task(trial).notes if "cat/7.jpg" in note] == [
+        "cannot read cat/7.jpg (truncated): replaced by another (1 so far)"
+    ]
 
 
 def test_the_next_stage_begins_before_the_fine_tuning(task: Callable[..., Task]) -> None:

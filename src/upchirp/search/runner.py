@@ -23,6 +23,7 @@ from upchirp.training.device import choose_device, numerics
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import lower_drop_path
 from upchirp.training.start import make_model
+from upchirp.training.unreadable import CorruptImages, UnreadableImages
 
 _PROGRESS = "progress"
 _PROGRESS_SECONDS = 0.5
@@ -102,7 +103,7 @@ class _Execution:
         self.device = device
         self.counted = _Counted()
         self.notes: list[str] = []
-        self.corrupt: set[int] = set()
+        self.corrupt = CorruptImages(self.plan.dataset_size)
         # The raw weights are scored, so no average is kept.
         optimization = replace(task.config.optimization, model_ema=False)
         model = copy.deepcopy(task.model) if task.model is not None else make_model(task.config, task.train)
@@ -238,15 +239,11 @@ class _Execution:
         return evaluation.top1
 
     def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
-        for image in images:
-            if image.index not in self.corrupt:
-                self.corrupt.add(image.index)
-                self.notes.append(f"cannot read {image.name} ({image.reason}): replaced by another")
-        if 100 * len(self.corrupt) > self.plan.dataset_size:
-            raise InputError(
-                f"more than 1 % of the {self.plan.dataset_size} training images cannot be read: "
-                f"{self.notes[-1]}; repair or remove them, then go on with --resume auto"
-            )
+        self.notes += filter(None, map(self.corrupt.note, images))
+        try:
+            self.corrupt.check()
+        except UnreadableImages as error:
+            raise InputError(f"{error}, then go on with --resume auto") from error
 
 
 def keep_only(folder: Path, steps: set[int]) -> None:

@@ -163,8 +163,8 @@ def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
             "--resume auto"
         ) from error
     finally:
-        # Before torch 2.8 a group dies without giving up the GIL and joins Gloo's threads, which need it to drop the
-        # last tensors they were given: a deadlock unless they have done so.
+        # Old torch (2.6 does, 2.14 does not; pytorch/pytorch#154976) keeps the GIL while the group joins Gloo's
+        # threads, which need it to drop the last tensors they were given: a deadlock unless they have done so.
         time.sleep(_DROP_SECONDS)
         dist.destroy_process_group()
 

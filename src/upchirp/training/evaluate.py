@@ -27,12 +27,9 @@ from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop
 from upchirp.training.distributed import Ranks
+from upchirp.training.unreadable import UnreadableImages
 
 _CACHE_BYTES = 512 * 2**20
-
-
-class UnreadableImages(InputError):
-    """More than 1 % of the validation images cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ import torch
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Corrupt, Loader
-from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
 from upchirp.training import run_folder
+from upchirp.training.adviser import Adviser
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
 from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
-from upchirp.training.evaluate import EvaluationSet, UnreadableImages
+from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.evaluate_state import StateEvaluation, evaluate_state
 from upchirp.training.events import (
     Evaluated,
@@ -34,7 +34,7 @@ from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
 from upchirp.training.saving import Saving, Totals
 from upchirp.training.state import State
-from upchirp.training.waiting import ADVISED_SHARE, advice
+from upchirp.training.unreadable import CorruptImages, UnreadableImages
 from upchirp.training.warming import compile_ahead
 from upchirp.training.window import SteadyWait, Window
 
@@ -84,12 +84,10 @@ class Run:
         self.observers = observers
         self.micro_batches = micro_batches
         self.ranks = ranks or Ranks()
-        self.packing_helps = packing_helps
-        self.advised: set[int] = set()
         self.saving = Saving(config, plan, state, totals, loader, folder, self.ranks, self.emit)
         self.window = Window(device)
-        self.steady = SteadyWait()
-        self.corrupt: set[int] = set()
+        self.adviser = Adviser(config, plan, packing_helps=packing_helps)
+        self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = 0.0
 
     def emit(self, event: Event) -> None:
@@ -159,7 +157,7 @@ class Run:
             self.emit(Noted(message=compile_ahead(self.state, self.loader.sampler, transform, settings, sizes)))
             self._lap()
             # Training time, but no step's.
-            self.window, self.steady = Window(self.device), SteadyWait()
+            self.window, self.adviser.wait = Window(self.device), SteadyWait()
         try:
             yield from run_segment(self.state, self.loader, transform, settings, record=record, micro_batches=sizes)
         except OutOfMemory as error:
@@ -179,7 +177,7 @@ class Run:
         seconds, self.clock = now - self.clock, now
         self.totals.train_seconds += seconds
         self.window.seconds += seconds
-        self.steady.seconds += seconds
+        self.adviser.wait.seconds += seconds
         return seconds
 
     @contextmanager
@@ -192,7 +190,7 @@ class Run:
     def _take_note(self, result: StepResult) -> None:
         seconds = self._lap()
         self.window.add(result)
-        self.steady.add(result.step.stage, result.wait_seconds)
+        self.adviser.wait.add(result.step.stage, result.wait_seconds)
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
         for summary in result.passes:
             self.emit(Selected(step=result.step, summary=summary))
@@ -229,20 +227,20 @@ class Run:
 
     def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
         for image in (image for part in self.ranks.gather(images) for image in part):
-            if image.index not in self.corrupt:
-                self._note_newly_corrupt(image)
+            if message := self.corrupt.note(image):
+                self.emit(Noted(message=message))
+        with self._saved_if_unreadable():
+            self.corrupt.check()
 
-    def _note_newly_corrupt(self, image: Corrupt) -> None:
-        self.corrupt.add(image.index)
-        count = len(self.corrupt)
-        self.emit(Noted(message=f"cannot read {image.name} ({image.reason}): replaced by another ({count} so far)"))
-        if 100 * count > self.plan.dataset_size:
+    @contextmanager
+    def _saved_if_unreadable(self) -> Iterator[None]:
+        """When too many images cannot be read, keep what was trained until they are mended."""
+        try:
+            yield
+        except UnreadableImages as error:
             self._save()
             self.saving.finish()
-            raise InputError(
-                f"more than 1 % of the {self.plan.dataset_size} training images cannot be read, the last one is "
-                f"{image.name} ({image.reason}): repair or replace them, then go on with --resume auto"
-            )
+            raise InputError(f"{error}, then go on with --resume auto") from error
 
     def _check_loss(self) -> None:
         """Stop on a loss that is not finite, before anything of it is saved; on a device this waits for it."""
@@ -255,22 +253,9 @@ class Run:
         waits = self.ranks.gather(self.window.wait_seconds)
         self.window.wait_seconds = sum(waits) / len(waits)
         self.emit(self.window.summary(step, self.totals.train_seconds))
-        share = self.steady.take_share()
-        if share > ADVISED_SHARE and step.stage not in self.advised:
-            self.advised.add(step.stage)
-            self.emit(Noted(message=self._advice(share, step)))
+        if advice := self.adviser.advise(step):
+            self.emit(Noted(message=advice))
         self.window = Window(self.device)
-
-    def _advice(self, share: float, step: Step) -> str:
-        replays = step.bandwidth < self.plan.final_size or self.config.replay_final
-        return advice(
-            share,
-            bandwidth=step.bandwidth,
-            workers=self.config.loader_workers,
-            cores=usable_cores(),
-            packing_helps=self.packing_helps,
-            replay=self.plan.stages[step.stage].replay.batches if replays else None,
-        )
 
     def _ends_stage(self, step: Step) -> bool:
         return self.plan.stage_at(step.index + 1) != step.stage
@@ -281,19 +266,14 @@ class Run:
 
     def _evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
-        try:
-            with self._off_the_clock():
-                results = evaluate_state(
-                    self.state,
-                    self.evaluation,
-                    augmentation=self.config.augmentation,
-                    device=self.device,
-                    autocast=autocast_dtype(self.config.optimization),
-                )
-        except UnreadableImages as error:
-            self._save()
-            self.saving.finish()
-            raise InputError(f"{error}, then go on with --resume auto") from error
+        with self._saved_if_unreadable(), self._off_the_clock():
+            results = evaluate_state(
+                self.state,
+                self.evaluation,
+                augmentation=self.config.augmentation,
+                device=self.device,
+                autocast=autocast_dtype(self.config.optimization),
+            )
         return self._take_evaluations(results)
 
     def _take_evaluations(self, results: list[StateEvaluation]) -> float:

@@ -16,9 +16,10 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint, shards
 from upchirp.training.sharded_checkpoint import stored_tensors
 
-pytestmark = pytest.mark.skipif(not shards.is_available(), reason="FSDP needs torch 2.7")
+needs_shards = pytest.mark.skipif(not shards.is_available(), reason="FSDP needs torch 2.7")
 
 
+@needs_shards
 def test_the_loss_curve_and_the_weights_are_those_of_one_rank(folder: Path) -> None:
     assert losses(folder / "shards") == pytest.approx(losses(folder / "one"), rel=1e-4)
     assert losses(folder / "shards", "evaluation") == pytest.approx(losses(folder / "one", "evaluation"), rel=1e-4)
@@ -27,6 +28,7 @@ def test_the_loss_curve_and_the_weights_are_those_of_one_rank(folder: Path) -> N
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
 
 
+@needs_shards
 def test_a_stopped_run_goes_on_bit_by_bit(folder: Path) -> None:
     seen = json.loads((folder / "rank0.json").read_text())
     assert "stopped after step 6" in seen["shards_signal"]
@@ -36,6 +38,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(folder: Path) -> None:
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@needs_shards
 def test_another_number_of_ranks_goes_on(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder / "shards", run)
@@ -46,6 +49,7 @@ def test_another_number_of_ranks_goes_on(folder: Path, tmp_path: Path) -> None:
     assert losses(run) == pytest.approx(losses(folder / "shards"), rel=1e-4)
 
 
+@needs_shards
 def test_three_ranks_share_position_tables_that_change_with_the_bandwidth(image_folder: Path, tmp_path: Path) -> None:
     swin = {
         "model": "swin_tiny_patch4_window7_224", "final_size": 64, "batch_size": 24, "micro_batch": None,
@@ -62,6 +66,7 @@ def test_three_ranks_share_position_tables_that_change_with_the_bandwidth(image_
         torch.testing.assert_close(three, one, rtol=1e-3, atol=1e-5)
 
 
+@needs_shards
 def test_damaged_parts_are_found(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "shards" / "checkpoints", tmp_path / "checkpoints")
     path = sorted((tmp_path / "checkpoints").glob("step_*.pt"))[-1]
@@ -90,6 +95,7 @@ def test_an_index_of_parts_runs_nothing(tmp_path: Path, module: str, name: str) 
         stored_tensors(tmp_path / "step_1.pt")
 
 
+@needs_shards
 def test_only_finished_checkpoints_count(folder: Path) -> None:
     names = {path.name for path in (folder / "shards" / "checkpoints").iterdir()}
     assert {name for name in names if "." not in name} == {Path(name).stem for name in names if name.endswith(".pt")}
