@@ -1,13 +1,17 @@
 """The command line: what it prints, how it refuses, and its exit codes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from upchirp import TrainConfig
 from upchirp.cli import main
+from upchirp.cli.parsing import parse_training
+from upchirp.cli.train import TrainCommand
 from upchirp.models import create_model, flops_table
 
 SMALL = ("--final-size", "64", "--batch-size", "32", "--workers", "0", "--device", "cpu", "--recipe", "light")
@@ -264,3 +268,15 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             main([command, "--help"])
         assert caught.value.code in (0, None)
         assert "--model" in capsys.readouterr().out
+
+
+def test_a_training_knows_which_settings_flags_and_file_named(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("model: test_vit\nseed: 3\n", encoding="utf-8")
+    words = ["--config", str(tmp_path / "my.yaml"), "--batch-size=64", "--no-amp", "--opt-betas", "0.9", "0.95"]
+
+    def build(values: Mapping[str, object], source: str) -> TrainCommand:
+        return TrainCommand(training=TrainConfig.from_flat(values))
+
+    command = parse_training(TrainCommand, words, prog="upchirp train", description="", build=build)
+    assert command.training.given == {"model", "seed", "batch_size", "amp", "opt_betas"}
+    assert (command.training.batch_size, command.training.optimization.amp) == (64, False)

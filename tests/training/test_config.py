@@ -123,3 +123,10 @@ def test_durations(text: str, seconds: float) -> None:
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="time budget"):
         parse_duration(text)
+
+
+def test_a_config_knows_what_was_asked_for_and_not_what_the_recipe_says() -> None:
+    config = TrainConfig.from_flat({"model": "swin_tiny_patch4_window7_224", "lr": 1e-3})
+    assert config.given == {"model", "lr"}
+    assert "given" not in config.to_flat()
+    assert TrainConfig().given is None

@@ -4,15 +4,17 @@ import ast
 import contextlib
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import tyro
 
 from upchirp.errors import InputError
-from upchirp.training import Regime, load_config
-from upchirp.training.config import named_model
+from upchirp.training import Regime, TrainConfig, load_config
+from upchirp.training.config import flat_names, named_model
 
 T = TypeVar("T")
 
@@ -129,7 +131,35 @@ def parse_training(
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
     default = build(values, source)
-    return parse(target, words, prog=prog, description=description, default=default)
+    with _training_given(values.keys() | _named(words)):
+        return parse(target, words, prog=prog, description=description, default=default)
+
+
+def _named(words: Sequence[str]) -> set[str]:
+    """The settings that some flags name: `--batch-size 64`, `--batch-size=64` and `--no-amp`."""
+    flags = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+    return {name.removeprefix("no_") if name not in flat_names() else name for name in flags} & flat_names()
+
+
+@contextlib.contextmanager
+def _training_given(given: Set[str]) -> Iterator[None]:
+    """Let a `TrainConfig` that is filled from flags know which of its settings were asked for."""
+    registry = tyro.constructors.ConstructorRegistry()
+    asking = False
+
+    @registry.struct_rule
+    def _training(info: tyro.constructors.StructTypeInfo) -> Any:
+        nonlocal asking
+        if asking or info.type is not TrainConfig:
+            return None
+        asking = True
+        spec: Any = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
+        asking = False
+        flags = tuple(entry for entry in spec.fields if entry.name != "given")
+        return replace(spec, fields=flags, instantiate=partial(spec.instantiate, given=frozenset(given)))
+
+    with registry:
+        yield
 
 
 def _option(words: list[str], name: str, *, remove: bool = True) -> str | None:

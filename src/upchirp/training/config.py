@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +111,8 @@ class TrainConfig:
     """Steps between checkpoints."""
     checkpoint_keep: int = 2
     """How many of the latest checkpoints are kept."""
+    given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
+    """The flag names that were asked for, where `from_flat` filled in the rest; None means all of them. No setting."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -173,6 +175,8 @@ class TrainConfig:
         flat: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
+            if not is_flag(entry):
+                continue
             nested = is_dataclass(value) and not isinstance(value, type)
             flat.update(plain(asdict(value)) if nested else {entry.name: plain(value)})
         return flat
@@ -202,6 +206,7 @@ class TrainConfig:
             optimization=replace(config.optimization, **typed(Optimization, values, source)),
             augmentation=replace(config.augmentation, **typed(Augmentation, values, source)),
             **typed(cls, values, source),
+            given=frozenset(values),
         )
 
 
@@ -261,10 +266,15 @@ def save_config(config: TrainConfig, path: Path) -> None:
     path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False), encoding="utf-8")
 
 
+def is_flag(entry: Field[Any]) -> bool:
+    """Whether a field is a setting, on the command line and in files."""
+    return bool(entry.metadata.get("flag", True))
+
+
 def flat_names() -> set[str]:
     """The flag names of all settings."""
     nested = {"optimization": Optimization, "augmentation": Augmentation}
-    own = {entry.name for entry in fields(TrainConfig)} - nested.keys()
+    own = {entry.name for entry in fields(TrainConfig) if is_flag(entry)} - nested.keys()
     return own.union(*({entry.name for entry in fields(group)} for group in nested.values()))
 
 
