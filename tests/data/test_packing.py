@@ -304,7 +304,7 @@ def test_two_packings_into_one_folder_are_kept_apart(image_folder: Path, packed:
 
     def second(done: int, total: int) -> None:
         if not seen:
-            with pytest.raises(InputError, match=r"another `upchirp pack` writes .*: wait until") as refusal:
+            with pytest.raises(InputError, match=r"is in use by process .* on .*: wait until") as refusal:
                 pack(image_folder, output, SETTINGS, workers=1)
             seen.append(refusal)
 

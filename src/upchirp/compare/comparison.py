@@ -28,6 +28,8 @@ from upchirp.training import (
     train,
 )
 from upchirp.training.distributed import world_size
+from upchirp.training.held_folder import held_folder
+from upchirp.training.run_folder import LOCK
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -115,7 +117,14 @@ def compare(
     output = config.training.output
     if output is None:
         raise InputError("no output: give a folder for the comparison by --output")
-    if config.training.resume is None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+    with held_folder(output, ""):
+        return _compare(config, output, command, observer)
+
+
+def _compare(
+    config: CompareConfig, output: Path, command: str, observer: Callable[[str], Observer] | None
+) -> Comparison:
+    if config.training.resume is None and any(entry.name != LOCK for entry in output.iterdir()):
         raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
     sources = open_data(config.training.data, config.training.final_size)
     baseline, *others = config.chosen

@@ -23,9 +23,10 @@ from upchirp.search.sequential import sequential_search
 from upchirp.search.summary import provenance, summarise, write_summary
 from upchirp.search.trainer import Trainer
 from upchirp.search.trial_plan import Planner
-from upchirp.training import load_config, run_folder
+from upchirp.training import Noted, load_config, run_folder
 from upchirp.training.config import CONFIG
 from upchirp.training.distributed import world_size
+from upchirp.training.held_folder import held_folder
 from upchirp.training.interruption import collected_signals
 from upchirp.training.micro_batch import choose_micro_batch
 from upchirp.training.start import make_model
@@ -111,7 +112,19 @@ def search(
     """
     if world_size() > 1:
         raise InputError("a search starts its own processes: start it without torchrun, and give --parallel N")
-    folder = config.training.output or run_folder.free(f"search-{config.training.model}")
+    with held_folder(config.training.output, f"search-{config.training.model}") as (folder, notes):
+        return _search(config, model, data, command, observers, folder, notes)
+
+
+def _search(
+    config: SearchConfig,
+    model: nn.Module | None,
+    data: Any,
+    command: str,
+    observers: Sequence[SearchObserver],
+    folder: Path,
+    notes: Sequence[str],
+) -> SearchResult:
     resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
     if resuming:
         _check_is_same_search(folder, config)
@@ -129,6 +142,8 @@ def search(
         trainer = Trainer(
             config, planner, prepared.train, prepared.val, model, folder, journal, opened, received, observers
         )
+        for note in notes:
+            trainer.emit(Noted(message=note))
         trainer.emit(
             Begun(price=planner.price, candidates=planner.candidates, finished=len(trainer.finished), output=folder)
         )

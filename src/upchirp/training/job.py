@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from upchirp.errors import InputError
 from upchirp.models import check_sizes
 from upchirp.training import checkpoint, run_folder, sharded_checkpoint
 from upchirp.training.assembly import make_loader, make_state
+from upchirp.training.beginning import begin
 from upchirp.training.checkpoint import SHARDS
 from upchirp.training.config import TrainConfig
 from upchirp.training.device import choose_device, numerics
@@ -38,7 +39,6 @@ from upchirp.training.shards import sharding
 from upchirp.training.start import computed_at_once, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
-from upchirp.training.weights import check_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ def train(
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
     device = choose_device(config.device)
-    with open_ranks(even_one=config.parallel == "fsdp") as ranks:
-        return _train(config, model, data, observers if ranks.is_first else (), device, ranks)
+    with open_ranks(even_one=config.parallel == "fsdp") as ranks, ExitStack() as held:
+        return _train(config, model, data, observers if ranks.is_first else (), device, ranks, held)
 
 
 def _train(
@@ -93,8 +93,9 @@ def _train(
     observers: Sequence[Observer],
     device: torch.device,
     ranks: Ranks,
+    held: ExitStack,
 ) -> TrainResult:
-    beginning = ranks.from_first(lambda: _begin(config, own_model=model is not None))
+    beginning = ranks.from_first(lambda: begin(config, held, own_model=model is not None))
     folder, resuming, loaded, notes = beginning.folder, beginning.resuming, beginning.loaded, beginning.notes
     if beginning.end is not None:
         return _finished_before(folder, beginning.end, observers, ranks)
@@ -197,34 +198,6 @@ def _train(
     )
 
 
-@dataclass(frozen=True)
-class _Beginning:
-    """What the run folder and the start say before anything is made."""
-
-    folder: Path
-    resuming: bool
-    loaded: checkpoint.Loaded | None = None
-    notes: list[str] = field(default_factory=list)
-    end: Finished | None = None
-    """How the run ended, if it was finished before."""
-
-
-def _begin(config: TrainConfig, *, own_model: bool) -> _Beginning:
-    folder = config.output or run_folder.free(config.model)
-    resuming = config.resume == "auto" and run_folder.holds_run(folder)
-    notes: list[str] = []
-    if resuming:
-        notes = run_folder.check_is_same_run(folder, config)
-    else:
-        run_folder.check_is_free(folder)
-    if not own_model and not resuming:
-        check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
-    if resuming and (last := run_folder.finished(folder)):
-        end = Finished(**{name: last[name] for name in ("step", "top1", "best_top1", "train_seconds")})
-        return _Beginning(folder, resuming, end=end)
-    return _Beginning(folder, resuming, _checkpoint(config, folder, resuming=resuming), notes)
-
-
 def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer], ranks: Ranks) -> TrainResult:
     """The result of a run that was finished earlier, from its log."""
     for observer in observers:
@@ -266,16 +239,6 @@ def _packing_helps(source: Source, final_size: int) -> bool:
         return min(source.load(0)[0].size) > final_size
     except DECODE_ERRORS:
         return False
-
-
-def _checkpoint(config: TrainConfig, folder: Path, *, resuming: bool) -> checkpoint.Loaded | None:
-    """The checkpoint to go on from, if any."""
-    if resuming:
-        return checkpoint.load_latest(folder / run_folder.CHECKPOINTS)
-    if config.resume in (None, "auto"):
-        return None
-    path = Path(str(config.resume))
-    return checkpoint.Loaded(path, checkpoint.load(path), ())
 
 
 def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:

@@ -3,8 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ PLAN, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
     "tensorboard",
     "micro_batches.json",
 )
+LOCK = "run.lock"
 WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
 
 MAY_DIFFER = {
@@ -38,15 +37,8 @@ def holds_run(folder: Path) -> bool:
     return (folder / CONFIG).exists()
 
 
-def free(model: str) -> Path:
-    """A folder under runs/ for a new run, named by model and time, and by a number where the clock was set back."""
-    first = Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
-    numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
-    return next(path for path in chain([first], numbered) if not path.exists())
-
-
 def check_is_free(folder: Path) -> None:
-    """Raise unless the folder is missing or empty.
+    """Raise unless the folder is missing, or empty but for its lock.
 
     Raises:
         InputError: it holds a run, or anything else.
@@ -55,7 +47,7 @@ def check_is_free(folder: Path) -> None:
         raise InputError(f"{folder} holds another run: go on with it by --resume auto, or choose another --output")
     # A plan alone was left by a run that was killed while its folder was made.
     if folder.exists() and (
-        not folder.is_dir() or any(entry.name not in (PLAN, f"{CONFIG}.tmp") for entry in folder.iterdir())
+        not folder.is_dir() or any(entry.name not in (LOCK, PLAN, f"{CONFIG}.tmp") for entry in folder.iterdir())
     ):
         raise InputError(f"{folder} is not an empty folder: choose another --output")
 

@@ -1,5 +1,6 @@
-"""A run folder that becomes read-only, or is deleted, in mid-run."""
+"""A run folder that another run wants, that becomes read-only, or is deleted, in mid-run."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.integration.faults.conftest import Faults, Make
 
-from upchirp import TrainConfig
+from upchirp import InputError, TrainConfig, train
+from upchirp.training import read_metrics
 
 READ_ONLY = """
 import ctypes, os, sys
@@ -60,8 +62,42 @@ def test_deleted(faults: Faults, config: Make) -> None:
 
 def test_deleted_checkpoints_are_written_anew(faults: Faults, config: Make) -> None:
     run = config(checkpoint_interval=3)
-    from upchirp import train
-
     train(run, observers=[faults.at_step(5, lambda: shutil.rmtree(run.output / "checkpoints"))])
     faults.assert_same(run.output)
     assert list((run.output / "checkpoints").glob("step_*.pt"))
+
+
+def test_a_second_run_is_kept_out(faults: Faults, config: Make) -> None:
+    run = config(checkpoint_interval=3)
+    refusals: list[str] = []
+
+    def start_again() -> None:
+        for changes in ({}, {"resume": "auto"}, {"seed": 1}):
+            with pytest.raises(InputError, match=f"^{run.output} is in use by process {os.getpid()} on") as caught:
+                train(config(checkpoint_interval=3, **changes))
+            refusals.append(str(caught.value))
+
+    train(run, observers=[faults.at_step(5, start_again)])
+    assert len(refusals) == 3
+    assert "choose another --output" in refusals[0]
+    faults.assert_same(run.output)
+    assert not (run.output / "run.lock").exists()
+
+
+def test_a_start_that_fails_leaves_nothing(config: Make, tmp_path: Path) -> None:
+    output = tmp_path / "runs/deep/run"
+    with pytest.raises(InputError, match="no_such_model"):
+        train(config(model="no_such_model", output=str(output)))
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "file").touch()
+    for name, reason in (("file", "not an empty folder"), ("file/run", "cannot write")):
+        with pytest.raises(InputError, match=reason):
+            train(config(output=str(tmp_path / name)))
+
+
+def test_what_is_finished_is_read_where_nothing_can_be_written(
+    faults: Faults, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upchirp.training.beginning.held_folder", None)
+    done = train(config(output=str(faults.undisturbed), resume="auto"))
+    assert done.top1 == read_metrics(faults.undisturbed)[-1]["top1"]

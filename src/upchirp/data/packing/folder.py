@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from upchirp.data.folder_lock import locked
 from upchirp.data.manifest import (
     MANIFEST,
     SPLITS,
@@ -16,7 +17,6 @@ from upchirp.data.manifest import (
     load_manifest,
     save_manifest,
 )
-from upchirp.data.packing.lock import LOCK, locked
 from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
@@ -28,6 +28,7 @@ from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
 
 CHECKSUMS = "SHA256SUMS"
+LOCK = "pack.lock"
 
 # What `whole_file` leaves behind when it is killed; other names are not ours to delete.
 _LEFTOVER = re.compile(
@@ -98,7 +99,8 @@ def pack(
         missing = _missing(tasks)
         if missing or not (root / CHECKSUMS).exists() or not load_manifest(root).complete:
             root.mkdir(parents=True, exist_ok=True)
-            with locked(root):
+            # Its workers write shards.
+            with locked(root, LOCK, shared_with_children=True):
                 # Again: another process may have begun, or ended, since.
                 _check_output(root, manifest)
                 missing = _missing(tasks)

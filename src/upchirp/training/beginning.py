@@ -1,0 +1,69 @@
+"""How a run begins: in which folder, anew or from a checkpoint."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from upchirp.training import checkpoint, run_folder
+from upchirp.training.config import TrainConfig
+from upchirp.training.events import Finished
+from upchirp.training.held_folder import held_folder
+from upchirp.training.weights import check_start
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the run folder and the start say before anything is made."""
+
+    folder: Path
+    resuming: bool
+    loaded: checkpoint.Loaded | None = None
+    notes: list[str] = field(default_factory=list)
+    end: Finished | None = None
+    """How the run ended, if it was finished before."""
+
+
+def begin(config: TrainConfig, held: ExitStack, *, own_model: bool) -> Beginning:
+    """Open the run folder, and keep others out of it for as long as `held` is open.
+
+    Raises:
+        InputError: a folder that is in use, holds anything else or a run with other settings; a damaged checkpoint.
+    """
+    # What is finished is only read, perhaps where nothing can be written.
+    if (end := _finished(config)) is not None:
+        return end
+    folder, notes = held.enter_context(held_folder(config.output, config.model))
+    # Asked while the folder is ours: a run may have begun or ended in it just now.
+    if (end := _finished(config)) is not None:
+        return end
+    resuming = config.resume == "auto" and run_folder.holds_run(folder)
+    if resuming:
+        notes += run_folder.check_is_same_run(folder, config)
+    else:
+        run_folder.check_is_free(folder)
+        if not own_model:
+            check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
+    return Beginning(folder, resuming, _checkpoint(config, folder, resuming=resuming), notes)
+
+
+def _finished(config: TrainConfig) -> Beginning | None:
+    """The run in the output folder, if it is to be gone on with and is done."""
+    folder = config.output
+    if folder is None or config.resume != "auto" or not run_folder.holds_run(folder):
+        return None
+    last = run_folder.finished(folder)
+    if last is None:
+        return None
+    run_folder.check_is_same_run(folder, config)
+    end = Finished(**{name: last[name] for name in ("step", "top1", "best_top1", "train_seconds")})
+    return Beginning(folder, resuming=True, end=end)
+
+
+def _checkpoint(config: TrainConfig, folder: Path, *, resuming: bool) -> checkpoint.Loaded | None:
+    """The checkpoint to go on from, if any."""
+    if resuming:
+        return checkpoint.load_latest(folder / run_folder.CHECKPOINTS)
+    if config.resume in (None, "auto"):
+        return None
+    path = Path(str(config.resume))
+    return checkpoint.Loaded(path, checkpoint.load(path), ())
