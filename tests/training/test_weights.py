@@ -14,7 +14,8 @@ from torch import nn
 from upchirp import InputError, TrainConfig, train
 from upchirp.models import create_model, fit_stored, in_classifier, size_of_weights
 from upchirp.training import evaluate_weights, load_weights, read_weights
-from upchirp.training.weights import HEAD_INIT_SCALE, described_model
+from upchirp.training.description import read_description
+from upchirp.training.weights import HEAD_INIT_SCALE
 
 VIT = {"embed_dim": 24, "depth": 1, "num_heads": 3}
 SWIN = {"embed_dim": 12, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 3, 3)}
@@ -184,9 +185,9 @@ def test_a_run_says_what_its_weights_are_of(config: Any, tmp_path: Path) -> None
     output = train(settings).output
     expected = {"model": "resnet10t", "model_kwargs": {"channels": [8, 8, 16, 16]}, "final_size": 64}
     for name in ("model.safetensors", "model_ema.safetensors"):
-        assert described_model(output / name) == expected
+        assert read_description(output / name).settings == expected
     checkpoint = next((output / "checkpoints").glob("step_*.pt"))
-    assert described_model(checkpoint) == expected
+    assert read_description(checkpoint).settings == expected
     # Plain timm loads it.
     plain = timm.create_model("resnet10t", num_classes=2, channels=[8, 8, 16, 16])
     plain.load_state_dict(load_file(output / "model.safetensors"), strict=True)
@@ -197,9 +198,9 @@ def test_a_run_says_what_its_weights_are_of(config: Any, tmp_path: Path) -> None
 
 def test_a_folder_exported_by_timm_names_its_model(tmp_path: Path) -> None:
     path = written(small("resnet10t", 64), tmp_path / "model", "safetensors")
-    assert described_model(path) == {}
+    assert read_description(path).settings == {}
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t"}))
-    assert described_model(path) == {"model": "resnet10t"}
+    assert read_description(path).settings == {"model": "resnet10t"}
 
 
 def test_what_files_hold_beyond_or_short_of_the_model(tmp_path: Path) -> None:
@@ -228,4 +229,4 @@ def test_a_checkpoint_under_another_name(config: Any, tmp_path: Path) -> None:
     output = train(config(epochs=1, mixup=0.0)).output
     copy_of = tmp_path / "copied.pt"
     copy_of.write_bytes(next((output / "checkpoints").glob("step_*.pt")).read_bytes())
-    assert read_weights(copy_of).model == "test_vit"
+    assert read_weights(copy_of).description.model == "test_vit"

@@ -1,6 +1,7 @@
 """`upchirp eval`."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from upchirp.cli.parsing import parse
+from upchirp.cli.printable import printable
 from upchirp.data.workers import DEFAULT_TIMEOUT
 from upchirp.errors import InputError
-from upchirp.training import evaluate_weights
+from upchirp.training import Event, Noted, evaluate_weights
 from upchirp.training.distributed import is_first_process
 
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
@@ -50,6 +52,12 @@ class EvalCommand:
     """Print JSON."""
 
 
+def _say_note(event: Event) -> None:
+    """Print a note beside the results, which may be read by a program."""
+    if isinstance(event, Noted) and is_first_process():
+        print(f"note: {printable(event.message)}", file=sys.stderr)
+
+
 def run(words: Sequence[str]) -> int:
     """Evaluate and print, and return the exit code."""
     command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
@@ -57,7 +65,7 @@ def run(words: Sequence[str]) -> int:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
     options = {name: value for name, value in vars(command).items() if name not in ("json", "final_size", "sizes")}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
-    results = evaluate_weights(**options, sizes=sizes)
+    results = evaluate_weights(**options, sizes=sizes, observers=(_say_note,))
     if not is_first_process():
         return 0
     if command.json:

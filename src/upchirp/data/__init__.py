@@ -10,6 +10,14 @@ from upchirp.data.augmentation import (
     default_crop_pct,
 )
 from upchirp.data.batch import BatchTransform, normalize
+from upchirp.data.identity import (
+    DataIdentity,
+    Fingerprint,
+    are_numbers,
+    fingerprint,
+    match_classes,
+    same_classes,
+)
 from upchirp.data.loader import Batch, Loader
 from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
 from upchirp.data.regrouping import regroup
@@ -20,6 +28,7 @@ from upchirp.data.sources import (
     GeneratedSource,
     HuggingFaceSource,
     MapStyleSource,
+    RelabelledSource,
     ShardSource,
     Source,
     SubsetSource,
@@ -35,7 +44,9 @@ __all__ = [
     "Batch",
     "BatchTransform",
     "Corrupt",
+    "DataIdentity",
     "EvalTransform",
+    "Fingerprint",
     "FolderSource",
     "GeneratedSource",
     "HuggingFaceSource",
@@ -45,6 +56,7 @@ __all__ = [
     "MapStyleSource",
     "Mode",
     "PassSummary",
+    "RelabelledSource",
     "Request",
     "RequestSampler",
     "ShardSource",
@@ -52,13 +64,17 @@ __all__ = [
     "SubsetSource",
     "Targets",
     "TrainTransform",
+    "are_numbers",
     "as_source",
     "default_crop_pct",
+    "fingerprint",
     "outlive_interrupts",
+    "match_classes",
     "mix_group",
     "mixed_cross_entropy",
     "normalize",
     "open_data",
     "regroup",
+    "same_classes",
     "split",
 ]

@@ -4,8 +4,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from upchirp.data import DataIdentity
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.config import TrainConfig
+from upchirp.training.description import Description
 from upchirp.training.events import Finished
 from upchirp.training.held_folder import held_folder
 from upchirp.training.weights import check_start
@@ -18,6 +20,8 @@ class Beginning:
     folder: Path
     resuming: bool
     loaded: checkpoint.Loaded | None = None
+    data: DataIdentity = field(default_factory=DataIdentity)
+    """What the run, or the checkpoint, was trained on."""
     notes: list[str] = field(default_factory=list)
     end: Finished | None = None
     """How the run ended, if it was finished before."""
@@ -43,7 +47,13 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool) -> Beginning
         run_folder.check_is_free(folder)
         if not own_model:
             check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
-    return Beginning(folder, resuming, _checkpoint(config, folder, resuming=resuming), notes)
+    loaded = _checkpoint(config, folder, resuming=resuming)
+    trained_on = DataIdentity()
+    if resuming:
+        trained_on = run_folder.read_data(folder)
+    elif loaded:
+        trained_on = Description.from_dict(loaded.content.get("described", {})).data
+    return Beginning(folder, resuming, loaded, trained_on, notes)
 
 
 def _finished(config: TrainConfig) -> Beginning | None:

@@ -15,9 +15,9 @@ from upchirp.data import Augmentation, LowFrequency, Mode
 from upchirp.data.workers import DEFAULT_TIMEOUT, usable_cores
 from upchirp.errors import InputError
 from upchirp.training.conversion import plain, typed
+from upchirp.training.description import read_description
 from upchirp.training.presets import Regime, recipe
 from upchirp.training.recipe import Optimization
-from upchirp.training.weights import described_model
 
 CONFIG = "config.yaml"
 """Where a run folder keeps its settings."""
@@ -216,7 +216,7 @@ def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("resume") == "auto" and values.get("output") and (folder / CONFIG).is_file():
         stored = load_config(folder / CONFIG)
         return {name: stored[name] for name in ("model", "model_kwargs", "final_size") if name in stored}
-    return described_model(Path(values["weights"]))
+    return read_description(Path(values["weights"])).settings
 
 
 def check_model_kwargs(options: Mapping[str, Any]) -> None:

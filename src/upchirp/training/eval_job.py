@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upchirp.data import open_data
+from upchirp.data import RelabelledSource, Source, are_numbers, match_classes, open_data
 from upchirp.data.workers import DEFAULT_TIMEOUT, loader_failures
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
@@ -14,8 +14,9 @@ from upchirp.training.config import CONFIG, TrainConfig, check_model_kwargs, loa
 from upchirp.training.device import choose_device
 from upchirp.training.distributed import open_ranks
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
+from upchirp.training.events import Noted, Observer
 from upchirp.training.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
-from upchirp.training.weights import load_weights, read_weights
+from upchirp.training.weights import Weights, load_weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,12 @@ def evaluate_weights(
     workers: int = 2,
     loader_timeout: float = DEFAULT_TIMEOUT,
     device: str | None = None,
+    observers: Sequence[Observer] = (),
 ) -> list[SizedEvaluation]:
     """Evaluate a run's weights, or a weights file, on the validation images, at one input side or several.
+
+    Where weights and data both name their classes, labels are matched by name: the data may have the weights' classes
+    in another order, or some of them only.
 
     What depends on the side (positions, windows) is resized from the one that the weights were trained at. FixRes
     (compared with in Table 11) rests on the finding that a somewhat larger side than in training does better.
@@ -63,6 +68,7 @@ def evaluate_weights(
         workers: loader processes.
         loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
         device: where to evaluate.
+        observers: called with a `Noted` for what the figures rest on, on every rank.
 
     Raises:
         InputError: something is missing or does not fit together.
@@ -87,12 +93,16 @@ def evaluate_weights(
             raise InputError(f"{name} is {value}: it must be {least} or more")
     check_model_kwargs(config.model_kwargs)
     first = sizes[0]
-    _, source = open_data(chosen, first)
+    stored = read_weights(weights)
+    source, notes = _by_name(open_data(chosen, first)[1], stored)
     network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
-    load_weights(network, read_weights(weights), first)
+    load_weights(network, stored, first)
     check_sizes(network, sizes)
     target = choose_device(device)
     network = network.to(target)
+    for note in notes:
+        for observer in observers:
+            observer(Noted(message=note))
     results = []
     with open_ranks() as ranks, loader_failures():
         for size in sizes:
@@ -117,6 +127,32 @@ def evaluate_weights(
             )
             results.append(SizedEvaluation(size, result))
     return results
+
+
+def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
+    """The images under the labels that the weights have for their classes, and notes on them.
+
+    Raises:
+        InputError: the weights lack a class of the data.
+    """
+    known, own = weights.description.classes, tuple(source.classes)
+    if not known or not own:
+        return source, []
+    try:
+        labels = match_classes(own, known)
+    except InputError as error:
+        if len(own) == len(known) and (are_numbers(own) or are_numbers(known)):
+            numbered = "the data" if are_numbers(own) else "the weights"
+            return source, [f"{numbered} have numbers for classes, which are taken in the order of the other's names"]
+        raise InputError(f"{weights.path}: {error}: give data with the weights' classes") from None
+    if labels == tuple(range(len(known))):
+        return source, []
+    notes = []
+    if len(own) < len(known):
+        notes = [f"the data has {len(own)} of the weights' {len(known)} classes: a guess of another one is wrong"]
+    if list(labels) != sorted(labels):
+        notes.append("the data has its classes in another order than the weights: labels are matched by name")
+    return RelabelledSource(source, labels, known), notes
 
 
 def _config(

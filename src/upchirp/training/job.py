@@ -12,6 +12,7 @@ from torch import nn
 from upchirp.curriculum import Plan
 from upchirp.data import (
     DECODE_ERRORS,
+    DataIdentity,
     FolderSource,
     HuggingFaceSource,
     ShardSource,
@@ -26,6 +27,7 @@ from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.beginning import begin
 from upchirp.training.checkpoint import SHARDS
 from upchirp.training.config import TrainConfig
+from upchirp.training.description import describe
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
@@ -104,6 +106,10 @@ def _train(
     new = not loaded and not resuming
     train_source, val_source, model, started = ranks.together(lambda: _prepare(config, data, model, new=new))
     notes += started
+    identity = DataIdentity.of(train_source, val_source)
+    trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
+    notes += ranks.together(lambda: trained_on.check_same(identity, trained))
+    described_as = describe(model, config.model, config.model_kwargs, config.final_size, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder):
         model = model.to(device)
@@ -172,7 +178,7 @@ def _train(
         with ExitStack() as stack:
             if ranks.is_first:
                 if not resuming:
-                    run_folder.create(folder, config, described)
+                    run_folder.create(folder, config, described, identity)
                 log = run_folder.RunLog(folder, state.step)
                 stack.callback(log.close)
                 observers = (log, *observers)
@@ -187,6 +193,7 @@ def _train(
                 evaluation,
                 observers,
                 computed,
+                described_as,
                 ranks=ranks,
                 packing_helps=_packing_helps(train_source, plan.final_size),
             )
@@ -215,7 +222,7 @@ def _prepare(
     """Training and validation images, the model, and what it starts from."""
     train_source, val_source = _sources(config, data)
     model = model if model is not None else make_model(config, train_source)
-    notes = [load_start(config, config.weights, model)] if config.weights is not None and new else []
+    notes = [load_start(config, config.weights, model, train_source)] if config.weights is not None and new else []
     freeze(model, config.optimization.tune)
     return train_source, val_source, model, notes
 

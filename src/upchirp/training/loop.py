@@ -15,6 +15,7 @@ from upchirp.training import run_folder
 from upchirp.training.adviser import Adviser
 from upchirp.training.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.config import TrainConfig
+from upchirp.training.description import Description
 from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.evaluate import EvaluationSet
@@ -69,6 +70,7 @@ class Run:
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
         micro_batches: MicroBatches,
+        description: Description,
         *,
         ranks: Ranks | None = None,
         packing_helps: bool = False,
@@ -84,7 +86,7 @@ class Run:
         self.observers = observers
         self.micro_batches = micro_batches
         self.ranks = ranks or Ranks()
-        self.saving = Saving(config, plan, state, totals, loader, folder, self.ranks, self.emit)
+        self.saving = Saving(config, plan, state, totals, loader, folder, description, self.ranks, self.emit)
         self.window = Window(device)
         self.adviser = Adviser(config, plan, packing_helps=packing_helps)
         self.corrupt = CorruptImages(plan.dataset_size)

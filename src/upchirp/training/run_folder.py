@@ -9,12 +9,14 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from upchirp.curriculum import Plan
+from upchirp.data import DataIdentity
 from upchirp.errors import InputError
 from upchirp.training.config import CONFIG, TrainConfig, load_config, save_config
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 
-PLAN, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
+PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
     "plan.json",
+    "data.json",
     "metrics.jsonl",
     "checkpoints",
     "tensorboard",
@@ -45,9 +47,9 @@ def check_is_free(folder: Path) -> None:
     """
     if holds_run(folder):
         raise InputError(f"{folder} holds another run: go on with it by --resume auto, or choose another --output")
-    # A plan alone was left by a run that was killed while its folder was made.
+    # These alone were left by a run that was killed while its folder was made.
     if folder.exists() and (
-        not folder.is_dir() or any(entry.name not in (LOCK, PLAN, f"{CONFIG}.tmp") for entry in folder.iterdir())
+        not folder.is_dir() or any(entry.name not in (LOCK, PLAN, DATA, f"{CONFIG}.tmp") for entry in folder.iterdir())
     ):
         raise InputError(f"{folder} is not an empty folder: choose another --output")
 
@@ -76,13 +78,34 @@ def check_is_same_run(folder: Path, config: TrainConfig) -> list[str]:
     ]
 
 
-def create(folder: Path, config: TrainConfig, plan: Mapping[str, Any]) -> None:
+def create(folder: Path, config: TrainConfig, plan: Mapping[str, Any], data: DataIdentity) -> None:
     """Make the folder of a new run; `plan.json` may hold more than the plan."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    write_data(folder, data)
     # Last, and at once: a folder holds a run when it holds this.
     save_config(config, folder / f"{CONFIG}.tmp")
     (folder / f"{CONFIG}.tmp").replace(folder / CONFIG)
+
+
+def write_data(folder: Path, data: DataIdentity) -> None:
+    """Keep which data the run is trained on."""
+    (folder / DATA).write_text(json.dumps(data.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_data(folder: Path) -> DataIdentity:
+    """Which data the folder's run is trained on; nothing is known of runs of earlier versions.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    path = folder / DATA
+    if not path.exists():
+        return DataIdentity()
+    try:
+        return DataIdentity.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read {path} ({error}): delete it, and the data are taken as the same") from error
 
 
 def read_plan(folder: Path) -> Plan:

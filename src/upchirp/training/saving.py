@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from upchirp.curriculum import Plan
 from upchirp.data import Loader
 from upchirp.errors import InputError
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.config import TrainConfig
-from upchirp.training.conversion import plain
+from upchirp.training.description import Description
 from upchirp.training.distributed import Ranks
 from upchirp.training.events import Event, Saved
 from upchirp.training.sharded_checkpoint import Writer
@@ -38,6 +37,7 @@ class Saving:
         totals: saved beside it.
         loader: whose position is saved.
         folder: the run folder.
+        description: what the weights are of; goes into every file.
         ranks: who trains; all of them call every method.
         emit: is told what was written.
     """
@@ -50,6 +50,7 @@ class Saving:
         totals: Totals,
         loader: Loader,
         folder: Path,
+        description: Description,
         ranks: Ranks,
         emit: Callable[[Event], None],
     ) -> None:
@@ -59,6 +60,7 @@ class Saving:
         self.totals = totals
         self.loader = loader
         self.folder = folder
+        self.described = description.to_dict()
         self.ranks = ranks
         self.emit = emit
         self.checkpoints = folder / run_folder.CHECKPOINTS
@@ -80,7 +82,7 @@ class Saving:
         for name, module in modules.items():
             weights = full(module.state_dict(), self.ranks) if self.state.sharded else module.state_dict()
             if self.ranks.is_first:
-                checkpoint.export_weights(weights, self.folder / name, self._description())
+                checkpoint.export_weights(weights, self.folder / name, self.described)
 
     @property
     def busy(self) -> bool:
@@ -116,7 +118,7 @@ class Saving:
         content = {
             "state": self.state.state_dict(),
             "plan": self.plan.to_dict(),
-            "described": self._description(),
+            "described": self.described,
             "loader": self.loader.state_dict(),
             "train_seconds": self.totals.train_seconds,
             "best_top1": self.totals.best_top1,
@@ -134,10 +136,3 @@ class Saving:
             checkpoint.prune(self.checkpoints, self.config.checkpoint_keep)
             checkpoint.prune_best(self.checkpoints)
         self.emit(Saved(step=checkpoint.step_of(path), path=path))
-
-    def _description(self) -> dict[str, Any]:
-        """The settings that make the model anew, if a name made it."""
-        made: Any = getattr(self.state.model, "default_cfg", None)
-        if not isinstance(made, dict) or made.get("architecture") != self.config.model.partition(".")[0]:
-            return {}
-        return {name: plain(getattr(self.config, name)) for name in ("model", "model_kwargs", "final_size")}

@@ -2,11 +2,10 @@
 
 import contextlib
 import inspect
-import json
 import pickle
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from upchirp.data import same_classes
 from upchirp.errors import InputError
 from upchirp.models import LARGEST_WEIGHTS_SIZE, classifier_names, fit_stored, in_classifier, size_of_weights
 from upchirp.models.meta import meta_copy
 from upchirp.training import checkpoint
+from upchirp.training.description import Description, read_description
 
 HEAD_INIT_SCALE = 0.001
 """A new classifier starts this much smaller, so that it does not disturb the features (ConvNeXt's fine-tuning)."""
@@ -41,13 +42,28 @@ class Weights:
     """The file."""
     tensors: dict[str, torch.Tensor]
     """Parameters and buffers."""
-    model: str | None = None
-    """What model the file says they are of, if it does."""
+    description: Description = field(default_factory=Description)
+    """What the file says they are of."""
+
+    def check_head(self, classes: Sequence[str]) -> None:
+        """Refuse a classifier for other classes than those of the data, as far as both have names.
+
+        Raises:
+            InputError: naming some of them.
+        """
+        own = self.description.classes
+        if len(own) == len(classes) and not same_classes(own, classes):
+            first = next(index for index, name in enumerate(own) if name != classes[index])
+            raise InputError(
+                f"{self.path} is for other classes than the data has (class {first} is {own[first]} there and "
+                f"{classes[first]} here): give data with the same classes, or `upchirp finetune` with a new head"
+            )
 
     @property
     def other_model(self) -> str:
         """What a refusal says of the model that they belong to."""
-        return f"it belongs to another model{f', {self.model}' if self.model else ''}"
+        model = self.description.model
+        return f"it belongs to another model{f', {model}' if model else ''}"
 
 
 def read_weights(path: Path) -> Weights:
@@ -68,7 +84,7 @@ def read_weights(path: Path) -> Weights:
             state = content.get("state")
             if not isinstance(state, dict):
                 raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")
-            return Weights(path, state["ema"] or state["model"], content.get("described", {}).get("model"))
+            return Weights(path, state["ema"] or state["model"], Description.from_dict(content.get("described", {})))
         # timm looks into the dictionaries that its own and other training scripts wrap weights in.
         tensors = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
     except InputError:
@@ -80,29 +96,10 @@ def read_weights(path: Path) -> Weights:
     state = tensors.get("state")
     if isinstance(state, dict) and "model" in state:
         # One of our checkpoints under another name, without its checksum.
-        return Weights(path, state["ema"] or state["model"], tensors.get("described", {}).get("model"))
+        return Weights(path, state["ema"] or state["model"], Description.from_dict(tensors.get("described", {})))
     if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(_NO_WEIGHTS.format(path))
-    return Weights(path, tensors, described_model(path).get("model"))
-
-
-def described_model(path: Path) -> dict[str, Any]:
-    """The settings `model`, `model_kwargs` and `final_size` that a weights file carries; nothing if it carries none.
-
-    upchirp writes them into checkpoints and exported files. In a folder that timm exported, `config.json` names the
-    model.
-
-    Raises:
-        InputError: a damaged file.
-    """
-    if described := checkpoint.read_description(path):
-        return described
-    try:
-        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    architecture = config.get("architecture") if isinstance(config, dict) else None
-    return {"model": architecture} if isinstance(architecture, str) else {}
+    return Weights(path, tensors, read_description(path))
 
 
 def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_head: bool = False) -> int:

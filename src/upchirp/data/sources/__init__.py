@@ -5,6 +5,7 @@ from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.open import as_source, open_data
+from upchirp.data.sources.relabelled import RelabelledSource
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import SubsetSource, split
@@ -14,6 +15,7 @@ __all__ = [
     "GeneratedSource",
     "HuggingFaceSource",
     "MapStyleSource",
+    "RelabelledSource",
     "ShardSource",
     "Source",
     "SubsetSource",

@@ -96,6 +96,10 @@ class ShardSource:
         names = self._names(index_path(Path(shard)))
         return self._name(index, 0) + (f" (was {names[row]})" if row < len(names) else "")
 
+    def fingerprint_bytes(self) -> bytes:
+        """The lengths of the images' files: what tells these images from others."""
+        return self._levels["length"][:, 0].astype("<u4").tobytes()
+
     def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its label.
 

@@ -10,6 +10,9 @@ class Source(Protocol):
     """Labelled images by index.
 
     Loader workers each use a copy, so a source can be pickled and keeps no open files.
+
+    Two attributes are optional and serve to tell data apart without opening an image (see `fingerprint`): `labels`,
+    the label of each image, and a method `fingerprint_bytes` that returns, for instance, the names of the images.
     """
 
     @property

@@ -26,17 +26,19 @@ class SubsetSource:
     """
 
     def __init__(self, source: Source, indices: Sequence[int] | npt.NDArray[np.int64]) -> None:
-        self._source = source
-        self._indices = np.asarray(indices, dtype=np.int64)
+        self.whole = source
+        """The source that this is a part of."""
+        self.indices = np.asarray(indices, dtype=np.int64)
+        """Of the images in it: (images,)."""
         self.classes = source.classes
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self._indices)
+        return len(self.indices)
 
     def describe(self, index: int) -> str:
         """What the whole says of the image."""
-        return self._source.describe(self._place(index))
+        return self.whole.describe(self._place(index))
 
     def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its label.
@@ -44,17 +46,17 @@ class SubsetSource:
         Raises:
             OSError: the image cannot be read.
         """
-        return self._source.load(self._place(index))
+        return self.whole.load(self._place(index))
 
     @property
     def labels(self) -> npt.NDArray[Any]:
         """The label of each image: (images,)."""
-        return labels_of(self._source)[self._indices]
+        return labels_of(self.whole)[self.indices]
 
     def _place(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        return int(self._indices[index])
+        return int(self.indices[index])
 
 
 def labels_of(source: Source) -> npt.NDArray[Any]:

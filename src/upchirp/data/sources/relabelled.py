@@ -1,0 +1,50 @@
+"""A source under other labels."""
+
+from collections.abc import Sequence
+
+from upchirp.data.decoding import Picture
+from upchirp.data.sources.source import Source
+from upchirp.errors import InputError
+
+
+class RelabelledSource:
+    """The images of a source, their labels counted as a model counts its classes.
+
+    Args:
+        source: the images.
+        labels: for each label of the source the one to give instead.
+        classes: names of the classes under the new labels.
+
+    >>> from upchirp.data.sources.generated import GeneratedSource
+    >>> source = GeneratedSource("val", num_images=4, num_classes=2)
+    >>> turned = RelabelledSource(source, (1, 0), source.classes[::-1])
+    >>> [source.load(index)[1] for index in range(4)], [turned.load(index)[1] for index in range(4)]
+    ([0, 1, 0, 1], [1, 0, 1, 0])
+    """
+
+    def __init__(self, source: Source, labels: Sequence[int], classes: Sequence[str]) -> None:
+        self._source = source
+        self._labels = tuple(labels)
+        self.classes = tuple(classes)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._source)
+
+    def describe(self, index: int) -> str:
+        """What the source says of the image."""
+        return self._source.describe(index)
+
+    def load(self, index: int) -> tuple[Picture, int]:
+        """The image, not decoded yet, and its new label.
+
+        Raises:
+            OSError: the image cannot be read.
+            InputError: the source has more labels than classes.
+        """
+        picture, label = self._source.load(index)
+        if not 0 <= label < len(self._labels):
+            raise InputError(
+                f"{self.describe(index)} has label {label}: labels count the {len(self._labels)} classes from 0"
+            )
+        return picture, self._labels[label]
