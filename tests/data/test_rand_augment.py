@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import auto_augment
 
-from upchirp.data.augmentation import Augmentation, TrainTransform
+from upchirp.data.augmentation import TrainTransform
 from upchirp.data.rand_augment import Operation, draw_operations, on_image, on_pixels
 from upchirp.data.requests import Request
+from upchirp.data.settings import Augmentation
 
 FILL = (124, 116, 104)
 NAMES = auto_augment.rand_augment_choices("rand", increasing=True)

@@ -12,7 +12,7 @@ from upchirp import TrainConfig
 from upchirp.compare.environment import hardware
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
-from upchirp.data.workers import usable_cores
+from upchirp.data.settings import usable_cores
 from upchirp.training import Event, Logged, Noted, train, waiting
 from upchirp.training.job import _packing_helps
 from upchirp.training.waiting import Waiting, advice

@@ -1,80 +1,16 @@
 """The command line, one file for each command. It parses, calls and prints; it decides nothing."""
 
-import difflib
-import importlib
-import os
 import sys
 from collections.abc import Sequence
-
-from upchirp.cli.printable import printable
-from upchirp.errors import InputError
-
-COMMANDS = {
-    "train": "train a model by curriculum",
-    "finetune": "train on from given weights, or tune them for a larger size (FixRes)",
-    "plan": "show the stages, steps and speed-up of a training before it runs",
-    "eval": "evaluate trained weights",
-    "pack": "write a data set as shards from which small bandwidths read fewer bytes",
-    "search": "find the best curriculum for your own data and model",
-    "compare": "train several curricula on the same data and report accuracy against time",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 128 + signal after an interruption."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(words)
-    except InputError as error:
-        _say_error(printable(error))
-        return 2
+        # In here, so that Ctrl-C gets one line from the first import on.
+        from upchirp.cli.commands import run
+
+        return run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        print("upchirp: interrupted; a run that had begun goes on by --resume auto", file=sys.stderr)
+        print("upchirp: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of the output went away, as with `| head`.
-        return 141
-    except OSError as error:
-        _say_error(printable(" ".join(str(error).split())))
-        return 2
-
-
-def _say_error(line: str) -> None:
-    """Print it, unless another of torchrun's ranks has."""
-    if "WORLD_SIZE" in os.environ:
-        from upchirp.training.distributed import says_first
-
-        if not says_first(line):
-            return
-    print(f"upchirp: error: {line}", file=sys.stderr)
-
-
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
-    if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"upchirp {version('upchirp')}")
-        return 0
-    if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        hint = f": did you mean {near[0]}?" if near else f": choose one of {', '.join(COMMANDS)}"
-        raise InputError(f"unknown command {words[0]!r}{hint}")
-    command = importlib.import_module(f"upchirp.cli.{words[0]}")
-    code: int = command.run(words[1:])
-    return code
-
-
-def _usage() -> str:
-    lines = [f"  {name:<9}{what}" for name, what in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: upchirp COMMAND [OPTIONS]",
-            "",
-            *lines,
-            "",
-            "`upchirp COMMAND --help` lists the options of a command.",
-        ]
-    )

@@ -5,18 +5,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from upchirp.cli.display import Display, duration
+from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
-from upchirp.compare import CompareConfig, Comparison, compare
-from upchirp.compare.comparison import REPORT
-from upchirp.reports import verdict
+from upchirp.compare import CompareConfig
 from upchirp.training import Interrupted, TrainConfig
+
+if TYPE_CHECKING:
+    from upchirp.compare import Comparison
 
 DESCRIPTION = """Train several curricula on the same data, seeds and budgets; write summary.json and report.html.
 The first curriculum is the baseline, trained for --epochs; the others get shares of that by --budgets."""
@@ -32,6 +35,8 @@ def run(words: Sequence[str]) -> int:
         build=lambda values, source: CompareConfig(training=TrainConfig.from_flat(values, source=source)),
     )
     console = Console()
+    with opening(console):
+        from upchirp.compare import compare
     with ExitStack() as current:
 
         def observer(title: str) -> Display:
@@ -51,8 +56,11 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def show(comparison: Comparison, console: Console) -> None:
+def show(comparison: "Comparison", console: Console) -> None:
     """Print accuracy, time and speed-up, and where the report is."""
+    from upchirp.compare.comparison import REPORT
+    from upchirp.reports import verdict
+
     summary = comparison.summary
     seeds = len(summary["seeds"])
     title = f"{summary['model']} on {summary['data']}, final size {summary['final_size']}, {seeds} seed(s)"

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import printable
-from upchirp.data.workers import DEFAULT_TIMEOUT
+from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.errors import InputError
-from upchirp.training import Event, Noted, evaluate_weights
-from upchirp.training.distributed import is_first_process
+from upchirp.training import Event, Noted
+from upchirp.training.launcher import is_first_process
 
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
 
@@ -65,6 +66,8 @@ def run(words: Sequence[str]) -> int:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
     options = {name: value for name, value in vars(command).items() if name not in ("json", "final_size", "sizes")}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
+    with opening(Console(stderr=True, quiet=not is_first_process())):
+        from upchirp.training import evaluate_weights
     results = evaluate_weights(**options, sizes=sizes, observers=(_say_note,))
     if not is_first_process():
         return 0

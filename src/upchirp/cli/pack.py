@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import printable
-from upchirp.data.packing import PackResult, PackSettings, Summary, pack, verify
+from upchirp.data.manifest import PackSettings
 from upchirp.errors import InputError
+
+if TYPE_CHECKING:
+    from upchirp.data.packing import PackResult, Summary
 
 DESCRIPTION = (
     "Write a data set as tar shards with smaller versions of the training images, so that small bandwidths read "
@@ -69,6 +74,8 @@ def _pack(command: PackCommand, output: Path) -> int:
     settings = PackSettings(
         sizes=command.sizes, quality=command.quality, max_size=command.max_size, shard_size=command.shard_size
     )
+    with opening(Console(stderr=True)):
+        from upchirp.data.packing import pack
     with _progress("images") as progress:
         result = pack(
             command.data,
@@ -87,6 +94,8 @@ def _pack(command: PackCommand, output: Path) -> int:
 
 
 def _verify(command: PackCommand, output: Path) -> int:
+    with opening(Console(stderr=True)):
+        from upchirp.data.packing import verify
     with _progress("shards") as progress:
         damages = verify(output, workers=command.workers, progress=progress)
     if command.json:
@@ -129,7 +138,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _show(result: PackResult, output: Path, console: Console) -> None:
+def _show(result: "PackResult", output: Path, console: Console) -> None:
     def say(text: str) -> None:
         console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
@@ -149,7 +158,7 @@ def _show(result: PackResult, output: Path, console: Console) -> None:
     say(f"{result.shards} shards, {_bytes(summary.tar_bytes)}: train with --data {output}")
 
 
-def _levels_table(summary: Summary) -> Table:
+def _levels_table(summary: "Summary") -> Table:
     table = Table(title="stored")
     for heading in ("split", "shorter side", "images", "bytes", "of the originals"):
         table.add_column(heading, justify="right")
@@ -165,7 +174,7 @@ def _levels_table(summary: Summary) -> Table:
     return table
 
 
-def _reads_table(summary: Summary) -> Table:
+def _reads_table(summary: "Summary") -> Table:
     table = Table(title="read for one training image, mean")
     for heading in ("B", "packed", "originals", "share"):
         table.add_column(heading, justify="right")

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import printable
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.errors import InputError
-from upchirp.models import create_model
-from upchirp.training import REGIMES, Regime, TrainConfig, curriculum_for, make_plan, price, with_selection
+from upchirp.training import REGIMES, Regime, TrainConfig
 from upchirp.training.config import flat_names
 
 _TABLE_23 = "Table 23 for ResNet-50: InfoBatch alone 1.4x, EfficientTrain++ 1.5x, both 1.7x in training time."
@@ -85,8 +85,6 @@ def run(words: Sequence[str]) -> int:
 
 def make(command: PlanCommand) -> dict[str, Any]:
     """The priced plan as plain data."""
-    import torch
-
     if not command.model:
         raise InputError("no model: give a timm model's name by --model")
     facts = REGIMES[command.regime]
@@ -95,6 +93,11 @@ def make(command: PlanCommand) -> dict[str, Any]:
         raise InputError(f"baseline epochs are {baseline_epochs}: they must be more than 0")
     if command.replay == "auto":
         raise InputError("`--replay auto` needs the machine's speed: it works in `upchirp train` only, give a number")
+    with opening(Console(stderr=True)):
+        import torch
+
+        from upchirp.models import create_model
+        from upchirp.training import curriculum_for, make_plan, price, with_selection
     with torch.device("meta"):
         classes = facts.num_classes if command.num_classes is None else command.num_classes
         model = create_model(command.model, num_classes=classes, final_size=command.final_size)

@@ -14,13 +14,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
 from upchirp.cli.search_display import SearchDisplay
 from upchirp.errors import InputError
-from upchirp.search import SearchConfig, estimate, search
-from upchirp.search.job import CURRICULUM
-from upchirp.search.summary import REPORT
+from upchirp.search import SearchConfig
 from upchirp.training import Interrupted, TrainConfig
 
 DESCRIPTION = """Find the bandwidths of each stage of a training, by Algorithm 2 (or 1) of the paper, on a part of the
@@ -57,10 +56,14 @@ def run(words: Sequence[str]) -> int:
     if command.print_config:
         print(yaml.safe_dump(config.to_flat(), sort_keys=False), end="")
         return 0
+    console = Console(stderr=command.json)
+    with opening(console):
+        from upchirp.search import estimate, search
+        from upchirp.search.job import CURRICULUM
+        from upchirp.search.summary import REPORT
     if command.dry_run:
         show_estimate(estimate(config), as_json=command.json)
         return 0
-    console = Console(stderr=command.json)
     try:
         with SearchDisplay(console) as display:
             result = search(config, command=shlex.join(["upchirp", "search", *words]), observers=(display,))

@@ -9,10 +9,11 @@ import yaml
 from rich.console import Console
 
 from upchirp.cli.display import Display
+from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
-from upchirp.training import Interrupted, Regime, TrainConfig, train
-from upchirp.training.distributed import is_first_process
+from upchirp.training import Interrupted, Regime, TrainConfig
+from upchirp.training.launcher import is_first_process
 
 DESCRIPTION = """Train a model by curriculum. Settings come from the recipe, over it from --config FILE (YAML, the same
 names), over it from the flags."""
@@ -48,8 +49,11 @@ def train_command(
     if command.print_config:
         print(yaml.safe_dump(command.training.to_flat(), sort_keys=False), end="")
         return 0
+    console = Console(quiet=not is_first_process())
+    with opening(console):
+        from upchirp.training import train
     try:
-        with Display(Console(quiet=not is_first_process())) as display:
+        with Display(console) as display:
             result = train(command.training, observers=(display,))
     except Interrupted as interruption:
         if is_first_process():

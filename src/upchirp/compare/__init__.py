@@ -1,7 +1,5 @@
 """Several curricula under one rule: the same data, seeds, recipe and budgets."""
 
-from upchirp.compare.comparison import CompareConfig, Comparison, compare
-from upchirp.compare.environment import hardware, versions
-from upchirp.compare.equal_accuracy import Speedup, speedup_at_equal_accuracy
+from upchirp.lazy import exports
 
-__all__ = ["CompareConfig", "Comparison", "Speedup", "compare", "hardware", "speedup_at_equal_accuracy", "versions"]
+__getattr__, __dir__ = exports(__name__)

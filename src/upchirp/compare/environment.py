@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import torch
 
-from upchirp.data.workers import usable_cores
+from upchirp.data.settings import usable_cores
 
 
 def hardware() -> dict[str, Any]:

@@ -5,8 +5,7 @@ Symbols of the paper (Section 5.2): bandwidth `B`, magnitude `m` of RandAugment.
 
 import math
 import random
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -17,12 +16,8 @@ from upchirp.data.decoding import Picture, PillowPicture, Pixels
 from upchirp.data.rand_augment import draw_operations, on_image, on_pixels
 from upchirp.data.requests import Request
 from upchirp.data.resizing import lanczos
+from upchirp.data.settings import Augmentation, Interpolation, LowFrequency, Mode
 from upchirp.errors import InputError
-
-Interpolation = Literal["bicubic", "bilinear", "lanczos"]
-Mode = Literal["fast", "faithful"]
-LowFrequency = Literal["lanczos", "crop"]
-Crop = Literal["random", "center"]
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -32,88 +27,6 @@ _FILTERS = {
 # Shears and rotations have no Lanczos filter, in Pillow as in OpenCV without anti-aliasing.
 _WARP_FILTERS = {**_FILTERS, "lanczos": Image.Resampling.BICUBIC}
 _WARP_FLAGS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_CUBIC}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """Every setting of the augmentation, with the values of Table 24 and timm's flag names.
-
-    Raises:
-        InputError: a setting outside its range.
-
-    >>> Augmentation(mixup=0.0).cutmix
-    1.0
-    >>> Augmentation(reprob=2)
-    Traceback (most recent call last):
-    ...
-    upchirp.errors.InputError: augmentation: reprob is 2: it is a probability, give 0 to 1
-    """
-
-    crop: Crop = "random"
-    """`random` draws a crop by scale and ratio; `center` takes the view of evaluation, as FixRes does."""
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Least and greatest share of the image's area that a crop keeps."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and greatest width / height of a crop."""
-    hflip: float = 0.5
-    """Probability of a horizontal flip."""
-    interpolation: Interpolation = "bicubic"
-    """Filter of the crop's resize to the final size, and of RandAugment's shears and rotations."""
-    randaug_layers: int = 2
-    """RandAugment operations drawn for each image; 0 turns RandAugment off."""
-    randaug_std: float = 0.5
-    """Standard deviation of the magnitude around what the curriculum asks for."""
-    randaug_prob: float = 0.5
-    """Probability that a drawn operation is carried out."""
-    reprob: float = 0.25
-    """Probability of erasing a random rectangle."""
-    mixup: float = 0.8
-    """Alpha of mixup: the share of an image is drawn from Beta(alpha, alpha); 0 turns mixup off."""
-    cutmix: float = 1.0
-    """Alpha of CutMix; 0 turns CutMix off."""
-    mixup_prob: float = 1.0
-    """Probability that a group of samples is mixed at all."""
-    mixup_switch_prob: float = 0.5
-    """Probability of CutMix rather than mixup, where both are on."""
-    smoothing: float = 0.1
-    """Label smoothing: the share of a target that is spread over all classes."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of the red, green and blue values, 0 to 1; RandAugment fills uncovered pixels with it."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation of the red, green and blue values, 0 to 1."""
-
-    def __post_init__(self) -> None:
-        for name in ("hflip", "randaug_prob", "reprob", "mixup_prob", "mixup_switch_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _refusal(name, getattr(self, name), "it is a probability, give 0 to 1")
-        for name in ("randaug_std", "mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise _refusal(name, getattr(self, name), "give 0 or more")
-        if not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] <= 1):
-            raise _refusal("scale", self.scale, "give two shares of the area in (0, 1], the least first")
-        if not (len(self.ratio) == 2 and 0 < self.ratio[0] <= self.ratio[1] < math.inf):
-            raise _refusal("ratio", self.ratio, "give two ratios above 0, the least first")
-        if self.crop not in get_args(Crop):
-            raise _refusal("crop", repr(self.crop), f"choose one of {', '.join(get_args(Crop))}")
-        if self.interpolation not in _FILTERS:
-            raise _refusal("interpolation", repr(self.interpolation), f"choose one of {', '.join(_FILTERS)}")
-        if not (isinstance(self.randaug_layers, int) and self.randaug_layers >= 0):
-            raise _refusal("randaug_layers", self.randaug_layers, "give a whole number from 0")
-        if not 0 <= self.smoothing < 1:
-            raise _refusal("smoothing", self.smoothing, "give 0 or more, below 1")
-        if not (len(self.mean) == 3 and all(0 <= value <= 1 for value in self.mean)):
-            raise _refusal("mean", self.mean, "give three values from 0 to 1")
-        if not (len(self.std) == 3 and all(0 < value < math.inf for value in self.std)):
-            raise _refusal("std", self.std, "give three values above 0")
-
-    @property
-    def mixes(self) -> bool:
-        """Whether samples are mixed, by mixup or CutMix."""
-        return self.mixup_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
-
-
-def _refusal(name: str, value: object, advice: str) -> InputError:
-    return InputError(f"augmentation: {name} is {value}: {advice}")
 
 
 class TrainTransform:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from upchirp.data.augmentation import Augmentation, LowFrequency, check_low_frequency
+from upchirp.data.augmentation import check_low_frequency
 from upchirp.data.mixing import Targets, mix_draws, mix_group
+from upchirp.data.settings import Augmentation, LowFrequency
 from upchirp.errors import InputError
 from upchirp.spectral import low_frequency_crop
 

@@ -8,21 +8,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Selection, Step
-from upchirp.data.augmentation import Augmentation, LowFrequency, Mode, TrainTransform
+from upchirp.data.augmentation import TrainTransform
 from upchirp.data.batch import BatchTransform, to_device
 from upchirp.data.mixing import Targets
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
+from upchirp.data.settings import DEFAULT_TIMEOUT, Augmentation, LowFrequency, Mode
 from upchirp.data.sources import Source, as_source
-from upchirp.data.workers import (
-    DEFAULT_TIMEOUT,
-    Corrupt,
-    Requested,
-    batches_of,
-    start_in_background,
-    start_worker,
-)
+from upchirp.data.workers import Corrupt, Requested, batches_of, start_in_background, start_worker
 from upchirp.errors import InputError
 
 

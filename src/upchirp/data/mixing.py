@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from upchirp.data.augmentation import Augmentation
+from upchirp.data.settings import Augmentation
 from upchirp.errors import InputError
 
 MIX_GROUP = 8

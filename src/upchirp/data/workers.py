@@ -30,9 +30,6 @@ _REPLACEMENT_ATTEMPTS = 20
 _GRACE_SECONDS = 60
 _SECONDS_TO_DIE = 5
 
-DEFAULT_TIMEOUT = 600.0
-"""Seconds without a batch after which a loader has stalled."""
-
 # torch has no exception type of its own for this.
 _DIED = re.compile(r"DataLoader worker (\(pid\S* [\d, ]+\) (?:is killed|exited)[^.]*)")
 _DEATH = "a loader worker died {}, mostly because memory ran out: give fewer --workers, or make room"
@@ -195,15 +192,6 @@ class _Watch:
                 for worker in self._workers:
                     worker.kill()
                 return
-
-
-def usable_cores() -> int:
-    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has.
-
-    Processes that torchrun started on one machine share them out.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def outlive_interrupts(worker: int) -> None:

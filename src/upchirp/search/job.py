@@ -25,9 +25,9 @@ from upchirp.search.trainer import Trainer
 from upchirp.search.trial_plan import Planner
 from upchirp.training import Noted, load_config, run_folder
 from upchirp.training.config import CONFIG
-from upchirp.training.distributed import world_size
 from upchirp.training.held_folder import held_folder
 from upchirp.training.interruption import collected_signals
+from upchirp.training.launcher import world_size
 from upchirp.training.micro_batch import choose_micro_batch
 from upchirp.training.start import make_model
 

@@ -17,9 +17,10 @@ from upchirp.data import Corrupt, Source
 from upchirp.errors import InputError
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
-from upchirp.training import EvaluationSet, StepResult, TrainConfig, View, checkpoint, evaluate, run_segment
+from upchirp.training import EvaluationSet, StepResult, TrainConfig, View, checkpoint, run_segment
 from upchirp.training.assembly import autocast_dtype, make_loader, make_settings, make_state, make_transform
 from upchirp.training.device import choose_device, numerics
+from upchirp.training.evaluate import evaluate
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import lower_drop_path
 from upchirp.training.start import make_model

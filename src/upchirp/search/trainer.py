@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from upchirp.data import Source
-from upchirp.data.workers import usable_cores
+from upchirp.data.settings import usable_cores
 from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
 from upchirp.search.engines import Engine

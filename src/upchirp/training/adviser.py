@@ -1,7 +1,7 @@
 """Tells a run that waits for data what would help."""
 
 from upchirp.curriculum import Plan, Step
-from upchirp.data.workers import usable_cores
+from upchirp.data.settings import usable_cores
 from upchirp.training.config import TrainConfig
 from upchirp.training.waiting import ADVISED_SHARE, advice
 from upchirp.training.window import SteadyWait

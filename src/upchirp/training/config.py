@@ -12,10 +12,9 @@ import yaml
 from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
-from upchirp.data.workers import DEFAULT_TIMEOUT, usable_cores
+from upchirp.data.settings import DEFAULT_TIMEOUT, usable_cores
 from upchirp.errors import InputError
 from upchirp.training.conversion import plain, typed
-from upchirp.training.description import read_description
 from upchirp.training.presets import Regime, recipe
 from upchirp.training.recipe import Optimization
 
@@ -216,6 +215,9 @@ def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("resume") == "auto" and values.get("output") and (folder / CONFIG).is_file():
         stored = load_config(folder / CONFIG)
         return {name: stored[name] for name in ("model", "model_kwargs", "final_size") if name in stored}
+    # Reading weights takes torch, and torch takes seconds.
+    from upchirp.training.description import read_description
+
     return read_description(Path(values["weights"])).settings
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from upchirp.errors import InputError
-from upchirp.training.distributed import local_rank, world_size
+from upchirp.training.launcher import local_rank, world_size
 
 
 def choose_device(name: str | None) -> torch.device:

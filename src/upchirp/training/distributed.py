@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from upchirp.errors import InputError
+from upchirp.training.launcher import world_size
 
 Value = TypeVar("Value")
 
@@ -193,21 +194,6 @@ def _agent_store() -> TCPStore | None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-
-
-def world_size() -> int:
-    """How many processes the launcher started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def local_rank() -> int:
-    """Number of this process among those on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def is_first_process() -> bool:
-    """Whether this is the process of the first rank, whether or not the ranks are open."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def says_first(line: str) -> bool:

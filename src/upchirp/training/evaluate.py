@@ -22,7 +22,8 @@ from upchirp.data import (
     normalize,
     outlive_interrupts,
 )
-from upchirp.data.workers import DEFAULT_TIMEOUT, batches_of
+from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.data.workers import batches_of
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop

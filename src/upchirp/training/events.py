@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from upchirp.curriculum import Plan, Step
-from upchirp.data import PassSummary
-from upchirp.training.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    # What shows events is there before torch is.
+    from upchirp.data import PassSummary
+    from upchirp.training.evaluate import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class Evaluated:
     bandwidth: int
     """Input side of this evaluation, pixels."""
     weights: Literal["model", "ema"]
-    result: Evaluation
+    result: "Evaluation"
     train_seconds: float
 
 
@@ -70,7 +73,7 @@ class Selected:
     """With selection: a pass over the data began in the step."""
 
     step: Step
-    summary: PassSummary
+    summary: "PassSummary"
     """What it leaves out."""
 
 

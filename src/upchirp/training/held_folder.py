@@ -52,11 +52,12 @@ def _made(output: Path | None, name: str) -> tuple[Path, list[Path]]:
         output.mkdir(parents=True, exist_ok=True)
         return output, made
     first = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    made = [] if first.parent.exists() else [first.parent]
     # By a number where two start in the same second, or the clock was set back.
     for path in chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2))):
         with contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
-            return path, [path]
+            return path, [path, *made]
     raise AssertionError("numbers do not end")
 
 

@@ -21,10 +21,10 @@ from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
+from upchirp.data.settings import usable_cores
 from upchirp.data.sources import Source, open_data
 from upchirp.data.tar_index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
-from upchirp.data.workers import usable_cores
 from upchirp.errors import InputError
 
 CHECKSUMS = "SHA256SUMS"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from upchirp.curriculum import efficienttrain_plus_plus
-from upchirp.data.augmentation import Augmentation
 from upchirp.data.crops import crop_box
 from upchirp.data.manifest import SPLITS, load_manifest
 from upchirp.data.pyramid import choose_level
+from upchirp.data.settings import Augmentation
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.tar_index import index_path, load_index
 

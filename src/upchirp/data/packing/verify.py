@@ -15,8 +15,9 @@ from typing import IO
 from upchirp.data.decoding import open_picture
 from upchirp.data.manifest import load_manifest
 from upchirp.data.packing.folder import CHECKSUMS
+from upchirp.data.settings import usable_cores
 from upchirp.data.tar_index import Level, TarIndex, index_path, load_index
-from upchirp.data.workers import DECODE_ERRORS, usable_cores
+from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError
 
 _LINE = re.compile(r"^([0-9a-f]{64})  (\S+)$", re.MULTILINE)

@@ -1,0 +1,73 @@
+"""Data: which image when (requests), from where (sources), prepared how (augmentation), on the device (batch)."""
+
+from upchirp.data.augmentation import EvalTransform, TrainTransform, default_crop_pct
+from upchirp.data.batch import BatchTransform, normalize
+from upchirp.data.identity import (
+    DataIdentity,
+    Fingerprint,
+    are_numbers,
+    fingerprint,
+    match_classes,
+    same_classes,
+)
+from upchirp.data.loader import Batch, Loader
+from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.regrouping import regroup
+from upchirp.data.requests import Request, RequestSampler
+from upchirp.data.selection import PassSummary
+from upchirp.data.settings import Augmentation, Interpolation, LowFrequency, Mode
+from upchirp.data.sources import (
+    FolderSource,
+    GeneratedSource,
+    HuggingFaceSource,
+    MapStyleSource,
+    RelabelledSource,
+    ShardSource,
+    Source,
+    SubsetSource,
+    as_source,
+    open_data,
+    split,
+)
+from upchirp.data.workers import DECODE_ERRORS, Corrupt, outlive_interrupts
+
+__all__ = [
+    "DECODE_ERRORS",
+    "Augmentation",
+    "Batch",
+    "BatchTransform",
+    "Corrupt",
+    "DataIdentity",
+    "EvalTransform",
+    "Fingerprint",
+    "FolderSource",
+    "GeneratedSource",
+    "HuggingFaceSource",
+    "Interpolation",
+    "Loader",
+    "LowFrequency",
+    "MapStyleSource",
+    "Mode",
+    "PassSummary",
+    "RelabelledSource",
+    "Request",
+    "RequestSampler",
+    "ShardSource",
+    "Source",
+    "SubsetSource",
+    "Targets",
+    "TrainTransform",
+    "are_numbers",
+    "as_source",
+    "default_crop_pct",
+    "fingerprint",
+    "outlive_interrupts",
+    "match_classes",
+    "mix_group",
+    "mixed_cross_entropy",
+    "normalize",
+    "open_data",
+    "regroup",
+    "same_classes",
+    "split",
+]

@@ -1,0 +1,78 @@
+"""Packages import what they export when it is used, and look to everybody as if they had before."""
+
+import ast
+import importlib
+import pickle
+import pkgutil
+import pydoc
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import upchirp
+
+LAZY = sorted(
+    ".".join(("upchirp", *stub.parent.relative_to(Path(upchirp.__path__[0])).parts))
+    for stub in Path(upchirp.__path__[0]).rglob("__init__.pyi")
+)
+
+
+def test_the_packages_above_torch_are_lazy() -> None:
+    assert {"upchirp", "upchirp.data", "upchirp.training", "upchirp.search", "upchirp.compare"} <= set(LAZY)
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_names_are_those_of_the_stub(name: str) -> None:
+    package = importlib.import_module(name)
+    for module in pkgutil.iter_modules(package.__path__, f"{name}."):
+        if module.name != "upchirp.__main__":
+            # Once it is imported a module would hide a name that is the same.
+            importlib.import_module(module.name)
+    stub = ast.parse(Path(str(package.__file__)).with_suffix(".pyi").read_text(encoding="utf-8"))
+    assigned = next(node for node in stub.body if isinstance(node, ast.Assign))
+    listed = ast.literal_eval(assigned.value)
+    assert package.__all__ == sorted(set(listed))
+    assert set(listed) <= set(dir(package))
+    for entry in listed:
+        assert not isinstance(getattr(package, entry), ModuleType), entry
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_the_public_api_looks_like_any_other() -> None:
+    names: dict[str, object] = {}
+    exec("from upchirp import *", names)
+    assert set(upchirp.__all__) <= names.keys()
+    assert names["TrainConfig"] is upchirp.TrainConfig
+    assert pickle.loads(pickle.dumps(upchirp.Augmentation(mixup=0.2))) == upchirp.Augmentation(mixup=0.2)
+    text = pydoc.render_doc(upchirp, renderer=pydoc.plaintext)
+    assert "class TrainConfig" in text
+    assert "low_frequency_crop(" in text
+
+
+def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: swin_tiny_patch4_window7_224\nmixup: 3 of them\n")
+    words = [
+        [],
+        ["--version"],
+        ["trian"],
+        ["train", "--recipe", "diet"],
+        ["train", "--config", str(tmp_path / "mine.yaml")],
+        ["train", "--print-config"],
+        *([command, "--modle", "x"] for command in ("train", "finetune", "plan", "eval", "pack", "search", "compare")),
+    ]
+    program = f"""
+import sys
+from upchirp.cli import main
+import upchirp
+print("codes", [main(words) for words in {words!r}])
+upchirp.TrainConfig(model="resnet50"), upchirp.efficienttrain_plus_plus(224)
+print("imported", [name for name in ("torch", "timm", "numpy", "cv2", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert f"codes {[0, 0, 2, 2, 2, 0] + 7 * [2]}" in done.stdout
+    assert "imported []" in done.stdout
+    assert done.stderr.count("upchirp: error: ") == 10
