@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from upchirp.curriculum import Curriculum, constant, efficienttrain_plus_plus, plan
-from upchirp.reports import ExampleRow, Examples
+from upchirp.reports.examples import ExampleRow, Examples
 
 SECONDS = 300.0
 
@@ -29,6 +29,7 @@ def make_run(curriculum: Curriculum, budget: float, accuracy: Sequence[float], s
         "budget": budget,
         "equivalent_epochs": made.equivalent_epochs,
         "accuracy": list(accuracy),
+        "difference": None,
         "train_seconds": times,
         "wait_share": [0.03] * len(accuracy),
         "images_per_second": {str(side): 1000.0 - 10 * side for side in made.bandwidths},
@@ -49,8 +50,11 @@ def make_summary() -> Callable[..., dict[str, Any]]:
             curriculum = efficienttrain_plus_plus(64, multiple=2)
             for budget, accuracy, seconds in ((0.5, 49.0, 160.0), (0.6667, 52.0, 213.0), (1.0, 54.0, 320.0)):
                 runs.append(make_run(curriculum, budget, (accuracy + spread).tolist(), seconds))
+                runs[-1]["difference"] = {"points": accuracy - 51.25, "margin": 1.2, "paired": True, "seen": True}
         speedup = {
             "ratio": 1.5,
+            "low": 1.4,
+            "high": 1.62,
             "kind": "interpolated",
             "baseline_accuracy": 51.25,
             "baseline_seconds": SECONDS,
@@ -68,6 +72,9 @@ def make_summary() -> Callable[..., dict[str, Any]]:
             "command": "upchirp compare --data tiny",
             "hardware": {"cpu": "Some CPU", "cores": 2, "memory_gib": 15.6, "accelerator": None},
             "versions": {"python": "3.11.2", "torch": "2.6.0"},
+            "validation_images": 2000,
+            "speeds_compared": {"efficienttrain_plus_plus": True},
+            "disturbed": {"efficienttrain_plus_plus": []},
             "runs": runs,
             "speedup_at_equal_accuracy": None if alone else 1.5,
             "speedups": {} if alone else {"efficienttrain_plus_plus": speedup},

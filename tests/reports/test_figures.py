@@ -7,15 +7,14 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from upchirp.reports import (
-    ExampleRow,
+from upchirp.reports.examples import ExampleRow, example_strip
+from upchirp.reports.figures import (
     accuracy_against_time,
     accuracy_during_training,
-    example_strip,
     stage_seconds,
     stages_on_a_time_line,
-    to_svg,
 )
+from upchirp.reports.style import to_svg
 
 Make = Callable[..., dict[str, Any]]
 DRAWINGS = (accuracy_against_time, accuracy_during_training, stages_on_a_time_line)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from upchirp import InputError
-from upchirp.reports import Examples, verdict, write_report
+from upchirp.reports.compare_html import write_report
+from upchirp.reports.examples import Examples
+from upchirp.reports.verdict import verdict
 
 Make = Callable[..., dict[str, Any]]
 
@@ -61,12 +63,14 @@ def test_the_report_holds_every_part_in_order(
 
 def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., Page]) -> None:
     text = report(make_summary()).text
-    assert "efficienttrain_plus_plus reached the accuracy of constant (51.25 %) in 1.50× less training time." in text
-    assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher in 1.07× the time." in text
+    assert "from 2,000 validation images compared image by image and the spread of 2 seeds" in text
+    reached = "efficienttrain_plus_plus reached the accuracy of constant (51.25 %) in 1.50× less training time"
+    assert f"{reached} (1.40 to 1.62)." in text
+    assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher (±1.2) in 1.07× the time." in text
     # The rows: budget, equivalent epochs, mean and range of top-1, seconds, time to the baseline, images/s, waiting.
     assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 – – 360 3.0" in text
-    row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 48\.50 to 49\.50 160\.5 2 min 40 s 0\.53 720 540 360 3\.0"
-    assert re.search(row, text)
+    row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 48\.50 to 49\.50 −2\.2 ± 1\.2 160\.5 2 min 40 s 0\.53"
+    assert re.search(rf"{row} 720 540 360 3\.0", text)
     for part in ("upchirp compare --data tiny", "Some CPU, 2 cores, 16 GiB", "no accelerator", "torch 2.6.0"):
         assert part in text
     assert "constant-1/seed1" in text
@@ -92,6 +96,7 @@ def test_names_are_escaped(make_summary: Make, examples: list[Examples], report:
     summary.update(model=attack, data=attack, recipe=attack, command=attack, speedups={attack: speedup})
     summary["hardware"].update(cpu=attack, accelerator=attack)
     summary["versions"][attack] = attack
+    summary.update(speeds_compared={attack: True}, disturbed={attack: []})
     for run in summary["runs"][1:]:
         run.update(curriculum=attack, folders=[attack] * 2)
     page = report(summary, [Examples(label=attack, rows=examples[0].rows)])
@@ -124,32 +129,82 @@ def test_one_seed_and_one_curriculum(make_summary: Make, report: Callable[..., P
 
 
 def test_one_seed_is_said_to_be_one(make_summary: Make, report: Callable[..., Page]) -> None:
-    assert "One seed: a difference of a point or so may be chance." in report(make_summary(seeds=1)).text
+    assert "one seed: how much seeds differ is not known" in report(make_summary(seeds=1)).text
 
 
 @pytest.mark.parametrize(
-    ("ratio", "kind", "expected"),
+    ("ratio", "interval", "kind", "expected"),
     [
-        (1.5, "at least", "reached the accuracy of constant (51.25 %) in at least 1.50× less training time."),
-        (1.004, "interpolated", "in the same training time: no speed-up was measured."),
-        (0.8, "interpolated", "but took 1.25× the training time: no speed-up."),
-        (0.8, "at least", "but took up to 1.25× the training time: no speed-up."),
-        (None, "not reached", "did not reach the accuracy of constant (51.25 %): its best was 54.00 % in 5 min 20 s."),
+        (
+            1.5,
+            (1.4, None),
+            "at least",
+            "(51.25 %) in at least 1.50× less training time.",
+        ),
+        (1.004, (0.9, 1.1), "interpolated", "in the same training time (0.90 to 1.10): no speed-up was measured."),
+        (0.8, (0.5, 0.9), "interpolated", "but took 1.25× the training time (1.11 to 2.00): no speed-up."),
+        (
+            1.1,
+            (0.9, 1.3),
+            "interpolated",
+            " less training time (0.90 to 1.30): no speed-up can be told from that.",
+        ),
+        (1.5, (1.2, None), "interpolated", "in 1.50× less training time (1.20× or more)."),
+        (
+            1.5,
+            (None, 1.7),
+            "interpolated",
+            " less training time (at most 1.70×): no speed-up can be told from that.",
+        ),
+        (0.8, (0.7, None), "at least", "but took up to 1.25× the training time: no speed-up."),
+        (
+            None,
+            (None, None),
+            "not reached",
+            " of constant (51.25 %): its best was 54.00 % in 5 min 20 s.",
+        ),
     ],
 )
 def test_the_verdict_says_plainly_what_was_found(
-    make_summary: Make, report: Callable[..., Page], ratio: float | None, kind: str, expected: str
+    make_summary: Make,
+    ratio: float | None,
+    interval: tuple[float | None, float | None],
+    kind: str,
+    expected: str,
 ) -> None:
     summary = make_summary()
-    summary["speedups"]["efficienttrain_plus_plus"].update(ratio=ratio, kind=kind)
+    low, high = interval
+    summary["speedups"]["efficienttrain_plus_plus"].update(ratio=ratio, low=low, high=high, kind=kind)
     assert verdict(summary).endswith(expected)
-    assert expected in report(summary).text
 
 
 def test_the_verdict_has_a_sentence_per_curriculum(make_summary: Make) -> None:
     summary = make_summary()
-    summary["speedups"]["linear"] = {**summary["speedups"]["efficienttrain_plus_plus"], "ratio": 1.1}
-    assert verdict(summary).count("less training time.") == 2
+    summary["speedups"]["linear"] = {**summary["speedups"]["efficienttrain_plus_plus"], "ratio": 1.45}
+    assert verdict(summary).count("less training time") == 2
+
+
+def test_a_speedup_within_error_is_withheld_and_the_cheapest_alike_budget_named(
+    make_summary: Make,
+) -> None:
+    summary = make_summary()
+    summary["speedups"]["efficienttrain_plus_plus"].update(kind="within error", ratio=None, low=None, high=None)
+    summary["runs"][1]["difference"].update(margin=3.0, seen=False)
+    assert verdict(summary) == (
+        "No difference seen between efficienttrain_plus_plus at budget 0.5 (49.00 %) and constant (51.25 %): "
+        "−2.2 ± 3.0 points. It took 1.87× less training time; the speed-up at equal accuracy is within error."
+    )
+
+
+def test_a_disturbed_run_is_named_instead_of_a_speedup(make_summary: Make, report: Callable[..., Page]) -> None:
+    summary = make_summary()
+    summary["speedups"]["efficienttrain_plus_plus"].update(kind="disturbed", ratio=None, low=None, high=None)
+    found = {"bandwidth": 64, "slow": "a seed 1", "slow_speed": 700.0, "fast": "b seed 0", "fast_speed": 1000.0}
+    summary["disturbed"]["efficienttrain_plus_plus"] = [{**found, "share": 0.3}, {**found, "share": 0.2}]
+    text = report(summary).text
+    assert "at 64 px b seed 0 ran at 1,000 images/s and a seed 1 at 700, 30 % fewer" in text
+    assert "less training time" not in text and "× the time" not in text
+    assert "ended 2.8 points higher (±1.2)." in text
 
 
 def test_a_damaged_plan_is_refused(make_summary: Make, tmp_path: Path) -> None:

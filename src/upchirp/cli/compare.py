@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> int:
 def show(comparison: "Comparison", console: Console) -> None:
     """Print accuracy, time and speed-up, and where the report is."""
     from upchirp.compare.comparison import REPORT
-    from upchirp.reports import verdict
+    from upchirp.reports.verdict import difference_text, verdict
 
     summary = comparison.summary
     seeds = len(summary["seeds"])
@@ -67,7 +67,7 @@ def show(comparison: "Comparison", console: Console) -> None:
     # As text: names in brackets would be taken for markup.
     table = Table(title=Text(printable(title)))
     table.add_column("curriculum", no_wrap=True)
-    for heading in ("eq. epochs", "top-1", "time", "time ratio"):
+    for heading in ("epochs", "top-1", "difference", "time", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
     baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
     for entry in summary["runs"]:
@@ -77,6 +77,7 @@ def show(comparison: "Comparison", console: Console) -> None:
             Text(printable(entry["curriculum"])),
             f"{entry['equivalent_epochs']:.2f}",
             f"{accuracy:.2f} %",
+            difference_text(entry["difference"]) if entry["difference"] else "",
             duration(seconds),
             f"{seconds / baseline:.2f}",
         )

@@ -3,6 +3,21 @@
 from upchirp.compare.comparison import Comparison, compare
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.environment import hardware, versions
-from upchirp.compare.equal_accuracy import Speedup, speedup_at_equal_accuracy
+from upchirp.compare.equal_accuracy import Speedup, Timed, speedup_at_equal_accuracy
+from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, difference, seed_spread
 
-__all__ = ["CompareConfig", "Comparison", "Speedup", "compare", "hardware", "speedup_at_equal_accuracy", "versions"]
+__all__ = [
+    "CompareConfig",
+    "Comparison",
+    "Difference",
+    "Measured",
+    "SeedSpread",
+    "Speedup",
+    "Timed",
+    "compare",
+    "difference",
+    "hardware",
+    "seed_spread",
+    "speedup_at_equal_accuracy",
+    "versions",
+]

@@ -8,7 +8,7 @@ import torch
 from upchirp.curriculum import Plan
 from upchirp.data import DECODE_ERRORS, Source, TrainTransform
 from upchirp.data.requests import Request, sample_seeds
-from upchirp.reports import ExampleRow, Examples
+from upchirp.reports.examples import ExampleRow, Examples
 from upchirp.spectral import low_frequency_crop
 from upchirp.training import TrainConfig
 

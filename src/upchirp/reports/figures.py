@@ -19,7 +19,6 @@ from upchirp.reports.style import (
     MUTED,
     add_legend,
     bandwidth_colors,
-    budget_text,
     curriculum_colors,
     drawn,
     ink_on,
@@ -28,6 +27,7 @@ from upchirp.reports.style import (
     shortened,
     time_unit,
 )
+from upchirp.reports.words import budget_text
 
 
 @drawn

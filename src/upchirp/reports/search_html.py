@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upchirp.reports.html import duration_text, hardware_text, render, svg_source
+from upchirp.reports.page import render, svg_source
 from upchirp.reports.search_figures import (
     accuracy_against_cost,
     found_beside_presets,
@@ -15,6 +15,7 @@ from upchirp.reports.search_figures import (
     tree_of_candidates,
 )
 from upchirp.reports.search_schedules import Schedule, schedules
+from upchirp.reports.words import duration_text, hardware_text
 
 
 @dataclass(frozen=True, kw_only=True)

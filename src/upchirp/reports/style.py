@@ -118,15 +118,6 @@ def shortened(text: str, length: int = 32) -> str:
     return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length // 2) :]}"
 
 
-def budget_text(budget: float) -> str:
-    """A budget as a short number.
-
-    >>> budget_text(0.6667), budget_text(1.0)
-    ('0.67', '1')
-    """
-    return f"{round(budget, 2):g}"
-
-
 def curriculum_colors(summary: Mapping[str, Any]) -> dict[str, str]:
     """A colour for each curriculum; the baseline is grey."""
     baseline, *others = dict.fromkeys(run["curriculum"] for run in summary["runs"])

@@ -7,7 +7,6 @@ from typing import Any
 
 from upchirp.compare import hardware, versions
 from upchirp.curriculum import Curriculum
-from upchirp.reports import write_search_report
 from upchirp.search.config import SearchConfig
 from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner
@@ -102,6 +101,8 @@ def provenance(summary: Mapping[str, Any]) -> str:
 def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
     """Write `summary.json` and `report.html`."""
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    from upchirp.reports.search_html import write_search_report
+
     write_search_report(summary, folder / REPORT)
 
 

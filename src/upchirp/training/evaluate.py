@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop
 from upchirp.training.distributed import Ranks
+from upchirp.training.predictions import Predictions
 from upchirp.training.unreadable import UnreadableImages
 
 _CACHE_BYTES = 512 * 2**20
@@ -45,10 +46,23 @@ class Evaluation:
     """Mean cross-entropy, without label smoothing."""
     images: int
     """How many images were evaluated."""
+    predictions: Predictions | None = field(default=None, repr=False, compare=False)
+    """The first guess for each image."""
 
     def to_dict(self) -> dict[str, float]:
-        """Plain data."""
-        return asdict(self)
+        """The figures as plain data, without the predictions."""
+        return {name: getattr(self, name) for name in ("top1", "top5", "loss", "images")}
+
+
+class EvalBatch(NamedTuple):
+    """Some images of an evaluation."""
+
+    images: torch.Tensor
+    """uint8, (N, 3, S, S)."""
+    labels: torch.Tensor
+    """int64, (N,)."""
+    indices: torch.Tensor
+    """Where they are in the data set, int32, (N,)."""
 
 
 class EvaluationSet:
@@ -95,25 +109,25 @@ class EvaluationSet:
             generator=torch.Generator().manual_seed(0),
         )
         self._timeout = timeout
-        self._cache: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._cache: list[EvalBatch] | None = None
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[EvalBatch]:
         if self._cache is not None:
             yield from self._cache
             return
         self.corrupt = []
         keep = self.images * 3 * self.size**2 <= _CACHE_BYTES * self.ranks.size
-        batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for images, labels, corrupt in batches_of(self._loader, self._timeout):
+        batches: list[EvalBatch] = []
+        for batch, corrupt in batches_of(self._loader, self._timeout):
             self.corrupt += corrupt
             if self._too_many_are_corrupt():
                 # All ranks have to hear of it, which `share_corrupt` sees to.
                 return
-            if not len(labels):
+            if not len(batch.labels):
                 continue
             if keep:
-                batches.append((images, labels))
-            yield images, labels
+                batches.append(batch)
+            yield batch
         if keep:
             self._cache = batches
 
@@ -168,18 +182,23 @@ def evaluate(
     """
     modes = [view.model.training for view in views]
     sums = torch.zeros(len(views), 3, dtype=torch.float32, device=device)
+    seen: list[torch.Tensor] = []
+    guessed: list[list[torch.Tensor]] = [[] for _ in views]
     count, left = 0, data.batches
     try:
         for view in views:
             view.model.eval()
-        for images, labels in data:
+        for images, labels, indices in data:
             inputs = normalize(images.to(device, non_blocking=True), mean, std)
             targets = labels.to(device, non_blocking=True)
-            for view, total in zip(views, sums, strict=True):
+            seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
+            for view, total, guesses in zip(views, sums, guessed, strict=True):
                 own = inputs if view.bandwidth >= data.size else low_frequency_crop(inputs, view.bandwidth)
                 with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                     logits = view.model(own)
                 total += _sums(logits.float(), targets)
+                # Left on the device, which nobody waits for here.
+                guesses.append(logits.argmax(dim=1).to(torch.int32))
             count += len(labels)
             left -= 1
         for view in [*views] * left if in_step else []:
@@ -190,7 +209,11 @@ def evaluate(
             view.model.train(training)
     (count,) = data.ranks.add(torch.tensor([count])).tolist()
     means = (data.ranks.add(sums) / max(count, 1)).tolist()
-    return [Evaluation(top1=100 * top1, top5=100 * top5, loss=loss, images=count) for top1, top5, loss in means]
+    predictions = _predictions(seen, guessed, data.ranks)
+    return [
+        Evaluation(top1=100 * top1, top5=100 * top5, loss=loss, images=count, predictions=guesses)
+        for (top1, top5, loss), guesses in zip(means, predictions, strict=True)
+    ]
 
 
 def at_size(model: nn.Module, current: int, size: int) -> nn.Module:
@@ -200,6 +223,18 @@ def at_size(model: nn.Module, current: int, size: int) -> nn.Module:
     fitted = copy.deepcopy(model)
     fit_to_bandwidth(fitted, size)
     return fitted
+
+
+def _predictions(
+    seen: Sequence[torch.Tensor], guessed: Sequence[Sequence[torch.Tensor]], ranks: Ranks
+) -> list[Predictions]:
+    """The guesses of each view on all ranks."""
+    empty = torch.empty(2, 0, dtype=torch.int32)
+    views = [torch.cat([empty[0], *(guesses.cpu() for guesses in own)]) for own in guessed]
+    rows = torch.cat([torch.cat([empty, *seen], dim=1), *(view[None] for view in views)]).numpy()
+    everywhere = np.concatenate(ranks.gather(rows), axis=1)
+    indices, labels, *guesses = everywhere[:, np.argsort(everywhere[0], kind="stable")]
+    return [Predictions(indices=indices, labels=labels, guesses=own) for own in guesses]
 
 
 def _sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -218,24 +253,25 @@ class _Prepared(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int) -> tuple[Any, int] | Corrupt | InputError:
+    def __getitem__(self, item: int) -> tuple[Any, int, int] | Corrupt | InputError:
         index = self.indices[item]
         try:
             image, label = self.source.load(index)
-            return self.transform(image), label
+            return self.transform(image), label, index
         except InputError as error:
             return error
         except DECODE_ERRORS as error:
             return Corrupt(index, self.source.describe(index), str(error))
 
 
-def _stack(items: list[Any]) -> tuple[torch.Tensor, torch.Tensor, list[Corrupt]] | InputError:
+def _stack(items: list[Any]) -> tuple[EvalBatch, list[Corrupt]] | InputError:
     if refused := [item for item in items if isinstance(item, InputError)]:
         return refused[0]
     corrupt = [item for item in items if isinstance(item, Corrupt)]
-    pairs = [item for item in items if not isinstance(item, Corrupt)]
-    labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
-    if not pairs:
-        return torch.empty(0, 3, 1, 1, dtype=torch.uint8), labels, corrupt
-    images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
-    return images, labels, corrupt
+    whole = [item for item in items if not isinstance(item, Corrupt)]
+    labels = torch.tensor([label for _, label, _ in whole], dtype=torch.int64)
+    indices = torch.tensor([index for _, _, index in whole], dtype=torch.int32)
+    if not whole:
+        return EvalBatch(torch.empty(0, 3, 1, 1, dtype=torch.uint8), labels, indices), corrupt
+    images = torch.from_numpy(np.stack([image for image, _, _ in whole])).permute(0, 3, 1, 2)
+    return EvalBatch(images, labels, indices), corrupt

@@ -33,6 +33,7 @@ from upchirp.training.events import (
 )
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
+from upchirp.training.predictions import Predictions, write_predictions
 from upchirp.training.saving import Saving, Totals
 from upchirp.training.state import State
 from upchirp.training.unreadable import CorruptImages, UnreadableImages
@@ -91,6 +92,7 @@ class Run:
         self.adviser = Adviser(config, plan, packing_helps=packing_helps)
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = 0.0
+        self.predictions: Predictions | None = None
 
     def emit(self, event: Event) -> None:
         """Tell all observers."""
@@ -143,6 +145,8 @@ class Run:
                 top1 = self._evaluate()
             self.saving.finish()
             self.saving.export()
+            if self.predictions is not None and self.ranks.is_first:
+                write_predictions(self.folder / run_folder.PREDICTIONS, self.predictions)
             self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
             self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
@@ -296,7 +300,8 @@ class Run:
         for image in self.evaluation.corrupt:
             self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
         self.evaluation.corrupt = []
-        top1 = results[0 if state.ema is None else 1].result.top1
+        exported = results[0 if state.ema is None else 1].result
+        top1, self.predictions = exported.top1, exported.predictions
         in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
         if in_last_stage and top1 > self.totals.best_top1:
             self.totals.best_top1 = top1

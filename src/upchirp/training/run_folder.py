@@ -24,6 +24,8 @@ PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
 )
 LOCK = "run.lock"
 WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
+PREDICTIONS = "predictions.npz"
+"""What the exported weights guessed for each validation image."""
 
 MAY_DIFFER = {
     "output", "resume", "workers", "loader_timeout", "device", "compile", "channels_last", "deterministic",

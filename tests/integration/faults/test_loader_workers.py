@@ -109,7 +109,7 @@ def test_a_worker_of_an_evaluation_alone(data: Callable[..., Any], action: Calla
     images = EvaluationSet(val, 32, workers=1, batch_size=4, timeout=1.0 if action is hang else 600.0)
     with pytest.raises(InputError, match=message_of(action)):
         list(images)
-    assert sum(len(labels) for _, labels in images) == len(val)
+    assert sum(len(batch.labels) for batch in images) == len(val)
 
 
 @pytest.mark.parametrize("action", [kill, hang])

@@ -60,7 +60,11 @@ def evaluation(ranks: Ranks | None) -> dict[str, float]:
     (result,) = evaluate(
         [View("model", model, 32)], images, mean=(0.5,) * 3, std=(0.2,) * 3, device=torch.device("cpu")
     )
-    return result.to_dict()
+    assert result.predictions is not None
+    return {
+        **result.to_dict(),
+        **{f"guess {index}": float(guess) for index, guess in enumerate(result.predictions.guesses)},
+    }
 
 
 def line_of(act: Callable[[], Any]) -> str:
