@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
+from upchirp.curriculum import Plan
 from upchirp.data import Augmentation
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
 from upchirp.training.shards import fitted_to
@@ -22,6 +23,17 @@ class StateEvaluation(NamedTuple):
     """Input side, pixels."""
     result: Evaluation
     """How well they do."""
+
+
+def evaluation_follows(plan: Plan, steps: int, evaluations: int) -> bool:
+    """Whether a run of so many evaluations, spread evenly over progress, has one after so many steps.
+
+    The last is at the end.
+    """
+    if steps in (0, plan.total_steps):
+        return steps > 0
+    before, after = plan.step(steps - 1).progress, plan.step(steps).progress
+    return int(after * evaluations) > int(before * evaluations)
 
 
 def evaluate_state(

@@ -31,6 +31,7 @@ from upchirp.training.description import describe
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
+from upchirp.training.evaluate_state import evaluation_follows
 from upchirp.training.events import Finished, Noted, Observer
 from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run
@@ -179,7 +180,8 @@ def _train(
             if ranks.is_first:
                 if not resuming:
                     run_folder.create(folder, config, described, identity)
-                log = run_folder.RunLog(folder, state.step)
+                evaluates = evaluation_follows(plan, state.step, config.evaluations)
+                log = run_folder.RunLog(folder, state.step, evaluates=evaluates)
                 stack.callback(log.close)
                 observers = (log, *observers)
             run = Run(

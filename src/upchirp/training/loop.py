@@ -19,7 +19,7 @@ from upchirp.training.description import Description
 from upchirp.training.distributed import Ranks
 from upchirp.training.engine import StepResult, run_segment
 from upchirp.training.evaluate import EvaluationSet
-from upchirp.training.evaluate_state import StateEvaluation, evaluate_state
+from upchirp.training.evaluate_state import StateEvaluation, evaluate_state, evaluation_follows
 from upchirp.training.events import (
     Evaluated,
     Event,
@@ -113,6 +113,9 @@ class Run:
         # Closed with the run, so that its loader workers end whoever still holds an error that came out of it.
         with collected_signals(patient=several) as received, closing(self._results()) as results:
             self.clock = time.perf_counter()
+            # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
+            if evaluation_follows(plan, state.step, config.evaluations):
+                top1 = self._evaluate()
             for result in results:
                 self._take_note(result)
                 last = state.step == plan.total_steps
@@ -121,8 +124,6 @@ class Run:
                     self._check_loss()
                 if log_due:
                     self._log(result.step)
-                if last or self._evaluation_due(result.step):
-                    top1 = self._evaluate()
                 # What one rank has met, all of them act on, after the same step.
                 signum, corrupt, reduced, writing = self.ranks.largest(
                     received[0] if received else 0,
@@ -136,13 +137,19 @@ class Run:
                     self._agree_on_micro_batches(result.step)
                 if self.saving.pending and not writing:
                     self.saving.finish()
+                # Before the evaluation, which may fail; a signal that has come leaves it to the run that goes on.
                 if last or signum or state.step % config.checkpoint_interval == 0:
                     self._save()
-                if signum and not last:
+                if last:
                     self.saving.finish()
-                    raise Interrupted(signum, self.folder, state.step)
-            if math.isnan(top1):
-                top1 = self._evaluate()
+                elif signum:
+                    raise self._interrupted(signum)
+                if evaluation_follows(plan, state.step, config.evaluations):
+                    top1 = self._evaluate()
+                    (signum,) = self.ranks.largest(received[0] if received else 0)
+                    if signum and not last:
+                        self._save()
+                        raise self._interrupted(signum)
             self.saving.finish()
             self.saving.export()
             if self.predictions is not None and self.ranks.is_first:
@@ -152,8 +159,12 @@ class Run:
             self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
             (signum,) = self.ranks.largest(received[0] if received else 0)
             if signum:
-                raise Interrupted(signum, self.folder, state.step)
+                raise self._interrupted(signum)
         return top1
+
+    def _interrupted(self, signum: int) -> Interrupted:
+        self.saving.finish()
+        return Interrupted(signum, self.folder, self.state.step)
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
@@ -265,10 +276,6 @@ class Run:
 
     def _ends_stage(self, step: Step) -> bool:
         return self.plan.stage_at(step.index + 1) != step.stage
-
-    def _evaluation_due(self, step: Step) -> bool:
-        following = self.plan.step(step.index + 1).progress
-        return int(following * self.config.evaluations) > int(step.progress * self.config.evaluations)
 
     def _evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""

@@ -174,10 +174,22 @@ class RunLog:
     """Writes events to `metrics.jsonl` and TensorBoard.
 
     On resuming, what was logged after the checkpoint is dropped, so each step stands there once.
+
+    Args:
+        folder: the run folder.
+        start_step: the step of the checkpoint.
+        evaluates: whether the run begins with the evaluation of that step.
     """
 
-    def __init__(self, folder: Path, start_step: int) -> None:
-        kept = [record for record in read_metrics(folder) if record["step"] <= start_step and record["kind"] != "end"]
+    def __init__(self, folder: Path, start_step: int, *, evaluates: bool) -> None:
+        dropped = {("evaluation", start_step)} if evaluates else set()
+        kept = [
+            record
+            for record in read_metrics(folder)
+            if record["step"] <= start_step
+            and record["kind"] != "end"
+            and (record["kind"], record["step"]) not in dropped
+        ]
         temporary = folder / f"{METRICS}.tmp"
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         temporary.replace(folder / METRICS)
