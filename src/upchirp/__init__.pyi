@@ -20,7 +20,7 @@ from upchirp.curriculum import (
 )
 from upchirp.data import Augmentation, Batch, BatchTransform, Loader, mixed_cross_entropy, open_data
 from upchirp.errors import InputError
-from upchirp.models import count_flops, fit_to_bandwidth, size_multiple
+from upchirp.models import autocast, count_flops, fit_to_bandwidth, size_multiple
 from upchirp.spectral import downsample, high_pass_filter, low_frequency_crop, low_pass_filter, sinc_kernel
 from upchirp.training import TrainConfig, TrainResult, train
 
@@ -39,6 +39,7 @@ __all__ = [
     "Step",
     "TrainConfig",
     "TrainResult",
+    "autocast",
     "constant",
     "count_flops",
     "downsample",

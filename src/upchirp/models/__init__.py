@@ -12,6 +12,7 @@ from upchirp.models.input_size import (
     size_multiple,
 )
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
+from upchirp.models.precision import autocast
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.unused import has_unused_parameters
 from upchirp.models.weights_size import LARGEST_WEIGHTS_SIZE, fit_stored, size_of_weights
@@ -23,6 +24,7 @@ __all__ = [
     "GridChange",
     "PyramidVisionTransformer",
     "ResizableInput",
+    "autocast",
     "check_sizes",
     "classifier_names",
     "count_flops",

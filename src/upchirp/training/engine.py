@@ -10,6 +10,7 @@ from torch import nn
 
 from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary, mixed_cross_entropy, regroup
+from upchirp.models import autocast
 from upchirp.training.distributed import Ranks
 from upchirp.training.graphs import GraphPerShape
 from upchirp.training.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, free_memory, ran_out
@@ -216,9 +217,8 @@ def accumulate(
         OutOfMemoryInSum: in the backward pass of a step's last micro-batch, if there are other ranks.
     """
     inputs, targets = batch.prepare(transform, settings.device)
-    dtype = settings.autocast
     with replicas.part(last=batch.completes_step) as factor:
-        with torch.autocast(settings.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with autocast(settings.device, settings.autocast):
             logits = replicas(inputs)
         losses = record(batch, mixed_cross_entropy(logits, targets, settings.smoothing, reduction="none"))
         loss = losses.mean() * (len(batch.rows) / batch.step.batch_size)
