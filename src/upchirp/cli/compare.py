@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from upchirp.cli.display import Display, duration
+from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
@@ -34,6 +35,11 @@ def run(words: Sequence[str]) -> int:
         description=DESCRIPTION,
         build=lambda values, source: CompareConfig(training=TrainConfig.from_flat(values, source=source)),
     )
+    with lasting_output():
+        return _compare(config, shlex.join(["upchirp", "compare", *words]))
+
+
+def _compare(config: CompareConfig, command: str) -> int:
     console = Console()
     with opening(console):
         from upchirp.compare import compare
@@ -44,7 +50,7 @@ def run(words: Sequence[str]) -> int:
             return current.enter_context(Display(console, title))
 
         try:
-            comparison = compare(config, command=shlex.join(["upchirp", "compare", *words]), observer=observer)
+            comparison = compare(config, command=command, observer=observer)
         except Interrupted as interruption:
             print(
                 f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {interruption.folder}; "

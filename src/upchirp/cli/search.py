@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
@@ -58,15 +59,22 @@ def run(words: Sequence[str]) -> int:
         return 0
     console = Console(stderr=command.json)
     with opening(console):
-        from upchirp.search import estimate, search
-        from upchirp.search.job import CURRICULUM
-        from upchirp.search.summary import REPORT
+        from upchirp.search import estimate
     if command.dry_run:
         show_estimate(estimate(config), as_json=command.json)
         return 0
+    with lasting_output():
+        return _search(command, console, shlex.join(["upchirp", "search", *words]))
+
+
+def _search(command: SearchCommand, console: Console, line: str) -> int:
+    from upchirp.search import search
+    from upchirp.search.job import CURRICULUM
+    from upchirp.search.summary import REPORT
+
     try:
         with SearchDisplay(console) as display:
-            result = search(config, command=shlex.join(["upchirp", "search", *words]), observers=(display,))
+            result = search(command.search, command=line, observers=(display,))
     except Interrupted as interruption:
         print(
             f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {printable(interruption.folder)}; "

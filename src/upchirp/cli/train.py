@@ -9,6 +9,7 @@ import yaml
 from rich.console import Console
 
 from upchirp.cli.display import Display
+from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
@@ -49,12 +50,17 @@ def train_command(
     if command.print_config:
         print(yaml.safe_dump(command.training.to_flat(), sort_keys=False), end="")
         return 0
+    with lasting_output():
+        return _train(command.training)
+
+
+def _train(config: TrainConfig) -> int:
     console = Console(quiet=not is_first_process())
     with opening(console):
         from upchirp.training import train
     try:
         with Display(console) as display:
-            result = train(command.training, observers=(display,))
+            result = train(config, observers=(display,))
     except Interrupted as interruption:
         if is_first_process():
             print(f"upchirp: {signal.Signals(interruption.signum).name}: {printable(interruption)}", file=sys.stderr)

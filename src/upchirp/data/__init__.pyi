@@ -29,7 +29,8 @@ from upchirp.data.sources import (
     open_data,
     split,
 )
-from upchirp.data.workers import DECODE_ERRORS, Corrupt, outlive_interrupts
+from upchirp.data.worker_processes import outlive_interrupts
+from upchirp.data.workers import DECODE_ERRORS, Corrupt
 
 __all__ = [
     "DECODE_ERRORS",

@@ -16,7 +16,8 @@ from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
 from upchirp.data.settings import DEFAULT_TIMEOUT, Augmentation, LowFrequency, Mode
 from upchirp.data.sources import Source, as_source
-from upchirp.data.workers import Corrupt, Requested, batches_of, start_in_background, start_worker
+from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
+from upchirp.data.workers import Corrupt, Requested
 from upchirp.errors import InputError
 
 

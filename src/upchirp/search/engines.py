@@ -65,7 +65,7 @@ def _begin_worker(slots: Any) -> None:
     slot = slots.get()
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

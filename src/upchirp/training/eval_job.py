@@ -7,7 +7,7 @@ from typing import Any
 
 from upchirp.data import RelabelledSource, Source, are_numbers, match_classes, open_data
 from upchirp.data.settings import DEFAULT_TIMEOUT
-from upchirp.data.workers import loader_failures
+from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
 from upchirp.training.assembly import autocast_dtype

@@ -23,7 +23,7 @@ from upchirp.data import (
     outlive_interrupts,
 )
 from upchirp.data.settings import DEFAULT_TIMEOUT
-from upchirp.data.workers import batches_of
+from upchirp.data.worker_processes import batches_of
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from upchirp.data.workers import LoaderFailure, loader_failures
+from upchirp.data.worker_deaths import LoaderFailure, loader_failures
 from upchirp.errors import InputError
 from upchirp.training import checkpoint
 from upchirp.training.run_folder import CHECKPOINTS

@@ -1,12 +1,20 @@
-"""Ctrl-C and SIGTERM: end after the current step, with a checkpoint."""
+"""Ctrl-C, SIGTERM and SIGHUP: end after the current step, with a checkpoint."""
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+_ECHO_SECONDS = {"SIGINT": 0.5, "SIGTERM": 2.0, "SIGHUP": 2.0}
+"""The signals that ask a run to end, and for how long the same one counts as an echo of the first.
+
+Wrappers hand on what the whole process group has got already: `timeout`, `tini -g` and shells within milliseconds,
+`srun` and a closed terminal up to a second later. A person who presses Ctrl-C again has waited longer than half a
+second, or presses it a third time."""
 
 
 class Interrupted(Exception):
@@ -24,10 +32,11 @@ class Interrupted(Exception):
 
 @contextmanager
 def collected_signals(*, patient: bool = False) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one ends the process as usual.
+    """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them; the same one again ends the process as usual.
 
-    A patient process collects all of them: torchrun passes on what its ranks may have been sent already, and kills
-    those that take too long.
+    Again means after its echoes (`_ECHO_SECONDS`). A patient process collects all of them: torchrun passes on what its
+    ranks may have been sent already, and kills those that take too long. SIGHUP stays ignored where it was, as under
+    `nohup`.
 
     Outside the main thread nothing can be collected, and the list stays empty.
     """
@@ -36,14 +45,22 @@ def collected_signals(*, patient: bool = False) -> Iterator[list[int]]:
         yield received
         return
     previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+    first: dict[int, float] = {}
 
     def note(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        if not patient:
+        now = time.monotonic()
+        elapsed = now - first.setdefault(signum, now)
+        if not patient and elapsed > _ECHO_SECONDS[signal.Signals(signum).name]:
             signal.signal(signum, previous[signum])
+            signal.raise_signal(signum)
 
-    for signum in (int(signal.SIGINT), int(signal.SIGTERM)):
-        previous[signum] = signal.signal(signum, note)
+    for name in _ECHO_SECONDS:
+        # Windows has no SIGHUP.
+        number = getattr(signal, name, None)
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            continue
+        previous[int(number)] = signal.signal(number, note)
     try:
         yield received
     finally:

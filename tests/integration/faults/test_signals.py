@@ -15,7 +15,7 @@ from upchirp import TrainConfig
 from upchirp.training import read_metrics
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL]
+ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL]
 
 
 def run_until(words: list[str], run: TrainConfig, step: int, signum: int) -> tuple[int, list[str]]:
@@ -32,7 +32,8 @@ def run_until(words: list[str], run: TrainConfig, step: int, signum: int) -> tup
         while process.poll() is None and time.monotonic() < deadline:
             done = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
             if done and done[-1] >= step:
-                # As a terminal or a scheduler does it: the loader workers get the signal too.
+                # As a terminal or a scheduler does it: the loader workers get the signal too, and wrappers hand it on.
+                os.killpg(process.pid, signum)
                 os.killpg(process.pid, signum)
                 break
             time.sleep(0.005)

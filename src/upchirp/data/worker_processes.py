@@ -1,0 +1,200 @@
+"""Loader workers as processes: their batches, what they outlive, and how they end."""
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from typing import Any
+
+import cv2
+from torch.utils.data import DataLoader
+
+from upchirp.data.worker_deaths import LoaderFailure, line, told
+from upchirp.errors import InputError
+
+_SECONDS_TO_DIE = 5
+_PARENT_POLL_SECONDS = 1.0
+
+
+def batches_of(loader: DataLoader[Any], timeout: float) -> Iterator[Any]:
+    """The batches of a loader, in one iteration.
+
+    The loader's own `timeout` does not see a worker that stops as a whole after it has handed a batch over: the
+    tensors are fetched from it only then, without a limit of time.
+
+    Args:
+        loader: gives what is yielded, or an `InputError` to raise.
+        timeout: seconds without a batch after which the workers are killed; 0 waits forever, as does loading in
+            this process.
+
+    Raises:
+        InputError: a worker handed one over.
+        LoaderFailure: a worker died or stalled.
+    """
+    starting = _imports_script(loader)
+    batches: Any = _started(loader, starting)
+    workers = getattr(batches, "_workers", ())
+    _end_at_exit(workers)
+    watch = _Watch(workers, timeout)
+    try:
+        while True:
+            watch.asked = time.monotonic()
+            try:
+                prepared = next(batches)
+            except StopIteration:
+                return
+            except (OSError, EOFError, RuntimeError) as error:
+                watch.raise_failure(error, starting)
+                raise
+            watch.asked, starting = None, False
+            if isinstance(prepared, InputError):
+                raise prepared
+            yield prepared
+    finally:
+        watch.ended.set()
+        # Not with the frame, which an error may hold: the workers end with their iterator.
+        del batches
+
+
+def _imports_script(loader: DataLoader[Any]) -> bool:
+    """Whether workers are started by importing the script, and get the data as a pickle."""
+    context: Any = loader.multiprocessing_context or multiprocessing
+    return loader.num_workers > 0 and context.get_start_method() != "fork"
+
+
+def _started(loader: DataLoader[Any], starting: bool) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # New versions of torch say at length what is said below in a line.
+            warnings.filterwarnings("ignore", "Got pickle error")
+            return iter(loader)
+    except (OSError, EOFError, RuntimeError) as error:
+        if reported := told(error, starting=starting):
+            raise LoaderFailure(reported) from error
+        if starting and isinstance(error, BrokenPipeError | EOFError):
+            # It died before it had read what it was given.
+            raise LoaderFailure(line("", 1, starting=True)) from error
+        raise
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        if starting and "pickle" in str(error):
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"the data cannot be handed to loader workers ({reason}): define their class at the top of a module, "
+                "or load without workers"
+            ) from error
+        raise
+
+
+class _Watch:
+    """Kills the workers of an iteration that stall, whatever they hang in: nothing else would end the wait for them."""
+
+    def __init__(self, workers: Sequence[BaseProcess], timeout: float) -> None:
+        self.asked: float | None = None
+        """When the batch that is waited for was asked for."""
+        self.ended = threading.Event()
+        """Set when no more batches are wanted."""
+        self._workers = workers
+        self._timeout = timeout
+        self._stalled = False
+        if workers and timeout:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def raise_failure(self, error: BaseException, starting: bool) -> None:
+        """Raise what became of the workers, if it is they who failed.
+
+        Raised here, as an error that its own frames hold would keep the loader's processes until the very end.
+        """
+        # A death is seen at the connection before it is seen at the process, and torch may report it meanwhile.
+        with contextlib.suppress(RuntimeError):
+            for worker in self._workers:
+                worker.join(_SECONDS_TO_DIE if self._stalled else 0.1)
+        if self._stalled:
+            raise LoaderFailure(
+                f"the loader gave no batch for {self._timeout:g} s: a worker hangs, or the disk or network under the "
+                "data does: check them, or allow more by --loader-timeout"
+            ) from error
+        if dead := next((worker for worker in self._workers if worker.exitcode), None):
+            raise LoaderFailure(line(f"(pid {dead.pid})", dead.exitcode, starting=starting)) from error
+        if reported := told(error, starting=starting):
+            raise LoaderFailure(reported) from error
+
+    def _watch(self) -> None:
+        while not self.ended.wait(min(1.0, self._timeout / 10)):
+            asked = self.asked
+            if asked is not None and time.monotonic() - asked > self._timeout:
+                self._stalled = True
+                for worker in self._workers:
+                    worker.kill()
+                return
+
+
+_workers: "weakref.WeakSet[BaseProcess]" = weakref.WeakSet()
+"""Loader workers that were started."""
+_finalized_in = 0
+"""The process in which `multiprocessing` knows of `_kill_workers`."""
+
+
+def _end_at_exit(workers: Sequence[BaseProcess]) -> None:
+    """Let workers end with this process, whoever still holds their iterator."""
+    global _finalized_in
+    if not workers:
+        return
+    _workers.update(workers)
+    # Last in, first out: before torch and multiprocessing, which wait for workers that are busy.
+    atexit.unregister(_kill_workers)
+    atexit.register(_kill_workers)
+    if _finalized_in != os.getpid():
+        _finalized_in = os.getpid()
+        # A process that multiprocessing started waits for them before it comes to atexit.
+        Finalize(None, _kill_workers, exitpriority=100)
+
+
+def _kill_workers() -> None:
+    workers = [child for child in multiprocessing.active_children() if child in _workers]
+    if workers and hasattr(signal, "SIGCHLD"):
+        # torch would call it a failure. Threads may not change handlers, and none of them exits.
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in workers:
+        worker.kill()
+
+
+def outlive_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, SIGTERM and SIGHUP to the training process, which ends its loader workers after it has saved.
+
+    They often reach the whole process group, and more than once. A worker ends when the training process has ended,
+    however it ended, so none is left behind.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_SECONDS)
+    os._exit(1)
+
+
+def start_worker(worker: int) -> None:
+    """Prepare a worker process: it outlives interrupts and computes on one core."""
+    outlive_interrupts(worker)
+    # One core each, and threads that the training process may have started do not survive the fork.
+    cv2.setNumThreads(0)
+
+
+def start_in_background(worker: int) -> None:
+    """The same, and let it wait for idle time."""
+    start_worker(worker)
+    if hasattr(os, "nice"):
+        os.nice(19)
