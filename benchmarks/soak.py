@@ -190,7 +190,7 @@ FAULTS: dict[str, tuple[Callable[[Training, random.Random], Any], str | None]] =
     "full disk": (fill_disk, "File too large"),
     "kill, damage the latest checkpoint": (kill_and(damage_latest), None),
     "kill, leave halves of files": (kill_and(leave_halves), None),
-    "dead worker": (worker(signal.SIGKILL), "a loader worker died"),
+    "dead worker": (worker(signal.SIGKILL), "mostly because memory ran out"),
     "stopped worker": (worker(signal.SIGSTOP), "the loader gave no batch"),
 }
 """What disturbs a run, and what its one line says; none where it is killed."""

@@ -69,7 +69,7 @@ def data(image_folder: Path, tmp_path: Path) -> Callable[..., tuple[Source, Sour
     return make
 
 
-DIED, HANGS = "a loader worker died", "the loader gave no batch for 1 s"
+DIED, HANGS = "was killed, mostly because memory ran out", "the loader gave no batch for 1 s"
 
 
 def message_of(action: Callable[[], None]) -> str:

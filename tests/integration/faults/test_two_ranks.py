@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).with_name("two_ranks.py")
 # The fault, the step after which it comes, what is said, and the step of the checkpoint that is left.
 ENDS = (
     ("loss", 3, "the loss is nan at step 3: the last good checkpoint is", 2),
-    ("dead worker", 5, "a loader worker died", 4),
+    ("dead worker", 5, "memory ran out: give fewer --workers", 4),
 )
 
 
