@@ -1,8 +1,10 @@
 """Whole runs, small: what they write, how they resume, and how they end when something is wrong."""
 
 import json
+import os
 import shutil
 import signal
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import timm
 import torch
 import yaml
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timm.layers import DropPath
 from torch import nn
 
@@ -69,14 +72,23 @@ def uninterrupted(finished: Path, config: Make) -> Path:
 def test_a_run_folder_holds_what_it_should(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
     assert names == {
-        "config.yaml", "plan.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.safetensors",
+        "config.yaml", "plan.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.safetensors",
         "model_ema.safetensors", "predictions.npz",
     }  # fmt: skip
     plan = json.loads((uninterrupted / "plan.json").read_text())
     assert [stage["bandwidth"] for stage in plan["stages"]] == [32, 48, 64]
     assert plan["params"] > 0
     assert list((uninterrupted / "checkpoints").glob("best_*.pt"))
-    assert list((uninterrupted / "tensorboard").iterdir())
+    board = EventAccumulator(str(uninterrupted / "tensorboard")).Reload()
+    evaluations = [line for line in read_metrics(uninterrupted) if line["kind"] == "evaluation"]
+    exported = [line for line in evaluations if (line["weights"], line["bandwidth"]) == ("ema", 64)]
+    assert [(point.step, point.value) for point in board.Scalars("top1")] == [
+        (line["step"], pytest.approx(line["top1"])) for line in exported
+    ]
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in uninterrupted.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~mask, path
 
 
 def test_metrics_are_complete(uninterrupted: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -153,7 +154,11 @@ def export_weights(weights: dict[str, torch.Tensor], path: Path, described: Mapp
     # One entry only: the library writes several in random order, and equal weights should make equal files.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
+        # The library makes files that the owner alone may read: this one gets the rights that others here have.
+        temporary.touch()
+        rights = stat.S_IMODE(temporary.stat().st_mode)
         save_file(tensors, temporary, metadata={_DESCRIPTION: json.dumps(described)})
+        temporary.chmod(rights)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -181,7 +181,8 @@ def _train(
                 if not resuming:
                     run_folder.create(folder, config, described, identity)
                 evaluates = evaluation_follows(plan, state.step, config.evaluations)
-                log = run_folder.RunLog(folder, state.step, evaluates=evaluates)
+                exported = ("model" if state.ema is None else "ema", plan.final_size)
+                log = run_folder.RunLog(folder, state.step, evaluates=evaluates, exported=exported)
                 stack.callback(log.close)
                 observers = (log, *observers)
             run = Run(

@@ -179,9 +179,11 @@ class RunLog:
         folder: the run folder.
         start_step: the step of the checkpoint.
         evaluates: whether the run begins with the evaluation of that step.
+        exported: which weights the run exports and at which side, so that TensorBoard shows one accuracy by itself.
     """
 
-    def __init__(self, folder: Path, start_step: int, *, evaluates: bool) -> None:
+    def __init__(self, folder: Path, start_step: int, *, evaluates: bool, exported: tuple[str, int]) -> None:
+        self._exported = exported
         dropped = {("evaluation", start_step)} if evaluates else set()
         kept = [
             record
@@ -221,6 +223,8 @@ class RunLog:
             self._write("evaluation", event.step, {**evaluation, **event.result.to_dict()})
             tag = f"evaluation/{event.weights}/{event.bandwidth}"
             self._plot(tag, event.step, {"top1": event.result.top1, "loss": event.result.loss})
+            if (event.weights, event.bandwidth) == self._exported:
+                self._board.add_scalar("top1", event.result.top1, event.step)
         elif isinstance(event, Selected):
             self._write("pass", event.step.index + 1, {"progress": event.step.progress, **asdict(event.summary)})
             size = event.summary.kept + event.summary.left_out
