@@ -13,7 +13,7 @@ from rich.table import Table
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import printable
-from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
 from upchirp.training import Event, Noted
 from upchirp.training.launcher import is_first_process
@@ -32,7 +32,8 @@ class EvalCommand:
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the model's constructor."""
     weights: Path | None = None
-    """.safetensors, a checkpoint, or a file of timm's; by default the run's, its average if there is one."""
+    """.safetensors, a checkpoint, a file of timm's, or a name, timm/NAME.TAG or hf-hub:OWNER/NAME, which is downloaded
+    once; by default the run's, its average if there is one."""
     data: str | None = None
     """Any data that `upchirp train --data` takes."""
     final_size: int | None = None
@@ -40,7 +41,13 @@ class EvalCommand:
     sizes: tuple[int, ...] = ()
     """Several input sides instead, pixels."""
     crop_pct: float | None = None
-    """Share of the resized image that the centre crop keeps; by default the paper's rule."""
+    """Share of the resized image that the centre crop keeps; by default what the weights say, else the paper's rule."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of the red, green and blue values, 0 to 1; by default what the weights say, else the run."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of the red, green and blue values, 0 to 1; likewise."""
+    interpolation: Interpolation | None = None
+    """Filter of the resize; likewise."""
     batch_size: int = 256
     """Images in one forward pass."""
     workers: int = 2

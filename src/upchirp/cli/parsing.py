@@ -120,6 +120,8 @@ def parse_training(
     for name in ("recipe", "model", "regime", "weights", "output", "resume"):
         if chosen := _option(words, name, remove=False):
             values[name] = chosen
+    if "--pretrained" in words:
+        values["pretrained"] = True
     if regime is not None and values.setdefault("regime", regime) != regime:
         raise InputError(
             f"{prog} has the regime {regime}, but {source} or a flag gives {values['regime']} and what goes with it: "

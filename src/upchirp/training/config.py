@@ -29,7 +29,7 @@ class TrainConfig:
     data: str = ""
     """Folder with train/CLASS/* and val/CLASS/*, packed folder, tar shards, Hugging Face data set, or `generated`."""
     model: str = "resnet50"
-    """Any timm model by name."""
+    """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the model's constructor."""
     curriculum: str = "efficienttrain_plus_plus"
@@ -63,7 +63,10 @@ class TrainConfig:
     regime: Regime = "imagenet1k"
     """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
     weights: Path | None = None
-    """Start from these weights: .safetensors, a checkpoint, or a file of timm's; they also tell the model."""
+    """Start from these weights, which also tell the model: a file (.safetensors, a checkpoint, a file of timm's), or a
+    name, timm/NAME.TAG or hf-hub:OWNER/NAME, which is downloaded once."""
+    pretrained: bool = False
+    """Start from timm's own weights of the model, those of its default tag; they are downloaded once."""
     keep_head: bool = False
     """Keep the classifier of the weights; by default a new one is made, except for FixRes."""
     optimization: Optimization = field(default_factory=Optimization)
@@ -196,8 +199,11 @@ class TrainConfig:
                 near = difflib.get_close_matches(str(key), names, n=2)
                 hint = f": did you mean {' or '.join(near)}?" if near else ""
                 raise InputError(f"{source}: unknown key {key!r}{hint}")
+        given = frozenset(values)
+        values = {**_start(values), **{name: value for name, value in values.items() if name != "weights" or value}}
         if values.get("weights") is not None and "model" not in values:
-            values = {**named_model(values), **values}
+            named = named_model(values)
+            values, given = {**named, **values}, given | named.keys()
         preset = recipe(*(str(values.get(name, getattr(cls, name))) for name in ("recipe", "model", "regime")))
         config = cls(**{entry.name: getattr(preset, entry.name) for entry in fields(preset)})
         return replace(
@@ -205,15 +211,39 @@ class TrainConfig:
             optimization=replace(config.optimization, **typed(Optimization, values, source)),
             augmentation=replace(config.augmentation, **typed(Augmentation, values, source)),
             **typed(cls, values, source),
-            given=frozenset(values),
+            given=given,
         )
+
+
+def _start(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights that the model's tag or `pretrained` names, and how images are normalised for the weights."""
+    if (stored := _resumed(values)) is not None:
+        return {name: stored[name] for name in ("weights", "mean", "std") if stored.get(name) is not None}
+    model, weights = values.get("model"), values.get("weights")
+    if values.get("pretrained") and model is None and weights is None:
+        raise InputError("--pretrained loads timm's weights of a model: name it by --model")
+    tagged = model is not None and "." in str(model)
+    if weights is None and not tagged and not values.get("pretrained"):
+        return {}
+    # Reading weights takes torch, and torch takes seconds.
+    from upchirp.training.description import preprocessing_for, read_description
+    from upchirp.training.named_weights import name_of
+
+    start = name_of(str(model)) if weights is None else Path(weights)
+    return {"weights": start, **preprocessing_for(read_description(start), model).settings}
+
+
+def _resumed(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of the run that is to be resumed, if there is one."""
+    folder = Path(values.get("output") or "")
+    if values.get("resume") != "auto" or not values.get("output") or not (folder / CONFIG).is_file():
+        return None
+    return load_config(folder / CONFIG)
 
 
 def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
     """Model and final size as the run to be resumed, or else the weights file, gives them; nothing if none does."""
-    folder = Path(values.get("output") or "")
-    if values.get("resume") == "auto" and values.get("output") and (folder / CONFIG).is_file():
-        stored = load_config(folder / CONFIG)
+    if (stored := _resumed(values)) is not None:
         return {name: stored[name] for name in ("model", "model_kwargs", "final_size") if name in stored}
     # Reading weights takes torch, and torch takes seconds.
     from upchirp.training.description import read_description
@@ -236,10 +266,10 @@ def check_model_kwargs(options: Mapping[str, Any]) -> None:
         "drop_path": "use --drop-path",
         "drop_path_rate": "use --drop-path",
         "checkpoint_path": "use --weights",
-        "pretrained": "use --weights",
+        "pretrained": "use --pretrained",
         "pretrained_cfg": "use --weights",
         "pretrained_cfg_overlay": "use --weights",
-        "cache_dir": "nothing is downloaded",
+        "cache_dir": "set HF_HOME in the environment",
     }
     for name in options:
         if name in instead:

@@ -1,21 +1,23 @@
 """Evaluation of trained weights, from files to figures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from upchirp.data import RelabelledSource, Source, are_numbers, match_classes, open_data
+from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, match_classes, open_data
 from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
 from upchirp.training.assembly import autocast_dtype
 from upchirp.training.config import CONFIG, TrainConfig, check_model_kwargs, load_config
+from upchirp.training.description import preprocessing_for
 from upchirp.training.device import choose_device
 from upchirp.training.distributed import open_ranks
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
 from upchirp.training.events import Noted, Observer
+from upchirp.training.named_weights import has_tag, name_of
 from upchirp.training.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 from upchirp.training.weights import Weights, load_weights, read_weights
 
@@ -43,6 +45,9 @@ def evaluate_weights(
     data: str | None = None,
     sizes: Sequence[int] = (),
     crop_pct: float | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    interpolation: Interpolation | None = None,
     batch_size: int = 256,
     workers: int = 2,
     loader_timeout: float = DEFAULT_TIMEOUT,
@@ -63,8 +68,12 @@ def evaluate_weights(
         model_kwargs: arguments for the model's constructor.
         weights: see `read_weights`.
         data: see `open_data`.
-        sizes: input sides, pixels; by default the run's final size, or 224.
-        crop_pct: share of the resized image that the centre crop keeps; by default the paper's rule.
+        sizes: input sides, pixels; by default the run's final size, else what the weights say, else 224.
+        crop_pct: share of the resized image that the centre crop keeps; by default what the weights say for their
+            own input side, and the paper's rule for others.
+        mean: of the red, green and blue values; by default what the weights say, else the run.
+        std: standard deviation of the same; likewise.
+        interpolation: filter of the resize; likewise.
         batch_size: images in one forward pass; ranks that torchrun started share the images out.
         workers: loader processes.
         loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
@@ -74,6 +83,8 @@ def evaluate_weights(
     Raises:
         InputError: something is missing or does not fit together.
     """
+    if weights is None and run is None and model is not None and has_tag(model):
+        weights = name_of(model)
     config = _config(run, model, model_kwargs, weights)
     if weights is None and run is not None:
         weights = next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
@@ -82,7 +93,10 @@ def evaluate_weights(
     chosen = data or config.data
     if not chosen:
         raise InputError("no data: give a folder with train/ and val/, or `generated`")
-    sizes = list(sizes) or [config.final_size]
+    check_model_kwargs(config.model_kwargs)
+    stored = read_weights(weights)
+    told = preprocessing_for(stored.description, model)
+    sizes = list(sizes) or [config.final_size if run is not None else told.input_size or config.final_size]
     limits = (
         ("size", min(sizes), 1),
         ("batch size", batch_size, 1),
@@ -92,9 +106,13 @@ def evaluate_weights(
     for name, value, least in limits:
         if value < least:
             raise InputError(f"{name} is {value}: it must be {least} or more")
-    check_model_kwargs(config.model_kwargs)
+    seen = replace(
+        config.augmentation,
+        mean=mean or told.mean or config.augmentation.mean,
+        std=std or told.std or config.augmentation.std,
+        interpolation=interpolation or told.interpolation or config.augmentation.interpolation,
+    )
     first = sizes[0]
-    stored = read_weights(weights)
     source, notes = _by_name(open_data(chosen, first)[1], stored)
     network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
     load_weights(network, stored, first)
@@ -110,8 +128,8 @@ def evaluate_weights(
             images = EvaluationSet(
                 source,
                 size,
-                crop_pct=crop_pct,
-                interpolation=config.augmentation.interpolation,
+                crop_pct=told.crop_at(size) if crop_pct is None else crop_pct,
+                interpolation=seen.interpolation,
                 workers=workers,
                 batch_size=batch_size,
                 timeout=loader_timeout,
@@ -120,8 +138,8 @@ def evaluate_weights(
             (result,) = evaluate(
                 [View("model", at_size(network, first, size), size)],
                 images,
-                mean=config.augmentation.mean,
-                std=config.augmentation.std,
+                mean=seen.mean,
+                std=seen.std,
                 device=target,
                 # As the run evaluated itself; weights from elsewhere are evaluated in float32.
                 autocast=autocast_dtype(config.optimization) if run is not None else None,

@@ -27,7 +27,6 @@ from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.beginning import begin
 from upchirp.training.checkpoint import SHARDS
 from upchirp.training.config import TrainConfig
-from upchirp.training.description import describe
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
@@ -39,7 +38,7 @@ from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.saving import Totals
 from upchirp.training.shards import sharding
-from upchirp.training.start import computed_at_once, load_start, make_model, new_plan, stored_plan
+from upchirp.training.start import computed_at_once, describe, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
 
@@ -110,7 +109,7 @@ def _train(
     identity = DataIdentity.of(train_source, val_source)
     trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
     notes += ranks.together(lambda: trained_on.check_same(identity, trained))
-    described_as = describe(model, config.model, config.model_kwargs, config.final_size, identity)
+    described_as = describe(config, model, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder):
         model = model.to(device)

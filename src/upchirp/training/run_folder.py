@@ -23,6 +23,7 @@ PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
     "micro_batches.json",
 )
 LOCK = "run.lock"
+TIMM_CONFIG = "config.json"
 WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS = "predictions.npz"
 """What the exported weights guessed for each validation image."""

@@ -15,6 +15,7 @@ from upchirp.training.events import Event, Saved
 from upchirp.training.sharded_checkpoint import Writer
 from upchirp.training.shards import full
 from upchirp.training.state import State
+from upchirp.training.timm_folder import write_timm_config
 
 
 @dataclass(kw_only=True)
@@ -60,7 +61,7 @@ class Saving:
         self.totals = totals
         self.loader = loader
         self.folder = folder
-        self.described = description.to_dict()
+        self.description = description
         self.ranks = ranks
         self.emit = emit
         self.checkpoints = folder / run_folder.CHECKPOINTS
@@ -75,14 +76,16 @@ class Saving:
         self._save(checkpoint.best_path(self.checkpoints, self.state.step))
 
     def export(self) -> None:
-        """Write the weights, and their average if there is one, as plain timm loads them."""
+        """Write the weights, and their average if there is one, as plain timm loads them, and a timm configuration."""
         modules = {run_folder.WEIGHTS: self.state.model}
         if self.state.ema is not None:
             modules[run_folder.WEIGHTS_EMA] = self.state.ema.module
         for name, module in modules.items():
             weights = full(module.state_dict(), self.ranks) if self.state.sharded else module.state_dict()
             if self.ranks.is_first:
-                checkpoint.export_weights(weights, self.folder / name, self.described)
+                checkpoint.export_weights(weights, self.folder / name, self.description.to_dict())
+        if self.ranks.is_first:
+            write_timm_config(self.state.model, self.description, self.folder / run_folder.TIMM_CONFIG)
 
     @property
     def busy(self) -> bool:
@@ -118,7 +121,7 @@ class Saving:
         content = {
             "state": self.state.state_dict(),
             "plan": self.plan.to_dict(),
-            "described": self.described,
+            "described": self.description.to_dict(),
             "loader": self.loader.state_dict(),
             "train_seconds": self.totals.train_seconds,
             "best_top1": self.totals.best_top1,

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Plan
-from upchirp.data import Source
+from upchirp.data import DataIdentity, Source, default_crop_pct
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training import run_folder
 from upchirp.training.config import TrainConfig
+from upchirp.training.conversion import plain
+from upchirp.training.description import Description
 from upchirp.training.distributed import Ranks
 from upchirp.training.memory import MicroBatches, device_name
 from upchirp.training.micro_batch import can_try, find_micro_batches, fits_on, micro_batches
@@ -23,6 +26,7 @@ from upchirp.training.planning import (
     new_head_note,
     with_replay,
 )
+from upchirp.training.preprocessing import Preprocessing
 from upchirp.training.presets import papers_curriculum
 from upchirp.training.replay_choice import choose_replay
 from upchirp.training.weights import load_weights, read_weights
@@ -52,6 +56,29 @@ def load_start(config: TrainConfig, path: Path, model: nn.Module, source: Source
     size = load_weights(model, weights, config.final_size, new_head=new_head)
     resized = "" if size == config.final_size else f", resized from {size} px"
     return f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head"
+
+
+def describe(config: TrainConfig, model: nn.Module, data: DataIdentity) -> Description:
+    """What is written with the weights of a run."""
+    seen = config.augmentation
+    preprocessing = Preprocessing(
+        input_size=config.final_size,
+        mean=seen.mean,
+        std=seen.std,
+        interpolation=seen.interpolation,
+        crop_pct=default_crop_pct(config.final_size),
+    )
+    made: Any = getattr(model, "default_cfg", None)
+    if not isinstance(made, dict) or made.get("architecture") != config.model.partition(".")[0]:
+        # A module of the user's own: no name makes it anew.
+        return Description(data=data, preprocessing=preprocessing)
+    return Description(
+        model=config.model,
+        model_kwargs=plain(config.model_kwargs),
+        final_size=config.final_size,
+        data=data,
+        preprocessing=preprocessing,
+    )
 
 
 def stored_plan(folder: Path, source: Source) -> Plan:

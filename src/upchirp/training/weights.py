@@ -18,7 +18,7 @@ from upchirp.data import same_classes
 from upchirp.errors import InputError
 from upchirp.models import LARGEST_WEIGHTS_SIZE, classifier_names, fit_stored, in_classifier, size_of_weights
 from upchirp.models.meta import meta_copy
-from upchirp.training import checkpoint
+from upchirp.training import checkpoint, named_weights
 from upchirp.training.description import Description, read_description
 
 HEAD_INIT_SCALE = 0.001
@@ -69,11 +69,16 @@ class Weights:
 def read_weights(path: Path) -> Weights:
     """Read `.safetensors`, an upchirp checkpoint (its average if it holds one), or a file that timm or torch saved.
 
+    `timm/NAME.TAG` and `hf-hub:OWNER/NAME` name weights on the Hugging Face hub, which are downloaded once.
+
     Nothing in the file is executed: only tensors and plain values are read.
 
     Raises:
         InputError: a missing, damaged or foreign file.
     """
+    if named_weights.is_name(path):
+        fetched = read_weights(named_weights.fetch(path))
+        return Weights(path, fetched.tensors, read_description(path))
     if not path.is_file():
         raise InputError(f"cannot read the weights {path}: there is no such file")
     try:
@@ -151,7 +156,10 @@ def check_start(weights: Path | None, *, regime: str, keep_head: bool) -> None:
     if weights is not None:
         return
     if regime in ("finetune", "fixres"):
-        raise InputError(f"the regime {regime} starts from trained weights: name the file by --weights")
+        raise InputError(
+            f"the regime {regime} starts from trained weights: name the file by --weights, or give --pretrained for "
+            "timm's own"
+        )
     if keep_head:
         raise InputError("there is no classifier to keep: name the weights to start from by --weights")
 
