@@ -12,6 +12,7 @@ from upchirp.models.input_size import (
     size_multiple,
 )
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
+from upchirp.models.outputs import check_outputs
 from upchirp.models.precision import autocast
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.unused import has_unused_parameters
@@ -25,6 +26,7 @@ __all__ = [
     "PyramidVisionTransformer",
     "ResizableInput",
     "autocast",
+    "check_outputs",
     "check_sizes",
     "classifier_names",
     "count_flops",

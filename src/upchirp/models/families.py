@@ -20,6 +20,7 @@ from upchirp.models.fits import Family, Fit
 from upchirp.models.grid_families import Partitions, PatchGrid, SetByTimm, Windows
 from upchirp.models.grids import ResizableInput, apply_change
 from upchirp.models.position_families import DecomposedPositions, MapPositions, Rescaling, StagedEmbeddings
+from upchirp.models.torchvision_families import TorchvisionSwin, TorchvisionVit
 from upchirp.models.window_families import Levit, MsraWindows, StagedWindows
 
 _FAMILIES: tuple[Callable[[nn.Module], Family | None], ...] = (
@@ -30,6 +31,8 @@ _FAMILIES: tuple[Callable[[nn.Module], Family | None], ...] = (
     MapPositions.of,
     StagedEmbeddings.of,
     Rescaling.of,
+    TorchvisionVit.of,
+    TorchvisionSwin.of,
     Windows.of,
     Partitions.of,
     PatchGrid.of,

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -80,7 +81,7 @@ def check_sizes(model: nn.Module, sizes: Iterable[int]) -> None:
             if "ResizableInput" not in why:
                 hint = "; `grid_changes` can make a module take more (see upchirp.models.ResizableInput)"
         advice = _advice(model, size, multiple)
-        raise InputError(f"{_name(model)} cannot take images of side {size} ({why}): {advice}{hint}")
+        raise InputError(f"{model_name(model)} cannot take images of side {size} ({why}): {advice}{hint}")
 
 
 def fit_to_bandwidth(
@@ -90,7 +91,7 @@ def fit_to_bandwidth(
     ema: nn.Module | None = None,
     *,
     tried: bool = False,
-) -> None:
+) -> bool:
     """Make `model` take images of side `bandwidth`, in place, with its optimizer and its moving average.
 
     Positions and relative-position tables are interpolated bilinearly (`align_corners=False`), class tokens
@@ -98,9 +99,8 @@ def fit_to_bandwidth(
     (released code; Section 6.1) and most others. `docs/models.md` lists the families.
     Parameters stay the same objects, so the optimizer keeps them; gradients of resized ones are cleared.
     Models that need nothing (ResNet, ConvNeXt, CAFormer) and calls at the current size cost next to nothing
-    and change nothing. `torch.compile` wrappers are looked through. `DistributedDataParallel` is too, but its
-    buckets keep the old shapes: wrap the model anew after a change. A module of one's own joins in by
-    `ResizableInput`.
+    and change nothing. `torch.compile` wrappers are looked through. Under `DistributedDataParallel` fit the module
+    inside, and wrap it anew when parameters were resized. A module of one's own joins in by `ResizableInput`.
 
     Args:
         model: the model, on any device; a timm model or any `nn.Module`.
@@ -109,29 +109,53 @@ def fit_to_bandwidth(
         ema: a copy of the model, or a wrapper with one as its `module`, such as timm's `ModelEmaV3`.
         tried: whether `check_sizes` has passed the size, so that no copy is tried first: a sharded model has none.
 
+    Returns:
+        Whether parameters were resized.
+
     Raises:
         InputError: the model cannot take the size or has positions of an unknown form, parameters are
-            sharded, or the optimizer keeps state that we cannot resize. Nothing has been changed then.
+            sharded or to be resized inside `DistributedDataParallel`, or the optimizer keeps state that we cannot
+            resize. Nothing has been changed then.
 
     >>> from upchirp.models import create_model
     >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_classes=10)
     >>> positions = vit.pos_embed
-    >>> fit_to_bandwidth(vit, 96)
+    >>> fit_to_bandwidth(vit, 96), fit_to_bandwidth(vit, 96)
+    (True, False)
     >>> tuple(positions.shape), vit.pos_embed is positions, tuple(vit(torch.zeros(1, 3, 96, 96)).shape)
     ((1, 37, 24), True, (1, 10))
     """
     _check_positive(bandwidth)
-    model = unwrap(model)
+    model, given = unwrap(model), model
     fits = plan_fits(model, bandwidth)
+    resizes = any(fit.changes for fit in fits)
+    if resizes and _is_replicated(given):
+        # Its buckets would keep the old shapes, and fail in the next backward pass.
+        raise InputError(
+            f"{model_name(model)} inside DistributedDataParallel cannot be fitted to {bandwidth} px, as parameters are "
+            "resized: fit the module inside and wrap it anew, `if upchirp.fit_to_bandwidth(module, bandwidth, "
+            "optimizer): model = DistributedDataParallel(module)`"
+        )
     average = None if ema is None else _averaged_model(ema, model)
     average_fits = [] if average is None else plan_fits(average, bandwidth)
     _check_parameters(model, fits, optimizer)
     if not tried and any(fit.trial for fit in fits):
         error = failure_at(model, bandwidth)
         if error is not None:
-            raise InputError(f"{_name(model)} cannot be fitted to images of side {bandwidth}: {_first_line(error)}")
+            raise InputError(
+                f"{model_name(model)} cannot be fitted to images of side {bandwidth}: {_first_line(error)}"
+            )
+    elif not tried and not fits:
+        _check_left_alone(model, bandwidth)
     apply_fits(fits, optimizer)
     apply_fits(average_fits)
+    return resizes
+
+
+def _is_replicated(model: nn.Module) -> bool:
+    """Whether there is a `DistributedDataParallel` around the model, compiled or not."""
+    model = getattr(model, "_orig_mod", model)
+    return isinstance(model, nn.parallel.DistributedDataParallel)
 
 
 def resized_parameters(model: nn.Module, sizes: Iterable[int]) -> set[str]:
@@ -155,6 +179,28 @@ def _check_positive(size: int) -> None:
         raise InputError(f"an image side of {size} makes no sense: choose 1 pixel or more")
 
 
+_seen: WeakKeyDictionary[nn.Module, set[int]] = WeakKeyDictionary()
+"""The sides at which models that need nothing were tried: once each, as a loop asks before every step."""
+
+
+def _check_left_alone(model: nn.Module, size: int) -> None:
+    """Refuse a size that a model runs into although nothing is known here that depends on it, such as own positions.
+
+    A model that does not run on plain images at all, or at no size tried, is left to its owner.
+    """
+    sizes = _seen.setdefault(model, set())
+    if size in sizes:
+        return
+    error = failure_at(model, size)
+    if error is not None and any(failure_at(model, side) is None for side in _PROBE_SIZES if side != size):
+        raise InputError(
+            f"{model_name(model)} cannot take images of side {size} ({_first_line(error)}), and upchirp does not know "
+            f"what in it depends on their size: {_advice(model, size, 1)}; `grid_changes` can make a module take more "
+            "(see upchirp.models.ResizableInput)"
+        )
+    sizes.add(size)
+
+
 def _check_parameters(model: nn.Module, fits: list[Fit], optimizer: torch.optim.Optimizer | None) -> None:
     changes = [change for fit in fits for change in fit.changes]
     if not changes:
@@ -164,7 +210,7 @@ def _check_parameters(model: nn.Module, fits: list[Fit], optimizer: torch.optim.
         name = names.get(id(change.parameter))
         if name is None:
             raise InputError(
-                f"{_name(model)} asks to resize a tensor that is none of its parameters: let `grid_changes` "
+                f"{model_name(model)} asks to resize a tensor that is none of its parameters: let `grid_changes` "
                 "return the parameters themselves"
             )
         if hasattr(change.parameter, "device_mesh"):
@@ -258,7 +304,8 @@ def _advice(model: nn.Module, size: int, multiple: int) -> str:
     return f"the nearest that work are {' and '.join(map(str, working))}"
 
 
-def _name(model: nn.Module) -> str:
+def model_name(model: nn.Module) -> str:
+    """The name that timm knows a model by, or its class."""
     config = getattr(model, "default_cfg", None)
     architecture = config.get("architecture") if isinstance(config, dict) else None
     return str(architecture or type(model).__name__)

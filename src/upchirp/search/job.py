@@ -12,7 +12,7 @@ from torch import nn
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
 from upchirp.data import Source, as_source, open_data, split
 from upchirp.errors import InputError
-from upchirp.models import create_model
+from upchirp.models import check_outputs, create_model
 from upchirp.search.config import SearchConfig
 from upchirp.search.engines import open_engine
 from upchirp.search.events import Begun, Found, SearchObserver
@@ -200,6 +200,7 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any) -> _Prepa
                 final_size=training.final_size,
                 **training.model_kwargs,
             )
+    check_outputs(model, training.final_size, len(whole.classes) or None)
     return _Prepared(train, val, Planner(config, model, len(train)))
 
 

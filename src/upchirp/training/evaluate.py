@@ -221,7 +221,7 @@ def at_size(model: nn.Module, current: int, size: int) -> nn.Module:
     if current == size:
         return model
     fitted = copy.deepcopy(model)
-    fit_to_bandwidth(fitted, size)
+    fit_to_bandwidth(fitted, size, tried=True)
     return fitted
 
 

@@ -21,7 +21,7 @@ from upchirp.data import (
     open_data,
 )
 from upchirp.errors import InputError
-from upchirp.models import check_sizes
+from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
 from upchirp.training import checkpoint, run_folder, sharded_checkpoint
 from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.beginning import begin
@@ -135,6 +135,9 @@ def _train(
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
         described = with_selection(with_size(plan, model), plan, config)
+        if own_model:
+            # It may have been made for another side.
+            fit_to_bandwidth(model, plan.final_size)
         state = make_state(
             model,
             config.optimization,
@@ -226,6 +229,7 @@ def _prepare(
     model = model if model is not None else make_model(config, train_source)
     notes = [load_start(config, config.weights, model, train_source)] if config.weights is not None and new else []
     freeze(model, config.optimization.tune)
+    check_outputs(model, config.final_size, len(train_source.classes) or None)
     return train_source, val_source, model, notes
 
 

@@ -44,7 +44,7 @@ def compile_ahead(
     begun = time.perf_counter()
     with torch.random.fork_rng([settings.device] if settings.device.type == "cuda" else []):
         for step, rows in _first_of_each_shape(sampler, micro_batches):
-            fit_to_bandwidth(twin, step.bandwidth)
+            fit_to_bandwidth(twin, step.bandwidth, tried=True)
             replicas.fit_to(step.bandwidth)
             side = sampler.plan.final_size if sampler.full_size else step.bandwidth
             # With a part that completes no step nobody waits for another rank.

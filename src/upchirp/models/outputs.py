@@ -1,0 +1,106 @@
+"""What a model returns: found out before training, on two images and a copy without values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.errors import InputError
+from upchirp.models.families import apply_fits, plan_fits
+from upchirp.models.input_size import model_name
+from upchirp.models.meta import bare_copy, meta_copy, unwrap
+
+_CHANNELS = 3
+
+
+def check_outputs(model: nn.Module, size: int, classes: int | None = None) -> None:
+    """Raise `InputError` if `model` does not map images (N, 3, H, W) to a tensor of (N, classes) that trains it.
+
+    The model is not touched. One that does not take images of the side is left to `check_sizes`.
+
+    Args:
+        model: any module.
+        size: side of the images, pixels.
+        classes: how many outputs are needed; more are allowed.
+
+    Raises:
+        InputError: says what the model returns or takes instead, and what to do.
+
+    >>> check_outputs(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 32, classes=10)
+    Traceback (most recent call last):
+    ...
+    upchirp.errors.InputError: Sequential has 8 outputs for 10 classes: make it with num_classes=10
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model is {model!r}, no torch.nn.Module: give a module, or a name of timm's in the configuration"
+        )
+    model = unwrap(model)
+    name = model_name(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"{name} has nothing to train: no parameter requires a gradient")
+    for training in (True, False):
+        outputs = _outputs(model, size, training=training)
+        if outputs is None:
+            _check_channels(model, name)
+            return
+        mode = "in training" if training else "in evaluation"
+        if not isinstance(outputs, torch.Tensor):
+            raise InputError(
+                f"{name} returns {_kind(outputs)} {mode}, not a tensor of (images, classes): {_advice(outputs)}"
+            )
+        if outputs.ndim != 2:
+            raise InputError(
+                f"{name} returns a tensor of shape {tuple(outputs.shape)} for 2 images {mode}: it must be one of "
+                "(images, classes)"
+            )
+        if classes is not None and outputs.shape[1] < classes:
+            raise InputError(
+                f"{name} has {outputs.shape[1]} outputs for {classes} classes: make it with num_classes={classes}"
+            )
+        if training and not outputs.requires_grad:
+            raise InputError(
+                f"{name} has nothing to train: its outputs depend on no parameter that requires a gradient"
+            )
+
+
+def _outputs(model: nn.Module, size: int, *, training: bool) -> Any:
+    """What a copy returns for two images; None if it does not take them."""
+    for copied, device in ((meta_copy, "meta"), (bare_copy, "cpu")):
+        try:
+            # Two images, as batch norm refuses to train on one value per channel.
+            with torch.random.fork_rng(devices=[]), torch.device(device):
+                twin = copied(model).to(device)
+                apply_fits(plan_fits(twin, size))
+                return twin.train(training)(torch.zeros(2, _CHANNELS, size, size))
+        except Exception:
+            # Whatever a model of one's own raises without values, it may still run with them.
+            continue
+    return None
+
+
+def _check_channels(model: nn.Module, name: str) -> None:
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is not None and first.in_channels != _CHANNELS:
+        raise InputError(
+            f"{name} takes images of {first.in_channels} channel{'s' if first.in_channels > 1 else ''}, here they have "
+            f"{_CHANNELS}: leave in_chans out, or make the model for {_CHANNELS}"
+        )
+
+
+def _kind(outputs: Any) -> str:
+    kind = type(outputs).__name__
+    if isinstance(outputs, list | tuple) and kind in ("list", "tuple"):
+        return f"a {kind} of {len(outputs)}"
+    return f"a {kind}"
+
+
+def _advice(outputs: Any) -> str:
+    if (isinstance(outputs, Mapping) and "logits" in outputs) or hasattr(outputs, "logits"):
+        more = " (torchvision's take aux_logits=False)" if hasattr(outputs, "aux_logits1") else ""
+        taken = ".logits" if hasattr(outputs, "logits") else '["logits"]'
+        return f"wrap it in a module whose forward returns model(images){taken}{more}"
+    if isinstance(outputs, list):
+        return "make it without features_only, or wrap it in a module that returns the logits alone"
+    return "wrap it in a module whose forward returns the logits alone"
