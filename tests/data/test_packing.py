@@ -194,7 +194,7 @@ def test_generated_and_packed_data_can_be_packed(packed: Path, tmp_path: Path, m
     for before, after in zip(open_data(packed, 32), open_data(tmp_path / "again", 32), strict=True):
         assert contents(before) == contents(after)
     few = {split: GeneratedSource(split, size=32, num_images=6, num_classes=3) for split in ("train", "val")}
-    monkeypatch.setattr("upchirp.data.packing.folder.open_data", lambda data, size: (few["train"], few["val"]))
+    monkeypatch.setattr("upchirp.data.packing.folder.open_data", lambda *_, **__: (few["train"], few["val"]))
     pack("generated", tmp_path / "made", SETTINGS, workers=1)
     train, _ = open_data(tmp_path / "made", 32)
     assert train.classes == few["train"].classes

@@ -15,7 +15,7 @@ from upchirp.cli.display import Display, duration
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
-from upchirp.cli.printable import printable
+from upchirp.cli.printable import print_note, printable
 from upchirp.compare import CompareConfig
 from upchirp.training import Interrupted, TrainConfig
 
@@ -50,7 +50,7 @@ def _compare(config: CompareConfig, command: str) -> int:
             return current.enter_context(Display(console, title))
 
         try:
-            comparison = compare(config, command=command, observer=observer)
+            comparison = compare(config, command=command, observer=observer, note=print_note)
         except Interrupted as interruption:
             print(
                 f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {interruption.folder}; "

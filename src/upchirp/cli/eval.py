@@ -36,6 +36,9 @@ class EvalCommand:
     once; by default the run's, its average if there is one."""
     data: str | None = None
     """Any data that `upchirp train --data` takes."""
+    val_share: float | None = None
+    """Of data without validation images evaluate only the share that training holds out; by default that is done for a
+    run's own data."""
     final_size: int | None = None
     """Input side, pixels; by default the run's, or 224."""
     sizes: tuple[int, ...] = ()

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
-from upchirp.cli.printable import printable
+from upchirp.cli.printable import print_note, printable
 from upchirp.data.manifest import PackSettings
+from upchirp.data.settings import VAL_SHARE
 from upchirp.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class PackCommand:
 
     data: str | None = None
     """What to pack: anything that `upchirp train --data` takes."""
+    val_share: float = VAL_SHARE
+    """Share of each class that becomes val/ where the data has no validation images."""
     output: Path | None = None
     """Folder to write, or to check with --verify."""
     sizes: tuple[int, ...] = PackSettings.sizes
@@ -82,6 +85,8 @@ def _pack(command: PackCommand, output: Path) -> int:
             output,
             settings,
             final_size=command.final_size,
+            val_share=command.val_share,
+            note=print_note,
             workers=command.workers,
             progress=progress,
         )

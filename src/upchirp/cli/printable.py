@@ -1,6 +1,7 @@
 """Names of files as one line of a terminal can show them."""
 
 import re
+import sys
 
 # Control characters (a newline breaks the line, ESC the terminal), marks that turn the direction of text, and what
 # Python makes of bytes that are not UTF-8, which a strict output refuses.
@@ -22,3 +23,8 @@ def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
     # A byte that is not UTF-8, as the file system gave it.
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else match[0].encode("unicode_escape").decode("ascii")
+
+
+def print_note(message: str) -> None:
+    """A line that the user should read, on standard error."""
+    print(f"note: {printable(message)}", file=sys.stderr)

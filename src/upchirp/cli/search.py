@@ -17,7 +17,7 @@ from rich.table import Table
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
-from upchirp.cli.printable import printable
+from upchirp.cli.printable import print_note, printable
 from upchirp.cli.search_display import SearchDisplay
 from upchirp.errors import InputError
 from upchirp.search import SearchConfig
@@ -61,7 +61,7 @@ def run(words: Sequence[str]) -> int:
     with opening(console):
         from upchirp.search import estimate
     if command.dry_run:
-        show_estimate(estimate(config), as_json=command.json)
+        show_estimate(estimate(config, note=print_note), as_json=command.json)
         return 0
     with lasting_output():
         return _search(command, console, shlex.join(["upchirp", "search", *words]))

@@ -13,6 +13,7 @@ from upchirp.compare.environment import hardware, versions
 from upchirp.compare.examples import examples_of
 from upchirp.compare.summary import Entry, outcome_of, summarise
 from upchirp.data import Source, open_data
+from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training import (
@@ -42,7 +43,11 @@ class Comparison:
 
 
 def compare(
-    config: CompareConfig, *, command: str = "", observer: Callable[[str], Observer] | None = None
+    config: CompareConfig,
+    *,
+    command: str = "",
+    observer: Callable[[str], Observer] | None = None,
+    note: Note = warn,
 ) -> Comparison:
     """Train every curriculum at every budget and seed, one after the other, seeds outermost.
 
@@ -52,6 +57,7 @@ def compare(
         config: what to compare.
         command: the command line, for the record.
         observer: makes an observer for a run from its name.
+        note: called with each line on the data; by default it is a warning.
 
     Raises:
         InputError: bad input, found before the first run where that is possible.
@@ -62,15 +68,17 @@ def compare(
     if output is None:
         raise InputError("no output: give a folder for the comparison by --output")
     with held_folder(output, ""):
-        return _compare(config, output, command, observer)
+        return _compare(config, output, command, observer, note)
 
 
 def _compare(
-    config: CompareConfig, output: Path, command: str, observer: Callable[[str], Observer] | None
+    config: CompareConfig, output: Path, command: str, observer: Callable[[str], Observer] | None, note: Note
 ) -> Comparison:
     if config.training.resume is None and any(entry.name != LOCK for entry in output.iterdir()):
         raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
-    sources = open_data(config.training.data, config.training.final_size)
+    sources = open_data(
+        config.training.data, config.training.final_size, val_share=config.training.val_share, note=note
+    )
     baseline, *others = config.chosen
     entries = [Entry(baseline, 1.0), *(Entry(name, budget) for name in others for budget in config.budgets)]
     jobs = [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]

@@ -17,6 +17,7 @@ from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary
 from upchirp.data.settings import Augmentation, Interpolation, LowFrequency, Mode
 from upchirp.data.sources import (
+    ArchiveSource,
     FolderSource,
     GeneratedSource,
     HuggingFaceSource,
@@ -27,6 +28,7 @@ from upchirp.data.sources import (
     SubsetSource,
     as_source,
     open_data,
+    open_evaluation,
     split,
 )
 from upchirp.data.worker_processes import outlive_interrupts
@@ -34,6 +36,7 @@ from upchirp.data.workers import DECODE_ERRORS, Corrupt
 
 __all__ = [
     "DECODE_ERRORS",
+    "ArchiveSource",
     "Augmentation",
     "Batch",
     "BatchTransform",
@@ -68,6 +71,7 @@ __all__ = [
     "mixed_cross_entropy",
     "normalize",
     "open_data",
+    "open_evaluation",
     "regroup",
     "same_classes",
     "split",

@@ -12,6 +12,8 @@ Mode = Literal["fast", "faithful"]
 LowFrequency = Literal["lanczos", "crop"]
 Crop = Literal["random", "center"]
 
+VAL_SHARE = 0.1
+"""Share of the images that validates where the data have no validation images."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds without a batch after which a loader has stalled."""
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
 from upchirp.data import Source, as_source, open_data, split
+from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.models import check_outputs, create_model
 from upchirp.search.config import SearchConfig
@@ -63,13 +64,15 @@ class _Prepared:
     planner: Planner
 
 
-def estimate(config: SearchConfig, *, model: nn.Module | None = None, data: Any = None) -> dict[str, Any]:
+def estimate(
+    config: SearchConfig, *, model: nn.Module | None = None, data: Any = None, note: Note = warn
+) -> dict[str, Any]:
     """What a search costs, before anything runs: `trainings`, `equivalent_epochs`, `candidates`, and their grounds.
 
     Raises:
         InputError: bad input, as `search` would find it.
     """
-    prepared = _prepare(config, model, data)
+    prepared = _prepare(config, model, data, note)
     price = prepared.planner.price
     return {
         "algorithm": config.algorithm,
@@ -130,7 +133,8 @@ def _search(
         _check_is_same_search(folder, config)
     else:
         run_folder.check_is_free(folder)
-    prepared = _prepare(config, model, data)
+    notes = list(notes)
+    prepared = _prepare(config, model, data, notes.append)
     planner = prepared.planner
     if not resuming:
         _create(folder, config)
@@ -177,12 +181,12 @@ def _find(config: SearchConfig, planner: Planner, trainer: Trainer) -> tuple[int
     )
 
 
-def _prepare(config: SearchConfig, model: nn.Module | None, data: Any) -> _Prepared:
+def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, note: Note) -> _Prepared:
     training = config.training
     if data is not None:
         whole = as_source(data)
     elif training.data:
-        whole = open_data(training.data, training.final_size)[0]
+        whole = open_data(training.data, training.final_size, val_share=training.val_share, note=note)[0]
     else:
         raise InputError("no data: give a folder with train/ and val/, or `generated`")
     choose_micro_batch(training, training.batch_size)

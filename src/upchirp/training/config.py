@@ -12,7 +12,7 @@ import yaml
 from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, usable_cores
+from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, usable_cores
 from upchirp.errors import InputError
 from upchirp.training.conversion import plain, typed
 from upchirp.training.presets import Regime, recipe
@@ -27,7 +27,10 @@ class TrainConfig:
     """What to train, on what, for how long, and where to keep it."""
 
     data: str = ""
-    """Folder with train/CLASS/* and val/CLASS/*, packed folder, tar shards, Hugging Face data set, or `generated`."""
+    """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, packed folder, tar shards, Hugging
+    Face data set, or `generated`."""
+    val_share: float = VAL_SHARE
+    """Share of each class that validates where the data has no validation images: the same images in every run."""
     model: str = "resnet50"
     """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -148,6 +151,8 @@ class TrainConfig:
             raise InputError(f"epochs is {self.epochs}: it must be more than 0")
         if self.time_budget is not None:
             parse_duration(self.time_budget)
+        if not 0 < self.val_share < 1:
+            raise InputError(f"val_share is {self.val_share}: it must lie between 0 and 1")
         Selection(prune=self.select_prune, until=self.select_until)  # checks both
 
     def _check_fsdp(self) -> None:

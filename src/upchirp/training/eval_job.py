@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, match_classes, open_data
+from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, match_classes, open_evaluation
 from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
@@ -43,6 +43,7 @@ def evaluate_weights(
     model_kwargs: dict[str, Any] | None = None,
     weights: Path | None = None,
     data: str | None = None,
+    val_share: float | None = None,
     sizes: Sequence[int] = (),
     crop_pct: float | None = None,
     mean: tuple[float, float, float] | None = None,
@@ -67,7 +68,9 @@ def evaluate_weights(
         model: timm's name; by default what the weights file says.
         model_kwargs: arguments for the model's constructor.
         weights: see `read_weights`.
-        data: see `open_data`.
+        data: see `open_evaluation`.
+        val_share: of one folder of classes evaluate only the share that training holds out; by default that is done
+            for the data of the run, and all images of other folders are evaluated.
         sizes: input sides, pixels; by default the run's final size, else what the weights say, else 224.
         crop_pct: share of the resized image that the centre crop keeps; by default what the weights say for their
             own input side, and the paper's rule for others.
@@ -92,7 +95,10 @@ def evaluate_weights(
         raise InputError("no weights: give --weights, or a --run that is finished")
     chosen = data or config.data
     if not chosen:
-        raise InputError("no data: give a folder with train/ and val/, or `generated`")
+        raise InputError("no data: give a folder of images, or `generated`")
+    if val_share is None and run is not None and _is_same(chosen, config.data):
+        # What the run was trained on is no test of it.
+        val_share = config.val_share
     check_model_kwargs(config.model_kwargs)
     stored = read_weights(weights)
     told = preprocessing_for(stored.description, model)
@@ -113,7 +119,9 @@ def evaluate_weights(
         interpolation=interpolation or told.interpolation or config.augmentation.interpolation,
     )
     first = sizes[0]
-    source, notes = _by_name(open_data(chosen, first)[1], stored)
+    notes: list[str] = []
+    source, matched = _by_name(open_evaluation(chosen, first, val_share=val_share, note=notes.append), stored)
+    notes += matched
     network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
     load_weights(network, stored, first)
     check_sizes(network, sizes)
@@ -172,6 +180,12 @@ def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
     if list(labels) != sorted(labels):
         notes.append("the data has its classes in another order than the weights: labels are matched by name")
     return RelabelledSource(source, labels, known), notes
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names of data stand for the same files."""
+    paths = [Path(name).expanduser() for name in (one, other)]
+    return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))
 
 
 def _config(

@@ -12,11 +12,13 @@ from torch import nn
 from upchirp.curriculum import Plan
 from upchirp.data import (
     DECODE_ERRORS,
+    ArchiveSource,
     DataIdentity,
     FolderSource,
     HuggingFaceSource,
     ShardSource,
     Source,
+    SubsetSource,
     as_source,
     open_data,
 )
@@ -225,26 +227,30 @@ def _prepare(
     config: TrainConfig, data: tuple[Any, Any] | None, model: nn.Module | None, *, new: bool
 ) -> tuple[Source, Source, nn.Module, list[str]]:
     """Training and validation images, the model, and what it starts from."""
-    train_source, val_source = _sources(config, data)
+    notes: list[str] = []
+    train_source, val_source = _sources(config, data, notes)
     model = model if model is not None else make_model(config, train_source)
-    notes = [load_start(config, config.weights, model, train_source)] if config.weights is not None and new else []
+    if config.weights is not None and new:
+        notes.append(load_start(config, config.weights, model, train_source))
     freeze(model, config.optimization.tune)
     check_outputs(model, config.final_size, len(train_source.classes) or None)
     return train_source, val_source, model, notes
 
 
-def _sources(config: TrainConfig, data: tuple[Any, Any] | None) -> tuple[Source, Source]:
+def _sources(config: TrainConfig, data: tuple[Any, Any] | None, notes: list[str]) -> tuple[Source, Source]:
     if data is None:
         if not config.data:
-            raise InputError("no data: give a folder with train/ and val/, or `generated`")
-        return open_data(config.data, config.final_size)
+            raise InputError("no data: give a folder of images, or `generated`")
+        return open_data(config.data, config.final_size, val_share=config.val_share, note=notes.append)
     first, second = map(as_source, data)
     return first, second
 
 
 def _packing_helps(source: Source, final_size: int) -> bool:
     """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
-    if not isinstance(source, FolderSource | HuggingFaceSource | ShardSource):
+    if isinstance(source, SubsetSource):
+        source = source.whole
+    if not isinstance(source, FolderSource | ArchiveSource | HuggingFaceSource | ShardSource):
         return False
     if isinstance(source, ShardSource) and source.sizes:
         return False

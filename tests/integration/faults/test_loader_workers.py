@@ -117,7 +117,7 @@ def test_a_worker_of_the_command_that_evaluates(
     faults: Faults, data: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]
 ) -> None:
     parts = data("evaluation", action)
-    monkeypatch.setattr("upchirp.training.eval_job.open_data", lambda *_: parts)
+    monkeypatch.setattr("upchirp.training.eval_job.open_evaluation", lambda *_, **__: parts[1])
     with pytest.raises(InputError, match=message_of(action)):
         evaluate_weights(run=faults.undisturbed, workers=1, loader_timeout=1.0 if action is hang else 600.0)
 

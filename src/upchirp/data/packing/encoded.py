@@ -3,7 +3,7 @@
 from io import BytesIO
 from typing import Protocol, runtime_checkable
 
-from upchirp.data.sources import Source
+from upchirp.data.sources import Source, SubsetSource
 
 
 @runtime_checkable
@@ -35,6 +35,8 @@ def encoded(source: Source, index: int) -> tuple[bytes, int]:
     >>> data[:2], label
     (b'\xff\xd8', 1)
     """
+    if isinstance(source, SubsetSource):
+        return encoded(source.whole, source.place(index))
     if isinstance(source, EncodedSource):
         return source.encoded(index)
     picture, label = source.load(index)

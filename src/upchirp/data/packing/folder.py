@@ -21,8 +21,8 @@ from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
-from upchirp.data.settings import usable_cores
-from upchirp.data.sources import Source, open_data
+from upchirp.data.settings import VAL_SHARE, usable_cores
+from upchirp.data.sources import Note, Source, open_data, warn
 from upchirp.data.tar_index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
 from upchirp.errors import InputError
@@ -57,6 +57,8 @@ def pack(
     settings: PackSettings | None = None,
     *,
     final_size: int = 224,
+    val_share: float = VAL_SHARE,
+    note: Note = warn,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> PackResult:
@@ -73,6 +75,8 @@ def pack(
         output: the folder to write; it is made. Not the data folder, nor inside it.
         settings: sizes, quality and shard size.
         final_size: for `generated` data only: its images are stored at twice that side, pixels.
+        val_share: share of each class that becomes `val` where the data have no validation images.
+        note: called with each line on what was chosen or passed over; by default it is a warning.
         workers: processes; by default one for each core.
         progress: shows how far it is.
 
@@ -86,7 +90,7 @@ def pack(
         raise InputError(f"workers {workers}: give 1 or more")
     root = Path(output).expanduser()
     _check_apart(data, root)
-    sources = dict(zip(SPLITS, open_data(data, final_size), strict=True))
+    sources = dict(zip(SPLITS, open_data(data, final_size, val_share=val_share, note=note), strict=True))
     prefix = f"{Path(data).expanduser()}{os.sep}"
     manifest = Manifest(
         settings=settings,

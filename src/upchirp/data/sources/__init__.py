@@ -1,25 +1,32 @@
 """Where labelled images come from: folders, tar shards, Hugging Face data sets, generated ones, the user's own."""
 
+from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.map_style import MapStyleSource
-from upchirp.data.sources.open import as_source, open_data
+from upchirp.data.sources.open import Note, as_source, open_data, open_evaluation, warn
 from upchirp.data.sources.relabelled import RelabelledSource
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.source import Source
-from upchirp.data.sources.subset import SubsetSource, split
+from upchirp.data.sources.subset import SubsetSource, hold_out, split
 
 __all__ = [
+    "ArchiveFolder",
+    "ArchiveSource",
     "FolderSource",
     "GeneratedSource",
     "HuggingFaceSource",
     "MapStyleSource",
+    "Note",
     "RelabelledSource",
     "ShardSource",
     "Source",
     "SubsetSource",
     "as_source",
+    "hold_out",
     "open_data",
+    "open_evaluation",
     "split",
+    "warn",
 ]

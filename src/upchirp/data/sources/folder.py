@@ -1,31 +1,33 @@
 """Images in one folder per class."""
 
 import os
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from upchirp.data.decoding import Picture, open_picture
+from upchirp.data.sources.listing import list_images
+from upchirp.data.sources.tree import DiskFolder
 from upchirp.errors import InputError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
 class FolderSource:
     """The images of `root/CLASS/**`, in the order of torchvision's `ImageFolder`.
 
     Classes are the sub-folders of `root` sorted by name; label `i` is the `i`-th of them. Files count as
-    images by their suffix; hidden files and folders (names that start with a dot) are passed over. Nothing is
-    opened until it is loaded. All paths lie in one block of bytes, so that forked workers share it: reading
-    Python objects would copy them, page by page, into every worker.
+    images by their suffix, if Pillow reads what it stands for; hidden files and folders (names that start with a dot)
+    and what systems keep for themselves (`@eaDir`, `__MACOSX`, `Thumbs.db`) are passed over. Links to folders are
+    followed, and what two ways lead to is counted once. Nothing is opened until it is loaded.
 
     Args:
         root: the folder that holds one folder per class.
+        classes: the classes that labels follow, as those of the training images do for validation images; by default
+            the names of the folders.
 
     Raises:
-        InputError: `root` is no folder, has no class folders, or a class folder has no images.
+        InputError: `root` is no folder, has no class folders, a class folder has no images, or is none of `classes`.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -40,50 +42,31 @@ class FolderSource:
 
     classes: tuple[str, ...]
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._root = Path(root)
-        if not self._root.is_dir():
+    def __init__(self, root: str | os.PathLike[str], classes: Sequence[str] | None = None) -> None:
+        self._root = str(Path(root))
+        if not Path(root).is_dir():
             raise InputError(f"image folder {self._root} is missing: give a folder that holds one folder per class")
-        with os.scandir(self._root) as entries:
-            names = (entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-            self.classes = tuple(sorted(names))
-        if not self.classes:
-            raise InputError(f"{self._root} has no class folders: expected one folder of images per class in it")
-        paths = []
-        counts = []
-        for name in self.classes:
-            found = [os.fsencode(path) for path in _images(self._root / name)]
-            paths += found
-            counts.append(len(found))
-        empty = [name for name, count in zip(self.classes, counts, strict=True) if count == 0]
-        if empty:
-            listed = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
-            raise InputError(
-                f"{len(empty)} class folder(s) in {self._root} without images: {listed}; "
-                f"add images ({' '.join(IMAGE_SUFFIXES)}) or remove the folder"
-            )
-        self.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self._listing = list_images(DiskFolder(self._root), classes)
+        self.classes = self._listing.classes
+        self.passed_over = self._listing.passed_over
+        """Files and links that were not taken."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
         """The label of each image: (images,)."""
-        self._ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
-        self._paths = b"".join(paths)
+        return self._listing.labels
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self._ends)
+        return len(self._listing)
 
     def describe(self, index: int) -> str:
         """The path of an image."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        start = int(self._ends[index - 1]) if index else 0
-        inner = os.fsdecode(self._paths[start : int(self._ends[index])])
-        # Joined as text: building a Path would take a tenth of what a small image takes to load.
-        return os.sep.join((str(self._root), self.classes[self.labels[index]], inner))  # noqa: PTH118
+        return self._root + os.sep + self._listing.path(index)
 
     def fingerprint_bytes(self) -> bytes:
         """The names of the images, the same on every machine: what tells these images from others."""
-        names = os.fsdecode(self._paths).replace(os.sep, "/")
-        return unicodedata.normalize("NFC", names).encode("utf-8", "surrogateescape")
+        return self._listing.fingerprint_bytes()
 
     def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its label.
@@ -102,15 +85,3 @@ class FolderSource:
         """
         with open(self.describe(index), "rb", buffering=0) as stream:  # noqa: PTH123
             return stream.read(), int(self.labels[index])
-
-
-def _images(folder: Path) -> Iterator[str]:
-    """Paths of the images below `folder`, relative to it; sub-folders in the order of their paths."""
-    for place, _, files in sorted(os.walk(folder, followlinks=True)):
-        inner = Path(place).relative_to(folder)
-        if any(part.startswith(".") for part in inner.parts):
-            continue
-        prefix = f"{inner}{os.sep}" if inner.parts else ""
-        for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield prefix + name

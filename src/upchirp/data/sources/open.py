@@ -1,54 +1,156 @@
 """Training and validation images from what the user names on the command line."""
 
 import os
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from upchirp.data.settings import VAL_SHARE
+from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
+from upchirp.data.sources.layout import find_layout
+from upchirp.data.sources.listing import some
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
+from upchirp.data.sources.subset import hold_out
+from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver
 from upchirp.errors import InputError
 
 # By name, so that the library is not loaded for those who do not use it; a module of one's own may be named `datasets`.
 _HUGGING_FACE = ("datasets.arrow_dataset", "datasets.dataset_dict", "datasets.iterable_dataset")
-_LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg"
+
+Note = Callable[[str], None]
+"""Takes a line that the user should read."""
 
 
-def open_data(data: str | os.PathLike[str], final_size: int = 224) -> tuple[Source, Source]:
+def warn(message: str) -> None:
+    """Pass a line on as a warning to who called what calls this."""
+    warnings.warn(message, stacklevel=3)
+
+
+def open_data(
+    data: str | os.PathLike[str], final_size: int = 224, *, val_share: float = VAL_SHARE, note: Note = warn
+) -> tuple[Source, Source]:
     """The training and the validation images.
 
+    Folders of images are taken as people have them: `train/CLASS/*` with `val/`, `valid/`, `validation/`, `dev/` or
+    `test/` beside it, the first of these that is there; or `train/` alone, or one folder of classes, of which a share
+    validates, always the same images; or the only folder in the one that is named. A zip or a plain tar of any of them
+    is read where it lies. The classes are those of the training images, and labels follow them.
+
     Args:
-        data: `generated`, or a folder that holds `train/CLASS/*` and `val/CLASS/*`, tar shards (see
-            `open_shards`) or a local Hugging Face data set (see `open_hugging_face`).
+        data: `generated`, or a folder of images or an archive of one, or a folder of tar shards (see `open_shards`) or
+            of a local Hugging Face data set (see `open_hugging_face`).
         final_size: input side of the last stage, pixels, for generated images only: they are stored at twice that
             side, so that crops of them are real.
+        val_share: share of each class that validates where there are no validation images; see `hold_out`.
+        note: called with each line on what was chosen or passed over; by default it is a warning.
 
     Raises:
-        InputError: the folder is missing or empty, a split is missing, a class folder has no images, or the
-            two splits have different classes.
+        InputError: the folder is missing or empty, a class folder has no images, there is one class only, or the
+            validation images have classes that the training images lack.
 
     >>> train, val = open_data("nowhere", 64)
     Traceback (most recent call last):
     ...
-    upchirp.errors.InputError: data folder nowhere is missing: name one with train/ and val/, or 'generated'
+    upchirp.errors.InputError: data folder nowhere is missing: name a folder of images, a zip of one, or 'generated'
     """
+    train, val, _, notes = _open(data, final_size)
+    # From here, where the caller's line is known.
+    for line in notes:
+        note(line)
+    if val is not None:
+        return train, val
+    train, val = hold_out(train, val_share)
+    note(
+        f"{data} has no validation images: {len(val):,} of {len(train) + len(val):,} images, {val_share:g} of each "
+        "class and always the same ones, validate and are not trained on (another share by --val-share)"
+    )
+    return train, val
+
+
+def open_evaluation(
+    data: str | os.PathLike[str], final_size: int = 224, *, val_share: float | None = None, note: Note = warn
+) -> Source:
+    """The images to evaluate on: the validation images, or all images of one folder of classes.
+
+    Args:
+        data: as in `open_data`.
+        final_size: as in `open_data`.
+        val_share: of one folder of classes take only what `open_data` would hold out.
+        note: as in `open_data`.
+
+    Raises:
+        InputError: as `open_data` raises it.
+    """
+    train, val, parted, notes = _open(data, final_size)
+    for line in notes:
+        note(line)
+    if val is not None:
+        return val
+    if val_share is None and not parted:
+        note(f"{data} is one folder of classes: all of its {len(train):,} images are evaluated")
+        return train
+    val = hold_out(train, VAL_SHARE if val_share is None else val_share)[1]
+    note(f"{data} has no validation images: the {len(val):,} that training holds out are evaluated")
+    return val
+
+
+class _Opened(NamedTuple):
+    train: Source
+    val: Source | None
+    parted: bool
+    """Whether the data are parted into splits; else they are one folder of classes."""
+    notes: list[str]
+
+
+def _open(data: str | os.PathLike[str], final_size: int) -> _Opened:
     if str(data) == "generated":
         size = max(32, 2 * final_size)
-        return GeneratedSource("train", size=size), GeneratedSource("val", size=size)
+        return _Opened(GeneratedSource("train", size=size), GeneratedSource("val", size=size), True, [])
     root = Path(data).expanduser()
     if not root.exists():
-        raise InputError(f"data folder {root} is missing: name one with train/ and val/, or 'generated'")
+        raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
     if not root.is_dir():
-        raise InputError(f"{root} is a file, not a folder: {_LAYOUT} in a folder (unpack an archive first)")
+        return _open_folders(ArchiveFolder(root))
     if has_shards(root):
-        return open_shards(root)
+        return _Opened(*open_shards(root), True, [])
     if is_hugging_face(root):
-        return open_hugging_face(root)
-    return _open_class_folders(root)
+        return _Opened(*open_hugging_face(root), True, [])
+    return _open_folders(DiskFolder(root))
+
+
+def _open_folders(root: Folder) -> _Opened:
+    layout = find_layout(root)
+    notes: list[str] = []
+    if layout.place is not root and isinstance(root, DiskFolder):
+        notes.append(f"the images are in {layout.place}")
+    if layout.val_name not in ("val", None):
+        notes.append(f"validation images are those of {layout.val_name}/")
+    train = _images(layout.train)
+    passed_over = PassedOver()
+    passed_over.add(train.passed_over)
+    val = None
+    if layout.val is not None:
+        val = _images(layout.val, train.classes)
+        passed_over.add(val.passed_over)
+        counts = np.bincount(val.labels, minlength=len(val.classes))
+        if absent := [name for name, count in zip(val.classes, counts, strict=True) if not count]:
+            notes.append(f"{len(absent)} of {len(val.classes)} classes have no validation images: {some(absent)}")
+    return _Opened(train, val, layout.train_name is not None, notes + passed_over.notes())
+
+
+def _images(folder: Folder, classes: Sequence[str] | None = None) -> FolderSource | ArchiveSource:
+    if isinstance(folder, ArchiveFolder):
+        return ArchiveSource(folder, classes)
+    return FolderSource(str(folder), classes)
 
 
 def as_source(data: Any) -> Source:
@@ -69,31 +171,3 @@ def as_source(data: Any) -> Source:
     if any(kind.__module__ in _HUGGING_FACE for kind in type(data).__mro__):
         return HuggingFaceSource(data)
     return MapStyleSource(data)
-
-
-def _open_class_folders(root: Path) -> tuple[Source, Source]:
-    missing = [f"{split}/" for split in ("train", "val") if not (root / split).is_dir()]
-    if missing:
-        found = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
-        if not found:
-            raise InputError(f"data folder {root} is empty: {_LAYOUT} in it")
-        listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        raise InputError(f"no {' and no '.join(missing)} in data folder {root} (found {listed}): {_LAYOUT}")
-    train, val = FolderSource(root / "train"), FolderSource(root / "val")
-    if train.classes != val.classes:
-        sides = (
-            _only_in("train", set(train.classes) - set(val.classes)),
-            _only_in("val", set(val.classes) - set(train.classes)),
-        )
-        raise InputError(
-            f"train and val in {root} have different classes: {'; '.join(filter(None, sides))}: "
-            "both need the same class folders"
-        )
-    return train, val
-
-
-def _only_in(split: str, names: set[str]) -> str:
-    if not names:
-        return ""
-    listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} only in {split} ({listed})"

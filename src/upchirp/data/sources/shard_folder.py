@@ -7,13 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from upchirp.data.manifest import MANIFEST, load_manifest
+from upchirp.data.sources.layout import TRAIN_NAMES, VAL_NAMES
 from upchirp.data.sources.shards import ShardSource
+from upchirp.data.sources.tree import is_junk
 from upchirp.data.tar_index import TarIndex, index_path, is_current, load_index, save_index
 from upchirp.data.tar_scan import scan
 from upchirp.errors import InputError
 
 CLASS_FILES = ("classes.txt", "classnames.txt")
-_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation")}
+_SPLIT_FOLDERS = {"train": TRAIN_NAMES, "val": VAL_NAMES}
 _COMPRESSED = re.compile(r".*\.(tar\.(gz|bz2|xz|zst)|tgz)", re.IGNORECASE)
 _SCANNERS = 8
 _LAYOUT = "expected train/*.tar and val/*.tar, or *train*.tar and *val*.tar, in it"
@@ -26,7 +28,9 @@ def has_shards(root: Path) -> bool:
     if (root / MANIFEST).exists():
         return True
     folders = [root / name for names in _SPLIT_FOLDERS.values() for name in names if (root / name).is_dir()]
-    # With folders of the splits, an archive beside them is what they were unpacked from.
+    if not folders and any(path.is_dir() and not is_junk(path.name) for path in root.iterdir()):
+        # An archive beside other folders is what they were unpacked from, if it is not named as a shard.
+        return any(split in path.name.lower() for split in _SPLIT_FOLDERS for path in _tars(root))
     return any(_tars(place) or _compressed(place) for place in folders or [root])
 
 

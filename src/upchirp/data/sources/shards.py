@@ -1,9 +1,8 @@
 """Images in tar shards, each read where it lies."""
 
-import os
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from upchirp.data.decoding import Picture, open_picture
 from upchirp.data.pyramid import PyramidPicture
+from upchirp.data.random_access import OpenFile
 from upchirp.data.tar_index import Level, TarIndex, index_path, load_names
 from upchirp.errors import InputError
 
@@ -71,8 +71,8 @@ class ShardSource:
         self._start()
 
     def _start(self) -> None:
-        # Caches of this process. They are safe to fork: pread moves no position that processes would share.
-        self._open = lru_cache(_OPEN_FILES)(_OpenFile)
+        # Caches of this process.
+        self._open = lru_cache(_OPEN_FILES)(OpenFile)
         self._names = lru_cache(1)(load_names)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -155,23 +155,3 @@ class ShardSource:
         except (OSError, tarfile.HeaderError):
             member = f"the member at byte {offset}"
         return f"{shard}: {member}"
-
-
-class _OpenFile:
-    """A file open for reading at any place; it closes when nobody holds it any more, so a cache may drop it."""
-
-    def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes at an offset; fewer where the file ends."""
-        data = os.pread(self._descriptor, length, offset)
-        while len(data) < length and (more := os.pread(self._descriptor, length - len(data), offset + len(data))):
-            # One call may return less than it was asked for, past 2 GB or on a network disk.
-            data += more
-        return data
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # Where opening failed there is none; when Python ends, modules may be gone before their objects.
-        if hasattr(self, "_descriptor"):
-            close(self._descriptor)

@@ -38,7 +38,7 @@ class SubsetSource:
 
     def describe(self, index: int) -> str:
         """What the whole says of the image."""
-        return self.whole.describe(self._place(index))
+        return self.whole.describe(self.place(index))
 
     def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its label.
@@ -46,14 +46,15 @@ class SubsetSource:
         Raises:
             OSError: the image cannot be read.
         """
-        return self.whole.load(self._place(index))
+        return self.whole.load(self.place(index))
 
     @property
     def labels(self) -> npt.NDArray[Any]:
         """The label of each image: (images,)."""
         return labels_of(self.whole)[self.indices]
 
-    def _place(self, index: int) -> int:
+    def place(self, index: int) -> int:
+        """The index of an image in the whole."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         return int(self.indices[index])
@@ -83,11 +84,17 @@ def stratified(labels: npt.NDArray[Any], share: float, seed: int) -> npt.NDArray
     >>> int(taken[:4].sum()), int(taken[4:].sum())
     (2, 1)
     """
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    counts = np.unique(labels, return_counts=True)[1]
     exact = share * counts
     quotas = np.floor(exact).astype(np.int64)
     left = int(share * len(labels) + 0.5) - int(quotas.sum())
     quotas[np.argsort(quotas - exact, kind="stable")[:left]] += 1
+    return _drawn(labels, quotas, seed)
+
+
+def _drawn(labels: npt.NDArray[Any], quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.bool_]:
+    """Which images are drawn when each class, in ascending order, gives so many."""
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     # Images by class, inside a class at random: the first ones of each class are taken.
     order = np.lexsort((split_draws(seed, len(labels)), classes))
     starts = np.cumsum(counts) - counts
@@ -113,4 +120,34 @@ def split(source: Source, share: float, seed: int) -> tuple[SubsetSource, Subset
     taken = stratified(labels_of(source), share, seed)
     if taken.all() or not taken.any():
         raise InputError(f"a share of {share} of {len(source)} images leaves a part empty: choose another")
+    return SubsetSource(source, np.flatnonzero(~taken)), SubsetSource(source, np.flatnonzero(taken))
+
+
+def hold_out(source: Source, share: float) -> tuple[SubsetSource, SubsetSource]:
+    """The rest of a source to train on, and a share of it to validate: the same images whoever asks, and when.
+
+    Each class gives its share, rounded, but at least one image and never its last one. The run's seed has no part in
+    it.
+
+    Args:
+        source: the whole.
+        share: in (0, 1).
+
+    >>> from upchirp.data.sources.generated import GeneratedSource
+    >>> train, val = hold_out(GeneratedSource("val", num_images=24, num_classes=4), 0.1)
+    >>> len(train), sorted(val.load(index)[1] for index in range(len(val)))
+    (20, [0, 1, 2, 3])
+
+    Raises:
+        InputError: a share outside (0, 1), or no class that has two images.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"val_share is {share}: it must lie between 0 and 1")
+    labels = labels_of(source)
+    counts = np.unique(labels, return_counts=True)[1]
+    taken = _drawn(labels, np.minimum(np.maximum(np.rint(share * counts), 1), counts - 1).astype(np.int64), seed=0)
+    if not taken.any():
+        raise InputError(
+            f"{len(source)} images of {len(counts)} classes leave none to validate: give validation images"
+        )
     return SubsetSource(source, np.flatnonzero(~taken)), SubsetSource(source, np.flatnonzero(taken))

@@ -1,0 +1,211 @@
+"""Images in one folder per class, in a zip or tar archive that is read where it lies."""
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from upchirp.data.decoding import Picture, open_picture
+from upchirp.data.random_access import OpenFile
+from upchirp.data.sources.archive_index import MOST_BYTES, ArchiveIndex, index_archive
+from upchirp.data.sources.listing import list_images
+from upchirp.data.sources.tree import PassedOver, is_junk, only_images
+
+# A zip repeats a file's name before its bytes, with other extra fields than in the directory.
+_HEADER = struct.Struct("<4s22xHH")
+_MAGIC = b"PK\x03\x04"
+_USUAL_HEADER = 512
+
+_MEMBER = np.dtype([("offset", "<i8"), ("stored", "<i8"), ("size", "<i8"), ("crc", "<u4"), ("deflated", "?")])
+
+
+class ArchiveFolder:
+    """A folder in an archive; without `above` the archive itself. See `Folder`.
+
+    Args:
+        path: of the archive.
+        index: what lies in it; by default it is read.
+    """
+
+    def __init__(self, path: Path, index: ArchiveIndex | None = None) -> None:
+        self.archive = path
+        self.index = index or index_archive(path)
+        self.inner = ""
+        """Its path in the archive."""
+        self._tree: dict[str, Any] = {}
+        places: dict[str, dict[str, Any] | None] = {"": self._tree}
+        for name in self.index.members:
+            folder, _, file = name.rpartition("/")
+            if folder not in places:
+                places[folder] = self._make(folder)
+            if (place := places[folder]) is not None and not is_junk(file):
+                place.setdefault(file, None)
+
+    def _make(self, path: str) -> dict[str, Any] | None:
+        """What is to hold a folder's contents; nothing for junk, or for a folder of the name of a file."""
+        place = self._tree
+        for name in path.split("/"):
+            inside = None if is_junk(name) else place.setdefault(name, {})
+            if inside is None:
+                return None
+            place = inside
+        return place
+
+    def __str__(self) -> str:
+        return str(self.archive / self.inner)
+
+    def folders(self) -> list[str]:
+        """The names of the folders in it, sorted."""
+        return sorted(name for name, inside in self._tree.items() if inside is not None)
+
+    def files(self) -> list[str]:
+        """The names of the files right in it, sorted."""
+        return sorted(name for name, inside in self._tree.items() if inside is None)
+
+    def inside(self, name: str) -> "ArchiveFolder":
+        """A folder in it."""
+        folder = object.__new__(ArchiveFolder)
+        folder.archive, folder.index = self.archive, self.index
+        folder.inner = f"{self.inner}/{name}" if self.inner else name
+        folder._tree = self._tree[name]
+        return folder
+
+    def walk(self, names: Sequence[str], passed_over: PassedOver) -> list[list[tuple[str, list[str]]]]:
+        """The images below each of some folders in it; see `Folder.walk`."""
+        return [sorted(_walk(self._tree[name], passed_over)) for name in names]
+
+
+def _walk(tree: dict[str, Any], passed_over: PassedOver) -> list[tuple[str, list[str]]]:
+    found = []
+    pending = [("", tree)]
+    while pending:
+        inner, place = pending.pop()
+        pending += [
+            (f"{inner}/{name}" if inner else name, inside) for name, inside in place.items() if inside is not None
+        ]
+        if images := only_images([name for name, inside in place.items() if inside is None], passed_over):
+            found.append((inner, images))
+    return found
+
+
+class ArchiveSource:
+    """The images of a folder of class folders in a zip or a plain tar archive, read where they lie.
+
+    Classes, order and labels are those of `FolderSource` on the unpacked archive. Nothing is written to the disk. Each
+    image is one read at its place, and is checked against the archive's CRC-32 if it has one, so any number of
+    workers, forked or spawned, read at random.
+
+    Args:
+        folder: the archive, or the folder in it that holds one folder per class.
+        classes: as in `FolderSource`.
+
+    Raises:
+        InputError: as `FolderSource` raises it.
+
+    >>> import io, tempfile, zipfile
+    >>> from PIL import Image
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (4, 3)).save(buffer, "PNG")
+    >>> path = Path(tempfile.mkdtemp()) / "pets.zip"
+    >>> with zipfile.ZipFile(path, "w") as archive:
+    ...     for name in ("cat/1.png", "dog/1.png"):
+    ...         archive.writestr(name, buffer.getvalue())
+    >>> source = ArchiveSource(ArchiveFolder(path))
+    >>> source.classes, len(source), source.load(1)[1], source.describe(1).endswith("pets.zip/dog/1.png")
+    (('cat', 'dog'), 2, 1, True)
+    """
+
+    classes: tuple[str, ...]
+
+    def __init__(self, folder: ArchiveFolder, classes: Sequence[str] | None = None) -> None:
+        self._archive, self._is_zip = str(folder.archive), folder.index.is_zip
+        self._root = str(folder)
+        self._listing = list_images(folder, classes)
+        self.classes = self._listing.classes
+        self.passed_over = self._listing.passed_over
+        """Files that were not taken."""
+        prefix = f"{folder.inner}/" if folder.inner else ""
+        paths = (self._listing.path(index).replace(os.sep, "/") for index in range(len(self)))
+        self._members = np.array([tuple(folder.index.members[prefix + path]) for path in paths], dtype=_MEMBER)
+        self._start()
+
+    def _start(self) -> None:
+        self._open = lru_cache(1)(OpenFile)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """The label of each image: (images,)."""
+        return self._listing.labels
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._listing)
+
+    def describe(self, index: int) -> str:
+        """The archive, and the path of an image in it."""
+        return self._root + os.sep + self._listing.path(index)
+
+    def fingerprint_bytes(self) -> bytes:
+        """The names of the images, as `FolderSource` gives them for the unpacked archive."""
+        return self._listing.fingerprint_bytes()
+
+    def load(self, index: int) -> tuple[Picture, int]:
+        """The image, not decoded yet, and its label.
+
+        Raises:
+            OSError: the archive cannot be read, is damaged there, or the file is no image.
+        """
+        data, label = self.encoded(index)
+        return open_picture(data), label
+
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The file of the image, and its label.
+
+        Raises:
+            OSError: the archive cannot be read, or is damaged there.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        offset, stored, size, crc, deflated = self._members[index].item()
+        if max(size, stored) > MOST_BYTES:
+            raise OSError(f"it claims to have {size:,} bytes")
+        data = self._stored(offset, stored)
+        if deflated:
+            try:
+                # No more than it claims to have, whatever it would grow to.
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(size, 1))
+            except zlib.error as error:
+                raise OSError(f"its compressed bytes are damaged ({error})") from error
+        if len(data) != size:
+            raise OSError(f"the archive is cut off or damaged: {len(data)} of {size} bytes")
+        if self._is_zip and zlib.crc32(data) != crc:
+            raise OSError(f"it is damaged: the CRC-32 of its {size} bytes is not the one in the archive")
+        return data, int(self.labels[index])
+
+    def _stored(self, offset: int, length: int) -> bytes:
+        """A member's bytes as the archive holds them."""
+        file = self._open(self._archive)
+        if not self._is_zip:
+            return file.read(offset, length)
+        # In one read, as a rule: the length of the header shows only when it is read.
+        data = file.read(offset, _USUAL_HEADER + length)
+        if len(data) < _HEADER.size or data[:4] != _MAGIC:
+            raise OSError("the archive is damaged: its directory leads to no file there")
+        _, name_bytes, extra_bytes = _HEADER.unpack_from(data)
+        begin = _HEADER.size + name_bytes + extra_bytes
+        if begin > _USUAL_HEADER:
+            return file.read(offset + begin, length)
+        return data[begin : begin + length]

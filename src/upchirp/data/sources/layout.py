@@ -1,0 +1,100 @@
+"""Where the training and the validation images lie in what people have: splits, or one folder of classes."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from upchirp.data.sources.archive_index import is_archive
+from upchirp.data.sources.listing import some
+from upchirp.data.sources.tree import Folder, is_image
+from upchirp.errors import InputError
+
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("val", "valid", "validation", "dev", "test", "testing")
+"""What folders of validation images are called, the first that is there counts."""
+TEST_NAMES = ("test", "testing")
+_SPLIT_WORD = re.compile(rf"(?:^|[\W_])({'|'.join((*TRAIN_NAMES, *VAL_NAMES))})(?:$|[\W_])", re.IGNORECASE)
+_LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of class folders."""
+
+    place: Folder
+    """The folder that the splits lie in; the only folder in the one that was named, perhaps."""
+    train: Folder
+    """The training images; `place` if it is one folder of classes."""
+    val: Folder | None
+    """The validation images, if they are apart."""
+    train_name: str | None
+    """What the folder of training images is called, if it is not `place`."""
+    val_name: str | None
+    """What the folder of validation images is called."""
+
+
+def find_layout(root: Folder) -> Layout:
+    """Find the splits, or the classes, in a folder or in the only folder that it holds.
+
+    Raises:
+        InputError: saying what was found instead.
+    """
+    place = root
+    while True:
+        names = place.folders()
+        train, val = _named(place, names, TRAIN_NAMES), _named(place, names, VAL_NAMES)
+        if train or val:
+            return _splits(place, train, val, names)
+        if len(names) != 1 or any(map(is_image, place.files())) or not place.inside(names[0]).folders():
+            break
+        place = place.inside(names[0])
+    _check_classes(root, place, names)
+    return Layout(place, place, None, None, None)
+
+
+def _named(place: Folder, names: list[str], wanted: tuple[str, ...]) -> str | None:
+    """The folder with the first of some names, whatever their case."""
+    for want in wanted:
+        found = [name for name in names if name.lower() == want]
+        if len(found) > 1:
+            raise InputError(f"{place} has {' and '.join(found)}: keep one of them")
+        if found:
+            return found[0]
+    return None
+
+
+def _splits(place: Folder, train: str | None, val: str | None, names: list[str]) -> Layout:
+    if train is None:
+        raise InputError(f"no train/ in data folder {place} (found {_found(place, names)}): {_LAYOUT}")
+    # The unlabelled images of a competition lie like that.
+    if val and val.lower() in TEST_NAMES and not place.inside(val).folders():
+        val = None
+    return Layout(place, place.inside(train), place.inside(val) if val else None, train, val)
+
+
+def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
+    """Raise unless the folders of `place` may be classes."""
+    files = place.files()
+    if not names and not files:
+        raise InputError(f"data folder {root} is empty: {_LAYOUT} in it")
+    if (archives := [name for name in files if is_archive(Path(name))]) and len(names) <= 1:
+        raise InputError(f"data folder {place} holds archives ({some(archives)}): give one of them by --data")
+    loose = [name for name in files if is_image(name)]
+    if not names:
+        what = f"{len(loose)} images, but no class folders" if loose else "neither splits nor class folders"
+        raise InputError(f"data folder {place} has {what} (found {_found(place, names)}): {_LAYOUT}")
+    if alike := [name for name in names if _SPLIT_WORD.search(name)]:
+        raise InputError(
+            f"data folder {place} has no train/, but {some(alike)}: rename the folders of training and validation "
+            "images to train/ and val/"
+        )
+    for name in names:
+        inner = place.inside(name)
+        if train := _named(inner, inner.folders(), TRAIN_NAMES):
+            raise InputError(f"data folder {place} holds {name}/{train}/: give {inner} by --data")
+    if len(names) == 1:
+        raise InputError(f"data folder {place} has one class folder only ({names[0]}): {_LAYOUT}, two classes or more")
+
+
+def _found(place: Folder, names: list[str]) -> str:
+    return some([*(f"{name}/" for name in names), *place.files()])

@@ -1,0 +1,127 @@
+"""The images of class folders: their names and labels, a few bytes each."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from upchirp.data.sources.tree import Folder, PassedOver
+from upchirp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a folder of class folders.
+
+    The names lie in one block of bytes, so that forked workers share it: reading Python objects would copy them, page
+    by page, into every worker.
+    """
+
+    classes: tuple[str, ...]
+    """The names of the classes, label 0 first."""
+    folders: tuple[str, ...]
+    """The folder of each class; those of classes without images are never read."""
+    labels: npt.NDArray[np.int32]
+    """(images,)."""
+    ends: npt.NDArray[np.int64]
+    """Where each image's name ends in `names`: (images,)."""
+    names: bytes
+    """The images' paths inside their class folders, one after another."""
+    passed_over: PassedOver
+    """What was not taken."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.ends)
+
+    def path(self, index: int) -> str:
+        """The path of an image from the folder of class folders."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        start = int(self.ends[index - 1]) if index else 0
+        inner = os.fsdecode(self.names[start : int(self.ends[index])])
+        folder: str = self.folders[self.labels[index]]
+        # Joined as text: building a Path would take a tenth of what a small image takes to load.
+        return folder + os.sep + inner
+
+    def fingerprint_bytes(self) -> bytes:
+        """The names of the images, the same on every machine and in every archive: what tells these from others."""
+        return normal(os.fsdecode(self.names).replace(os.sep, "/")).encode("utf-8", "surrogateescape")
+
+
+def list_images(root: Folder, classes: Sequence[str] | None = None) -> Listing:
+    """List the images of a folder of class folders, in the order of torchvision's `ImageFolder`.
+
+    Args:
+        root: the folder.
+        classes: the classes that labels follow, some of which may have no images here; by default the names of the
+            folders, sorted. Names are matched whatever the Unicode normal form that a system stores them in.
+
+    Raises:
+        InputError: there are no class folders, two of one name, some without images, or others than `classes`.
+    """
+    names = root.folders()
+    if not names:
+        raise InputError(f"{root} has no class folders: expected one folder of images per class in it")
+    by_name: dict[str, str] = {}
+    for name in names:
+        if (other := by_name.setdefault(normal(name), name)) != name:
+            raise InputError(
+                f"{root} has two class folders of the same name, {name}, stored in different Unicode normal forms "
+                f"({len(other)} and {len(name)} characters): put their images into one"
+            )
+    folders = tuple(names)
+    if classes is not None:
+        labelled = {normal(name) for name in classes}
+        if unknown := [name for key, name in by_name.items() if key not in labelled]:
+            missing = [name for name in classes if normal(name) not in by_name]
+            unused = f", and has none of {some(missing)}" if missing else ""
+            raise InputError(
+                f"{root} has {len(unknown)} class folder(s) that are no class of the training set ({some(unknown)})"
+                f"{unused}: rename or remove them"
+            )
+        folders = tuple(by_name.get(normal(name), name) for name in classes)
+    present = [label for label, name in enumerate(folders) if name in names]
+    passed_over = PassedOver()
+    counts = np.zeros(len(folders), dtype=np.int64)
+    paths: list[bytes] = []
+    walked = root.walk([folders[label] for label in present], passed_over)
+    for label, found in zip(present, walked, strict=True):
+        before = len(paths)
+        for inner, files in found:
+            prefix = inner + os.sep if inner else ""
+            paths += [os.fsencode(prefix + name) for name in files]
+        counts[label] = len(paths) - before
+    empty = [folders[label] for label in present if not counts[label]]
+    if empty and (classes is None or not paths):
+        hint = "; ".join([*passed_over.notes(), "add images or remove the folder"])
+        raise InputError(f"{len(empty)} class folder(s) in {root} without images: {some(empty)}; {hint}")
+    return Listing(
+        tuple(classes or names),
+        folders,
+        np.repeat(np.arange(len(folders), dtype=np.int32), counts),
+        np.cumsum([len(path) for path in paths], dtype=np.int64),
+        b"".join(paths),
+        passed_over,
+    )
+
+
+def normal(name: str) -> str:
+    r"""A name in the one normal form in which names are compared: systems store accents in two ways.
+
+    >>> normal("Cafe\u0301") == "Caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, for messages.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
