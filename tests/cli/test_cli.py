@@ -148,10 +148,15 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["plan", "--model", "swin_tiny_patch4_window7_224", "--final-size", "100"], "96 and 128"),
         (["train", "--model", "resnet18"], "no data"),
         (["train", "--data", "nowhere"], "data folder nowhere is missing"),
-        (["train", "--mixupp", "0.2"], "--mixup"),
+        (["train", "--mixupp", "0.2", "--modle=x"], "unknown flag --mixupp, --modle: did you mean --"),
+        (["train", "--reprob", "3"], "error: reprob is 3.0: it is a probability"),
+        (["train", "--seed", str(1 << 64)], "seed is 18446744073709551616: give a whole number from 0 to 1844"),
+        (["compare", "--seeds", "0", str(1 << 64), "--output", "x"], "seed is 18446744073709551616"),
+        (["train", "--data", "generated", "--final-size", "32", "--batch-size", "8", "--workers", "999"], "workers is"),
+        (["pack", "--data", "generated", "--output", "x", "--workers", "999"], "workers is 999"),
         (["train", "--config", "none.yaml"], "cannot read the config none.yaml"),
         (["train", "--config"], "--config needs a value"),
-        (["train", "--device", "tpu"], "--device"),
+        (["train", "--device", "tpu"], "--device is 'tpu': choose one of cpu, cuda, mps"),
         (["train", "--recipe", "diet"], "unknown recipe 'diet'"),
         (["train", "--data", "generated", "--resume", "missing.pt"], "missing.pt"),
         (["eval"], "nothing to evaluate"),
@@ -193,6 +198,46 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(
     assert (values["mixup"], values["cutmix"], values["clip_grad"]) == (0.1, 0.3, 5.0)
 
 
+SWIN, RESNET = "swin_tiny_patch4_window7_224", "resnet50"
+
+
+@pytest.mark.parametrize(
+    ("twice", "once"),
+    [
+        (["--model", RESNET, "--model", SWIN], ["--model", SWIN]),
+        ([f"--model={SWIN}", f"--model={RESNET}"], ["--model", RESNET]),
+        (["--recipe", "light", "--recipe=swin_base"], ["--recipe", "swin_base"]),
+        (["--regime", "fixres", "--regime", "finetune"], ["--regime=finetune"]),
+        (["--config", "a.yaml", "--config=b.yaml"], ["--config", "b.yaml"]),
+        (["--config", "b.yaml", "--model", RESNET, "--model", "convnext_tiny"], ["--model", "convnext_tiny"]),
+        (
+            ["--batch_size", "8", "--batch-size", "16", "--model_kwargs", "a=1"],
+            ["--batch-size=16", "--model-kwargs=a=1"],
+        ),
+    ],
+)
+def test_of_a_repeated_flag_the_last_counts_everywhere(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    twice: list[str],
+    once: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(f"model: {RESNET}\nrecipe: light\n")
+    Path("b.yaml").write_text(f"model: {SWIN}\n")
+    shown = []
+    for words in (twice, once):
+        assert main(["train", *words, "--print-config"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+
+
+def test_fixres_that_was_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "--model", "resnet18", "--fixres", "--no-fixres", "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["regime"] == "finetune"
+
+
 def test_model_kwargs_are_written_as_in_timm(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--model-kwargs", "layers=[1,1,1]", "act_layer=silu", "--print-config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["model_kwargs"] == {
@@ -217,7 +262,12 @@ def test_train_then_eval_and_resume(capsys: pytest.CaptureFixture[str], image_fo
     assert "top-1" in capsys.readouterr().out
     assert "holds another run" in refusal(capsys, "train", *words)
     assert main(["train", *words, "--resume", "auto"]) == 0
-    capsys.readouterr()
+    onward = [*words[: words.index("--output")], "--resume"]
+    assert main(["train", *onward, str(tmp_path / "run"), "--output", str(tmp_path / "onward"), *SMALL]) == 0
+    assert f"going on from {tmp_path / 'run/checkpoints'}" in capsys.readouterr().out
+    assert "holds no checkpoint" in refusal(
+        capsys, "train", *onward, str(image_folder), "--output", str(tmp_path / "other"), *SMALL
+    )
     assert main(["eval", "--run", str(tmp_path / "run"), "--workers", "0", "--json"]) == 0
     from_run = json.loads(capsys.readouterr().out)
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])

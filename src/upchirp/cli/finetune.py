@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from upchirp.cli.parsing import first
 from upchirp.cli.train import TrainCommand, train_command
 
 DESCRIPTION = "Train on from given weights: a new head, layer-wise learning-rate decay, and no curriculum by default."
@@ -16,12 +17,18 @@ class FinetuneCommand(TrainCommand):
     """Keep the head and tune only it and the norms, for a --final-size larger than the weights were trained at."""
 
 
+@dataclass(frozen=True)
+class _Fixres:
+    fixres: bool = False
+
+
 def run(words: Sequence[str]) -> int:
     """Fine-tune, and return the exit code."""
+    asked, _ = first(_Fixres(), words, "upchirp finetune")
     return train_command(
         FinetuneCommand,
         words,
         prog="upchirp finetune",
         description=DESCRIPTION,
-        regime="fixres" if "--fixres" in words else "finetune",
+        regime="fixres" if asked.fixres else "finetune",
     )

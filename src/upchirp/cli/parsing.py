@@ -5,7 +5,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,9 @@ from upchirp.training import Regime, TrainConfig, load_config
 from upchirp.training.config import flat_names, named_model
 
 T = TypeVar("T")
+
+# What tyro adds to the line that says what is wrong.
+_ENDS = ("For full helptext", "Argument helptext", "Perhaps you meant", "Arguments similar to")
 
 _registry = tyro.constructors.ConstructorRegistry()
 
@@ -75,21 +78,32 @@ def parse(target: type[T], words: Sequence[str], *, prog: str, description: str,
     Raises:
         InputError: an unknown flag or a value of the wrong type.
     """
+    with _one_line(prog), _registry:
+        return tyro.cli(
+            target,
+            args=list(words),
+            prog=prog,
+            description=description,
+            default=default,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+
+
+@contextlib.contextmanager
+def _one_line(prog: str) -> Iterator[None]:
+    """Turn what tyro prints of a mistake into one line.
+
+    Raises:
+        InputError: that line.
+    """
     told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told), _registry:
-            return tyro.cli(
-                target,
-                args=list(words),
-                prog=prog,
-                description=description,
-                default=default,
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
+        with contextlib.redirect_stderr(told):
+            yield
     except SystemExit as error:
         if error.code in (0, None):
             raise
-        raise InputError(f"{_first_line(told.getvalue())} (all flags: {prog} --help)") from None
+        raise InputError(_refusal(told.getvalue(), prog)) from None
 
 
 def parse_training(
@@ -111,17 +125,14 @@ def parse_training(
         build: makes the default of `target` from what the file gives, and the name of the file for messages.
         regime: the command's own regime, which neither file nor flags may change; by default theirs.
     """
-    words = list(words)
+    file, rest = first(_File(), words, prog)
     values: dict[str, Any] = {}
     source = "config"
-    if path := _option(words, "config"):
-        values, source = load_config(Path(path)), path
-    # What the other settings follow from.
-    for name in ("recipe", "model", "regime", "weights", "output", "resume"):
-        if chosen := _option(words, name, remove=False):
-            values[name] = chosen
-    if "--pretrained" in words:
-        values["pretrained"] = True
+    if file.config:
+        values, source = load_config(Path(file.config)), file.config
+    deciding, _ = first(_Deciding(pretrained=bool(values.get("pretrained"))), rest, prog)
+    asked = {name: value for name, value in vars(deciding).items() if value != ""}
+    values |= {name: value for name, value in asked.items() if value is not False or name in values}
     if regime is not None and values.setdefault("regime", regime) != regime:
         raise InputError(
             f"{prog} has the regime {regime}, but {source} or a flag gives {values['regime']} and what goes with it: "
@@ -133,8 +144,41 @@ def parse_training(
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
     default = build(values, source)
-    with _training_given(values.keys() | _named(words)):
-        return parse(target, words, prog=prog, description=description, default=default)
+    with _training_given(values.keys() | _named(rest)):
+        return parse(target, rest, prog=prog, description=description, default=default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """The flag that names a file of settings."""
+
+    config: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Deciding:
+    """Flags that other settings follow from; empty where they are not given."""
+
+    recipe: str = ""
+    model: str = ""
+    regime: str = ""
+    weights: str | None = ""
+    output: str | None = ""
+    resume: str | None = ""
+    pretrained: bool = False
+
+
+def first(unasked: T, words: Sequence[str], prog: str) -> tuple[T, list[str]]:
+    """Some flags ahead of all others, by the very rules that those are read by, and the other words.
+
+    Raises:
+        InputError: one of them lacks its value.
+    """
+    if {"-h", "--help"} & set(words):
+        # Nothing is to be done, and the help is that of all flags.
+        return unasked, list(words)
+    with _one_line(prog):
+        return tyro.cli(type(unasked), args=list(words), default=unasked, return_unknown_args=True)
 
 
 def _named(words: Sequence[str]) -> set[str]:
@@ -164,23 +208,6 @@ def _training_given(given: Set[str]) -> Iterator[None]:
         yield
 
 
-def _option(words: list[str], name: str, *, remove: bool = True) -> str | None:
-    """The value of `--name value` or `--name=value`, and by default take it out of `words`."""
-    for k, word in enumerate(words):
-        if word == f"--{name}":
-            if k + 1 == len(words):
-                raise InputError(f"--{name} needs a value")
-            value, span = words[k + 1], 2
-        elif word.startswith(f"--{name}="):
-            value, span = word.split("=", 1)[1], 1
-        else:
-            continue
-        if remove:
-            del words[k : k + span]
-        return value
-    return None
-
-
 def _whole_number(word: str) -> int:
     try:
         return int(word)
@@ -202,16 +229,28 @@ def _name_value(word: str) -> tuple[str, Any]:
         return name, text
 
 
-def _first_line(box: str) -> str:
+def _refusal(box: str, prog: str) -> str:
     """The message in tyro's box, without its frame, on one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip("│ ").strip() for line in plain.splitlines()]
-    kept: list[str] = []
-    for line in lines:
-        if line.startswith(("╭", "╰")):
-            continue
-        if line.startswith(("For full helptext", "Argument helptext")):
-            break
-        if line and not set(line) <= {"─"}:
-            kept.append(line)
-    return " ".join(kept) or "the flags could not be read"
+    # Where there is no UTF-8, frames are lines of dashes around a title.
+    rules = [k for k, line in enumerate(lines) if line and set(line) <= {"─", "-"}]
+    titles = {k - 1 for k in rules[:1] if set(lines[k]) == {"-"}}
+    dropped = {*rules, *titles}
+    lines = [line for k, line in enumerate(lines) if line and k not in dropped and not line.startswith(("╭", "╰"))]
+    ends = [k for k, line in enumerate(lines) if line.startswith(_ENDS)]
+    message = " ".join(lines[: ends[0]] if ends else lines)
+    if ours := re.match(r"Error parsing (?!--)\S+: ", message):
+        # What a dataclass says of its values, under the name of a section that no flag has.
+        return message[ours.end() :]
+    message = re.sub(r"^Missing value for argument '(\S+)'\. Expected 1 values\.", r"\1 needs a value", message)
+    if choice := re.match(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)", message):
+        choices = sorted({word.strip("' ,") for word in choice[3].split(", ")} - {"None"})
+        return f"{choice[2]} is {choice[1]!r}: choose one of {', '.join(choices)}"
+    if unknown := re.match(r"Unrecognized options?: (.*)", message):
+        near = [line.split()[0] for line in lines if line.startswith("--")]
+        words = unknown[1].split(", ")
+        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        hint = f": did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+        message = f"unknown {'flag' if flags else 'word'} {', '.join(flags or words)}{hint}"
+    return f"{message or 'the flags could not be read'} (all flags: {prog} --help-all)"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig
+from upchirp.training.config import check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class CompareConfig:
             raise InputError(f"budgets {self.budgets}: give shares of the baseline's budget, such as 0.5 1.0")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds {self.seeds}: give at least one, each once")
+        for seed in self.seeds:
+            check_seed(seed)
         if self.training.time_budget is not None:
             raise InputError("a comparison shares out epochs: give --epochs instead of --time-budget")
 

@@ -14,7 +14,7 @@ from upchirp.data.mixing import Targets
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
-from upchirp.data.settings import DEFAULT_TIMEOUT, Augmentation, LowFrequency, Mode
+from upchirp.data.settings import DEFAULT_TIMEOUT, Augmentation, LowFrequency, Mode, check_workers
 from upchirp.data.sources import Source, as_source
 from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
 from upchirp.data.workers import Corrupt, Requested
@@ -138,8 +138,7 @@ class Loader:
                 f"the plan is for {plan.dataset_size} images but the data set has {len(source)}: "
                 f"plan with dataset_size={len(source)}"
             )
-        if workers < 0:
-            raise InputError(f"workers is {workers}: it must be 0 or more")
+        check_workers(workers)
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
         self.augmentation = augmentation or Augmentation()

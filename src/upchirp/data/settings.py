@@ -30,7 +30,7 @@ class Augmentation:
     >>> Augmentation(reprob=2)
     Traceback (most recent call last):
     ...
-    upchirp.errors.InputError: augmentation: reprob is 2: it is a probability, give 0 to 1
+    upchirp.errors.InputError: reprob is 2: it is a probability, give 0 to 1
     """
 
     crop: Crop = "random"
@@ -99,7 +99,24 @@ class Augmentation:
 
 
 def _refusal(name: str, value: object, advice: str) -> InputError:
-    return InputError(f"augmentation: {name} is {value}: {advice}")
+    return InputError(f"{name} is {value}: {advice}")
+
+
+def check_workers(workers: int) -> None:
+    """Refuse more processes than can help, each of which takes memory.
+
+    Raises:
+        InputError: fewer than 0, more than 32, and more than 8 for each core.
+    """
+    if workers < 0:
+        raise InputError(f"workers is {workers}: it must be 0 or more")
+    cores = usable_cores()
+    most = max(32, 8 * cores)
+    if workers > most:
+        raise InputError(
+            f"workers is {workers}: there {'are' if cores > 1 else 'is'} {cores} core{'s' if cores > 1 else ''} here, "
+            f"so give {most} at most; one for each core is the usual"
+        )
 
 
 def usable_cores() -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from upchirp.data import DataIdentity
+from upchirp.errors import InputError
 from upchirp.training import checkpoint, run_folder
 from upchirp.training.config import TrainConfig
 from upchirp.training.description import Description
@@ -76,4 +77,9 @@ def _checkpoint(config: TrainConfig, folder: Path, *, resuming: bool) -> checkpo
     if config.resume in (None, "auto"):
         return None
     path = Path(str(config.resume))
+    if path.is_dir():
+        latest = checkpoint.load_latest(path / run_folder.CHECKPOINTS)
+        if latest is None:
+            raise InputError(f"{path} holds no checkpoint: give --resume one, or the folder of a run that has one")
+        return latest
     return checkpoint.Loaded(path, checkpoint.load(path), ())

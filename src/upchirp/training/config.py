@@ -60,7 +60,8 @@ class TrainConfig:
     output: Path | None = None
     """Run folder; by default a new one under runs/."""
     resume: str | None = None
-    """`auto` goes on with the run in the output folder, if there is one; a path starts from that checkpoint."""
+    """`auto` goes on with the run in the output folder, if there is one; a path starts a new run from that checkpoint,
+    or from the latest one in that run folder."""
     recipe: str = "auto"
     """Preset of curriculum, budget, optimization and augmentation; `auto` chooses by the model's name."""
     regime: Regime = "imagenet1k"
@@ -139,6 +140,7 @@ class TrainConfig:
         check_model_kwargs(self.model_kwargs)
         if self.workers is not None and self.workers < 0:
             raise InputError(f"workers is {self.workers}: it must be 0 or more")
+        check_seed(self.seed)
         if self.max_batch_size is not None and self.early_batch is None:
             raise InputError("max_batch_size bounds early batches: give --early-batch too, or leave it out")
         if not 0 <= self.loader_timeout < float("inf"):
@@ -254,6 +256,16 @@ def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
     from upchirp.training.description import read_description
 
     return read_description(Path(values["weights"])).settings
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what torch takes for no seed.
+
+    Raises:
+        InputError: a number of more than 64 bits.
+    """
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise InputError(f"seed is {seed}: give a whole number from 0 to {(1 << 64) - 1}")
 
 
 def check_model_kwargs(options: Mapping[str, Any]) -> None:

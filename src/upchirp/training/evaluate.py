@@ -22,7 +22,7 @@ from upchirp.data import (
     normalize,
     outlive_interrupts,
 )
-from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
 from upchirp.data.worker_processes import batches_of
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
@@ -93,6 +93,7 @@ class EvaluationSet:
         timeout: float = DEFAULT_TIMEOUT,
         ranks: Ranks | None = None,
     ) -> None:
+        check_workers(workers)
         self.size = size
         self.images = len(source)
         self.corrupt: list[Corrupt] = []

@@ -49,9 +49,10 @@ def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1) -> 
     of = f"batch size {batch_size}" if ranks == 1 else f"a rank's {share} of batch size {batch_size}"
     if isinstance(config.micro_batch, int):
         if share % config.micro_batch or config.micro_batch % group:
+            which = f" that is a multiple of {group}" if group > 1 else ""
             raise InputError(
                 f"micro-batch {config.micro_batch} does not fit {of}: "
-                f"choose a divisor of {'it' if ranks == 1 else share} that is a multiple of {group}"
+                f"choose a divisor of {'it' if ranks == 1 else share}{which}"
             )
         return config.micro_batch
     size = next((size for size in reversed(_divisors(share, group)) if size <= _USUAL), share)

@@ -21,7 +21,7 @@ from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
-from upchirp.data.settings import VAL_SHARE, usable_cores
+from upchirp.data.settings import VAL_SHARE, check_workers, usable_cores
 from upchirp.data.sources import Note, Source, open_data, warn
 from upchirp.data.tar_index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
@@ -88,6 +88,7 @@ def pack(
     workers = workers if workers is not None else usable_cores()
     if workers < 1:
         raise InputError(f"workers {workers}: give 1 or more")
+    check_workers(workers)
     root = Path(output).expanduser()
     _check_apart(data, root)
     sources = dict(zip(SPLITS, open_data(data, final_size, val_share=val_share, note=note), strict=True))

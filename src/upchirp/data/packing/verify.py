@@ -15,7 +15,7 @@ from typing import IO
 from upchirp.data.decoding import open_picture
 from upchirp.data.manifest import load_manifest
 from upchirp.data.packing.folder import CHECKSUMS
-from upchirp.data.settings import usable_cores
+from upchirp.data.settings import check_workers, usable_cores
 from upchirp.data.tar_index import Level, TarIndex, index_path, load_index
 from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError
@@ -57,6 +57,7 @@ def verify(
     workers = workers if workers is not None else usable_cores()
     if workers < 1:
         raise InputError(f"workers {workers}: give 1 or more")
+    check_workers(workers)
     shards = list(manifest.shards(root))
     recorded = _checksums(root, [shard.relative_to(root).as_posix() for shard in shards])
     damages = []
