@@ -41,6 +41,8 @@ def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folde
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "report.html" in shown
+    assert "run 1 of 6: constant-1 seed 0\n" in shown
+    assert "run 6 of 6: efficienttrain_plus_plus-1 seed 1, about " in shown
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     runs = summary["runs"]
     assert [run["curriculum"] for run in runs] == ["constant", *["efficienttrain_plus_plus"] * 2]
@@ -55,7 +57,30 @@ def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folde
     assert all((tmp_path / "out" / folder / "model.safetensors").exists() for run in runs for folder in run["folders"])
     report = (tmp_path / "out/report.html").read_text()
     assert "efficienttrain_plus_plus" in report
+    # What it cost is known beforehand, and in seconds from the runs that are there.
+    assert main([*words, "--resume", "auto", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = ["constant-1", "efficienttrain_plus_plus-0.5", "efficienttrain_plus_plus-1"]
+    assert [line.split()[0] for line in lines] == ["run", *names, *names, "6"]
+    assert all(line.endswith("s") for line in lines[1:]) and max(map(len, lines)) <= 80
     # A second call goes on from what is there: nothing is trained again.
     assert main([*words, "--resume", "auto"]) == 0
     again = json.loads((tmp_path / "out/summary.json").read_text())
     assert [run["train_seconds"] for run in again["runs"]] == [run["train_seconds"] for run in runs]
+
+
+def test_a_dry_run_costs_nothing_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path
+) -> None:
+    words = [
+        "compare", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--recipe", "light",
+        "--epochs", "3", "--batch-size", "16", "--workers", "0", "--device", "cpu", "--budgets", "1.0", "--seeds", "0",
+        "--output", str(tmp_path / "out"),
+    ]  # fmt: skip
+    assert main([*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs    6.00" in shown and "The time is known after the first run, or by --measure." in shown
+    assert main([*words, "--dry-run", "--measure"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("s")
+    assert main([*words, "--measure"]) == 2
+    assert not (tmp_path / "out").exists()

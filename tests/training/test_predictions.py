@@ -10,7 +10,7 @@ from torch import nn
 
 from upchirp import InputError
 from upchirp.data import as_source
-from upchirp.training import EvaluationSet, View, evaluate
+from upchirp.training.evaluate import EvaluationSet, View, evaluate
 from upchirp.training.predictions import Predictions, read_predictions, write_predictions
 
 

@@ -5,52 +5,82 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from upchirp.cli.display import Display, duration
+from upchirp.cli.display import Display, duration, say
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import print_note, printable
 from upchirp.compare import CompareConfig
+from upchirp.curriculum.table import aligned, count_text
+from upchirp.errors import InputError
+from upchirp.reports.words import shortened
 from upchirp.training import Interrupted, TrainConfig
 
 if TYPE_CHECKING:
     from upchirp.compare import Comparison
+    from upchirp.compare.jobs import Job
+    from upchirp.compare.progress import Turn
 
 DESCRIPTION = """Train several curricula on the same data, seeds and budgets; write summary.json and report.html.
 The first curriculum is the baseline, trained for --epochs; the others get shares of that by --budgets."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand:
+    """Flags of `upchirp compare`."""
+
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    """The comparison."""
+    dry_run: bool = False
+    """Print what the comparison costs and stop; with its time, if runs in --output are finished."""
+    measure: bool = False
+    """With --dry-run: take a few steps at each bandwidth on this machine, for the time."""
+
+
 def run(words: Sequence[str]) -> int:
     """Train and compare, and return the exit code."""
-    config = parse_training(
-        CompareConfig,
+    command = parse_training(
+        CompareCommand,
         words,
         prog="upchirp compare",
         description=DESCRIPTION,
-        build=lambda values, source: CompareConfig(training=TrainConfig.from_flat(values, source=source)),
+        build=lambda values, source: CompareCommand(
+            compare=CompareConfig(training=TrainConfig.from_flat(values, source=source))
+        ),
     )
+    if command.measure and not command.dry_run:
+        raise InputError("--measure goes with --dry-run: a comparison that runs knows its speed")
     with lasting_output():
-        return _compare(config, shlex.join(["upchirp", "compare", *words]))
+        return _compare(command, shlex.join(["upchirp", "compare", *words]))
 
 
-def _compare(config: CompareConfig, command: str) -> int:
+def _compare(flags: CompareCommand, command: str) -> int:
     console = Console()
     with opening(console):
         from upchirp.compare import compare
+        from upchirp.compare.jobs import estimate
+    if flags.dry_run:
+        show_estimate(estimate(flags.compare, measure=flags.measure, note=print_note))
+        return 0
     with ExitStack() as current:
 
-        def observer(title: str) -> Display:
+        def observer(turn: "Turn") -> Display:
             current.close()
-            return current.enter_context(Display(console, title))
+            name = f"run {turn.number}/{turn.runs}"
+            left = turn.pace.seconds_left()
+            about = "" if left is None else f", about {duration(left)} for all that is left"
+            say(console, f"run {turn.number} of {turn.runs}: {turn.name}{about}")
+            return current.enter_context(Display(console, name, in_all=turn.pace.seconds_left))
 
         try:
-            comparison = compare(config, command=command, observer=observer, note=print_note)
+            comparison = compare(flags.compare, command=command, observer=observer, note=print_note)
         except Interrupted as interruption:
             print(
                 f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {interruption.folder}; "
@@ -60,6 +90,36 @@ def _compare(config: CompareConfig, command: str) -> int:
             return 128 + interruption.signum
     show(comparison, console)
     return 0
+
+
+def show_estimate(jobs: Sequence["Job"]) -> None:
+    """Print what runs cost, a line for each, and all together."""
+    rows = [("run", "epochs", "passes", "images", "steps", "time")]
+    for job in jobs:
+        rows.append(
+            (
+                printable(shortened(f"{job.entry.name} seed {job.seed}", 34)),
+                f"{job.plan.equivalent_epochs:.2f}",
+                f"{job.plan.total_samples / job.plan.dataset_size:.2f}",
+                count_text(job.plan.total_samples),
+                f"{job.plan.total_steps:,}",
+                "" if job.seconds is None else duration(job.seconds),
+            )
+        )
+    times = [job.seconds for job in jobs if job.seconds is not None]
+    rows.append(
+        (
+            f"{len(jobs)} runs",
+            f"{sum(job.plan.equivalent_epochs for job in jobs):.2f}",
+            "",
+            count_text(sum(job.plan.total_samples for job in jobs)),
+            f"{sum(job.plan.total_steps for job in jobs):,}",
+            duration(sum(times)) if times else "",
+        )
+    )
+    print(aligned(rows))
+    if not times:
+        print("The time is known after the first run, or by --measure.")
 
 
 def show(comparison: "Comparison", console: Console) -> None:

@@ -1,6 +1,7 @@
 """What a training shows while it runs."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -16,11 +17,13 @@ _REFRESH_SECONDS = 0.5
 class Display:
     """An observer that shows stage, speed, waiting and time left: live on a terminal, else a line at each log.
 
-    Use it as a context manager, so that the terminal is left tidy.
+    Use it as a context manager, so that the terminal is left tidy. `in_all` gives the seconds that are left of several
+    trainings together.
     """
 
-    def __init__(self, console: Console, title: str = "") -> None:
+    def __init__(self, console: Console, title: str = "", *, in_all: Callable[[], float | None] = lambda: None) -> None:
         self.console = console
+        self.in_all = in_all
         self.title = f"{title}: " if title else ""
         self.progress = live_bar(console, "{task.percentage:>3.0f} %", "{task.fields[speed]}")
         self.task: TaskID | None = None
@@ -83,9 +86,14 @@ class Display:
             self.task,
             completed=step.index + 1,
             description=f"{self.title}stage {step.stage + 1}/{len(self.plan.stages)}  B={step.bandwidth}",
-            speed=f"{speed:.0f} images/s  waiting {wait:.0%}  {left} left",
+            speed=f"{speed:.0f} images/s  waiting {wait:.0%}  {left} left{self._of_all()}",
         )
         self.progress.refresh()
+
+    def _of_all(self) -> str:
+        """The time left of what this training is a part of, if it is a part."""
+        left = self.in_all()
+        return "" if left is None else f", {duration(left)} in all"
 
     def _print(self, text: str) -> None:
         say(self.console, f"{self.title}{text}")

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import printable
+from upchirp.curriculum import Plan
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.errors import InputError
 from upchirp.training import REGIMES, Regime, TrainConfig
@@ -111,29 +109,7 @@ def make(command: PlanCommand) -> dict[str, Any]:
 
 def show(priced: dict[str, Any], model: str, console: Console) -> None:
     """Print a priced plan as a table."""
-    table = Table(
-        title=Text(printable(f"{priced['curriculum']} for {model}")), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    replays = any(stage["replay"]["batches"] for stage in priced["stages"])
-    decoded = ["decoded"] if replays else []
-    for heading in ("progress", "B", "steps", "images", *decoded, "batch", "magnitude", "max lr", "compute"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    total = sum(stage["samples"] * stage["cost_per_sample"] for stage in priced["stages"])
-    for stage in priced["stages"]:
-        start, end = stage["progress"]
-        low, high = stage["magnitude"]
-        table.add_row(
-            f"{100 * start:.0f}-{100 * end:.0f} %",
-            str(stage["bandwidth"]),
-            f"{stage['steps']:,}",
-            _images(stage["samples"]),
-            *([_images(stage["fresh_samples"])] if replays else []),
-            f"{stage['batch_size']:,}",
-            f"{low:.1f}-{high:.1f}",
-            f"{stage['learning_rate']:.2g}",
-            f"{100 * stage['samples'] * stage['cost_per_sample'] / total:.0f} %",
-        )
-    console.print(table)
+    print(f"{printable(priced['curriculum'])} for {printable(model)}\n\n{Plan.from_dict(priced)}\n")
     console.print(
         f"{priced['params'] / 1e6:.1f} M parameters, {priced['flops'] / 1e9:.2f} G multiply-adds "
         f"at {priced['final_size']} px. "
@@ -144,12 +120,3 @@ def show(priced: dict[str, Any], model: str, console: Console) -> None:
     if "selection" in priced:
         summary = priced["selection"]["expected"]["summary"]
         console.print(f"{summary[0].upper()}{summary[1:]}. {_TABLE_23}", highlight=False)
-
-
-def _images(count: int) -> str:
-    """A number of images, in millions where that reads better.
-
-    >>> _images(279_011_328), _images(20_000)
-    ('279.0 M', '20,000')
-    """
-    return f"{count / 1e6:.1f} M" if count >= 1_000_000 else f"{count:,}"

@@ -1,28 +1,23 @@
 """Train several curricula at several budgets, and sum up."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.environment import hardware, versions
 from upchirp.compare.examples import examples_of
+from upchirp.compare.jobs import entries_of, jobs_of, make_plans, measured_speeds
+from upchirp.compare.progress import Pace, Turn
 from upchirp.compare.summary import Entry, outcome_of, summarise
 from upchirp.data import Source, open_data
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
-from upchirp.models import create_model
 from upchirp.training import (
     Observer,
-    TrainConfig,
     TrainResult,
-    curriculum_for,
-    make_plan,
-    micro_batches,
     train,
 )
 from upchirp.training.held_folder import held_folder
@@ -46,7 +41,7 @@ def compare(
     config: CompareConfig,
     *,
     command: str = "",
-    observer: Callable[[str], Observer] | None = None,
+    observer: Callable[[Turn], Observer] | None = None,
     note: Note = warn,
 ) -> Comparison:
     """Train every curriculum at every budget and seed, one after the other, seeds outermost.
@@ -56,7 +51,7 @@ def compare(
     Args:
         config: what to compare.
         command: the command line, for the record.
-        observer: makes an observer for a run from its name.
+        observer: makes an observer for each run when its turn comes.
         note: called with each line on the data; by default it is a warning.
 
     Raises:
@@ -72,21 +67,21 @@ def compare(
 
 
 def _compare(
-    config: CompareConfig, output: Path, command: str, observer: Callable[[str], Observer] | None, note: Note
+    config: CompareConfig, output: Path, command: str, observer: Callable[[Turn], Observer] | None, note: Note
 ) -> Comparison:
     if config.training.resume is None and any(entry.name != LOCK for entry in output.iterdir()):
         raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
     sources = open_data(
         config.training.data, config.training.final_size, val_share=config.training.val_share, note=note
     )
-    baseline, *others = config.chosen
-    entries = [Entry(baseline, 1.0), *(Entry(name, budget) for name in others for budget in config.budgets)]
-    jobs = [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]
-    _check_plans([run for _, _, run in jobs], sources[0])
+    entries = entries_of(config)
+    jobs = jobs_of(config, output)
+    pace = Pace(make_plans([run for _, _, run in jobs], sources[0]), measured_speeds(output))
     results: dict[tuple[Entry, int], TrainResult] = {}
-    for entry, seed, run in jobs:
-        observers = (observer(f"{entry.name} seed {seed}"),) if observer else ()
-        results[entry, seed] = train(run, data=sources, observers=observers)
+    for number, (entry, seed, run) in enumerate(jobs, 1):
+        pace.begin(number)
+        turn = Turn(number=number, runs=len(jobs), name=f"{entry.name} seed {seed}", pace=pace)
+        results[entry, seed] = train(run, data=sources, observers=(pace, observer(turn)) if observer else ())
     outcomes = {entry: [outcome_of(results[entry, seed]) for seed in config.seeds] for entry in entries}
     summary = {
         **_settings(config, command, sources[0]),
@@ -98,32 +93,6 @@ def _compare(
 
     write_report(summary, output / REPORT, examples=examples_of(plans, sources[0], config.training))
     return Comparison(output=output, summary=summary)
-
-
-def _check_plans(runs: Sequence[TrainConfig], source: Source) -> None:
-    """Make every run's plan once, so that a mistake in the last one shows before the first is trained."""
-    first = runs[0]
-    with torch.device("meta"):
-        model = create_model(
-            first.model, num_classes=len(source.classes), final_size=first.final_size, **first.model_kwargs
-        )
-    for run in runs:
-        plan = make_plan(run, curriculum_for(model, run.curriculum, run.final_size), len(source), model=model)
-        micro_batches(run, plan)
-
-
-def _run_config(config: CompareConfig, entry: Entry, seed: int, output: Path) -> TrainConfig:
-    training = config.training
-    if entry.curriculum == "constant":
-        # A baseline has no early stages.
-        training = replace(training, early_batch=None, max_batch_size=None)
-    return replace(
-        training,
-        curriculum=entry.curriculum,
-        epochs=config.training.epochs * entry.budget,
-        seed=seed,
-        output=output / entry.name / f"seed{seed}",
-    )
 
 
 def _settings(config: CompareConfig, command: str, source: Source) -> dict[str, Any]:

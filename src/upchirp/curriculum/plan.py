@@ -14,6 +14,7 @@ from upchirp.curriculum.early_batch import EarlyBatch, batch_sizes, ceiling
 from upchirp.curriculum.replay import GIB, Replay, ReplayMode
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.stage import Stage, Step
+from upchirp.curriculum.table import plan_table
 from upchirp.errors import InputError
 
 __all__ = ["Plan", "Stage", "Step", "plan"]
@@ -21,7 +22,10 @@ __all__ = ["Plan", "Stage", "Step", "plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A printable, serialisable table of stages; training executes it and decides nothing."""
+    """A printable, serialisable table of stages; training executes it and decides nothing.
+
+    `print` shows the table, `repr` is what makes the plan anew.
+    """
 
     curriculum: str
     """Name of the curriculum."""
@@ -37,6 +41,10 @@ class Plan:
     """In the order of training."""
     schedule: LearningRate = field(default_factory=LearningRate)
     """Shape of the learning rate over progress."""
+
+    def __str__(self) -> str:
+        """The stages as a table, at most 80 columns wide."""
+        return plan_table(self)
 
     @cached_property
     def _step_ends(self) -> list[int]:

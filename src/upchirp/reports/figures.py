@@ -24,10 +24,9 @@ from upchirp.reports.style import (
     ink_on,
     new_figure,
     plain,
-    shortened,
     time_unit,
 )
-from upchirp.reports.words import budget_text
+from upchirp.reports.words import budget_text, shortened
 
 
 @drawn

@@ -19,8 +19,8 @@ from upchirp.reports.style import (
     ink_on,
     new_figure,
     plain,
-    shortened,
 )
+from upchirp.reports.words import shortened
 
 
 @drawn

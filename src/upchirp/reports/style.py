@@ -109,15 +109,6 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def shortened(text: str, length: int = 32) -> str:
-    """The text with its middle left out if it is longer than `length`.
-
-    >>> shortened("efficienttrain_plus_plus_convnext", 20)
-    'efficientt…s_convnext'
-    """
-    return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length // 2) :]}"
-
-
 def curriculum_colors(summary: Mapping[str, Any]) -> dict[str, str]:
     """A colour for each curriculum; the baseline is grey."""
     baseline, *others = dict.fromkeys(run["curriculum"] for run in summary["runs"])

@@ -31,3 +31,12 @@ def hardware_text(hardware: Mapping[str, Any]) -> str:
     """The machine, in words."""
     parts = [f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']:.0f} GiB of memory"]
     return ", ".join([*parts, hardware["accelerator"] or "no accelerator"])
+
+
+def shortened(text: str, length: int = 32) -> str:
+    """The text with its middle left out if it is longer than `length`.
+
+    >>> shortened("efficienttrain_plus_plus_convnext", 20)
+    'efficientt…s_convnext'
+    """
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length // 2) :]}"

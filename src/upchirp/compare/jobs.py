@@ -1,0 +1,134 @@
+"""The runs of a comparison: their settings, their plans and what they cost, before anything is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from upchirp.compare.config import CompareConfig
+from upchirp.compare.progress import seconds_of
+from upchirp.compare.summary import Entry
+from upchirp.curriculum import CostTable, Curriculum, Plan
+from upchirp.data import Source, open_data
+from upchirp.data.sources import Note, warn
+from upchirp.models import create_model
+from upchirp.training import TrainConfig, curriculum_for, make_plan, micro_batches, read_metrics
+from upchirp.training.device import choose_device
+from upchirp.training.micro_batch import choose_micro_batch
+from upchirp.training.planning import measure_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run to come."""
+
+    entry: Entry
+    """Curriculum and budget."""
+    seed: int
+    """Its seed."""
+    plan: Plan
+    """What it will execute."""
+    seconds: float | None
+    """Its training time, if speeds are known: from finished runs in the folder, or measured."""
+
+
+def estimate(config: CompareConfig, *, measure: bool = False, note: Note = warn) -> list[Job]:
+    """All runs with what they cost; nothing is trained.
+
+    Args:
+        config: what to compare.
+        measure: take the speeds of a few steps at each bandwidth on this machine.
+        note: called with each line on the data; by default it is a warning.
+
+    Raises:
+        InputError: bad input, as when the comparison is started.
+    """
+    output = config.training.output
+    training = config.training
+    source, _ = open_data(training.data, training.final_size, val_share=training.val_share, note=note)
+    jobs = jobs_of(config, output or Path())
+    plans = make_plans([run for _, _, run in jobs], source)
+    speeds = measured_speeds(output) if output else {}
+    if measure:
+        speeds |= _speeds_on_this_machine(
+            config.training, sorted({side for plan in plans for side in plan.bandwidths}), source
+        )
+    return [
+        Job(entry=entry, seed=seed, plan=plan, seconds=seconds_of(plan, speeds))
+        for (entry, seed, _), plan in zip(jobs, plans, strict=True)
+    ]
+
+
+def entries_of(config: CompareConfig) -> list[Entry]:
+    """Curricula and budgets, the baseline first."""
+    baseline, *others = config.chosen
+    return [Entry(baseline, 1.0), *(Entry(name, budget) for name in others for budget in config.budgets)]
+
+
+def jobs_of(config: CompareConfig, output: Path) -> list[tuple[Entry, int, TrainConfig]]:
+    """The runs in their order, seeds outermost."""
+    entries = entries_of(config)
+    return [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]
+
+
+def make_plans(runs: Sequence[TrainConfig], source: Source) -> list[Plan]:
+    """Every run's plan, so that a mistake in the last one shows before the first is trained.
+
+    Raises:
+        InputError: a run that cannot be planned.
+    """
+    model = _model(runs[0], source, "meta")
+    plans = []
+    for run in runs:
+        plan = make_plan(run, curriculum_for(model, run.curriculum, run.final_size), len(source), model=model)
+        micro_batches(run, plan)
+        plans.append(plan)
+    return plans
+
+
+def measured_speeds(output: Path) -> dict[int, float]:
+    """Images per second by bandwidth, the medians over the logs of the folder's runs."""
+    records = [
+        record for log in output.glob("*/seed*") for record in read_metrics(log) if record.get("kind") == "train"
+    ]
+    sides = {int(record["bandwidth"]) for record in records}
+    return {
+        side: median(record["images_per_second"] for record in records if record["bandwidth"] == side) for side in sides
+    }
+
+
+def _model(config: TrainConfig, source: Source, device: str | torch.device) -> torch.nn.Module:
+    with torch.device(device):
+        return create_model(
+            config.model, num_classes=len(source.classes), final_size=config.final_size, **config.model_kwargs
+        )
+
+
+def _speeds_on_this_machine(config: TrainConfig, bandwidths: Sequence[int], source: Source) -> dict[int, float]:
+    device = choose_device(config.device)
+    model = _model(config, source, device)
+    usual = curriculum_for(model, "constant", config.final_size)
+    (last,) = usual.phases
+    phases = tuple(
+        replace(last, end=(place + 1) / len(bandwidths), bandwidth=side) for place, side in enumerate(bandwidths)
+    )
+    every = Curriculum(name="every bandwidth", axis="samples", phases=phases, magnitude=usual.magnitude)
+    micro_batch = choose_micro_batch(config, config.batch_size)
+    table: CostTable = measure_seconds(config, every, model, source, device, micro_batch)
+    return {side: 1 / table(side) for side in bandwidths}
+
+
+def _run_config(config: CompareConfig, entry: Entry, seed: int, output: Path) -> TrainConfig:
+    training = config.training
+    if entry.curriculum == "constant":
+        # A baseline has no early stages.
+        training = replace(training, early_batch=None, max_batch_size=None)
+    return replace(
+        training,
+        curriculum=entry.curriculum,
+        epochs=config.training.epochs * entry.budget,
+        seed=seed,
+        output=output / entry.name / f"seed{seed}",
+    )

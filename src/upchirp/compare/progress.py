@@ -1,0 +1,107 @@
+"""How far a comparison is, and what its runs still take."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from upchirp.curriculum import Plan
+from upchirp.training import Event, Finished, Started, Stepped
+
+
+def seconds_of(plan: Plan, speeds: Mapping[int, float], *, from_step: int = 0) -> float | None:
+    """Training time of a plan from a step on; `None` if no speed is known.
+
+    Args:
+        plan: what is trained.
+        speeds: images per second by bandwidth, as measured; where one is missing, the nearest bandwidth's is scaled by
+            the number of pixels.
+        from_step: where it begins.
+
+    >>> from upchirp.curriculum import constant, plan
+    >>> seconds_of(plan(constant(64), epochs=2, dataset_size=1000, batch_size=100), {64: 500.0})
+    4.0
+    """
+    if not speeds:
+        return None
+    seconds, begin = 0.0, 0
+    for stage in plan.stages:
+        end = begin + stage.steps
+        steps = end - max(begin, min(from_step, end))
+        side = min(speeds, key=lambda known: (abs(known - stage.bandwidth), known))
+        seconds += steps * stage.batch_size / speeds[side] * (stage.bandwidth / side) ** 2
+        begin = end
+    return seconds
+
+
+class Pace:
+    """An observer of all runs in turn that tells what is left of the comparison.
+
+    Args:
+        plans: of all runs, in their order.
+        speeds: images per second by bandwidth, if they are known from before.
+    """
+
+    def __init__(self, plans: Sequence[Plan], speeds: Mapping[int, float] | None = None) -> None:
+        self.plans = plans
+        self.number = 0
+        self._before = dict(speeds or {})
+        self._images: dict[int, float] = {}
+        self._seconds: dict[int, float] = {}
+        self._step = 0
+        self._begun = 0.0
+        self._wall = 0.0
+
+    @property
+    def speeds(self) -> dict[int, float]:
+        """Images per second by bandwidth, all runs together."""
+        own = {side: self._images[side] / max(seconds, 1e-9) for side, seconds in self._seconds.items()}
+        return {**self._before, **own}
+
+    def begin(self, number: int) -> None:
+        """A run begins, counted from 1."""
+        self.number, self._step = number, 0
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event of the current run."""
+        match event:
+            case Started():
+                self._step, self._begun = event.step, time.monotonic()
+            case Stepped():
+                side = event.step.bandwidth
+                self._step = event.step.index + 1
+                self._images[side] = self._images.get(side, 0) + event.step.batch_size
+                self._seconds[side] = self._seconds.get(side, 0.0) + event.seconds
+            case Finished():
+                self._step = self.plans[self.number - 1].total_steps
+                if self._begun:
+                    self._wall, self._begun = self._wall + time.monotonic() - self._begun, 0.0
+
+    def seconds_left(self) -> float | None:
+        """What this run and those after it still take, evaluations included; `None` before anything is known."""
+        speeds = self.speeds
+        current, later = self.plans[self.number - 1], self.plans[self.number :]
+        left = [seconds_of(current, speeds, from_step=self._step), *(seconds_of(plan, speeds) for plan in later)]
+        known = [seconds for seconds in left if seconds is not None]
+        return self._overhead() * sum(known) if len(known) == len(left) else None
+
+    def _overhead(self) -> float:
+        """Wall-clock time of finished runs over that of their steps."""
+        trained = sum(self._seconds.values())
+        if not self._wall or not trained:
+            return 1.0
+        now = self._wall + (time.monotonic() - self._begun if self._begun else 0.0)
+        return max(1.0, now / trained)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One run's turn in a comparison."""
+
+    number: int
+    """Which run it is, from 1."""
+    runs: int
+    """How many there are."""
+    name: str
+    """Curriculum, budget and seed."""
+    pace: Pace
+    """What is left."""

@@ -1,0 +1,65 @@
+"""A plan as a table of text."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upchirp.curriculum.plan import Plan
+
+WIDTH = 80
+"""Columns of a terminal that a table fits."""
+
+
+def plan_table(plan: "Plan") -> str:
+    """The stages of a plan, a line each, at most 80 columns wide.
+
+    `decoded` stands there only with replay: how many of the images are newly prepared.
+
+    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
+    >>> print(plan_table(plan(efficienttrain_plus_plus(), epochs=200)))
+    progress    B   steps   images  batch  magnitude  max lr  compute
+      0-20 %   96  68,118  279.0 M  4,096    0.0-1.8   0.004     20 %
+     20-60 %  160  49,045  200.9 M  4,096    1.8-5.4   0.004     40 %
+    60-100 %  224  25,023  102.5 M  4,096    5.4-9.0   0.004     40 %
+    """
+    replays = any(stage.replay.batches for stage in plan.stages)
+    total = sum(stage.cost for stage in plan.stages)
+    rows = [("progress", "B", "steps", "images", "decoded", "batch", "magnitude", "max lr", "compute")]
+    for stage in plan.stages:
+        start, end = stage.progress
+        low, high = stage.magnitude
+        rows.append(
+            (
+                f"{100 * start:.0f}-{100 * end:.0f} %",
+                str(stage.bandwidth),
+                f"{stage.steps:,}",
+                count_text(stage.samples),
+                count_text(stage.fresh_samples),
+                f"{stage.batch_size:,}",
+                f"{low:.1f}-{high:.1f}",
+                f"{stage.learning_rate:.2g}",
+                f"{100 * stage.cost / total:.0f} %",
+            )
+        )
+    return aligned(rows if replays else [row[:4] + row[5:] for row in rows])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned on the right, closer together if the table is wide.
+
+    >>> print(aligned([["B", "steps"], ["96", "10"]]))
+     B  steps
+    96     10
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
+    return "\n".join(gap.join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def count_text(count: int) -> str:
+    """A number of images, in millions where that reads better.
+
+    >>> count_text(279_011_328), count_text(20_000)
+    ('279.0 M', '20,000')
+    """
+    return f"{count / 1e6:.1f} M" if count >= 1_000_000 else f"{count:,}"
