@@ -63,6 +63,7 @@ def config(image_folder: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "evaluations": 2,
             "log_interval": 2,
             "checkpoint_interval": 1000,
+            "report": False,
             "output": str(tmp_path / "run"),
             **changes,
         }

@@ -138,7 +138,7 @@ def test_strips_align_and_keep_pixels_square() -> None:
     images = [np.full((28, 28, 3), value, np.uint8) for value in (10, 20)]
     row = ExampleRow(bandwidth=28, progress=(0, 0.2), magnitude=(0, 2), images=images)
     strip = example_strip(row, 64)
-    assert strip.shape == (56, 2 * 128 + 8, 3)
+    assert strip.shape == (56, 2 * 128 + 8, 4)
     # 28 pixels twice as large, in the middle of cells of 128.
     np.testing.assert_array_equal(np.flatnonzero(strip[0, :, 0] == 10), np.arange(36, 92))
     np.testing.assert_array_equal(np.flatnonzero(strip[-1, :, 0] == 20), 136 + np.arange(36, 92))

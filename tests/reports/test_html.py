@@ -58,7 +58,7 @@ def test_the_report_holds_every_part_in_order(
     parts = ["numbers", "accuracy-against-time", "accuracy-during-training", "stages", "examples", "method"]
     assert page.ids == ["verdict", *parts]
     kinds = [address.split(";")[0] for address in page.addresses]
-    assert kinds == ["data:image/svg+xml"] * 3 + ["data:image/png"] * 3
+    assert kinds == ["data:image/svg+xml"] * 6 + ["data:image/png"] * 3
 
 
 def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., Page]) -> None:
@@ -101,7 +101,7 @@ def test_names_are_escaped(make_summary: Make, examples: list[Examples], report:
         run.update(curriculum=attack, folders=[attack] * 2)
     page = report(summary, [Examples(label=attack, rows=examples[0].rows)])
     assert "script" not in page.elements
-    assert page.elements.count("img") == len(page.addresses) == 6
+    assert page.elements.count("img") == 6 and len(page.addresses) == 9
     assert all(address.startswith("data:") for address in page.addresses)
     assert attack in page.text
 
@@ -119,7 +119,7 @@ def test_a_report_does_without_details(
             del run[missing]
     page = report(summary)
     assert ("not evaluated during training" in page.text) == (missing == "history")
-    assert len(page.addresses) == (2 if missing == "history" else 3)
+    assert len(page.addresses) == (4 if missing == "history" else 6)
 
 
 def test_one_seed_and_one_curriculum(make_summary: Make, report: Callable[..., Page]) -> None:

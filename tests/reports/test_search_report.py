@@ -143,7 +143,7 @@ def test_the_page_is_whole_and_loads_nothing(summary: dict[str, Any], tmp_path: 
     assert search_verdict(summary) in page
     for part in ("candidates", "accuracy-against-cost", "schedule", "use", "method"):
         assert f'id="{part}"' in page
-    assert page.count("data:image/svg+xml;base64,") == 3
+    assert page.count("data:image/svg+xml;base64,") == 6
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert "{{" not in page and "{%" not in page
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from upchirp import TrainConfig
-from upchirp.compare.environment import hardware
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
 from upchirp.data.settings import usable_cores
 from upchirp.training import Event, Logged, Noted, train, waiting
+from upchirp.training.environment import hardware
 from upchirp.training.job import _packing_helps
 from upchirp.training.waiting import Waiting, advice
 

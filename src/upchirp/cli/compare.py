@@ -98,7 +98,7 @@ def show_estimate(jobs: Sequence["Job"]) -> None:
     for job in jobs:
         rows.append(
             (
-                printable(shortened(f"{job.entry.name} seed {job.seed}", 34)),
+                printable(shortened(f"{job.entry.name} seed {job.seed}", 38)),
                 f"{job.plan.equivalent_epochs:.2f}",
                 f"{job.plan.total_samples / job.plan.dataset_size:.2f}",
                 count_text(job.plan.total_samples),
@@ -117,7 +117,7 @@ def show_estimate(jobs: Sequence["Job"]) -> None:
             duration(sum(times)) if times else "",
         )
     )
-    print(aligned(rows))
+    print(aligned(rows, left=1))
     if not times:
         print("The time is known after the first run, or by --measure.")
 

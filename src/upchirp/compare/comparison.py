@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.compare.config import CompareConfig
-from upchirp.compare.environment import hardware, versions
-from upchirp.compare.examples import examples_of
 from upchirp.compare.jobs import entries_of, jobs_of, make_plans, measured_speeds
 from upchirp.compare.progress import Pace, Turn
 from upchirp.compare.summary import Entry, outcome_of, summarise
@@ -20,6 +18,8 @@ from upchirp.training import (
     TrainResult,
     train,
 )
+from upchirp.training.environment import hardware, versions
+from upchirp.training.examples import examples_of
 from upchirp.training.held_folder import held_folder
 from upchirp.training.launcher import world_size
 from upchirp.training.run_folder import LOCK

@@ -44,8 +44,8 @@ def plan_table(plan: "Plan") -> str:
     return aligned(rows if replays else [row[:4] + row[5:] for row in rows])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned on the right, closer together if the table is wide.
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
+    """Columns aligned on the right but for the first `left` ones, closer together if the table is wide.
 
     >>> print(aligned([["B", "steps"], ["96", "10"]]))
      B  steps
@@ -53,7 +53,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
-    return "\n".join(gap.join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(
+        gap.join(
+            text.ljust(width) if place < left else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def count_text(count: int) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from upchirp.reports.examples import ExampleRow, Examples, example_strip
+from upchirp.reports.examples import Examples
 from upchirp.reports.figures import accuracy_against_time, accuracy_during_training, stages_on_a_time_line
-from upchirp.reports.page import png_source, render, svg_source
+from upchirp.reports.page import picture, render, strip_rows
 from upchirp.reports.verdict import difference_text, remark, verdict
 from upchirp.reports.words import budget_text, duration_text, hardware_text
 
@@ -45,19 +45,6 @@ class _Seed:
     folder: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Strip:
-    """The examples of one stage."""
-
-    stage: int
-    bandwidth: int
-    progress: str
-    magnitude: str
-    source: str
-    width: int
-    height: int
-
-
 def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[Examples] = ()) -> None:
     """Write a comparison as one HTML file with its figures inside; it loads nothing from anywhere.
 
@@ -82,16 +69,10 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
         bandwidths=_bandwidths(summary),
         lines=_lines(summary),
         runs=_seeds(summary),
-        against_time=svg_source(accuracy_against_time(summary)),
-        during_training=svg_source(accuracy_during_training(summary)) if has_history else None,
-        time_line=svg_source(stages_on_a_time_line(summary)),
-        examples=[
-            (
-                each.label,
-                [_strip(place, row, final_size) for place, row in enumerate(each.rows, 1) if row.images],
-            )
-            for each in examples
-        ],
+        against_time=picture(accuracy_against_time, summary),
+        during_training=picture(accuracy_during_training, summary) if has_history else None,
+        time_line=picture(stages_on_a_time_line, summary),
+        examples=[(each.label, strip_rows(each, final_size)) for each in examples],
         costs=sorted({run["plan"]["cost"] for run in summary["runs"]}),
         hardware=hardware_text(summary["hardware"]),
     )
@@ -141,20 +122,6 @@ def _seeds(summary: Mapping[str, Any]) -> list[_Seed]:
 def _bandwidths(summary: Mapping[str, Any]) -> list[int]:
     """The bandwidths with a measured speed, in rising order."""
     return sorted({int(side) for run in summary["runs"] for side in run.get("images_per_second", {})})
-
-
-def _strip(place: int, row: ExampleRow, final_size: int) -> _Strip:
-    strip = example_strip(row, final_size)
-    (start, end), (weakest, strongest) = row.progress, row.magnitude
-    return _Strip(
-        stage=place,
-        bandwidth=row.bandwidth,
-        progress=f"{100 * start:.0f} to {100 * end:.0f} %",
-        magnitude=f"{weakest:.1f} to {strongest:.1f}" if weakest != strongest else f"{weakest:.1f}",
-        source=png_source(strip),
-        width=strip.shape[1],
-        height=strip.shape[0],
-    )
 
 
 def _number(value: float | None) -> str:

@@ -46,20 +46,21 @@ def example_strip(row: ExampleRow, final_size: int) -> NDArray[np.uint8]:
         final_size: side of the largest image, pixels.
 
     Returns:
-        uint8 array of shape `(height, width, 3)` on white.
+        uint8 array of shape `(height, width, 4)`, see-through beside the images.
 
     >>> image = np.zeros((28, 28, 3), np.uint8)
     >>> row = ExampleRow(bandwidth=28, progress=(0, 0.2), magnitude=(0, 2), images=[image] * 8)
     >>> example_strip(row, 64).shape
-    (56, 672, 3)
+    (56, 672, 4)
     """
     factor = max(1, round(_EXAMPLE_SIDE / final_size))
     cell = final_size * factor
     fitting = max(1, (_STRIP_WIDTH + _GAP) // (cell + _GAP))
     shown = [image.repeat(factor, 0).repeat(factor, 1) for image in list(row.images)[:fitting]]
     height = max((image.shape[0] for image in shown), default=1)
-    strip = np.full((height, max(1, len(shown) * (cell + _GAP) - _GAP), 3), 255, np.uint8)
+    strip = np.zeros((height, max(1, len(shown) * (cell + _GAP) - _GAP), 4), np.uint8)
     for place, image in enumerate(shown):
         left = place * (cell + _GAP) + (cell - image.shape[1]) // 2
-        strip[: image.shape[0], left : left + image.shape[1]] = image
+        part = strip[: image.shape[0], left : left + image.shape[1]]
+        part[..., :3], part[..., 3] = image, 255
     return strip

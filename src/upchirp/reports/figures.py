@@ -9,14 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import Bbox, offset_copy
 
 from upchirp.curriculum import Plan
+from upchirp.reports.labels import Label, place_labels
 from upchirp.reports.style import (
     DASHED,
     FAINT,
     INK,
     MUTED,
+    PAPER,
+    WIDE,
     add_legend,
     bandwidth_colors,
     curriculum_colors,
@@ -30,7 +33,7 @@ from upchirp.reports.words import budget_text, shortened
 
 
 @drawn
-def accuracy_against_time(summary: Mapping[str, Any]) -> Figure:
+def accuracy_against_time(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """Final accuracy against training time: a point per run and seed, a line through the means of a curriculum.
 
     A dashed line marks the baseline's mean accuracy; an arrow along it leads from the baseline's training time to the
@@ -38,54 +41,73 @@ def accuracy_against_time(summary: Mapping[str, Any]) -> Figure:
 
     Args:
         summary: the content of `summary.json`; seconds and top-1 in percent.
+        width: inches.
     """
     runs = summary["runs"]
-    figure = new_figure(4.4)
+    figure = new_figure(4.4 if width == WIDE else 3.9, width)
     axes = figure.add_subplot()
     unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in runs))
     handles = []
+    labels: list[Label] = []
+    marks: list[tuple[float, float]] = []
     for name, color in curriculum_colors(summary).items():
         own = sorted((run for run in runs if run["curriculum"] == name), key=lambda run: fmean(run["train_seconds"]))
         for run in own:
             times = [seconds / seconds_in_unit for seconds in run["train_seconds"]]
             axes.scatter(times, run["accuracy"], s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
+            marks += zip(times, run["accuracy"], strict=True)
         mean_times = [fmean(run["train_seconds"]) / seconds_in_unit for run in own]
         means = [fmean(run["accuracy"]) for run in own]
         axes.plot(mean_times, means, color=color, linewidth=1.6, zorder=2)
-        axes.scatter(mean_times, means, s=58, marker="D", color=color, edgecolors="white", linewidths=1, zorder=4)
-        for run, x, y in zip(own, mean_times, means, strict=True):
-            axes.annotate(
-                f"budget {_budget(run)}",
-                (x, y),
-                # A curve that rises passes above this place, and so do its seeds.
-                xytext=(9, -9),
-                textcoords="offset points",
-                ha="left",
-                va="center",
-                fontsize=8,
-                color=color,
-                zorder=3.5,
-            )
+        axes.scatter(mean_times, means, s=58, marker="D", color=color, edgecolors=PAPER, linewidths=1, zorder=4)
+        marks += zip(mean_times, means, strict=True)
+        labels += [
+            Label(text=f"budget {_budget(run)}", place=place, color=color)
+            for run, place in zip(own, zip(mean_times, means, strict=True), strict=True)
+        ]
         handles.append(Line2D([], [], color=color, marker="D", markersize=5, label=plain(shortened(name))))
     level = fmean(runs[0]["accuracy"])
     axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    _arrows(figure, axes, summary, level, seconds_in_unit)
     axes.set_xlabel(f"training time ({unit})")
     axes.set_ylabel(f"top-1 accuracy at {summary['final_size']} px (%)")
     axes.margins(y=0.2)
     axes.set_xlim(0, 1.12 * max(max(run["train_seconds"]) for run in runs) / seconds_in_unit)
     add_legend(figure, handles)
+    ratios = _arrows(figure, axes, summary, level, seconds_in_unit)
+    figure.draw_without_rendering()
+    obstacles = [_around(axes, mark, 4) for mark in marks]
+    # An arrow's label may stand in the way of a budget's, but nothing stands on the arrows.
+    place_labels(figure, axes, [*ratios, *labels], [*obstacles, *(_along(axes, arrow) for arrow in axes.texts)])
     return figure
 
 
-def _arrows(figure: Figure, axes: Axes, summary: Mapping[str, Any], level: float, seconds_in_unit: float) -> None:
+def _around(axes: Axes, place: tuple[float, float], points: float) -> Bbox:
+    """A square around a place in data, in pixels."""
+    x, y = axes.transData.transform(place)
+    half = points * axes.figure.dpi / 72
+    return Bbox.from_extents(x - half, y - half, x + half, y + half)
+
+
+def _along(axes: Axes, arrow: Any) -> Bbox:
+    """The box of a horizontal arrow, in pixels."""
+    transform = arrow.xycoords
+    (x0, y0), (x1, _) = transform.transform([arrow.xy, arrow.get_position()])
+    half = 3 * axes.figure.dpi / 72
+    return Bbox.from_extents(min(x0, x1), y0 - half, max(x0, x1), y0 + half)
+
+
+def _arrows(
+    figure: Figure, axes: Axes, summary: Mapping[str, Any], level: float, seconds_in_unit: float
+) -> list[Label]:
+    """Draw the arrows; what they mean is to be written below their middles."""
     colors = curriculum_colors(summary)
     reached = [(name, speedup) for name, speedup in summary["speedups"].items() if speedup["ratio"] is not None]
+    labels = []
     for place, (name, speedup) in enumerate(reached):
         start, end = (speedup[key] / seconds_in_unit for key in ("baseline_seconds", "seconds"))
         color = colors.get(name, INK)
         shifted = offset_copy(axes.transData, figure, y=-28 * place, units="points")
-        axes.annotate(
+        arrow = axes.annotate(
             "",
             xy=(end, level),
             xytext=(start, level),
@@ -94,24 +116,23 @@ def _arrows(figure: Figure, axes: Axes, summary: Mapping[str, Any], level: float
             arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.8, "shrinkA": 7, "shrinkB": 0},
             zorder=5,
         )
+        arrow.set_in_layout(False)
         at_least = "at least " if speedup["kind"] == "at least" else ""
-        axes.annotate(
-            f"{at_least}{speedup['ratio']:.2f}×",
-            xy=((start + end) / 2, level),
-            xytext=(0, -15),
-            xycoords=shifted,
-            textcoords="offset points",
-            ha="center",
-            fontsize=11,
-            fontweight="bold",
-            color=color,
-            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-            zorder=4.5,
+        labels.append(
+            Label(
+                text=f"{at_least}{speedup['ratio']:.2f}×",
+                place=((start + end) / 2, level),
+                color=color,
+                size=11,
+                weight="bold",
+                shift=-28.0 * place,
+            )
         )
+    return labels
 
 
 @drawn
-def accuracy_during_training(summary: Mapping[str, Any]) -> Figure:
+def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """Accuracy during training, a panel per run against the baseline (Figure 8).
 
     Solid lines are evaluations at the final size of the weights that the run exports: the average's if there is one.
@@ -119,12 +140,13 @@ def accuracy_during_training(summary: Mapping[str, Any]) -> Figure:
 
     Args:
         summary: the content of `summary.json`; seconds and top-1 in percent.
+        width: inches.
     """
     baseline, *others = summary["runs"]
     panels = others or [baseline]
-    columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
+    columns = min(len(panels), 2 if len(panels) in (2, 4) else 3) if width == WIDE else 1
     rows = -(-len(panels) // columns)
-    figure = new_figure(0.7 + (2.9 if columns > 1 else 3.4) * rows)
+    figure = new_figure(0.7 + ((2.9 if columns > 1 else 3.4) if width == WIDE else 2.2) * rows, width)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in summary["runs"]))
     colors, final = curriculum_colors(summary), summary["final_size"]
@@ -170,14 +192,15 @@ def _plot_history(axes: Axes, points: Sequence[Mapping[str, Any]], seconds_in_un
 
 
 @drawn
-def stages_on_a_time_line(summary: Mapping[str, Any]) -> Figure:
+def stages_on_a_time_line(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """The stages of each run on a time line, a bar per run coloured by bandwidth.
 
     Args:
         summary: the content of `summary.json`; seconds are means over the seeds.
+        width: inches.
     """
     runs = summary["runs"]
-    figure = new_figure(1.2 + 0.52 * len(runs))
+    figure = new_figure(1.2 + 0.52 * len(runs), width)
     axes = figure.add_subplot()
     longest = max(fmean(run["train_seconds"]) for run in runs)
     unit, seconds_in_unit = time_unit(longest)
@@ -192,9 +215,9 @@ def stages_on_a_time_line(summary: Mapping[str, Any]) -> Figure:
                 left=left / seconds_in_unit,
                 height=0.62,
                 color=color,
-                edgecolor="white",
+                edgecolor=PAPER,
             )
-            if seconds > 0.035 * longest:
+            if seconds > (0.035 if width == WIDE else 0.12) * longest:
                 x = (left + seconds / 2) / seconds_in_unit
                 axes.text(x, place, str(stage.bandwidth), ha="center", va="center", color=ink_on(color))
             left += seconds
@@ -209,7 +232,7 @@ def stages_on_a_time_line(summary: Mapping[str, Any]) -> Figure:
         )
     axes.set_yticks(
         range(len(runs)),
-        [f"{plain(shortened(run['curriculum']))}, budget {_budget(run)}" for run in runs],
+        [_row_name(run, width) for run in runs],
         color=INK,
     )
     axes.invert_yaxis()
@@ -217,7 +240,7 @@ def stages_on_a_time_line(summary: Mapping[str, Any]) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(f"training time ({unit})")
-    axes.set_xlim(0, 1.1 * longest / seconds_in_unit)
+    axes.set_xlim(0, (1.1 if width == WIDE else 1.3) * longest / seconds_in_unit)
     add_legend(figure, [Patch(color=color, label=f"B = {side} px") for side, color in colors.items()])
     return figure
 
@@ -239,6 +262,12 @@ def stage_seconds(run: Mapping[str, Any]) -> list[float]:
         shares = [stage.cost for stage in stages]
     scale = fmean(run["train_seconds"]) / sum(shares)
     return [share * scale for share in shares]
+
+
+def _row_name(run: Mapping[str, Any], width: float) -> str:
+    if width == WIDE:
+        return f"{plain(shortened(run['curriculum']))}, budget {_budget(run)}"
+    return f"{plain(shortened(run['curriculum'], 16))}\nbudget {_budget(run)}"
 
 
 def _budget(run: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 import io
 from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from upchirp.reports.style import to_svg
+from upchirp.reports.examples import ExampleRow, Examples, example_strip
+from upchirp.reports.style import NARROW, WIDE, to_svg
 
 
 def render(template: str, **values: Any) -> str:
@@ -25,6 +28,39 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """The examples of one stage."""
+
+    stage: int
+    bandwidth: int
+    progress: str
+    magnitude: str
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure in two layouts, as sources of an image element."""
+
+    wide: str
+    """For a page on a screen."""
+    narrow: str
+    """For a phone."""
+
+
+def picture(draw: Callable[..., Figure], *content: Any) -> Picture:
+    """A figure for screens and for phones.
+
+    Args:
+        draw: takes the content and the width in inches.
+        content: what it draws.
+    """
+    return Picture(wide=svg_source(draw(*content, width=WIDE)), narrow=svg_source(draw(*content, width=NARROW)))
+
+
 def svg_source(figure: Figure) -> str:
     """A figure as the source of an image element."""
     # Inside an image element no name in the figure can become markup of the page.
@@ -36,3 +72,22 @@ def png_source(image: NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="PNG", optimize=True)
     return "data:image/png;base64," + b64encode(stream.getvalue()).decode("ascii")
+
+
+def strip_rows(examples: Examples, final_size: int) -> list[Strip]:
+    """The examples of each stage that has any."""
+    return [_strip(place, row, final_size) for place, row in enumerate(examples.rows, 1) if row.images]
+
+
+def _strip(place: int, row: ExampleRow, final_size: int) -> Strip:
+    strip = example_strip(row, final_size)
+    (start, end), (weakest, strongest) = row.progress, row.magnitude
+    return Strip(
+        stage=place,
+        bandwidth=row.bandwidth,
+        progress=f"{100 * start:.0f} to {100 * end:.0f} %",
+        magnitude=f"{weakest:.1f} to {strongest:.1f}" if weakest != strongest else f"{weakest:.1f}",
+        source=png_source(strip),
+        width=strip.shape[1],
+        height=strip.shape[0],
+    )

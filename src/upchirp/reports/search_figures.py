@@ -13,6 +13,8 @@ from upchirp.reports.style import (
     FAINT,
     INK,
     MUTED,
+    PAPER,
+    WIDE,
     add_legend,
     bandwidth_colors,
     drawn,
@@ -24,16 +26,17 @@ from upchirp.reports.words import shortened
 
 
 @drawn
-def tree_of_candidates(summary: Mapping[str, Any]) -> Figure:
+def tree_of_candidates(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """Every candidate of every stage with its accuracy, and the path that the search took (Algorithm 2).
 
     Args:
         summary: the content of a search's `summary.json`, of the algorithm `sequential`.
+        width: inches.
     """
     found, candidates, final = summary["found"], summary["candidates"], summary["final_size"]
     sides = sorted({*candidates, final})
     rows = {side: place for place, side in enumerate(sides)}
-    figure = new_figure(1.6 + 0.62 * len(sides))
+    figure = new_figure(1.6 + 0.62 * len(sides), width)
     axes = figure.add_subplot()
     colors = bandwidth_colors(sides)
     middle = (len(sides) - 1) / 2
@@ -54,7 +57,7 @@ def tree_of_candidates(summary: Mapping[str, Any]) -> Figure:
             [stage],
             [rows[side]],
             s=190 if won else 90,
-            color=colors[side] if whole else "white",
+            color=colors[side] if whole else PAPER,
             edgecolors=INK if won else FAINT,
             linewidths=2 if won else 1,
             zorder=3,
@@ -90,19 +93,20 @@ def tree_of_candidates(summary: Mapping[str, Any]) -> Figure:
 
 
 @drawn
-def trainings_in_order(summary: Mapping[str, Any]) -> Figure:
+def trainings_in_order(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """Every training of Algorithm 1 as a row of its stages, with its accuracy, first to last.
 
     Args:
         summary: the content of a search's `summary.json`, of the algorithm `greedy`.
+        width: inches.
     """
     trials, stages = summary["trials"], summary["stages"]
-    figure = new_figure(1.3 + 0.42 * len(trials))
+    figure = new_figure(1.3 + 0.42 * len(trials), width)
     axes = figure.add_subplot()
     colors = bandwidth_colors([side for trial in trials for side in trial["bandwidths"]])
     for row, trial in enumerate(trials):
         for stage, side in enumerate(trial["bandwidths"]):
-            axes.barh(row, 1, left=stage, height=0.7, color=colors[side], edgecolor="white")
+            axes.barh(row, 1, left=stage, height=0.7, color=colors[side], edgecolor=PAPER)
             axes.text(stage + 0.5, row, str(side), ha="center", va="center", color=ink_on(colors[side]), fontsize=8.5)
         chosen = trial["bandwidths"] == summary["found"]
         score = f"{trial['accuracy']:.2f} %" if trial["loss"] is not None else "diverged"
@@ -124,15 +128,16 @@ def trainings_in_order(summary: Mapping[str, Any]) -> Figure:
 
 
 @drawn
-def accuracy_against_cost(summary: Mapping[str, Any]) -> Figure:
+def accuracy_against_cost(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """Accuracy of every candidate against the compute of the run that leads to it.
 
     Args:
         summary: the content of a search's `summary.json`; top-1 in percent, cost in equivalent epochs.
+        width: inches.
     """
     trials = [trial for trial in summary["trials"] if trial["loss"] is not None]
     named = {trial["name"]: trial for trial in summary["trials"]}
-    figure = new_figure(4.0)
+    figure = new_figure(4.0, width)
     axes = figure.add_subplot()
     # A whole schedule has no single bandwidth: that of its first stage is the one that differs most.
     place = -1 if summary["algorithm"] == "sequential" else 0
@@ -171,25 +176,28 @@ def accuracy_against_cost(summary: Mapping[str, Any]) -> Figure:
 
 
 @drawn
-def found_beside_presets(summary: Mapping[str, Any]) -> Figure:
+def found_beside_presets(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """The found schedule and the presets as bars over the compute, coloured by bandwidth.
 
     Args:
         summary: the content of a search's `summary.json`.
+        width: inches.
     """
     shown = schedules(summary)
-    figure = new_figure(1.1 + 0.5 * len(shown))
+    figure = new_figure(1.1 + 0.5 * len(shown), width)
     axes = figure.add_subplot()
     colors = bandwidth_colors([side for each in shown for side, _ in each.shares])
     for row, each in enumerate(shown):
         left = 0.0
         for side, share in each.shares:
-            axes.barh(row, 100 * share, left=100 * left, height=0.64, color=colors[side], edgecolor="white")
-            if share > 0.035:
+            axes.barh(row, 100 * share, left=100 * left, height=0.64, color=colors[side], edgecolor=PAPER)
+            if share > (0.035 if width == WIDE else 0.1):
                 x = 100 * (left + share / 2)
                 axes.text(x, row, str(side), ha="center", va="center", color=ink_on(colors[side]))
             left += share
-    axes.set_yticks(range(len(shown)), [plain(shortened(each.name)) for each in shown], color=INK)
+    axes.set_yticks(
+        range(len(shown)), [plain(shortened(each.name, 32 if width == WIDE else 16)) for each in shown], color=INK
+    )
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upchirp.reports.page import render, svg_source
+from upchirp.reports.page import picture, render
 from upchirp.reports.search_figures import (
     accuracy_against_cost,
     found_beside_presets,
@@ -58,9 +58,9 @@ def write_search_report(summary: Mapping[str, Any], path: Path) -> None:
         summary=summary,
         sequential=sequential,
         verdict=search_verdict(summary),
-        tree=svg_source(tree_of_candidates(summary) if sequential else trainings_in_order(summary)),
-        against_cost=svg_source(accuracy_against_cost(summary)),
-        beside_presets=svg_source(found_beside_presets(summary)),
+        tree=picture(tree_of_candidates if sequential else trainings_in_order, summary),
+        against_cost=picture(accuracy_against_cost, summary),
+        beside_presets=picture(found_beside_presets, summary),
         uses=_uses(summary),
         lines=_lines(summary),
         duration=duration_text(summary["train_seconds"]),

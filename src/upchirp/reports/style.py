@@ -16,12 +16,26 @@ from matplotlib.patches import Patch
 
 _P = ParamSpec("_P")
 
-_WIDTH = 9.2
+WIDE, NARROW = 9.2, 4.1
+"""Widths of figures in inches: for a page on a screen, and for a phone."""
 INK, MUTED = "#1f2933", "#5b6672"
 BASELINE, FAINT = "#4b5563", "#9aa3ad"
+GRID, PAPER = "#e9ecef", "#ffffff"
+_ON_LIGHT, _ON_DARK = "#1e2832", "#fefefe"
+"""Texts on coloured bars, which look the same in the dark."""
+_IN_THE_DARK = {
+    INK: "#e6e9ed",
+    MUTED: "#a3adb8",
+    BASELINE: "#b8c0c9",
+    FAINT: "#6b7580",
+    GRID: "#2c343c",
+    PAPER: "#14181d",
+    "#0072b2": "#4da6e0",
+}
+"""What colours become in dark mode; all others stay."""
 DASHED = (0, (3, 2))
 # Okabe and Ito's palette, without the yellow that vanishes on white.
-_CURRICULA = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+CURRICULA = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -34,7 +48,10 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e9ecef",
+    "grid.color": GRID,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
     "grid.linewidth": 0.8,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -66,6 +83,8 @@ def drawn(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 def to_svg(figure: Figure) -> bytes:
     """The figure as an SVG file with text as outlines, the same bytes for the same figure.
 
+    It has no background, and where the reader prefers dark pages its greys are light.
+
     >>> to_svg(Figure())[:5]
     b'<?xml'
     """
@@ -73,7 +92,17 @@ def to_svg(figure: Figure) -> bytes:
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with styled_context():
         figure.savefig(stream, format="svg", metadata=metadata)
-    return stream.getvalue()
+    return _with_dark_mode(stream.getvalue().decode("utf-8")).encode("utf-8")
+
+
+def _with_dark_mode(svg: str) -> str:
+    """Colours become variables, with the light colour where no variable is set."""
+    for color in _IN_THE_DARK:
+        svg = svg.replace(f": {color}", f": var(--c{color[1:]}, {color})")
+    dark = "; ".join(f"--c{color[1:]}: {other}" for color, other in _IN_THE_DARK.items())
+    style_sheet = f"<style>@media screen and (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>"
+    end = svg.index(">", svg.index("<svg")) + 1
+    return svg[:end] + style_sheet + svg[end:]
 
 
 def bandwidth_colors(bandwidths: Sequence[int]) -> dict[int, str]:
@@ -112,13 +141,13 @@ def plain(text: str) -> str:
 def curriculum_colors(summary: Mapping[str, Any]) -> dict[str, str]:
     """A colour for each curriculum; the baseline is grey."""
     baseline, *others = dict.fromkeys(run["curriculum"] for run in summary["runs"])
-    palette = {name: _CURRICULA[place % len(_CURRICULA)] for place, name in enumerate(others)}
+    palette = {name: CURRICULA[place % len(CURRICULA)] for place, name in enumerate(others)}
     return {baseline: BASELINE, **palette}
 
 
-def new_figure(height: float) -> Figure:
-    """An empty figure as wide as the report; `height` in inches."""
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+def new_figure(height: float, width: float = WIDE) -> Figure:
+    """An empty figure, by default as wide as the report; sides in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -126,11 +155,12 @@ def new_figure(height: float) -> Figure:
 def add_legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
     """Put a legend above the figure, in as many columns as fit."""
     labels = [str(handle.get_label()) for handle in handles]
-    columns = max(1, min(len(handles), 150 // (max(map(len, labels)) + 6)))
+    fitting = round(150 * figure.get_figwidth() / WIDE) // (max(map(len, labels)) + 6)
+    columns = max(1, min(len(handles), fitting))
     figure.legend(handles=list(handles), labels=labels, loc="outside upper left", ncols=columns, fontsize=8.5)
 
 
 def ink_on(color: str) -> str:
     """The text colour that reads well on `#rrggbb`."""
     red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else INK
+    return _ON_DARK if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else _ON_LIGHT

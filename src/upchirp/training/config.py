@@ -117,6 +117,8 @@ class TrainConfig:
     """Steps between checkpoints."""
     checkpoint_keep: int = 2
     """How many of the latest checkpoints are kept."""
+    report: bool = True
+    """Write report.html into the run folder at the end."""
     given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
     """The flag names that were asked for, where `from_flat` filled in the rest; None means all of them. No setting."""
 

@@ -38,6 +38,7 @@ from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
+from upchirp.training.report import report_run
 from upchirp.training.saving import Totals
 from upchirp.training.shards import sharding
 from upchirp.training.start import computed_at_once, describe, load_start, make_model, new_plan, stored_plan
@@ -207,9 +208,19 @@ def _train(
             for note in notes:
                 run.emit(Noted(message=note))
             top1 = run.execute()
+            if config.report and ranks.is_first:
+                _report(run, train_source, val_source)
     return TrainResult(
         output=folder, plan=plan, top1=top1, best_top1=totals.best_top1, train_seconds=totals.train_seconds
     )
+
+
+def _report(run: Run, train_source: Source, val_source: Source) -> None:
+    """Write the report; what is trained and exported is not lost if that fails."""
+    try:
+        report_run(run.folder, run.config, run.plan, train_source, val_source, run.predictions, run.notes)
+    except Exception as error:
+        run.emit(Noted(message=f"no {run_folder.REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
 
 
 def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer], ranks: Ranks) -> TrainResult:

@@ -93,9 +93,12 @@ class Run:
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = 0.0
         self.predictions: Predictions | None = None
+        self.notes: list[str] = []
 
     def emit(self, event: Event) -> None:
         """Tell all observers."""
+        if isinstance(event, Noted):
+            self.notes.append(event.message)
         for observer in self.observers:
             observer(event)
 

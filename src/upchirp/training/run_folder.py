@@ -27,10 +27,11 @@ TIMM_CONFIG = "config.json"
 WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS = "predictions.npz"
 """What the exported weights guessed for each validation image."""
+REPORT = "report.html"
 
 MAY_DIFFER = {
     "output", "resume", "workers", "loader_timeout", "device", "compile", "channels_last", "deterministic",
-    "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep", "micro_batch",
+    "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep", "micro_batch", "report",
 }  # fmt: skip
 """Settings that a resumed run may change: the data, the steps and the learning rates stay the same."""
 _CHANGE_ROUNDING = ("micro_batch", "device", "compile", "channels_last", "deterministic")

@@ -1,0 +1,167 @@
+"""Figures of a run, each a pure function of its log and its plan."""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from upchirp.curriculum import Plan
+from upchirp.reports.style import (
+    CURRICULA,
+    DASHED,
+    FAINT,
+    MUTED,
+    PAPER,
+    WIDE,
+    add_legend,
+    bandwidth_colors,
+    drawn,
+    ink_on,
+    new_figure,
+    time_unit,
+)
+from upchirp.reports.words import duration_text
+
+Records = Sequence[Mapping[str, Any]]
+_MODEL, _EMA, _CURRENT, _LOSS = (*CURRICULA[:3], CURRICULA[3])
+
+
+@drawn
+def curves(log: Records, plan: Plan, width: float = WIDE) -> Figure:
+    """Accuracy against time and against compute, training loss and learning rate, with the stages' boundaries.
+
+    Args:
+        log: the lines of `metrics.jsonl`.
+        plan: what was executed.
+        width: inches.
+    """
+    wide = width == WIDE
+    figure = new_figure(5.6 if wide else 9.0, width)
+    grid = figure.subplots(2, 2) if wide else figure.subplots(4, 1)
+    by_time, by_compute, loss, rate = grid.flat
+    trained = [record for record in log if record["kind"] == "train"]
+    evaluations = [record for record in log if record["kind"] == "evaluation"]
+    unit, second = time_unit(max((record["train_seconds"] for record in [*trained, *evaluations]), default=1.0))
+    handles = _accuracies(by_time, evaluations, plan, lambda record: record["train_seconds"] / second)
+    _accuracies(by_compute, evaluations, plan, lambda record: cost_after(plan, record["step"]))
+    loss.plot(
+        [record["train_seconds"] / second for record in trained],
+        [record["loss"] for record in trained],
+        color=_LOSS,
+        linewidth=1.3,
+    )
+    rate.plot(
+        [cost_after(plan, record["step"]) for record in trained],
+        [record["learning_rate"] for record in trained],
+        color=MUTED,
+        linewidth=1.3,
+    )
+    changes = list(accumulate(stage.steps for stage in plan.stages))[:-1]
+    for axes in (by_compute, rate):
+        axes.set_xlabel("equivalent epochs")
+        for step in changes:
+            axes.axvline(cost_after(plan, step), color=FAINT, linewidth=1, linestyle=":", zorder=1)
+    for axes in (by_time, loss):
+        axes.set_xlabel(f"training time ({unit})")
+        for seconds in stage_ends(log, plan)[:-1]:
+            axes.axvline(seconds / second, color=FAINT, linewidth=1, linestyle=":", zorder=1)
+    by_time.set_ylabel("top-1 (%)")
+    by_compute.set_ylabel("top-1 (%)")
+    loss.set_ylabel("training loss")
+    rate.set_ylabel("learning rate")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    for axes in grid.flat:
+        axes.set_xlim(left=0)
+    if changes:
+        handles.append(Line2D([], [], color=FAINT, linestyle=":", label="change of stage"))
+    if handles:
+        add_legend(figure, handles)
+    return figure
+
+
+def _accuracies(axes: Axes, evaluations: Records, plan: Plan, place: Any) -> list[Line2D | Patch]:
+    """Draw evaluations against `place`, and tell what lines there are."""
+    final = plan.final_size
+    kinds = (
+        ("ema", True, _EMA, "solid", f"averaged weights, {final} px"),
+        ("model", True, _MODEL, "solid", f"weights, {final} px"),
+        ("model", False, _CURRENT, DASHED, "weights, at the stage's bandwidth"),
+    )
+    handles: list[Line2D | Patch] = []
+    for weights, at_final, color, line, label in kinds:
+        own = [each for each in evaluations if each["weights"] == weights and (each["bandwidth"] == final) == at_final]
+        if own:
+            style: dict[str, Any] = {
+                "color": color,
+                "linestyle": line,
+                "linewidth": 1.5,
+                "marker": "o",
+                "markersize": 3,
+            }
+            axes.plot([place(each) for each in own], [each["top1"] for each in own], **style)
+            handles.append(Line2D([], [], label=label, **style))
+    return handles
+
+
+@drawn
+def time_of_stages(log: Records, plan: Plan, width: float = WIDE) -> Figure:
+    """Where the time went beside where the plan's compute goes: two bars of stages, coloured by bandwidth.
+
+    Args:
+        log: the lines of `metrics.jsonl`.
+        plan: what was executed.
+        width: inches.
+    """
+    figure = new_figure(1.7, width)
+    axes = figure.add_subplot()
+    colors = bandwidth_colors([stage.bandwidth for stage in plan.stages])
+    seconds = stage_seconds(log, plan)
+    for row, parts in enumerate((seconds, [stage.cost for stage in plan.stages])):
+        whole, left = sum(parts) or 1.0, 0.0
+        for stage, part in zip(plan.stages, parts, strict=True):
+            share, color = 100 * part / whole, colors[stage.bandwidth]
+            axes.barh(row, share, left=left, height=0.66, color=color, edgecolor=PAPER)
+            if share > (4 if width == WIDE else 12):
+                axes.text(left + share / 2, row, str(stage.bandwidth), ha="center", va="center", color=ink_on(color))
+            left += share
+    axes.set_yticks([0, 1], ["time", "compute"])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"share (%) of {duration_text(sum(seconds))}, and of the plan's compute")
+    return figure
+
+
+def cost_after(plan: Plan, step: int) -> float:
+    """Equivalent epochs that so many steps cost.
+
+    >>> from upchirp.curriculum import constant, plan
+    >>> cost_after(plan(constant(64), epochs=2, dataset_size=1000, batch_size=100), 5)
+    0.5
+    """
+    cost, begin = 0.0, 0
+    for stage in plan.stages:
+        cost += (min(step, begin + stage.steps) - min(step, begin)) * stage.batch_size * stage.cost_per_sample
+        begin += stage.steps
+    return cost / plan.dataset_size
+
+
+def stage_ends(log: Records, plan: Plan) -> list[float]:
+    """Training time at the end of each stage, seconds; a log line stands at each of them."""
+    ends = [0.0] * len(plan.stages)
+    for record in log:
+        if record["kind"] == "train":
+            ends[record["stage"]] = record["train_seconds"]
+    return list(accumulate(ends, max))
+
+
+def stage_seconds(log: Records, plan: Plan) -> list[float]:
+    """Training time of each stage, seconds."""
+    ends = stage_ends(log, plan)
+    return [end - begin for begin, end in zip([0.0, *ends], ends, strict=False)]
