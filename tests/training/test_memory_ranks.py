@@ -139,6 +139,6 @@ def test_what_ranks_cannot_undo_is_said_and_kept(ranks: list[dict[str, Any]]) ->
     first, second = ranks
     failure = second["too late"]["failure"]
     assert "out of memory at 32 px in step 3 while ranks summed gradients, so it cannot be redone" in failure
-    assert "go on with --resume auto, which takes 8 images at once there" in failure
+    assert "the run goes on with 8 images at once there" in failure
     assert second["too late"]["sizes"] == {32: 8}
     assert "lost" in first["too late"]

@@ -83,8 +83,8 @@ def _compare(flags: CompareCommand, command: str) -> int:
             comparison = compare(flags.compare, command=command, observer=observer, note=print_note)
         except Interrupted as interruption:
             print(
-                f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {interruption.folder}; "
-                "go on by the same command with --resume auto",
+                f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {printable(interruption.folder)}; "
+                f"{printable(interruption.go_on)}",
                 file=sys.stderr,
             )
             return 128 + interruption.signum

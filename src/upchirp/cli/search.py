@@ -78,7 +78,7 @@ def _search(command: SearchCommand, console: Console, line: str) -> int:
     except Interrupted as interruption:
         print(
             f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {printable(interruption.folder)}; "
-            "go on by the same command with --resume auto",
+            f"{printable(interruption.go_on)}",
             file=sys.stderr,
         )
         return 128 + interruption.signum

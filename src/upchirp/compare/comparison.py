@@ -22,6 +22,7 @@ from upchirp.training.environment import hardware, versions
 from upchirp.training.examples import examples_of
 from upchirp.training.held_folder import held_folder
 from upchirp.training.launcher import world_size
+from upchirp.training.resumption import go_on_by
 from upchirp.training.run_folder import LOCK
 
 SUMMARY, REPORT = "summary.json", "report.html"
@@ -78,10 +79,12 @@ def _compare(
     jobs = jobs_of(config, output)
     pace = Pace(make_plans([run for _, _, run in jobs], sources[0]), measured_speeds(output))
     results: dict[tuple[Entry, int], TrainResult] = {}
+    go_on = go_on_by(command, config.training, output)
     for number, (entry, seed, run) in enumerate(jobs, 1):
         pace.begin(number)
         turn = Turn(number=number, runs=len(jobs), name=f"{entry.name} seed {seed}", pace=pace)
-        results[entry, seed] = train(run, data=sources, observers=(pace, observer(turn)) if observer else ())
+        observers = (pace, observer(turn)) if observer else ()
+        results[entry, seed] = train(run, data=sources, observers=observers, go_on=go_on)
     outcomes = {entry: [outcome_of(results[entry, seed]) for seed in config.seeds] for entry in entries}
     summary = {
         **_settings(config, command, sources[0]),

@@ -30,6 +30,7 @@ from upchirp.training.held_folder import held_folder
 from upchirp.training.interruption import collected_signals
 from upchirp.training.launcher import world_size
 from upchirp.training.micro_batch import choose_micro_batch
+from upchirp.training.resumption import go_on_by
 from upchirp.training.start import make_model
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
@@ -144,7 +145,17 @@ def _search(
     # Engines may set handlers of their own, so ours come after them.
     with engine as opened, collected_signals() as received:
         trainer = Trainer(
-            config, planner, prepared.train, prepared.val, model, folder, journal, opened, received, observers
+            config,
+            planner,
+            prepared.train,
+            prepared.val,
+            model,
+            folder,
+            journal,
+            opened,
+            received,
+            observers,
+            go_on=go_on_by(command, config.training, folder),
         )
         for note in notes:
             trainer.emit(Noted(message=note))

@@ -44,6 +44,7 @@ class Trainer:
         engine: what runs the trainings.
         received: signals that ask to stop, as they come.
         observers: called with every event.
+        go_on: how to go on with the search, as the end of messages.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Trainer:
         engine: Engine,
         received: Sequence[int],
         observers: Sequence[SearchObserver] = (),
+        *,
+        go_on: str = "go on with --resume auto",
     ) -> None:
         self.config = config
         self.planner = planner
@@ -69,6 +72,7 @@ class Trainer:
         self.engine = engine
         self.received = received
         self.observers = observers
+        self.go_on = go_on
         self.finished = {record["name"]: record for record in journal.of("trial")}
         self.total = planner.price.equivalent_epochs
         self.started = time.monotonic()
@@ -141,8 +145,8 @@ class Trainer:
                     stopping = True
                 except BrokenExecutor as error:
                     failure = InputError(
-                        f"a process that trained {trial.name} died, mostly because memory ran out: lower --parallel, "
-                        "then go on with --resume auto (a script of your own needs `if __name__ == '__main__':`)"
+                        f"a process that trained {trial.name} died, mostly because memory ran out (or a script of "
+                        f"your own lacks `if __name__ == '__main__':`): lower --parallel, then {self.go_on}"
                     )
                     failure.__cause__ = error
                 except Exception as error:  # the others save their states before it ends the search
@@ -156,7 +160,7 @@ class Trainer:
         if stopping:
             # Whoever makes the file by hand ends the search as SIGTERM does.
             signum = self.received[0] if self.received else signal.SIGTERM
-            raise Interrupted(signum, self.folder, len(self.finished))
+            raise Interrupted(signum, self.folder, len(self.finished), self.go_on)
 
     def _task(self, trial: Trial) -> Task:
         plan = self.planner.of(trial)

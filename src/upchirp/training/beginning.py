@@ -11,6 +11,7 @@ from upchirp.training.config import TrainConfig
 from upchirp.training.description import Description
 from upchirp.training.events import Finished
 from upchirp.training.held_folder import held_folder
+from upchirp.training.resumption import with_stored
 from upchirp.training.weights import check_start
 
 
@@ -18,6 +19,8 @@ from upchirp.training.weights import check_start
 class Beginning:
     """What the run folder and the start say before anything is made."""
 
+    config: TrainConfig
+    """The settings, with those of the run that is gone on with."""
     folder: Path
     resuming: bool
     loaded: checkpoint.Loaded | None = None
@@ -28,12 +31,13 @@ class Beginning:
     """How the run ended, if it was finished before."""
 
 
-def begin(config: TrainConfig, held: ExitStack, *, own_model: bool) -> Beginning:
+def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bool) -> Beginning:
     """Open the run folder, and keep others out of it for as long as `held` is open.
 
     Raises:
         InputError: a folder that is in use, holds anything else or a run with other settings; a damaged checkpoint.
     """
+    config = with_stored(config)
     # What is finished is only read, perhaps where nothing can be written.
     if (end := _finished(config)) is not None:
         return end
@@ -46,6 +50,8 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool) -> Beginning
         notes += run_folder.check_is_same_run(folder, config)
     else:
         run_folder.check_is_free(folder)
+        if config.resume == "auto" and not (config.data or own_data):
+            raise InputError(f"{folder} holds no run to go on with: check --output, or give --data for a new one")
         if not own_model:
             check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
     loaded = _checkpoint(config, folder, resuming=resuming)
@@ -54,7 +60,7 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool) -> Beginning
         trained_on = run_folder.read_data(folder)
     elif loaded:
         trained_on = Description.from_dict(loaded.content.get("described", {})).data
-    return Beginning(folder, resuming, loaded, trained_on, notes)
+    return Beginning(config, folder, resuming, loaded, trained_on, notes)
 
 
 def _finished(config: TrainConfig) -> Beginning | None:
@@ -67,7 +73,7 @@ def _finished(config: TrainConfig) -> Beginning | None:
         return None
     run_folder.check_is_same_run(folder, config)
     end = Finished(**{name: last[name] for name in ("step", "top1", "best_top1", "train_seconds")})
-    return Beginning(folder, resuming=True, end=end)
+    return Beginning(config, folder, resuming=True, end=end)
 
 
 def _checkpoint(config: TrainConfig, folder: Path, *, resuming: bool) -> checkpoint.Loaded | None:

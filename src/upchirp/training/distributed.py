@@ -160,8 +160,7 @@ def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
         raise InputError(
-            "lost contact with another rank, which has failed or was ended: its own message says why; go on with "
-            "--resume auto"
+            "lost contact with another rank, which has failed or was ended: its own message says why, and how to go on"
         ) from error
     finally:
         # Old torch (2.6 does, 2.14 does not; pytorch/pytorch#154976) keeps the GIL while the group joins Gloo's

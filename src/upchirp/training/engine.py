@@ -166,7 +166,7 @@ class _Gradients:
             half = _halve(micro_batches, batches, self.transform)
             raise OutOfMemory(
                 f"out of memory at {step.bandwidth} px in step {step.index + 1} while ranks summed gradients, so it "
-                f"cannot be redone: go on with --resume auto, which takes {half} images at once there"
+                f"cannot be redone: the run goes on with {half} images at once there"
             ) from error
         except RuntimeError as error:
             if not ran_out(error):
@@ -174,7 +174,7 @@ class _Gradients:
             if self.state.sharded:
                 raise OutOfMemory(
                     f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that share a model "
-                    "cannot redo: go on with --resume auto and a smaller --micro-batch"
+                    "cannot redo: take a smaller --micro-batch"
                 ) from error
             # Handled by the caller: the error's frames hold the memory that is to be freed.
             return None

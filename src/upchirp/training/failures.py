@@ -12,8 +12,12 @@ from upchirp.training.run_folder import CHECKPOINTS
 
 
 @contextmanager
-def one_line_failures(folder: Path) -> Iterator[None]:
+def one_line_failures(folder: Path, go_on: str) -> Iterator[None]:
     """Turn a disk that fails or is full, and loader workers that die or stall, into one line.
+
+    Args:
+        folder: the run folder.
+        go_on: how to go on with its run, as the end of a message.
 
     Raises:
         InputError: that line, with the last good checkpoint.
@@ -24,9 +28,9 @@ def one_line_failures(folder: Path) -> Iterator[None]:
     except OSError as error:
         file = f" ({error.filename})" if error.filename else ""
         reason = f"{error.strerror or ' '.join(str(error).split())}{file}"
-        raise InputError(f"the run in {folder} stopped: {reason}; {_where_to_go_on(folder)}") from error
+        raise InputError(f"the run in {folder} stopped: {reason}; {_where_to_go_on(folder, go_on)}") from error
     except LoaderFailure as error:
-        raise InputError(f"{error}; {_where_to_go_on(folder)}") from error
+        raise InputError(f"{error}; {_where_to_go_on(folder, go_on)}") from error
 
 
 @contextmanager
@@ -45,10 +49,10 @@ def _quiet_board() -> Iterator[None]:
         threading.excepthook = previous
 
 
-def _where_to_go_on(folder: Path) -> str:
+def _where_to_go_on(folder: Path, go_on: str) -> str:
     if not folder.is_dir():
         return f"there is no {folder} on this machine, so no checkpoint to go on from"
     kept = list(checkpoint.checkpoints(folder / CHECKPOINTS))
     if not kept:
         return "no checkpoint was written yet"
-    return f"the last good checkpoint is {kept[-1]}: go on with --resume auto once that is mended"
+    return f"the last good checkpoint is {kept[-1]}: once that is mended, {go_on}"

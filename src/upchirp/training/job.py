@@ -39,6 +39,7 @@ from upchirp.training.loop import Run
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.report import report_run
+from upchirp.training.resumption import go_on_with, with_stored
 from upchirp.training.saving import Totals
 from upchirp.training.shards import sharding
 from upchirp.training.start import computed_at_once, describe, load_start, make_model, new_plan, stored_plan
@@ -68,6 +69,7 @@ def train(
     model: nn.Module | None = None,
     data: tuple[Any, Any] | None = None,
     observers: Sequence[Observer] = (),
+    go_on: str | None = None,
 ) -> TrainResult:
     """Train by the configuration; go on from a checkpoint if it says so.
 
@@ -77,6 +79,7 @@ def train(
         data: (train, validation) as `Source` or map-style data sets of `(image, label)`; by default `config.data`
             is opened.
         observers: called with every event, on the first rank only; see `upchirp.training.events`.
+        go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train`.
 
     Started by torchrun, every rank calls it in the same way, and every rank gets the result. Only the first one needs
     the run folder.
@@ -84,11 +87,15 @@ def train(
     Raises:
         InputError: bad input, found before training where that is possible. A damaged data set or a non-finite loss
             stops the run with its last good checkpoint kept.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written.
+
+    With `resume="auto"` a run in the output folder gives all settings that `config.given` does not name.
     """
+    # Where the folder can be seen; the first rank tells the others.
+    config = with_stored(config)
     device = choose_device(config.device)
     with open_ranks(even_one=config.parallel == "fsdp") as ranks, ExitStack() as held:
-        return _train(config, model, data, observers if ranks.is_first else (), device, ranks, held)
+        return _train(config, model, data, observers if ranks.is_first else (), device, ranks, held, go_on)
 
 
 def _train(
@@ -99,13 +106,16 @@ def _train(
     device: torch.device,
     ranks: Ranks,
     held: ExitStack,
+    go_on: str | None,
 ) -> TrainResult:
-    beginning = ranks.from_first(lambda: begin(config, held, own_model=model is not None))
-    folder, resuming, loaded, notes = beginning.folder, beginning.resuming, beginning.loaded, beginning.notes
+    asked, own_model = config, model is not None
+    beginning = ranks.from_first(lambda: begin(asked, held, own_model=own_model, own_data=data is not None))
+    config, folder, resuming = beginning.config, beginning.folder, beginning.resuming
+    loaded, notes = beginning.loaded, beginning.notes
     if beginning.end is not None:
         return _finished_before(folder, beginning.end, observers, ranks)
+    go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
     micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
-    own_model = model is not None
     new = not loaded and not resuming
     train_source, val_source, model, started = ranks.together(lambda: _prepare(config, data, model, new=new))
     notes += started
@@ -114,7 +124,7 @@ def _train(
     notes += ranks.together(lambda: trained_on.check_same(identity, trained))
     described_as = describe(config, model, identity)
 
-    with numerics(device, deterministic=config.deterministic), one_line_failures(folder):
+    with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
         model = model.to(device)
         sharded = config.parallel == "fsdp"
         # FSDP takes no parameters in another memory order; images are laid out all the same.
@@ -203,6 +213,7 @@ def _train(
                 computed,
                 described_as,
                 ranks=ranks,
+                go_on=go_on,
                 packing_helps=_packing_helps(train_source, plan.final_size),
             )
             for note in notes:

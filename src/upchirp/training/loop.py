@@ -55,6 +55,7 @@ class Run:
         evaluation: validation images at the final size.
         observers: called with every event; the first rank's alone should be given any.
         micro_batches: how many images are computed at once.
+        go_on: how to go on with the run, as the end of messages.
         ranks: who trains; all of them execute the run, and the first one writes.
         packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
     """
@@ -73,6 +74,7 @@ class Run:
         micro_batches: MicroBatches,
         description: Description,
         *,
+        go_on: str,
         ranks: Ranks | None = None,
         packing_helps: bool = False,
     ) -> None:
@@ -86,6 +88,7 @@ class Run:
         self.evaluation = evaluation
         self.observers = observers
         self.micro_batches = micro_batches
+        self.go_on = go_on
         self.ranks = ranks or Ranks()
         self.saving = Saving(config, plan, state, totals, loader, folder, description, self.ranks, self.emit)
         self.window = Window(device)
@@ -167,7 +170,7 @@ class Run:
 
     def _interrupted(self, signum: int) -> Interrupted:
         self.saving.finish()
-        return Interrupted(signum, self.folder, self.state.step)
+        return Interrupted(signum, self.folder, self.state.step, self.go_on)
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
@@ -183,7 +186,7 @@ class Run:
         except OutOfMemory as error:
             # For the next start, if it is this rank's alone to tell.
             self._store_micro_batches()
-            raise InputError(f"{error}; {self.saving.last_good()}") from error
+            raise InputError(f"{error}; {self.saving.last_good()}; {self.go_on}") from error
         except torch.OutOfMemoryError as error:
             # The optimizer may have changed a part of the weights, so the step cannot be redone.
             raise InputError(
@@ -260,7 +263,7 @@ class Run:
         except UnreadableImages as error:
             self._save()
             self.saving.finish()
-            raise InputError(f"{error}, then go on with --resume auto") from error
+            raise InputError(f"{error}, then {self.go_on}") from error
 
     def _check_loss(self) -> None:
         """Stop on a loss that is not finite, before anything of it is saved; on a device this waits for it."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ def check_is_same_run(folder: Path, config: TrainConfig) -> list[str]:
     """
     stored = TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG)).to_flat()
     asked = config.to_flat()
-    if different := [name for name in asked if name not in MAY_DIFFER and asked[name] != stored[name]]:
+    # The same data lie elsewhere under another name; where they are known, they are compared themselves.
+    may_differ = MAY_DIFFER | {"data"} if read_data(folder).train else MAY_DIFFER
+    if different := [name for name in asked if name not in may_differ and asked[name] != stored[name]]:
         listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
         raise InputError(
             f"{folder} holds a run with other settings: {listed}: resume with the same, or choose another --output"
@@ -87,6 +89,9 @@ def create(folder: Path, config: TrainConfig, plan: Mapping[str, Any], data: Dat
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
     write_data(folder, data)
+    # The run may be gone on with from another working directory.
+    where = Path(config.data).expanduser()
+    config = replace(config, data=str(where.absolute()) if config.data and where.exists() else config.data)
     # Last, and at once: a folder holds a run when it holds this.
     save_config(config, folder / f"{CONFIG}.tmp")
     (folder / f"{CONFIG}.tmp").replace(folder / CONFIG)

@@ -76,7 +76,7 @@ def test_more_stop_the_run_until_they_are_mended(
         return
     message = faults.stopped(run)
     assert "more than 1 % of the 100 validation images" in message
-    assert "go on with --resume auto" in message
+    assert "--resume auto --output" in message
     step = int(latest(run).stem.partition("_")[2])
     assert step > 0, "what was trained before the evaluation is kept"
     for path, data in whole.items():

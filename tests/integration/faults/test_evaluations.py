@@ -45,7 +45,7 @@ def test_the_last_evaluation_fails(
 
     own = loop.evaluate_state
     monkeypatch.setattr(loop, "evaluate_state", evaluate)
-    assert f"step_{total:09d}.pt: go on" in faults.stopped(run)
+    assert f"step_{total:09d}.pt: once that is mended, go on" in faults.stopped(run)
     assert load_checkpoint(latest(run))["state"]["step"] == total
     monkeypatch.undo()
     faults.resume(run)
@@ -67,7 +67,7 @@ def test_a_run_ends_around_an_evaluation(faults: Faults, config: Make, when: str
                 fail()
 
     seen: list[Event] = []
-    assert f"step_{step:09d}.pt: go on" in faults.stopped(run, observe)
+    assert f"step_{step:09d}.pt: once that is mended, go on" in faults.stopped(run, observe)
     faults.resume(run)
     assert logged(run.output) == logged(faults.undisturbed)
 

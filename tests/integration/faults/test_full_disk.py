@@ -33,7 +33,7 @@ def test_while_a_checkpoint_is_written(
     with full_disk(int(share * size)) as fill:
         message = faults.stopped(run, faults.at_step(7, fill))
     assert "step_000000008.pt" in message
-    assert "step_000000004.pt: go on with --resume auto" in message
+    assert "step_000000004.pt: once that is mended, go on with: upchirp train --resume auto" in message
     assert load_checkpoint(latest(run))["state"]["step"] == 4
     assert not list(run.output.rglob("*.tmp"))
     faults.resume(run)
@@ -44,7 +44,7 @@ def test_while_the_log_is_written(faults: Faults, config: Make) -> None:
     with full_disk() as fill:
         message = faults.stopped(run, faults.at_step(5, fill))
     assert "File too large" in message
-    assert "step_000000004.pt: go on with --resume auto" in message
+    assert "step_000000004.pt: once that is mended, go on with: upchirp train --resume auto" in message
     faults.resume(run)
     steps = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
     assert steps == list(range(1, steps[-1] + 1))
@@ -72,7 +72,7 @@ def test_while_weights_are_exported(faults: Faults, config: Make) -> None:
         message = faults.stopped(run, _after_the_last_checkpoint(total, fill))
     assert "cannot write" in message
     assert "model.safetensors" in message
-    assert f"step_{total:09d}.pt: go on" in message
+    assert f"step_{total:09d}.pt: once that is mended, go on" in message
     assert not list(run.output.rglob("*.tmp"))
     assert not (run.output / "model.safetensors").exists()
     faults.resume(run)
@@ -114,7 +114,7 @@ def test_while_tensorboard_is_written(
     assert code == 2
     assert len(lines) == 1, "\n".join(lines)
     assert "No space left on device" in lines[0]
-    assert "go on with --resume auto" in lines[0]
+    assert "--resume auto --output" in lines[0]
     faults.resume(run)
 
 

@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_from_outside(faults: Faults, config: Make, late
 
     message = faults.stopped(run, faults.at_step(3, kill_them))
     assert DIED in message
-    assert f"{latest(run)}: go on with --resume auto" in message
+    assert f"{latest(run)}: once that is mended, go on with: upchirp train --resume auto" in message
     faults.resume(run)
 
 
@@ -149,7 +149,7 @@ def test_a_command_whose_workers_hang_ends(
     assert len(lines) == 1, "\n".join(lines)
     assert HANGS in lines[0]
     # What was loaded before is trained on, so that the step it ends with is not given.
-    assert re.search(r"step_00000000\d\.pt: go on with --resume auto", lines[0])
+    assert re.search(r"step_00000000\d\.pt: once that is mended, go on with: upchirp train --resume auto", lines[0])
     faults.resume(run)
 
 

@@ -47,7 +47,7 @@ def test_read_only(
     assert code == 2
     assert len(lines) == 1, "\n".join(lines)
     assert "Permission denied" in lines[0]
-    assert "step_000000003.pt: go on with --resume auto once that is mended" in lines[0]
+    assert "step_000000003.pt: once that is mended, go on with: upchirp train --resume auto" in lines[0]
     folder.chmod(0o755)
     faults.resume(run)
 

@@ -53,7 +53,7 @@ def test_ended_at_random_steps(faults: Faults, config: Make, words: Callable[[Tr
             assert code == 128 + signum
             assert len(lines) == 1
             assert lines[0].startswith(f"upchirp: {signum.name}: stopped after step")
-            assert "--resume auto" in lines[0]
+            assert f"; go on with: upchirp train --resume auto --output {run.output}" in lines[0]
     faults.resume(replace(run, workers=0))
     logged = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
     assert logged == list(range(1, logged[-1] + 1))
