@@ -72,8 +72,8 @@ def uninterrupted(finished: Path, config: Make) -> Path:
 def test_a_run_folder_holds_what_it_should(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
     assert names == {
-        "config.yaml", "plan.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.safetensors",
-        "model_ema.safetensors", "predictions.npz",
+        "config.yaml", "config.json", "plan.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard",
+        "model.safetensors", "model_ema.safetensors", "predictions.npz",
     }  # fmt: skip
     plan = json.loads((uninterrupted / "plan.json").read_text())
     assert [stage["bandwidth"] for stage in plan["stages"]] == [32, 48, 64]

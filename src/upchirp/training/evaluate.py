@@ -127,6 +127,8 @@ class EvaluationSet:
             if not len(batch.labels):
                 continue
             if keep:
+                # What came from a worker lies in shared memory, which is small in containers.
+                batch = EvalBatch(*(part.clone() if part.is_shared() else part for part in batch))
                 batches.append(batch)
             yield batch
         if keep:

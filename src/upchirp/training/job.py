@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from upchirp.training.report import report_run
 from upchirp.training.resumption import go_on_with, with_stored
 from upchirp.training.saving import Totals
 from upchirp.training.shards import sharding
+from upchirp.training.shared_memory import Demand
 from upchirp.training.start import computed_at_once, describe, load_start, make_model, new_plan, stored_plan
 from upchirp.training.state import State
 from upchirp.training.tuning import freeze
@@ -164,18 +165,29 @@ def _train(
             totals = _restore(loaded, plan, state)
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
+        evaluated, pinned = min(256, micro_batch), device.type == "cuda"
+        demand = Demand(
+            plan=plan,
+            micro_batches=delivered,
+            evaluated=evaluated,
+            ranks=ranks.size,
+            full_size=config.low_frequency == "crop",
+            pinned=pinned,
+        )
+        workers, few = demand.workers(config.loader_workers)
+        notes += [few] if few else []
         evaluation = EvaluationSet(
             val_source,
             plan.final_size,
             interpolation=config.augmentation.interpolation,
-            workers=config.loader_workers,
-            batch_size=min(256, micro_batch),
-            pin_memory=device.type == "cuda",
+            workers=workers,
+            batch_size=evaluated,
+            pin_memory=pinned,
             timeout=config.loader_timeout,
             ranks=ranks,
         )
         loader = make_loader(
-            config,
+            replace(config, workers=workers),
             train_source,
             plan,
             device,

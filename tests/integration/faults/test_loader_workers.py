@@ -15,7 +15,7 @@ from tests.integration.faults.conftest import Faults, Make
 
 from upchirp import InputError, TrainConfig
 from upchirp.data import Source, open_data
-from upchirp.training import EvaluationSet, evaluate_weights
+from upchirp.training import EvaluationSet, evaluate_weights, shared_memory
 
 
 def kill() -> None:
@@ -157,3 +157,31 @@ def test_a_command_whose_workers_hang_ends(
 def test_a_timeout_out_of_range_is_refused(config: Make, seconds: float) -> None:
     with pytest.raises(InputError, match="loader_timeout is"):
         config(loader_timeout=seconds)
+
+
+def test_a_small_shared_memory_takes_fewer_workers(
+    faults: Faults, config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    notes: list[str] = []
+    made = EvaluationSet.__init__
+
+    def note(self: EvaluationSet, *arguments: Any, **options: Any) -> None:
+        seen.append(options["workers"])
+        made(self, *arguments, **options)
+
+    monkeypatch.setattr(EvaluationSet, "__init__", note)
+    # A step of 32 images and two batches of 16, for training and for evaluations, take 1.125 MiB with one worker.
+    for mebibytes, workers in ((64, 2), (1.5, 1), (1, 0)):
+        notes.clear()
+        monkeypatch.setattr(shared_memory, "room", lambda size=mebibytes: int(size * 2**20))
+        run = config(workers=2, output=str(tmp_path / str(workers)))
+        faults.stopped(run, faults.at_step(1, _fail), lambda event: notes.append(getattr(event, "message", "")))
+        told = [message for message in notes if "shared memory" in message]
+        assert seen[-1] == workers
+        assert bool(told) == (workers < 2)
+        assert all("--shm-size" in message for message in told)
+
+
+def _fail() -> None:
+    raise OSError("enough")
