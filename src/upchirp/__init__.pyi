@@ -22,7 +22,7 @@ from upchirp.data import Augmentation, Batch, BatchTransform, Loader, mixed_cros
 from upchirp.errors import InputError
 from upchirp.models import autocast, count_flops, fit_to_bandwidth, size_multiple
 from upchirp.spectral import downsample, high_pass_filter, low_frequency_crop, low_pass_filter, sinc_kernel
-from upchirp.training import TrainConfig, TrainResult, train
+from upchirp.training import TrainConfig, TrainResult, train, validate
 
 __all__ = [
     "Augmentation",
@@ -60,4 +60,5 @@ __all__ = [
     "sinc_kernel",
     "size_multiple",
     "train",
+    "validate",
 ]

@@ -111,3 +111,36 @@ def test_corrupt_images_are_replaced_by_the_same_ones_every_time(image_folder: P
 def test_a_plan_for_another_data_set_is_refused() -> None:
     with pytest.raises(InputError, match="dataset_size=30"):
         Loader(Squares(), small_plan(31))
+
+
+def test_an_open_process_group_says_which_rows_are_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = small_plan(30)
+    own = list(Loader(Squares(), run, workers=0, rank=1, world_size=2))
+    for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 2)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    found = list(Loader(Squares(), run, workers=0))
+    assert found[0].rows == range(4, 8)
+    assert same(found, own)
+    assert Loader(Squares(), run, workers=0, rank=0, world_size=1).sampler.world_size == 1
+
+
+def test_processes_without_a_process_group_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(UserWarning, match=r"2 processes .* each of them loads all rows: call torch.distributed.init"):
+        Loader(Squares(), small_plan(30), workers=0)
+    with pytest.raises(InputError, match="give both, or neither"):
+        Loader(Squares(), small_plan(30), workers=0, rank=1)
+
+
+def test_what_moves_batches_for_a_loop_can_move_them() -> None:
+    loader = Loader(Squares(), small_plan(30), workers=0)
+    batch = next(iter(loader))
+    # Lightning and Accelerate move whatever has `to`, and take what it returns.
+    moved = batch.to("meta", non_blocking=True)
+    assert isinstance(moved, Batch)
+    assert moved.images.device.type == moved.labels.device.type == "meta"
+    assert (moved.step, moved.rows, moved.bandwidth) == (batch.step, batch.rows, batch.bandwidth)
+    assert batch.images.device.type == "cpu"
+    # A progress bar asks how many there are, and a logger for the size of a batch, which it finds in the first tensor.
+    assert len(loader) == len(list(loader))
+    assert len(next(value for value in vars(moved).values() if isinstance(value, torch.Tensor))) == len(batch.rows)

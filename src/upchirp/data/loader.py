@@ -1,10 +1,13 @@
 """The loader: a plan's requests in, uint8 batches out."""
 
+import os
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Selection, Step
@@ -48,6 +51,14 @@ class Batch:
     def weigh(self, losses: torch.Tensor) -> torch.Tensor:
         """The rows' losses (rows,) times their weights."""
         return losses if self.weights is None else losses * to_device(self.weights.numpy(), losses.device)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The batch with images and labels on a device; what moves batches for a loop (Lightning, Accelerate) calls it.
+
+        The other tensors stay on the host, which keeps the books of selection.
+        """
+        images = self.images.to(device, non_blocking=non_blocking)
+        return replace(self, images=images, labels=self.labels.to(device, non_blocking=non_blocking))
 
     def prepare(self, transform: BatchTransform, device: torch.device | str = "cpu") -> tuple[torch.Tensor, Targets]:
         """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
@@ -99,8 +110,8 @@ class Loader:
         workers: loader processes; 0 loads in this one.
         start_step: where to begin, for resuming.
         micro_batch: images in one batch, or of each bandwidth; by default a rank's whole share of the step.
-        rank: this process.
-        world_size: number of processes.
+        rank: this process; by default, like `world_size`, as `torch.distributed` says if its process group is open.
+        world_size: number of processes, each of which takes its share of the rows.
         pin_memory: give batches in page-locked memory.
         share_cores: the model trains on the cores that the workers run on, so let them wait for idle time: a worker
             that takes a core from a parallel region of the model stalls the whole region.
@@ -124,8 +135,8 @@ class Loader:
         workers: int = 2,
         start_step: int = 0,
         micro_batch: int | Mapping[int, int] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         pin_memory: bool = False,
         share_cores: bool = False,
         select: Selection | None = None,
@@ -139,6 +150,7 @@ class Loader:
                 f"plan with dataset_size={len(source)}"
             )
         check_workers(workers)
+        rank, world_size = _place(rank, world_size)
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
         self.augmentation = augmentation or Augmentation()
@@ -290,6 +302,23 @@ class Loader:
             seed=self.sampler.seed,
             pin_memory=self._pin_memory,
         )
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Which process of how many this is."""
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    if rank is not None or world_size is not None:
+        raise InputError("rank and world_size belong together: give both, or neither")
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    if (started := os.environ.get("WORLD_SIZE", "1")) != "1":
+        warnings.warn(
+            f"{started} processes were started (WORLD_SIZE) and no process group is open, so each of them loads all "
+            "rows: call torch.distributed.init_process_group() before the loader is made, or give rank and world_size",
+            stacklevel=3,
+        )
+    return 0, 1
 
 
 def _as_is(batch: Any) -> Any:

@@ -28,6 +28,7 @@ from upchirp.training.presets import RECIPES, REGIMES, Regime, recipe, recipe_na
 from upchirp.training.recipe import Optimization, Recipe
 from upchirp.training.run_folder import read_metrics, read_plan
 from upchirp.training.state import State
+from upchirp.training.validation import validate
 from upchirp.training.weights import Weights, load_weights, read_weights
 
 __all__ = [
@@ -79,5 +80,6 @@ __all__ = [
     "save_config",
     "set_learning_rate",
     "train",
+    "validate",
     "with_selection",
 ]
