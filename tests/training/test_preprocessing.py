@@ -164,7 +164,7 @@ def test_training_starts_from_named_weights(hub: list[tuple[str, str]], tmp_path
 def test_a_repository_of_the_hub(hub: list[tuple[str, str]]) -> None:
     config = TrainConfig.from_flat({"weights": "hf-hub:someone/vit", "regime": "finetune"})
     assert (config.model, config.final_size, config.augmentation.mean) == ("test_vit", 160, (0.25, 0.5, 0.5))
-    assert read_weights(Path("hf-hub:someone/vit")).tensors["head.weight"].shape == (1000, 64)
+    assert read_weights(Path("hf-hub:someone/vit")).parts[""]["head.weight"].shape == (1000, 64)
     assert hub == [("someone/vit", "config.json")] * 2 + [("someone/vit", "model.safetensors")] + hub[3:]
 
 

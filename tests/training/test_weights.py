@@ -1,5 +1,6 @@
 """Weights from every kind of file into a model, and what is refused."""
 
+import argparse
 import copy
 import json
 from pathlib import Path
@@ -42,26 +43,107 @@ def written(model: nn.Module, path: Path, wrap: str) -> Path:
     if wrap == "safetensors":
         save_file(weights, path.with_suffix(".safetensors"))
         return path.with_suffix(".safetensors")
-    wrapped = {
-        "plain": weights,
-        "state_dict": {"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}, "epoch": 3},
-        "ema": {
-            "state_dict": {name: torch.zeros_like(tensor) for name, tensor in weights.items()},
-            "state_dict_ema": weights,
-        },
-        "compiled": {"model": {f"_orig_mod.{name}": tensor for name, tensor in weights.items()}},
-    }[wrap]
-    torch.save(wrapped, path.with_suffix(".pth"))
+    torch.save(weights, path.with_suffix(".pth"))
     return path.with_suffix(".pth")
 
 
-@pytest.mark.parametrize("wrap", ["safetensors", "plain", "state_dict", "ema", "compiled"])
-def test_files_of_every_kind(tmp_path: Path, wrap: str) -> None:
-    model = small("resnet10t", 64)
-    other = small("resnet10t", 64, seed=1)
-    load_weights(other, read_weights(written(model, tmp_path / "weights", wrap)), 64)
-    images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(other(images), model(images), rtol=0, atol=0)
+def under(prefix: str, weights: dict[str, Any]) -> dict[str, Any]:
+    return {prefix + name: value for name, value in weights.items()}
+
+
+def of_trainers(model: nn.Module) -> dict[str, Any]:
+    """What trainers write of a model; where there are an average and what it is an average of, the average is right."""
+    weights = model.state_dict()
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    averaged = torch.optim.swa_utils.AveragedModel(model).state_dict()
+    return {
+        "plain": weights,
+        "timm": {"state_dict": under("module.", zeros), "state_dict_ema": weights, "epoch": 3},
+        "compiled": {"model": under("_orig_mod.", weights)},
+        "AveragedModel": averaged,
+        "torchvision, --model-ema": {"model": zeros, "model_ema": averaged, "args": argparse.Namespace(epochs=3)},
+        "PyTorch's tutorial": {"epoch": 3, "model_state_dict": weights, "loss": torch.tensor(1.0)},
+        "Lightning": {"state_dict": under("net.", weights), "optimizer_states": [{"state": {0: {"step": 1}}}]},
+        "Lightning, compiled, with weights in the loss": {
+            "state_dict": under("model._orig_mod.", weights) | {"loss.weight": torch.ones(5)}
+        },
+        "Lightning, with an average": {"state_dict": under("model.", zeros) | under("ema_model.module.", weights)},
+        "named otherwise": {"run": {"student": zeros, "ema": under("a.b.", weights)}},
+        "with a loss": weights | {"loss.weight": torch.ones(5)},
+    }
+
+
+def test_files_of_every_kind(tmp_path: Path) -> None:
+    model, fresh = small("vit_tiny_patch16_224", 64), small("vit_tiny_patch16_224", 64, seed=1)
+    images = torch.randn(1, 3, 64, 64)
+    expected = model(images)
+    files = {"safetensors": written(model, tmp_path / "weights", "safetensors")}
+    for number, (name, content) in enumerate(of_trainers(model).items()):
+        files[name] = tmp_path / f"{number}.pth"
+        torch.save(content, files[name])
+    for name, file in files.items():
+        other = copy.deepcopy(fresh)
+        loaded = load_weights(other, read_weights(file), 64)
+        assert torch.equal(other(images), expected), name
+        left_out = [line for line in loaded.notes(Path("w")) if "n_averaged" not in line]
+        assert left_out == (["left out is what is none of the model's: loss.weight of w"] if "loss" in name else []), (
+            name
+        )
+
+
+def test_backbones_of_self_supervision(tmp_path: Path) -> None:
+    model = small("test_vit", 64)
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
+    projection = {"head.mlp.0.weight": torch.zeros(3, 3), "head.last_layer.weight_g": torch.ones(3)}
+    zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+    torch.save(
+        {"student": under("module.backbone.", zeros), "teacher": under("backbone.", weights) | projection},
+        tmp_path / "dino.pth",
+    )
+    file = read_weights(tmp_path / "dino.pth")
+    with pytest.raises(InputError, match=r"holds no classifier \(head.bias\): `upchirp finetune` makes a new one"):
+        load_weights(small("test_vit", 64, seed=1), file, 64)
+    other = small("test_vit", 64, seed=1)
+    loaded = load_weights(other, file, 64, new_head=True)
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in weights.items())
+    assert loaded.left_out == tuple(sorted(projection))
+    # Two encoders of equal right.
+    torch.save(under("one.", weights) | under("two.", weights), tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"two.pth: it holds the model twice, as one\.\* and two\.\*: save the one"):
+        load_weights(other, read_weights(tmp_path / "two.pth"), 64, new_head=True)
+
+
+def test_a_whole_model_is_refused_with_the_reason(tmp_path: Path) -> None:
+    torch.save(small("test_vit", 64), tmp_path / "model.pth")
+    with pytest.raises(InputError, match=r"Python objects \(.*VisionTransformer.*run code.*model.state_dict\(\), FILE"):
+        read_weights(tmp_path / "model.pth")
+
+
+def test_a_deeper_model_is_another_model(tmp_path: Path) -> None:
+    torch.save(small("test_vit", 64).state_dict(), tmp_path / "deep.pth")
+    with pytest.raises(InputError, match=r"holds blocks\.1.* unknown to the model: it belongs to another model"):
+        load_weights(
+            create_model("test_vit", num_classes=4, final_size=64, depth=1), read_weights(tmp_path / "deep.pth"), 64
+        )
+
+
+def test_weights_that_are_not_finite(tmp_path: Path, image_folder: Path) -> None:
+    model = small("test_vit", 64, classes=2)
+    with torch.no_grad():
+        model.norm.weight[3] = float("nan")
+    file = written(model, tmp_path / "nan", "safetensors")
+    with pytest.raises(InputError, match=r"nan.safetensors: norm.weight is not finite: its training diverged"):
+        evaluate_weights(weights=file, model="test_vit", data=str(image_folder), sizes=[64], workers=0, device="cpu")
+    with torch.no_grad():
+        model.norm.weight.fill_(3e38)
+    file = written(model, tmp_path / "huge", "safetensors")
+    notes: list[Any] = []
+    (result,) = evaluate_weights(
+        weights=file, model="test_vit", data=str(image_folder), sizes=[64], workers=0, device="cpu",
+        observers=[notes.append],
+    )  # fmt: skip
+    assert result.evaluation.loss != result.evaluation.loss
+    assert "the loss at 64 px is not finite" in notes[-1].message
 
 
 @pytest.mark.parametrize("name", [*SMALL, "test_vit"])
@@ -69,7 +151,7 @@ def test_the_side_is_read_off_the_weights_and_resized(tmp_path: Path, name: str)
     model = small(name, 96)
     path = written(model, tmp_path / "weights", "safetensors")
     larger = small(name, 224, seed=1)
-    size = load_weights(larger, read_weights(path), 224)
+    size, _ = load_weights(larger, read_weights(path), 224)
     # Nothing that ResNet and CSWin store depends on the side.
     assert size == (224 if name in ("resnet10t", "cswin_tiny_224") else 96)
     expected = copy.deepcopy(model)
@@ -117,7 +199,12 @@ def test_names_that_timm_translates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "classes", "message"),
     [
-        ("vit_tiny_patch16_224", 96, 4, r"lacks blocks\.0\.attn\.proj\.bias and \d+ more: it belongs to another model"),
+        (
+            "vit_tiny_patch16_224",
+            96,
+            4,
+            r"holds none of the model's names \(.*\.\.\. in place of .*: it belongs to another model",
+        ),
         ("resnet10t", 64, 9, "is for 4 classes but the data has 9"),
     ],
 )
@@ -168,7 +255,7 @@ class Runs:
 def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Runs()}, "evil.pth")
-    with pytest.raises(InputError, match="holds no weights"):
+    with pytest.raises(InputError, match=r"evil.pth holds Python objects \(.*\), such as a whole model, and loading"):
         read_weights(Path("evil.pth"))
     assert not Path("ran").exists()
 
@@ -221,7 +308,7 @@ def test_what_files_hold_beyond_or_short_of_the_model(tmp_path: Path) -> None:
 def test_a_model_of_ones_own_made_for_another_side(tmp_path: Path) -> None:
     path = written(small("vit_tiny_patch16_224", 96), tmp_path / "weights", "safetensors")
     own = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=96, **VIT)
-    assert load_weights(own, read_weights(path), 64) == 96
+    assert load_weights(own, read_weights(path), 64).size == 96
     assert own.pos_embed.shape == (1, 17, 24)
 
 

@@ -1,6 +1,5 @@
 """`upchirp eval`."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
-from upchirp.cli.printable import printable
+from upchirp.cli.printable import json_text, printable
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
 from upchirp.training import Event, Noted
@@ -83,7 +82,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     if command.json:
         listed = [result.to_dict() for result in results]
-        print(json.dumps(listed if command.sizes else listed[0]))
+        print(json_text(listed if command.sizes else listed[0]))
         return 0
     table = Table()
     for heading in ("size", "top-1", "top-5", "loss", "images"):

@@ -1,6 +1,5 @@
 """`upchirp pack`."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
-from upchirp.cli.printable import print_note, printable
+from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.data.manifest import PackSettings
 from upchirp.data.settings import VAL_SHARE
 from upchirp.errors import InputError
@@ -92,7 +91,7 @@ def _pack(command: PackCommand, output: Path) -> int:
         )
     if command.json:
         found = {"shards": result.shards, "shards_found": result.found}
-        print(json.dumps({**result.summary.to_dict(), **found}))
+        print(json_text({**result.summary.to_dict(), **found}))
     else:
         _show(result, output, Console())
     return 0
@@ -104,7 +103,7 @@ def _verify(command: PackCommand, output: Path) -> int:
     with _progress("shards") as progress:
         damages = verify(output, workers=command.workers, progress=progress)
     if command.json:
-        print(json.dumps({"damaged": [vars(damage) for damage in damages]}))
+        print(json_text({"damaged": [vars(damage) for damage in damages]}))
     else:
         for damage in damages:
             print(printable(f"{damage.shard}: {damage.reason}"), file=sys.stderr)

@@ -1,6 +1,5 @@
 """`upchirp plan`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from rich.console import Console
 
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
-from upchirp.cli.printable import printable
+from upchirp.cli.printable import json_text, printable
 from upchirp.curriculum import Plan
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.errors import InputError
@@ -75,7 +74,7 @@ def run(words: Sequence[str]) -> int:
     command = parse(PlanCommand, words, prog="upchirp plan", description=DESCRIPTION, default=PlanCommand())
     priced = make(command)
     if command.json:
-        print(json.dumps(priced, indent=2))
+        print(json_text(priced, indent=2))
     else:
         show(priced, command.model, Console())
     return 0

@@ -1,7 +1,11 @@
 """Names of files as one line of a terminal can show them."""
 
+import json
+import math
 import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 # Control characters (a newline breaks the line, ESC the terminal), marks that turn the direction of text, and what
 # Python makes of bytes that are not UTF-8, which a strict output refuses.
@@ -17,6 +21,23 @@ def printable(text: object) -> str:
     cat\n\x1b[2J\xff é.jpg
     """
     return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON that every reader takes: numbers that are none, which JSON does not have, are null.
+
+    >>> json_text({"loss": float("nan"), "sizes": (64, 96)})
+    '{"loss": null, "sizes": [64, 96]}'
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _escaped(match: re.Match[str]) -> str:

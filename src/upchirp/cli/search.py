@@ -1,6 +1,5 @@
 """`upchirp search`."""
 
-import json
 import shlex
 import signal
 import sys
@@ -17,7 +16,7 @@ from rich.table import Table
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
-from upchirp.cli.printable import print_note, printable
+from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.cli.search_display import SearchDisplay
 from upchirp.errors import InputError
 from upchirp.search import SearchConfig
@@ -85,7 +84,7 @@ def _search(command: SearchCommand, console: Console, line: str) -> int:
     if command.json:
         names = ("found", "phases", "trainings", "equivalent_epochs", "train_seconds")
         told = {name: result.summary[name] for name in names}
-        print(json.dumps({**told, "output": str(result.output), "curriculum": str(result.output / CURRICULUM)}))
+        print(json_text({**told, "output": str(result.output), "curriculum": str(result.output / CURRICULUM)}))
         return 0
     print(f"curriculum: {printable(result.output / CURRICULUM)}")
     print(f"report: {printable(result.output / REPORT)}")
@@ -115,7 +114,7 @@ def _without_ranks() -> Iterator[None]:
 def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:
     """Print what a search costs."""
     if as_json:
-        print(json.dumps(estimated, indent=2))
+        print(json_text(estimated, indent=2))
         return
     most = "" if estimated["exact"] else "at most "
     table = Table(title=f"{estimated['algorithm']} search, {estimated['stages']} stages", show_header=False)

@@ -1,5 +1,6 @@
 """Evaluation of trained weights, from files to figures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,13 +124,12 @@ def evaluate_weights(
     source, matched = _by_name(open_evaluation(chosen, first, val_share=val_share, note=notes.append), stored)
     notes += matched
     network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
-    load_weights(network, stored, first)
+    notes += load_weights(network, stored, first).notes(weights)
     check_sizes(network, sizes)
     target = choose_device(device)
     network = network.to(target)
     for note in notes:
-        for observer in observers:
-            observer(Noted(message=note))
+        _tell(observers, note)
     results = []
     with open_ranks() as ranks, loader_failures():
         for size in sizes:
@@ -153,7 +153,14 @@ def evaluate_weights(
                 autocast=autocast_dtype(config.optimization) if run is not None else None,
             )
             results.append(SizedEvaluation(size, result))
+            if not math.isfinite(result.loss):
+                _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
     return results
+
+
+def _tell(observers: Sequence[Observer], message: str) -> None:
+    for observer in observers:
+        observer(Noted(message=message))
 
 
 def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:

@@ -265,7 +265,7 @@ def _prepare(
     train_source, val_source = _sources(config, data, notes)
     model = model if model is not None else make_model(config, train_source)
     if config.weights is not None and new:
-        notes.append(load_start(config, config.weights, model, train_source))
+        notes += load_start(config, config.weights, model, train_source)
     freeze(model, config.optimization.tune)
     check_outputs(model, config.final_size, len(train_source.classes) or None)
     return train_source, val_source, model, notes

@@ -47,15 +47,15 @@ def make_model(config: TrainConfig, source: Source) -> nn.Module:
     )
 
 
-def load_start(config: TrainConfig, path: Path, model: nn.Module, source: Source) -> str:
-    """Load the weights that a new run begins with; returns a line on them."""
+def load_start(config: TrainConfig, path: Path, model: nn.Module, source: Source) -> list[str]:
+    """Load the weights that a new run begins with; returns lines on them."""
     new_head = not config.keep_head
     weights = read_weights(path)
     if not new_head:
         weights.check_head(source.classes)
-    size = load_weights(model, weights, config.final_size, new_head=new_head)
-    resized = "" if size == config.final_size else f", resized from {size} px"
-    return f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head"
+    loaded = load_weights(model, weights, config.final_size, new_head=new_head)
+    resized = "" if loaded.size == config.final_size else f", resized from {loaded.size} px"
+    return [f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head", *loaded.notes(path)]
 
 
 def describe(config: TrainConfig, model: nn.Module, data: DataIdentity) -> Description:
