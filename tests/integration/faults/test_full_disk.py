@@ -81,8 +81,9 @@ def test_while_weights_are_exported(faults: Faults, config: Make) -> None:
 def _after_the_last_checkpoint(total: int, action: Callable[[], None]) -> Callable[[object], None]:
     from upchirp.training import Saved
 
+    # The best one comes after the last evaluation.
     def observe(event: object) -> None:
-        if isinstance(event, Saved) and event.step == total and event.path.name.startswith("step"):
+        if isinstance(event, Saved) and event.step == total and event.path.name.startswith("best"):
             action()
 
     return observe
