@@ -226,3 +226,15 @@ def test_training_pixels_hardly_depend_on_the_scale_that_is_decoded(photo, forma
         request = Request(0, 96, 0.0, seed)
         difference = transform(picture, request).astype(int) - transform(image, request)
         assert np.abs(difference).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_one_rule_for_large_images(monkeypatch, kind):
+    buffer = BytesIO()
+    Image.new("RGB", (40, 30)).save(buffer, kind)
+    # Warned of by Pillow, and taken; warnings are errors here.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 // 2)
+    assert open_picture(buffer.getvalue()).region((0, 0, 40, 30), least=20).shape == (30, 40, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 // 2 - 1)
+    with pytest.raises(OSError, match=r"too large: .* more than twice PIL.Image.MAX_IMAGE_PIXELS"):
+        open_picture(buffer.getvalue())

@@ -363,7 +363,9 @@ def test_rows_without_an_image(image_folder: Path, tmp_path: Path) -> None:
             source.load(index)
         assert str(caught.value).startswith(f"row {index} of pets")
     run = plan(efficienttrain_plus_plus(32, multiple=4), epochs=4, batch_size=4, dataset_size=len(source))
-    corrupt = {(one.index, one.name) for batch in Loader(source, run, workers=0) for one in batch.corrupt}
+    corrupt = {
+        (one.index, one.name) for batch in Loader(source, run, workers=0, on_corrupt=list) for one in batch.corrupt
+    }
     assert {index for index, _ in corrupt} == {1, 2, 3, 16}
     assert (1, "row 1 of pets") in corrupt
 

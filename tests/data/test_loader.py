@@ -1,3 +1,5 @@
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,11 @@ class Squares(torch.utils.data.Dataset):
 
     classes = ("red", "green")
 
+    def __init__(self, images: int = 30) -> None:
+        self.images = images
+
     def __len__(self) -> int:
-        return 30
+        return self.images
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         if index >= len(self):
@@ -101,11 +106,33 @@ def test_corrupt_images_are_replaced_by_the_same_ones_every_time(image_folder: P
         (folder / path.name).write_bytes(data[: len(data) // 3] if index % 8 == 0 else data)
     source = FolderSource(tmp_path)
     run = small_plan(len(source))
-    first, second = (list(Loader(source, run, workers=workers)) for workers in (0, 1))
+    first, second = (list(Loader(source, run, workers=workers, on_corrupt=list)) for workers in (0, 1))
     assert same(first, second)
     found = {image.index for batch in first for image in batch.corrupt}
     assert found == set(range(0, len(source), 8))
     assert all(image.name.endswith(".jpg") and image.reason for batch in first for image in batch.corrupt)
+
+
+@pytest.mark.parametrize(("images", "damaged"), [(20, 1), (20, 2), (700, 7), (700, 8)])
+def test_a_loop_of_ones_own_hears_of_images_that_were_replaced(images: int, damaged: int) -> None:
+    data = Squares(images)
+    load = data.__getitem__
+
+    class Damaged(Squares):
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            if index < damaged:
+                raise FileNotFoundError(f"{index}.jpg is gone")
+            return load(index)
+
+    refused = damaged > max(1, images // 100)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(InputError, match="more than 1 %") if refused else nullcontext():
+            for _ in Loader(Damaged(images), small_plan(images), workers=0):
+                pass
+    assert len(caught) == min(5, damaged)
+    assert "is gone): replaced by another (1 so far)" in str(caught[0].message)
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_a_plan_for_another_data_set_is_refused() -> None:

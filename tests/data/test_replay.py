@@ -129,7 +129,7 @@ def test_interruptions_ranks_and_micro_batches_change_nothing(
     start = data.draw(st.integers(0, run.total_steps))
 
     def load(**options: object) -> list[Batch]:
-        return list(Loader(Numbered(250, damaged=damaged), run, workers=0, seed=3, **options))
+        return list(Loader(Numbered(250, damaged=damaged), run, workers=0, seed=3, on_corrupt=list, **options))
 
     whole = [batch for batch in load() if batch.step.index >= start]
     parts = []
@@ -248,11 +248,13 @@ def test_a_batch_may_be_changed_in_place() -> None:
 def test_a_corrupt_image_is_reported_when_fresh_and_not_again(mode: str) -> None:
     data = Numbered(250, damaged=frozenset(range(0, 250, 10)))
     run = replaying_plan(2, mode, epochs=3)
-    batches = list(Loader(data, run, workers=0))
+    batches = list(Loader(data, run, workers=0, on_corrupt=list))
     reported = Counter(image.index for batch in batches for image in batch.corrupt)
     assert reported == {index: count for index, count in data.asked.items() if index in data.damaged}
-    assert any(image for batch in Loader(data, run, workers=0, start_step=0) for image in batch.corrupt)
-    late = next(iter(Loader(data, run, workers=0, start_step=10)))
+    assert any(
+        image for batch in Loader(data, run, workers=0, on_corrupt=list, start_step=0) for image in batch.corrupt
+    )
+    late = next(iter(Loader(data, run, workers=0, on_corrupt=list, start_step=10)))
     assert late.corrupt == batches[10].corrupt
 
 

@@ -90,7 +90,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.append((offset, length))
         return original(descriptor, length, offset)
 
-    monkeypatch.setattr(shards.os, "pread", watched)
+    monkeypatch.setattr(os, "pread", watched)
     return seen
 
 
@@ -277,6 +277,10 @@ def test_foreign_kinds_of_images_and_labels(tmp_path: Path) -> None:
         ({"a__jpg": jpeg(), "a__cls": b"1", "b__cls": b"1"}, "0.tar: sample b has no image"),
         ({"a__jpg": jpeg(), "a__png": b"", "a__cls": b"1"}, "sample a has two images"),
         ({"readme": b"text"}, "holds no images"),
+        (
+            {"a__b__jpg": jpeg(), "a__b__cls": b"1"},
+            "sample a has no image: .*; the key ends at the first dot, so a.b.jpg is the b.jpg of a: rename it",
+        ),
     ],
 )
 def test_foreign_samples_that_are_not_whole_are_refused(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 from torchvision.datasets import ImageFolder
 
 from upchirp.data.sources import FolderSource, GeneratedSource, MapStyleSource, as_source, open_data
@@ -197,6 +197,54 @@ def test_map_style_refuses(sample, words):
 def test_map_style_needs_samples_by_index():
     with pytest.raises(InputError, match="no map-style data set"):
         MapStyleSource(iter([]))
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (torch.zeros(12, 40, 41, dtype=torch.uint8), "12 channels, and training takes 1 or 3"),
+        (np.zeros((40, 41, 4), np.uint8), "4 channels"),
+    ],
+)
+def test_map_style_counts_the_channels(sample, words):
+    with pytest.raises(InputError, match=words):
+        MapStyleSource(Own([(sample, 0)])).load(0)
+
+
+@pytest.mark.parametrize(("image", "label"), [("image", "label"), ("img", "target"), ("image", "labels")])
+def test_map_style_takes_dictionaries_under_the_usual_names(image, label):
+    loaded, number = MapStyleSource([{image: COLOUR, label: 1, "path": "x"}]).load(0)
+    assert (loaded.size, number) == ((4, 3), 1)
+
+
+@pytest.mark.parametrize("names", [("photo", "label"), ("image", "img", "label"), ("image",)])
+def test_map_style_says_how_to_wrap_other_dictionaries(names):
+    with pytest.raises(InputError, match=f"is a dictionary of {', '.join(names)}: it needs one of image, img"):
+        MapStyleSource([dict.fromkeys(names, COLOUR)]).load(0)
+
+
+def test_map_style_refuses_streams():
+    class Stream(IterableDataset):
+        def __len__(self):
+            return 3
+
+        def __iter__(self):
+            return iter([(COLOUR, 0)] * 3)
+
+    with pytest.raises(InputError, match="Stream is an IterableDataset, which has no samples by index"):
+        as_source(Stream())
+
+
+def test_map_style_knows_classes_and_labels_of_torchvision_and_of_parts(root):
+    folder = ImageFolder(str(root / "train"))
+    part = MapStyleSource(Subset(folder, [17, 0, 6]))
+    assert part.classes == ("Bee", "ape", "zebra")
+    assert part.labels.tolist() == [2, 0, 1]
+    named = Own([(COLOUR, 0)])
+    named.classes, named.class_to_idx = None, {"b": 1, "a": 0}
+    assert MapStyleSource(named).classes == ("a", "b")
+    folder.target_transform = str
+    assert MapStyleSource(folder).labels is None
 
 
 def test_map_style_without_class_names():

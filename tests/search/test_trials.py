@@ -11,12 +11,12 @@ from upchirp import InputError
 from upchirp.curriculum import Stage
 from upchirp.data import Corrupt, split
 from upchirp.data.sources import FolderSource
+from upchirp.data.unreadable import CorruptImages
 from upchirp.models import create_model
 from upchirp.search import SearchConfig, Trial, runner
 from upchirp.search.runner import Stopped, Task, run_task
 from upchirp.search.trial_plan import Planner
 from upchirp.training import StepResult, checkpoint
-from upchirp.training.unreadable import CorruptImages
 
 Make = Callable[..., SearchConfig]
 

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timm.layers import DropPath
@@ -456,3 +457,35 @@ def test_saved_config_is_resolved(config: Make, uninterrupted: Path) -> None:
     stored = yaml.safe_load((uninterrupted / "config.yaml").read_text())
     assert stored["warmup"] == 0.05
     assert stored["mixup"] == 0.2
+
+
+class Mislabelled:
+    """Samples whose labels leave the classes once so many were asked for, which nothing tells before."""
+
+    classes = ("dark", "bright")
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        self.left -= 1
+        return Image.new("L", (48, 40), 200 * (index % 2)), index % 2 if self.left >= 0 else 2
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_label_outside_of_the_classes_keeps_what_was_trained(config: Make, split: str) -> None:
+    run = config(evaluations=2)
+    # Sixteen are looked at before training.
+    sets = (Mislabelled(150), Mislabelled(1000)) if split == "train" else (Mislabelled(1000), Mislabelled(40))
+    with pytest.raises(InputError, match=r"of Mislabelled has label 2, and labels must be 0 to 1.*then go on by"):
+        train(run, data=sets)
+    assert list((run.output / "checkpoints").iterdir())
+
+
+def test_one_class_is_refused(config: Make, tmp_path: Path) -> None:
+    shutil.copytree(Path(config().data) / "train" / "cat", tmp_path / "one" / "train" / "cat")
+    with pytest.raises(InputError, match=r"one class only \(cat\)"):
+        train(config(data=str(tmp_path / "one")))

@@ -4,6 +4,9 @@ JPEG files go through libjpeg-turbo (simplejpeg), which can decode at 1/2, 1/4 a
 the price of all pixels; everything else, and every file that libjpeg-turbo complains about, goes through Pillow.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Protocol, runtime_checkable
 
@@ -24,6 +27,7 @@ _DIVISORS = (8, 4, 2)
 # Pixels that a decoded crop has for each pixel that is asked for. At 1 the scaled transform's own roll-off adds to the
 # resize's (AC error 13 % at B = 96, 4.6 % leakage); at 1.5 it is 8.5 % and 2.8 %, for 5 % more time.
 _MARGIN = 1.5
+_TOO_LARGE = "more than twice PIL.Image.MAX_IMAGE_PIXELS: shrink it"
 _LATE_EXIF = b"eXIf"
 
 
@@ -77,6 +81,7 @@ def open_picture(data: bytes) -> Picture:
         except ValueError:
             # Pillow reads it, or says why not.
             return PillowPicture(open_image(data))
+        _check_size(width, height)
         if colours not in ("CMYK", "YCCK"):
             return JpegPicture(data, header, (width, height))
     image = open_image(data)
@@ -133,7 +138,8 @@ class PillowPicture:
 
     def region(self, box: Box, least: int) -> Pixels:
         """The pixels of a box; see `Picture.region`."""
-        return np.array(self.whole().crop(box))
+        with _large_allowed():
+            return np.array(self.whole().crop(box))
 
     def whole(self) -> Image.Image:
         """All pixels; see `Picture.whole`."""
@@ -166,7 +172,10 @@ def open_image(data: bytes) -> Image.Image:
     (4, 3)
     """
     try:
-        image = Image.open(BytesIO(data))
+        with _large_allowed():
+            image = Image.open(BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise OSError(f"it is too large: {str(error).split(',')[0]}, {_TOO_LARGE}") from error
     except UnidentifiedImageError:
         # Pillow's text holds an address in memory, which would make each packing of the same data another.
         raise OSError("it is no image of a kind that Pillow reads, or its header is damaged") from None
@@ -180,6 +189,24 @@ def open_image(data: bytes) -> Image.Image:
         # Pillow would hand it to Ghostscript, and a picture that somebody gave us is no program to run.
         raise OSError("it is a PostScript program, not an image: convert it")
     return image
+
+
+@contextmanager
+def _large_allowed() -> Iterator[None]:
+    """No warning about images of up to twice Pillow's limit, which it prints as it comes, once a process.
+
+    Above that it refuses an image, and so does upchirp: one rule for all formats.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _check_size(width: int, height: int) -> None:
+    """Refuse a JPEG that Pillow would refuse for its size."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > 2 * limit:
+        raise OSError(f"it is too large: {width} x {height} pixels, {_TOO_LARGE}")
 
 
 def decode(image: Image.Image) -> Image.Image:

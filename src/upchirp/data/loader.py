@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
 from upchirp.data.settings import DEFAULT_TIMEOUT, Augmentation, LowFrequency, Mode, check_workers
 from upchirp.data.sources import Source, as_source
+from upchirp.data.unreadable import WarnOfCorrupt
 from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
 from upchirp.data.workers import Corrupt, Requested
 from upchirp.errors import InputError
@@ -118,6 +119,8 @@ class Loader:
         select: leave out images of low loss (InfoBatch); by default every pass is whole.
         merge: with `select` and several processes: brings their scores together; see `SelectedPasses`.
         timeout: seconds without a batch from the workers after which iterating raises an `InputError`; 0 waits forever.
+        on_corrupt: called with each batch's unreadable images, which were replaced by others; by default the first few
+            are warnings, and iterating raises an `InputError` when there are more than 1 % (and more than one) of them.
 
     Raises:
         InputError: a plan for another data-set size, sizes that do not divide, or selection by several processes.
@@ -142,6 +145,7 @@ class Loader:
         select: Selection | None = None,
         merge: Merge | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        on_corrupt: Callable[[Sequence[Corrupt]], None] | None = None,
     ) -> None:
         source = as_source(data)
         if len(source) != plan.dataset_size:
@@ -171,6 +175,7 @@ class Loader:
         self._pin_memory = pin_memory
         self._share_cores = share_cores
         self._timeout = timeout
+        self._on_corrupt = on_corrupt or WarnOfCorrupt(len(source))
         self._next_step = start_step
         self._iterated = False
 
@@ -194,6 +199,7 @@ class Loader:
                     sampler.resume_step = step.index
                     loaded = batches_of(data_loader, self._timeout)
                 images, labels, corrupt = next(loaded)
+                self._on_corrupt(corrupt)
                 positions = fresh_positions(step, rows)
                 labels = torch.from_numpy(labels)
                 if self._pin_memory:

@@ -37,6 +37,7 @@ def scan(tar: Path) -> TarIndex:
     images: dict[str, Level] = {}
     labels: dict[str, int] = {}
     others: set[str] = set()
+    dotted = ""
     try:
         with tar.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
@@ -62,6 +63,10 @@ def scan(tar: Path) -> TarIndex:
                         others.add(key)
                 else:
                     others.add(key)
+                    if extension.rpartition(".")[2] in IMAGE_EXTENSIONS:
+                        dotted = (
+                            f"; the key ends at the first dot, so {member.name} is the {extension} of {key}: rename it"
+                        )
             stream.seek(archive.offset)
             following = stream.read(tarfile.BLOCKSIZE)
             if following.strip(b"\0"):
@@ -79,13 +84,13 @@ def scan(tar: Path) -> TarIndex:
     if unlabelled:
         raise InputError(
             f"{tar}: sample {min(unlabelled)} has no label: expected a .cls member, or a .json member with an integer "
-            f"under {' or '.join(LABEL_KEYS)}"
+            f"under {' or '.join(LABEL_KEYS)}{dotted}"
         )
     if imageless:
         kinds = ", ".join(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
-        raise InputError(f"{tar}: sample {min(imageless)} has no image: expected a member of {kinds}")
+        raise InputError(f"{tar}: sample {min(imageless)} has no image: expected a member of {kinds}{dotted}")
     if not images:
-        raise InputError(f"{tar} holds no images: expected samples of KEY.jpg and KEY.cls")
+        raise InputError(f"{tar} holds no images: expected samples of KEY.jpg and KEY.cls{dotted}")
     return TarIndex.of(
         [(labels[key], [level]) for key, level in images.items()],
         tar_bytes=before.st_size,

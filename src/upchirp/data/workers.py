@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
 from upchirp.data.decoding import Picture, Pixels
+from upchirp.data.faults import DataFault
 from upchirp.data.requests import Request, replacement
 from upchirp.data.sources import Source
 from upchirp.errors import InputError
@@ -43,6 +44,25 @@ class Corrupt:
     """What the decoder said."""
 
 
+def check_label(source: Source, index: int, label: int, classes: int | None = None) -> None:
+    """Raise unless a label counts one of the classes.
+
+    Args:
+        source: where the image is.
+        index: which one.
+        label: its label.
+        classes: how many there are; by default as many as the source names, or any number.
+
+    Raises:
+        DataFault: naming the image.
+    """
+    count = classes or len(source.classes)
+    if label < 0 or (count and label >= count):
+        limits = f"0 to {count - 1}, as there are {count} classes" if count else "0 or more"
+        hint = "leave out what has no label" if label == -1 else "count the classes from 0"
+        raise DataFault(f"{source.describe(index)} has label {label}, and labels must be {limits}: {hint}")
+
+
 class Requested(Dataset[Any]):
     """A data set that is indexed by batches of requests."""
 
@@ -70,13 +90,14 @@ class Requested(Dataset[Any]):
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
                 image, label = self.source.load(current.index)
+                check_label(self.source, current.index, label)
                 return self.transform(image, current), label
             except InputError:
                 raise
             except DECODE_ERRORS as error:
                 corrupt.append(Corrupt(current.index, self.source.describe(current.index), str(error)))
                 current = replacement(request, len(self.source), attempt)
-        raise InputError(
+        raise DataFault(
             f"{_REPLACEMENT_ATTEMPTS} images in a row cannot be read, the last one {corrupt[-1].name} "
             f"({corrupt[-1].reason}): check the data folder"
         )

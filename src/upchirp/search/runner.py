@@ -14,6 +14,7 @@ from torch import nn
 
 from upchirp.curriculum import Plan
 from upchirp.data import Corrupt, Source
+from upchirp.data.unreadable import CorruptImages, UnreadableImages
 from upchirp.errors import InputError
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
@@ -24,7 +25,6 @@ from upchirp.training.evaluate import evaluate
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.planning import lower_drop_path
 from upchirp.training.start import make_model
-from upchirp.training.unreadable import CorruptImages, UnreadableImages
 
 _PROGRESS = "progress"
 _PROGRESS_SECONDS = 0.5

@@ -1,12 +1,12 @@
 """The parts of a run, as its configuration says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from upchirp.curriculum import Plan, Selection
-from upchirp.data import BatchTransform, Loader, Source
+from upchirp.data import BatchTransform, Corrupt, Loader, Source
 from upchirp.training.config import TrainConfig
 from upchirp.training.distributed import Ranks
 from upchirp.training.engine import Settings
@@ -76,7 +76,13 @@ def make_loader(
         select=select,
         merge=ranks.latest if ranks.size > 1 else None,
         timeout=config.loader_timeout,
+        # The run counts them, over all ranks.
+        on_corrupt=_left_to_the_run,
     )
+
+
+def _left_to_the_run(images: Sequence[Corrupt]) -> None:
+    """The batches hold them."""
 
 
 def make_transform(config: TrainConfig) -> BatchTransform:

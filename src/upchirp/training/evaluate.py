@@ -23,13 +23,14 @@ from upchirp.data import (
     outlive_interrupts,
 )
 from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
+from upchirp.data.unreadable import UnreadableImages, too_many
 from upchirp.data.worker_processes import batches_of
+from upchirp.data.workers import check_label
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop
 from upchirp.training.distributed import Ranks
 from upchirp.training.predictions import Predictions
-from upchirp.training.unreadable import UnreadableImages
 
 _CACHE_BYTES = 512 * 2**20
 
@@ -150,7 +151,7 @@ class EvaluationSet:
             )
 
     def _too_many_are_corrupt(self) -> bool:
-        return 100 * len(self.corrupt) > self.images
+        return too_many(len(self.corrupt), self.images)
 
 
 class View(NamedTuple):
@@ -260,6 +261,7 @@ class _Prepared(Dataset[Any]):
         index = self.indices[item]
         try:
             image, label = self.source.load(index)
+            check_label(self.source, index, label)
             return self.transform(image), label, index
         except InputError as error:
             return error

@@ -22,6 +22,7 @@ from upchirp.data import (
     as_source,
     open_data,
 )
+from upchirp.data.labels import validation_for
 from upchirp.errors import InputError
 from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
 from upchirp.training import checkpoint, run_folder, sharded_checkpoint
@@ -275,9 +276,11 @@ def _sources(config: TrainConfig, data: tuple[Any, Any] | None, notes: list[str]
     if data is None:
         if not config.data:
             raise InputError("no data: give a folder of images, or `generated`")
-        return open_data(config.data, config.final_size, val_share=config.val_share, note=notes.append)
-    first, second = map(as_source, data)
-    return first, second
+        data = open_data(config.data, config.final_size, val_share=config.val_share, note=notes.append)
+    train_source, val_source = map(as_source, data)
+    val_source, told = validation_for(train_source, val_source)
+    notes += told
+    return train_source, val_source
 
 
 def _packing_helps(source: Source, final_size: int) -> bool:

@@ -10,6 +10,8 @@ import torch
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Corrupt, Loader
+from upchirp.data.faults import DataFault
+from upchirp.data.unreadable import CorruptImages
 from upchirp.errors import InputError
 from upchirp.training import run_folder
 from upchirp.training.adviser import Adviser
@@ -36,7 +38,6 @@ from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
 from upchirp.training.predictions import Predictions, write_predictions
 from upchirp.training.saving import Saving, Totals
 from upchirp.training.state import State
-from upchirp.training.unreadable import CorruptImages, UnreadableImages
 from upchirp.training.warming import compile_ahead
 from upchirp.training.window import SteadyWait, Window
 
@@ -183,6 +184,12 @@ class Run:
             self.window, self.adviser.wait = Window(self.device), SteadyWait()
         try:
             yield from run_segment(self.state, self.loader, transform, settings, record=record, micro_batches=sizes)
+        except DataFault as error:
+            # Of several ranks the others wait for this one's step: none can save alone.
+            if self.ranks.size > 1 or not self.state.step:
+                raise
+            with self._saved_if_faulty():
+                raise error
         except OutOfMemory as error:
             # For the next start, if it is this rank's alone to tell.
             self._store_micro_batches()
@@ -252,15 +259,15 @@ class Run:
         for image in (image for part in self.ranks.gather(images) for image in part):
             if message := self.corrupt.note(image):
                 self.emit(Noted(message=message))
-        with self._saved_if_unreadable():
+        with self._saved_if_faulty():
             self.corrupt.check()
 
     @contextmanager
-    def _saved_if_unreadable(self) -> Iterator[None]:
-        """When too many images cannot be read, keep what was trained until they are mended."""
+    def _saved_if_faulty(self) -> Iterator[None]:
+        """When the data turn out to be faulty, keep what was trained until they are mended."""
         try:
             yield
-        except UnreadableImages as error:
+        except DataFault as error:
             self._save()
             self.saving.finish()
             raise InputError(f"{error}, then {self.go_on}") from error
@@ -285,7 +292,7 @@ class Run:
 
     def _evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
-        with self._saved_if_unreadable(), self._off_the_clock():
+        with self._saved_if_faulty(), self._off_the_clock():
             results = evaluate_state(
                 self.state,
                 self.evaluation,

@@ -1,15 +1,22 @@
 """A user's own map-style data set as a source."""
 
+from collections.abc import Mapping
 from operator import index as as_int
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from upchirp.data.decoding import Picture, PillowPicture
+from upchirp.data.faults import DataFault
 from upchirp.errors import InputError
+
+_IMAGE_KEYS = ("image", "img", "pixel_values")
+_LABEL_KEYS = ("label", "labels", "target")
+_MOST_CHANNELS = 64
 
 
 class MapStyleDataset(Protocol):
@@ -26,10 +33,12 @@ class MapStyleSource:
     """Any map-style data set of (image, label) pairs, before any transform.
 
     An image is a PIL image, a uint8 tensor (channels, height, width) or a uint8 array (height, width[,
-    channels]) with 1 or 3 channels; a label is an integer.
+    channels]) with 1 or 3 channels; a label is an integer. A sample may also be a dictionary that has them under one
+    of the usual names: `image`, `img` or `pixel_values`, and `label`, `labels` or `target`.
 
     Args:
-        dataset: the data set. Its `classes`, if it has any, are taken as the names of the classes.
+        dataset: the data set. Its `classes` or `class_to_idx`, if it has any, give the names of the classes; those of
+            a `torch.utils.data.Subset` are its whole's.
 
     Raises:
         InputError: `dataset` has no length or no samples by index, or (on loading) a sample is none of the
@@ -48,12 +57,23 @@ class MapStyleSource:
                 f"{type(dataset).__name__} is no map-style data set: it needs __len__ and __getitem__ "
                 "(an iterable data set has no samples by index)"
             )
+        if isinstance(dataset, IterableDataset):
+            raise InputError(
+                f"{type(dataset).__name__} is an IterableDataset, which has no samples by index: give a map-style data "
+                "set, or tar shards in a folder (upchirp.open_data reads WebDataset's)"
+            )
         self._dataset: Any = dataset
-        self.classes = tuple(str(name) for name in getattr(dataset, "classes", ()))
+        self.classes = _classes(dataset)
 
     def __len__(self) -> int:
         """The number of samples."""
         return len(self._dataset)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """The label of each sample, (samples,), if the data set has them in `targets` or `labels`, else nothing."""
+        found = _labels(self._dataset)
+        return None if found is None or len(found) != len(self) else found
 
     def describe(self, index: int) -> str:
         """The data set's name and the index."""
@@ -66,17 +86,29 @@ class MapStyleSource:
             InputError: the sample is not a pair of an accepted image and an integer.
         """
         sample = self._dataset[index]
+        if isinstance(sample, Mapping):
+            sample = self._pair(sample, index)
         try:
             image, label = sample
         except (TypeError, ValueError):
-            raise InputError(f"{self.describe(index)} is not a pair (image, label)") from None
+            raise DataFault(f"{self.describe(index)} is not a pair (image, label)") from None
         try:
             number = as_int(label)
         except TypeError:
-            raise InputError(
+            raise DataFault(
                 f"{self.describe(index)}: the label is a {type(label).__name__}, expected an integer"
             ) from None
         return PillowPicture(self._as_pil(image, index)), number
+
+    def _pair(self, sample: Mapping[Any, Any], index: int) -> tuple[Any, Any]:
+        """The image and the label of a sample with names."""
+        found = [[name for name in names if name in sample] for names in (_IMAGE_KEYS, _LABEL_KEYS)]
+        if [len(names) for names in found] != [1, 1]:
+            raise DataFault(
+                f"{self.describe(index)} is a dictionary of {', '.join(map(str, sample))}: it needs one of "
+                f"{', '.join(_IMAGE_KEYS)} and one of {', '.join(_LABEL_KEYS)}, or return pairs (image, label)"
+            )
+        return sample[found[0][0]], sample[found[1][0]]
 
     def _as_pil(self, image: object, index: int) -> Image.Image:
         if isinstance(image, Image.Image):
@@ -91,10 +123,48 @@ class MapStyleSource:
             got = f"a {image.dtype} array of shape {image.shape}"
             if image.dtype == np.uint8:
                 array = image[..., None] if image.ndim == 2 else image
-        if array is None or array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
-            raise InputError(
+        channels = array.shape[-1] if array is not None and array.ndim == 3 else 0
+        # An array the wrong way round has its width there.
+        if 1 < channels <= _MOST_CHANNELS and channels != 3 and array is not None and 3 not in array.shape:
+            raise DataFault(
+                f"{self.describe(index)}: the image is {got}, so it has {channels} channels, and training takes 1 or 3 "
+                "(grey or RGB): choose or combine them in the data set"
+            )
+        if array is None or channels not in (1, 3) or 0 in array.shape:
+            raise DataFault(
                 f"{self.describe(index)}: the image is {got}; expected a PIL image, a uint8 tensor "
                 "(channels, height, width) or a uint8 array (height, width, channels): "
                 "remove transforms that make floats"
             )
         return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array))
+
+
+def _classes(dataset: Any) -> tuple[str, ...]:
+    if isinstance(dataset, Subset):
+        return _classes(dataset.dataset)
+    if (names := getattr(dataset, "classes", None)) is not None:
+        return tuple(map(str, names))
+    by_name = getattr(dataset, "class_to_idx", None)
+    if isinstance(by_name, Mapping) and sorted(by_name.values()) == list(range(len(by_name))):
+        return tuple(str(name) for name in sorted(by_name, key=by_name.__getitem__))
+    return ()
+
+
+def _labels(dataset: Any) -> npt.NDArray[np.int64] | None:
+    if isinstance(dataset, Subset):
+        whole = _labels(dataset.dataset)
+        return None if whole is None else whole[np.asarray(dataset.indices, dtype=np.int64)]
+    # What a transform makes of them shows only when a sample is asked for.
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    for name in ("targets", "labels"):
+        found = getattr(dataset, name, None)
+        if found is None or callable(found):
+            continue
+        try:
+            labels = np.asarray(found)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+            return labels.astype(np.int64)
+    return None

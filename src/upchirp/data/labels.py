@@ -1,0 +1,95 @@
+"""Whether labels count the classes, and whether two data sets mean the same by them."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from upchirp.data.identity import are_numbers, same_classes
+from upchirp.data.sources import RelabelledSource, Source, SubsetSource
+from upchirp.data.sources.listing import normal, some
+from upchirp.data.workers import DECODE_ERRORS, check_label
+from upchirp.errors import InputError
+
+_SAMPLED = 16
+
+
+def validation_for(train: Source, val: Source) -> tuple[Source, list[str]]:
+    """The validation images under the labels of the training images, and notes on them.
+
+    Classes are matched by name where both data sets name them. A class may have no validation images.
+
+    Raises:
+        InputError: a validation class that the training images lack, one class in all, or a label outside of the
+            classes, as far as labels are known without opening all images.
+
+    >>> from upchirp.data import GeneratedSource, SubsetSource
+    >>> train, val = (GeneratedSource(split, num_images=8, num_classes=4) for split in ("train", "val"))
+    >>> val.classes = val.classes[::-1]
+    >>> matched, notes = validation_for(train, val)
+    >>> matched.load(0)[1], notes
+    (3, ['the validation images have their classes in another order: labels are matched by name'])
+    """
+    if len(train.classes) == 1:
+        raise InputError(f"the data have one class only ({train.classes[0]}): a classifier needs two")
+    check_labels(train)
+    if val.classes:
+        check_labels(val)
+    else:
+        check_labels(val, len(train.classes) or None)
+    ours, theirs = ([normal(name) for name in source.classes] for source in (train, val))
+    if same_classes(ours, theirs) or (are_numbers(theirs) and len(theirs) <= len(ours)):
+        return val, []
+    if unknown := [name for name in theirs if name not in ours]:
+        missing = [name for name in ours if name not in theirs]
+        unused = f", and lack {some(missing)}" if missing else ""
+        raise InputError(
+            f"the validation images have {len(unknown)} class(es) that the training images lack ({some(unknown)})"
+            f"{unused}: give both the same `classes`"
+        )
+    for split, names in (("training", ours), ("validation", theirs)):
+        if len(set(names)) < len(names):
+            raise InputError(f"the {split} images have two classes of one name, so that they cannot be matched")
+    labels = [ours.index(name) for name in theirs]
+    notes = []
+    if absent := [name for name in ours if name not in theirs]:
+        notes.append(f"{len(absent)} of {len(ours)} classes have no validation images: {some(absent)}")
+    if labels != sorted(labels):
+        notes.append("the validation images have their classes in another order: labels are matched by name")
+    return RelabelledSource(val, labels, train.classes), notes
+
+
+def check_labels(source: Source, classes: int | None = None) -> None:
+    """Check all labels that are known without opening an image, else those of a few images.
+
+    Args:
+        source: the images.
+        classes: how many there are; by default as many as the source names, or any number.
+
+    Raises:
+        DataFault: naming an image whose label is outside.
+    """
+    count = classes or len(source.classes) or None
+    known = known_labels(source)
+    if known is not None:
+        outside = np.flatnonzero((known < 0) | (known >= (count or np.inf)))
+        indices = outside[:1].tolist()
+    else:
+        indices = np.unique(np.linspace(0, len(source) - 1, _SAMPLED).astype(int)).tolist() if len(source) else []
+    for index in indices:
+        try:
+            label = source.load(index)[1]
+        except InputError:
+            raise
+        except DECODE_ERRORS:
+            continue
+        check_label(source, index, label, count)
+
+
+def known_labels(source: Source) -> npt.NDArray[Any] | None:
+    """The label of each image, (images,), where no image has to be opened for them."""
+    if isinstance(source, SubsetSource):
+        whole = known_labels(source.whole)
+        return None if whole is None else whole[source.indices]
+    labels: npt.NDArray[Any] | None = getattr(source, "labels", None)
+    return labels
