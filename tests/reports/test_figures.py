@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from upchirp.reports.figures import (
     stage_seconds,
     stages_on_a_time_line,
 )
-from upchirp.reports.style import to_svg
+from upchirp.reports.style import NARROW, WIDE, to_svg
 
 Make = Callable[..., dict[str, Any]]
 DRAWINGS = (accuracy_against_time, accuracy_during_training, stages_on_a_time_line)
@@ -117,9 +118,10 @@ def test_any_name_can_be_drawn(make_summary: Make, draw: Callable[..., Figure], 
     assert len(to_svg(figure)) > 1000
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("draw", DRAWINGS)
-def test_texts_do_not_overlap(make_summary: Make, draw: Callable[..., Figure]) -> None:
-    figure = draw(make_summary())
+def test_texts_do_not_overlap(make_summary: Make, draw: Callable[..., Figure], width: float) -> None:
+    figure = draw(make_summary(), width=width)
     figure.draw_without_rendering()
     texts = [text for axes in figure.axes for text in [*axes.texts, *axes.get_yticklabels(), axes.xaxis.label]]
     boxes = [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
@@ -149,3 +151,15 @@ def test_strips_fit_the_page_or_hold_one_image(final_size: int) -> None:
     image = np.zeros((final_size, final_size, 3), np.uint8)
     row = ExampleRow(bandwidth=final_size, progress=(0, 1), magnitude=(0, 0), images=[image] * 8)
     assert example_strip(row, final_size).shape[1] <= max(720, final_size)
+
+
+@pytest.mark.parametrize("draw", DRAWINGS)
+def test_figures_have_light_greys_in_the_dark_and_no_background(
+    make_summary: Make, draw: Callable[..., Figure]
+) -> None:
+    svg = to_svg(draw(make_summary(seeds=1))).decode()
+    assert "prefers-color-scheme: dark" in svg
+    # Every grey is a variable, and nothing as large as the page is filled.
+    assert not re.search(r": #(1f2933|5b6672|9aa3ad|e9ecef|ffffff)", svg)
+    first_patch = svg[svg.index('<g id="patch_1">') :]
+    assert "fill: none" in first_patch[: first_patch.index("</g>")]

@@ -1,6 +1,7 @@
 """Figures of a comparison, each a pure function of `summary.json`'s content."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -50,6 +51,7 @@ def accuracy_against_time(summary: Mapping[str, Any], width: float = WIDE) -> Fi
     handles = []
     labels: list[Label] = []
     marks: list[tuple[float, float]] = []
+    lines: list[tuple[list[float], list[float]]] = []
     for name, color in curriculum_colors(summary).items():
         own = sorted((run for run in runs if run["curriculum"] == name), key=lambda run: fmean(run["train_seconds"]))
         for run in own:
@@ -59,6 +61,7 @@ def accuracy_against_time(summary: Mapping[str, Any], width: float = WIDE) -> Fi
         mean_times = [fmean(run["train_seconds"]) / seconds_in_unit for run in own]
         means = [fmean(run["accuracy"]) for run in own]
         axes.plot(mean_times, means, color=color, linewidth=1.6, zorder=2)
+        lines.append((mean_times, means))
         axes.scatter(mean_times, means, s=58, marker="D", color=color, edgecolors=PAPER, linewidths=1, zorder=4)
         marks += zip(mean_times, means, strict=True)
         labels += [
@@ -76,9 +79,16 @@ def accuracy_against_time(summary: Mapping[str, Any], width: float = WIDE) -> Fi
     ratios = _arrows(figure, axes, summary, level, seconds_in_unit)
     figure.draw_without_rendering()
     obstacles = [_around(axes, mark, 4) for mark in marks]
-    # An arrow's label may stand in the way of a budget's, but nothing stands on the arrows.
-    place_labels(figure, axes, [*ratios, *labels], [*obstacles, *(_along(axes, arrow) for arrow in axes.texts)])
+    obstacles += [_around(axes, place, 1) for times, means in lines for place in _on_the_line(times, means)]
+    obstacles += [_along(axes, arrow) for arrow in axes.texts]
+    place_labels(figure, axes, [*ratios, *labels], obstacles)
     return figure
+
+
+def _on_the_line(xs: Sequence[float], ys: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Places on straight lines between points, so close that no text fits between them."""
+    for (x0, y0), (x1, y1) in pairwise(zip(xs, ys, strict=True)):
+        yield from zip(np.linspace(x0, x1, 60).tolist(), np.linspace(y0, y1, 60).tolist(), strict=True)
 
 
 def _around(axes: Axes, place: tuple[float, float], points: float) -> Bbox:
@@ -126,6 +136,7 @@ def _arrows(
                 size=11,
                 weight="bold",
                 shift=-28.0 * place,
+                centred=True,
             )
         )
     return labels

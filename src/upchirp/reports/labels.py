@@ -14,6 +14,8 @@ _ALIGNED = {-1: "right", 0: "center", 1: "left"}
 _LINE = 11.0
 """Points from one line of text to the next."""
 _RINGS = 14
+_AIR = 2
+"""Pixels that stay free around a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Label:
     """Of the font."""
     shift: float = 0.0
     """How far above the point the text is looked a place for, points."""
+    centred: bool = False
+    """Whether it rather stands below or above the point than beside it."""
 
 
 def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], obstacles: Sequence[Bbox] = ()) -> None:
@@ -64,19 +68,20 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], obstacles:
             zorder=6,
         )
         written.set_in_layout(False)
-        taken.append(_settle(written, label.shift, inside, taken, obstacles))
+        taken.append(_settle(written, label, inside, taken, obstacles))
     if layout is not None:
         # What was settled must not move under the labels.
         figure.set_layout_engine("none")
 
 
-def _settle(written: Annotation, shift: float, inside: Bbox, taken: Sequence[Bbox], obstacles: Sequence[Bbox]) -> Bbox:
+def _settle(written: Annotation, label: Label, inside: Bbox, taken: Sequence[Bbox], obstacles: Sequence[Bbox]) -> Bbox:
     """Move a label to the best place, and tell its box."""
     fallback: tuple[tuple[float, float], str, Bbox] | None = None
-    for ring, (across, up) in product(range(_RINGS), _DIRECTIONS):
-        offset = (9.0 * across, shift + (9.0 + _LINE * ring) * up)
+    directions = sorted(_DIRECTIONS, key=lambda direction: direction[0] != 0) if label.centred else _DIRECTIONS
+    for ring, (across, up) in product(range(_RINGS), directions):
+        offset = (9.0 * across, label.shift + (9.0 + label.size / 4 + _LINE * ring) * up)
         _put(written, offset, _ALIGNED[across])
-        box = written.get_window_extent()
+        box = written.get_window_extent().padded(_AIR)
         if any(box.overlaps(other) for other in taken):
             continue
         if fallback is None:
@@ -87,7 +92,7 @@ def _settle(written: Annotation, shift: float, inside: Bbox, taken: Sequence[Bbo
         offset, aligned, box = fallback
         _put(written, offset, aligned)
         return box
-    return written.get_window_extent()
+    return written.get_window_extent().padded(_AIR)
 
 
 def _put(written: Annotation, offset: tuple[float, float], aligned: str) -> None:

@@ -1,0 +1,48 @@
+"""What a run leaves for its reader."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from upchirp import TrainConfig, train
+from upchirp.training import Event, Noted
+
+Make = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def small(config: Make) -> Make:
+    return lambda **changes: config(model="test_resnet", model_ema=False, epochs=2, evaluations=1, **changes)
+
+
+def test_a_run_ends_with_a_report(small: Make) -> None:
+    result = train(small(report=True, reprob=1.0))
+    html = (result.output / "report.html").read_text(encoding="utf-8")
+    assert "cat" in html and "dog" in html
+    assert f"{result.top1:.2f} % top-1" in html
+    assert html.count('class="stage"') == 3
+    # 16 validation images, all in the matrix.
+    assert sum(int(count or 0) for count in re.findall(r'--share: [\d.]+">(\d*)<', html)) == 16
+    assert '<td class="text">reprob</td><td class="text">1.0</td>' in html
+
+
+def test_a_report_that_fails_fails_no_run(small: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no\nfonts")
+
+    monkeypatch.setattr("upchirp.training.job.report_run", fail)
+    events: list[Event] = []
+    result = train(small(report=True), observers=(events.append,))
+    assert (result.output / "model.safetensors").exists()
+    notes = [event.message for event in events if isinstance(event, Noted)]
+    assert notes[-1] == "no report.html was written: no fonts"
+
+
+def test_only_a_report_needs_what_draws_it() -> None:
+    code = "import sys, upchirp.training.job, upchirp.compare.comparison; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
