@@ -1,6 +1,6 @@
 """Fixtures that several parts share: a small folder of real JPEG files, and a run on it that takes seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,16 @@ settings.load_profile("suite")
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_per_process() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_reports_by_default() -> Iterator[None]:
+    """A report takes a second, which the runs of hundreds of tests are spared; `report=True` asks for it."""
+    defaults = TrainConfig.__init__.__kwdefaults__
+    assert defaults is not None and defaults["report"] is True
+    defaults["report"] = False
+    yield
+    defaults["report"] = True
 
 
 def write_folder(root: Path, *, train: int = 32, val: int = 8, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
@@ -63,7 +73,6 @@ def config(image_folder: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "evaluations": 2,
             "log_interval": 2,
             "checkpoint_interval": 1000,
-            "report": False,
             "output": str(tmp_path / "run"),
             **changes,
         }
