@@ -44,8 +44,8 @@ def test_a_live_line_on_a_terminal(run: Plan) -> None:
     text = shown(run, terminal=True)
     assert "stage 1/3" in text
     assert "B=28" in text
-    assert "512 images/s" in text
-    assert "waiting 20%" in text
+    assert "512 img/s" in text
+    assert "wait 20 %" in text
     assert "left" in text
 
 

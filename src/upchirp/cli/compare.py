@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from upchirp.cli.display import Display, duration, say
+from upchirp.cli.display import Display, say
 from upchirp.cli.lasting_output import lasting_output
+from upchirp.cli.live_line import duration
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import print_note, printable

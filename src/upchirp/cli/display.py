@@ -5,47 +5,72 @@ from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
 
+from upchirp.cli.live_line import LiveLine, Pace, Ticker, duration, work_text
 from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan
-from upchirp.training import Evaluated, Event, Finished, Logged, Noted, Reduced, Saved, Selected, Started, Stepped
+from upchirp.training import (
+    Evaluated,
+    Event,
+    Finished,
+    Logged,
+    Noted,
+    Reduced,
+    Saved,
+    Selected,
+    Started,
+    Stepped,
+    Working,
+)
 
 _REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 10.0
 
 
 class Display:
-    """An observer that shows stage, speed, waiting and time left: live on a terminal, else a line at each log.
+    """An observer that shows what goes on: live in one line on a terminal, else a line for each thing.
 
-    Use it as a context manager, so that the terminal is left tidy. `in_all` gives the seconds that are left of several
-    trainings together.
+    Use it as a context manager, so that the terminal is left tidy.
+
+    Args:
+        console: where to.
+        title: what the lines begin with, where several runs follow each other.
+        in_all: gives the seconds that are left of all of them together.
     """
 
     def __init__(self, console: Console, title: str = "", *, in_all: Callable[[], float | None] = lambda: None) -> None:
         self.console = console
         self.in_all = in_all
         self.title = f"{title}: " if title else ""
-        self.progress = live_bar(console, "{task.percentage:>3.0f} %", "{task.fields[speed]}")
-        self.task: TaskID | None = None
         self.plan: Plan | None = None
         self.shown = 0.0
-        self.pace = _Pace()
+        self.pace = Pace()
+        self.line = LiveLine(self.title)
+        self.live = Live(self.line, console=console, transient=True, auto_refresh=False)
+        self.ticker = Ticker(self.live)
+        self.said = ""
 
     def __enter__(self) -> "Display":
-        self.progress.start()
+        if self.console.is_terminal:
+            self.live.start()
+            self.ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        self.ticker.stop()
+        self.live.stop()
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
         match event:
+            case Working():
+                self._work(event)
             case Started():
                 self.plan = event.plan
-                self.task = self.progress.add_task("", total=event.plan.total_steps, completed=event.step, speed="")
                 begun = f"from step {event.step}" if event.step else f"{event.plan.total_steps} steps"
                 self._print(f"{event.plan.curriculum}, {begun}, run folder {event.output}")
             case Stepped():
@@ -72,28 +97,29 @@ class Display:
             case Saved() | Selected() | Reduced():
                 pass
 
+    def _work(self, event: Working) -> None:
+        now = time.monotonic()
+        self.line.work(event, now)
+        if self.console.is_terminal:
+            self.live.refresh()
+        elif self.pace.images:
+            # Log lines come often enough.
+            return
+        elif event.what != self.said or now - self.shown > _LINE_SECONDS:
+            # Counts are told now and then, as there is no line to change.
+            self.said, self.shown = event.what, now
+            self._print(work_text(event))
+
     def _step(self, event: Stepped) -> None:
-        assert self.plan is not None and self.task is not None
+        assert self.plan is not None
         self.pace.add(event)
         now = time.monotonic()
-        if now - self.shown < _REFRESH_SECONDS:
+        if now - self.shown < _REFRESH_SECONDS and self.line.working is None:
             return
         self.shown = now
-        step = event.step
-        speed, wait = self.pace.images_per_second, self.pace.wait_share
-        left = duration(self.pace.seconds_left(self.plan, step.index))
-        self.progress.update(
-            self.task,
-            completed=step.index + 1,
-            description=f"{self.title}stage {step.stage + 1}/{len(self.plan.stages)}  B={step.bandwidth}",
-            speed=f"{speed:.0f} images/s  waiting {wait:.0%}  {left} left{self._of_all()}",
-        )
-        self.progress.refresh()
-
-    def _of_all(self) -> str:
-        """The time left of what this training is a part of, if it is a part."""
-        left = self.in_all()
-        return "" if left is None else f", {duration(left)} in all"
+        self.line.step(self.plan, event.step, self.pace, now, self.in_all())
+        if self.console.is_terminal:
+            self.live.refresh()
 
     def _print(self, text: str) -> None:
         say(self.console, f"{self.title}{text}")
@@ -115,47 +141,3 @@ def live_bar(console: Console, *texts: str) -> Progress:
 def say(console: Console, text: str) -> None:
     """Print a line as it is, whatever names in it hold."""
     console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
-
-
-class _Pace:
-    """Speed over the last steps, and what it says about the time left."""
-
-    def __init__(self) -> None:
-        self.images = self.seconds = self.wait = self.cost = 0.0
-
-    def add(self, event: Stepped) -> None:
-        keep = 0.98
-        self.images = keep * self.images + event.step.batch_size
-        self.seconds = keep * self.seconds + event.seconds
-        self.wait = keep * self.wait + event.wait_seconds
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / max(self.seconds, 1e-9)
-
-    @property
-    def wait_share(self) -> float:
-        return self.wait / max(self.seconds, 1e-9)
-
-    def seconds_left(self, plan: Plan, index: int) -> float:
-        """What the plan still costs, at the pace of the current stage."""
-        current = plan.step(index)
-        stage = plan.stages[current.stage]
-        end_of_stage = sum(other.steps for other in plan.stages[: current.stage + 1])
-        left = (end_of_stage - index - 1) * stage.batch_size * stage.cost_per_sample
-        left += sum(later.cost for later in plan.stages[current.stage + 1 :])
-        return left / stage.cost_per_sample / max(self.images_per_second, 1e-9)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a short text.
-
-    >>> duration(75), duration(7500)
-    ('1m15s', '2h05m')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -5,7 +5,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import TaskID
 
-from upchirp.cli.display import duration, live_bar, say
+from upchirp.cli.display import live_bar, say
+from upchirp.cli.live_line import duration
 from upchirp.search import Begun, Found, Scored, SearchEvent, Working
 from upchirp.training import Noted
 

@@ -18,6 +18,7 @@ from upchirp.training.events import (
     Selected,
     Started,
     Stepped,
+    Working,
 )
 from upchirp.training.interruption import Interrupted
 from upchirp.training.job import TrainResult, train
@@ -59,6 +60,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "View",
+    "Working",
     "Weights",
     "create_ema",
     "create_optimizer",

@@ -1,6 +1,6 @@
 """What a training says while it runs. Logs and displays are functions of these events."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +20,18 @@ class Started:
     plan: Plan
     step: int
     output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working:
+    """Something other than steps goes on that may take longer than a moment, until the next event of any other kind."""
+
+    what: str
+    """What it is, such as `scanning the data`."""
+    done: int | None = None
+    """How much of it is done, if that is counted."""
+    total: int | None = None
+    """How much there is, if that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,5 +115,18 @@ class Finished:
     train_seconds: float
 
 
-Event = Started | Stepped | Logged | Evaluated | Reduced | Selected | Saved | Noted | Finished
+Event = Started | Working | Stepped | Logged | Evaluated | Reduced | Selected | Saved | Noted | Finished
 Observer = Callable[[Event], None]
+
+Report = Callable[[str, int | None, int | None], None]
+"""Takes the fields of `Working`."""
+
+
+def reporting(observers: Sequence[Observer]) -> Report:
+    """What tells observers that something goes on."""
+
+    def report(what: str, done: int | None, total: int | None) -> None:
+        for observer in observers:
+            observer(Working(what=what, done=done, total=total))
+
+    return report

@@ -34,7 +34,7 @@ from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.evaluate_state import evaluation_follows
-from upchirp.training.events import Finished, Noted, Observer
+from upchirp.training.events import Finished, Noted, Observer, Report, reporting
 from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
@@ -110,6 +110,7 @@ def _train(
     held: ExitStack,
     go_on: str | None,
 ) -> TrainResult:
+    report = reporting(observers)
     asked, own_model = config, model is not None
     beginning = ranks.from_first(lambda: begin(asked, held, own_model=own_model, own_data=data is not None))
     config, folder, resuming = beginning.config, beginning.folder, beginning.resuming
@@ -119,7 +120,7 @@ def _train(
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
     micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
     new = not loaded and not resuming
-    train_source, val_source, model, started = ranks.together(lambda: _prepare(config, data, model, new=new))
+    train_source, val_source, model, started = ranks.together(lambda: _prepare(config, data, model, report, new=new))
     notes += started
     identity = DataIdentity.of(train_source, val_source)
     trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
@@ -141,11 +142,13 @@ def _train(
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             check_sizes(model, plan.bandwidths)
         else:
-            planned = new_plan(config, model, train_source, device, micro_batch, own_model=own_model, ranks=ranks)
+            planned = new_plan(
+                config, model, train_source, device, micro_batch, own_model=own_model, ranks=ranks, report=report
+            )
             plan = planned[0]
             notes += planned[1]
         delivered = micro_batches(config, plan, ranks.size)
-        computed, tried = computed_at_once(config, plan, model, folder, device, ranks)
+        computed, tried = computed_at_once(config, plan, model, folder, device, ranks, report)
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
@@ -259,11 +262,13 @@ def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer],
 
 
 def _prepare(
-    config: TrainConfig, data: tuple[Any, Any] | None, model: nn.Module | None, *, new: bool
+    config: TrainConfig, data: tuple[Any, Any] | None, model: nn.Module | None, report: Report, *, new: bool
 ) -> tuple[Source, Source, nn.Module, list[str]]:
     """Training and validation images, the model, and what it starts from."""
     notes: list[str] = []
+    report("scanning the data", None, None)
     train_source, val_source = _sources(config, data, notes)
+    report("making the model", None, None)
     model = model if model is not None else make_model(config, train_source)
     if config.weights is not None and new:
         notes += load_start(config, config.weights, model, train_source)

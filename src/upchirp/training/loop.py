@@ -32,6 +32,7 @@ from upchirp.training.events import (
     Selected,
     Started,
     Stepped,
+    Working,
 )
 from upchirp.training.interruption import Interrupted, collected_signals
 from upchirp.training.memory import MicroBatches, OutOfMemory, device_name
@@ -115,6 +116,7 @@ class Run:
         """
         config, state, plan = self.config, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
+        self.emit(Working(what="starting the loader and waiting for the first batch"))
         top1 = math.nan
         several = self.ranks.size > 1
         # Closed with the run, so that its loader workers end whoever still holds an error that came out of it.
@@ -178,6 +180,7 @@ class Run:
         transform, settings = make_transform(self.config), make_settings(self.config, self.device, self.ranks)
         record, sizes = self.loader.record, self.micro_batches
         if settings.compile:
+            self.emit(Working(what="compiling a graph for each bandwidth"))
             self.emit(Noted(message=compile_ahead(self.state, self.loader.sampler, transform, settings, sizes)))
             self._lap()
             # Training time, but no step's.
@@ -293,6 +296,7 @@ class Run:
     def _evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
         with self._saved_if_faulty(), self._off_the_clock():
+            self.emit(Working(what="evaluating"))
             results = evaluate_state(
                 self.state,
                 self.evaluation,

@@ -36,10 +36,12 @@ from upchirp.training.assembly import make_loader, make_settings, make_state, ma
 from upchirp.training.config import TrainConfig, parse_duration
 from upchirp.training.distributed import Ranks
 from upchirp.training.engine import run_segment
+from upchirp.training.events import Report
 from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipe import Optimization
 
 _CALIBRATION_STEPS = 6
+_MEASURING = "measuring the speed at each bandwidth"
 _REACH_OF_A_HEAD = 0.1
 """About what the weights of a trained classifier differ by from the ones it starts with."""
 _HIGHEST_ADVISED_RATE = 1e-3
@@ -199,6 +201,7 @@ def measure_seconds(
     micro_batch: int,
     replays: int | Mapping[int, int] = 0,
     ranks: Ranks | None = None,
+    report: Report = lambda what, done, total: None,
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
 
@@ -228,9 +231,11 @@ def measure_seconds(
     batches = make_loader(config, source, trial, device, ranks=ranks)
     times: dict[int, list[float]] = {side: [] for side in bandwidths}
     before = time.perf_counter()
+    report(_MEASURING, 0, trial.total_steps)
     for result in run_segment(state, batches, make_transform(config), make_settings(config, device, ranks)):
         result.loss.item()  # waits for the device
         now = time.perf_counter()
         times[result.step.bandwidth].append(now - before)
         before = now
+        report(_MEASURING, result.step.index + 1, trial.total_steps)
     return CostTable("seconds", {side: fmean(spent[warmup:]) / batch_size for side, spent in times.items()})

@@ -16,6 +16,7 @@ from upchirp.training.config import TrainConfig
 from upchirp.training.conversion import plain
 from upchirp.training.description import Description
 from upchirp.training.distributed import Ranks
+from upchirp.training.events import Report
 from upchirp.training.memory import MicroBatches, device_name
 from upchirp.training.micro_batch import can_try, find_micro_batches, fits_on, micro_batches
 from upchirp.training.planning import (
@@ -102,6 +103,7 @@ def new_plan(
     *,
     own_model: bool,
     ranks: Ranks,
+    report: Report,
 ) -> tuple[Plan, list[str]]:
     """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
 
@@ -112,6 +114,7 @@ def new_plan(
     replays: int | dict[int, int] = 0
     notes: list[str] = []
     if config.replay == "auto":
+        report("measuring how many replayed batches keep the device busy", None, None)
         replays, notes = choose_replay(config, curriculum, model, source, device, micro_batch)
         # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
         replays, notes = ranks.from_first(lambda: (replays, notes))
@@ -119,10 +122,11 @@ def new_plan(
         replays = config.replay
 
     def seconds(curriculum: Curriculum) -> CostTable:
-        measured = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks)
+        measured = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks, report)
         return ranks.from_first(lambda: measured)
 
     plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+    report("looking at the kernels' gradients", None, None)
     if own_model or config.curriculum != papers_curriculum(config.model):
         notes += _kernel_notes(plan, model)
     if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
@@ -139,12 +143,19 @@ def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
 
 
 def computed_at_once(
-    config: TrainConfig, plan: Plan, model: nn.Module, folder: Path, device: torch.device, ranks: Ranks
+    config: TrainConfig,
+    plan: Plan,
+    model: nn.Module,
+    folder: Path,
+    device: torch.device,
+    ranks: Ranks,
+    report: Report,
 ) -> tuple[MicroBatches, list[str]]:
     """How many images are computed at once where that is not what the loader gives, and lines on it."""
     sizes: dict[int, int] = {}
     notes: list[str] = []
     if config.micro_batch == "auto" and can_try(device):
+        report("trying how many images fit in memory", None, None)
         sizes = find_micro_batches(config, plan, fits_on(config, plan, model, device), ranks=ranks)
         notes.append(f"--micro-batch auto: memory holds {_listed(sizes)}")
     elif config.micro_batch == "auto":
