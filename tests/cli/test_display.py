@@ -1,13 +1,16 @@
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from upchirp import Plan, efficienttrain_plus_plus, plan
 from upchirp.cli.display import Display
-from upchirp.training import Evaluated, Evaluation, Finished, Logged, Noted, Started, Stepped
+from upchirp.cli.live_line import Pace
+from upchirp.training import Evaluated, Evaluation, Finished, Logged, Noted, Started, Stepped, Working
 
 
 @pytest.fixture
@@ -47,6 +50,64 @@ def test_a_live_line_on_a_terminal(run: Plan) -> None:
     assert "512 img/s" in text
     assert "wait 20 %" in text
     assert "left" in text
+
+
+def line_of(display: Display, width: int) -> str:
+    """What the live line shows on a terminal of that width."""
+    console = Console(width=width, file=io.StringIO(), force_terminal=True)
+    with console.capture() as captured:
+        console.print(display.line)
+    return Text.from_ansi(captured.get()).plain.removesuffix("\n")
+
+
+@pytest.mark.parametrize("title", ["", "efficienttrain_plus_plus-0.6667 seed 1"])
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_the_line_fits_and_keeps_its_bar(run: Plan, width: int, title: str) -> None:
+    display = Display(Console(file=io.StringIO()), title)
+    display(Started(plan=run, step=0, output=Path("runs/x")))
+    display.pace = Pace()
+    for step in list(run.steps())[:30]:
+        display.shown = 0.0
+        display(Stepped(step=step, seconds=0.5, wait_seconds=0.01))
+    shown = line_of(display, width)
+    assert "\n" not in shown and len(shown) < width
+    assert "stage 1/3  B=28" in shown and "left" in shown
+    assert shown.count("━") + shown.count("╸") + shown.count("╺") >= 8
+    # 256 images in half a second.
+    assert ("512 img/s" in shown, "wait 2 %" in shown) == (True, width >= 80)
+    assert (title in shown) == (width == 132 or not title)
+    assert ("B=46 in" in shown) == (width >= 80)
+
+
+def test_what_goes_on_besides_steps(run: Plan) -> None:
+    for terminal in (False, True):
+        stream = io.StringIO()
+        with Display(Console(file=stream, force_terminal=terminal, width=80)) as display:
+            display(Working(what="scanning the data"))
+            display(Working(what="scanning the data", done=1200))
+            display(Working(what="measuring", done=3, total=60))
+            text = line_of(display, 80)
+        assert "measuring: 3 of 60  0s" in text
+        assert "scanning the data" in stream.getvalue()
+        # Counts change the line of a terminal; elsewhere each would be a line.
+        assert stream.getvalue().count("scanning") == 1
+        display(Started(plan=run, step=0, output=Path("runs/x")))
+        display(Stepped(step=run.step(0), seconds=0.5, wait_seconds=0.1))
+        assert "stage 1/3" in line_of(display, 80)
+
+
+def test_the_line_goes_on_in_long_steps(run: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upchirp.cli.live_line._TICK_SECONDS", 0.01)
+    stream = io.StringIO()
+    with Display(Console(file=stream, force_terminal=True, width=80)) as display:
+        display(Started(plan=run, step=0, output=Path("runs/x")))
+        display(Stepped(step=run.step(0), seconds=0.5, wait_seconds=0.1))
+        drawn = stream.tell()
+        for _ in range(500):
+            if stream.tell() > drawn:
+                break
+            time.sleep(0.01)
+        assert stream.tell() > drawn
 
 
 def test_time_left_is_what_the_plan_still_costs(run: Plan) -> None:

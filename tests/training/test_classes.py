@@ -12,7 +12,7 @@ from tests.conftest import write_folder
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
-from upchirp.training import checkpoint, evaluate_weights
+from upchirp.training import Event, Noted, checkpoint, evaluate_weights
 from upchirp.training.description import read_description
 
 CLASSES = ("ant", "bee", "cat")
@@ -59,7 +59,7 @@ def test_evaluation_goes_by_names(run: Path, data: Path, tmp_path: Path, capsys:
     def told(root: Path) -> tuple[dict[str, float], str]:
         assert main([*words, "--data", str(root)]) == 0
         out, err = capsys.readouterr()
-        return json.loads(out), err
+        return json.loads(out), "".join(line for line in err.splitlines(True) if line.startswith("note: "))
 
     before, notes = told(data)
     assert before["top1"] > 90 and not notes
@@ -92,14 +92,13 @@ def test_another_order_of_the_same_names(run: Path, data: Path, tmp_path: Path) 
         weights[name] = weights[name][order]
     described["data"]["classes"] = [CLASSES[index] for index in order]
     checkpoint.export_weights(weights, tmp_path / "turned.safetensors", described)
-    notes: list[str] = []
+    heard: list[Event] = []
     turned, straight = (
-        evaluate_weights(
-            weights=file, data=str(data), workers=0, device="cpu", observers=[lambda event: notes.append(event.message)]
-        )[0].evaluation
+        evaluate_weights(weights=file, data=str(data), workers=0, device="cpu", observers=[heard.append])[0].evaluation
         for file in (tmp_path / "turned.safetensors", run / "model.safetensors")
     )
     assert turned.top1 == straight.top1 and turned.loss == pytest.approx(straight.loss)
+    notes = [event.message for event in heard if isinstance(event, Noted)]
     assert notes == ["the data has its classes in another order than the weights: labels are matched by name"]
     # A file without names is taken as it comes.
     save_file(weights, tmp_path / "bare.safetensors")

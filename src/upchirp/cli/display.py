@@ -101,7 +101,9 @@ class Display:
         now = time.monotonic()
         self.line.work(event, now)
         if self.console.is_terminal:
-            self.live.refresh()
+            if event.what != self.said or now - self.shown > _REFRESH_SECONDS:
+                self.said, self.shown = event.what, now
+                self.live.refresh()
         elif self.pace.images:
             # Log lines come often enough.
             return

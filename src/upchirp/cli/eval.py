@@ -1,6 +1,5 @@
 """`upchirp eval`."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from upchirp.cli.display import Display
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
-from upchirp.cli.printable import json_text, printable
+from upchirp.cli.printable import json_text
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
-from upchirp.training import Event, Noted
 from upchirp.training.launcher import is_first_process
 
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
@@ -62,12 +61,6 @@ class EvalCommand:
     """Print JSON."""
 
 
-def _say_note(event: Event) -> None:
-    """Print a note beside the results, which may be read by a program."""
-    if isinstance(event, Noted) and is_first_process():
-        print(f"note: {printable(event.message)}", file=sys.stderr)
-
-
 def run(words: Sequence[str]) -> int:
     """Evaluate and print, and return the exit code."""
     command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
@@ -75,9 +68,12 @@ def run(words: Sequence[str]) -> int:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
     options = {name: value for name, value in vars(command).items() if name not in ("json", "final_size", "sizes")}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
-    with opening(Console(stderr=True, quiet=not is_first_process())):
+    # Beside the results, which may be read by a program.
+    console = Console(stderr=True, quiet=not is_first_process())
+    with opening(console):
         from upchirp.training import evaluate_weights
-    results = evaluate_weights(**options, sizes=sizes, observers=(_say_note,))
+    with Display(console) as display:
+        results = evaluate_weights(**options, sizes=sizes, observers=(display,))
     if not is_first_process():
         return 0
     if command.json:

@@ -17,7 +17,7 @@ from upchirp.training.description import preprocessing_for
 from upchirp.training.device import choose_device
 from upchirp.training.distributed import open_ranks
 from upchirp.training.evaluate import Evaluation, EvaluationSet, View, at_size, evaluate
-from upchirp.training.events import Noted, Observer
+from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.named_weights import has_tag, name_of
 from upchirp.training.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 from upchirp.training.weights import Weights, load_weights, read_weights
@@ -82,7 +82,7 @@ def evaluate_weights(
         workers: loader processes.
         loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
         device: where to evaluate.
-        observers: called with a `Noted` for what the figures rest on, on every rank.
+        observers: called with a `Noted` for what the figures rest on and `Working` for what goes on, on every rank.
 
     Raises:
         InputError: something is missing or does not fit together.
@@ -120,9 +120,21 @@ def evaluate_weights(
         interpolation=interpolation or told.interpolation or config.augmentation.interpolation,
     )
     first = sizes[0]
+    report = reporting(observers)
+    report("scanning the data", None, None)
     notes: list[str] = []
-    source, matched = _by_name(open_evaluation(chosen, first, val_share=val_share, note=notes.append), stored)
+    source, matched = _by_name(
+        open_evaluation(
+            chosen,
+            first,
+            val_share=val_share,
+            note=notes.append,
+            counted=lambda images: report("scanning the data", images, None),
+        ),
+        stored,
+    )
     notes += matched
+    report("making the model", None, None)
     network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
     notes += load_weights(network, stored, first).notes(weights)
     check_sizes(network, sizes)
@@ -143,6 +155,7 @@ def evaluate_weights(
                 timeout=loader_timeout,
                 ranks=ranks,
             )
+            report(f"evaluating at {size} px", None, None)
             (result,) = evaluate(
                 [View("model", at_size(network, first, size), size)],
                 images,

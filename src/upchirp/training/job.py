@@ -267,7 +267,7 @@ def _prepare(
     """Training and validation images, the model, and what it starts from."""
     notes: list[str] = []
     report("scanning the data", None, None)
-    train_source, val_source = _sources(config, data, notes)
+    train_source, val_source = _sources(config, data, notes, report)
     report("making the model", None, None)
     model = model if model is not None else make_model(config, train_source)
     if config.weights is not None and new:
@@ -277,15 +277,29 @@ def _prepare(
     return train_source, val_source, model, notes
 
 
-def _sources(config: TrainConfig, data: tuple[Any, Any] | None, notes: list[str]) -> tuple[Source, Source]:
+def _sources(
+    config: TrainConfig, data: tuple[Any, Any] | None, notes: list[str], report: Report
+) -> tuple[Source, Source]:
     if data is None:
         if not config.data:
             raise InputError("no data: give a folder of images, or `generated`")
+<<<<<<< HEAD
         data = open_data(config.data, config.final_size, val_share=config.val_share, note=notes.append)
     train_source, val_source = map(as_source, data)
     val_source, told = validation_for(train_source, val_source)
     notes += told
     return train_source, val_source
+=======
+        return open_data(
+            config.data,
+            config.final_size,
+            val_share=config.val_share,
+            note=notes.append,
+            counted=lambda images: report("scanning the data", images, None),
+        )
+    first, second = map(as_source, data)
+    return first, second
+>>>>>>> 970bc99 (Scanning counts its images; an evaluation shows what it does)
 
 
 def _packing_helps(source: Source, final_size: int) -> bool:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from upchirp.data.decoding import Picture, open_picture
 from upchirp.data.random_access import OpenFile
 from upchirp.data.sources.archive_index import MOST_BYTES, ArchiveIndex, index_archive
-from upchirp.data.sources.listing import list_images
+from upchirp.data.sources.listing import Counted, ignore, list_images
 from upchirp.data.sources.tree import PassedOver, is_junk, only_images
 
 # A zip repeats a file's name before its bytes, with other extra fields than in the directory.
@@ -123,10 +123,10 @@ class ArchiveSource:
 
     classes: tuple[str, ...]
 
-    def __init__(self, folder: ArchiveFolder, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, folder: ArchiveFolder, classes: Sequence[str] | None = None, counted: Counted = ignore) -> None:
         self._archive, self._is_zip = str(folder.archive), folder.index.is_zip
         self._root = str(folder)
-        self._listing = list_images(folder, classes)
+        self._listing = list_images(folder, classes, counted)
         self.classes = self._listing.classes
         self.passed_over = self._listing.passed_over
         """Files that were not taken."""

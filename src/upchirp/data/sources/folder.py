@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.decoding import Picture, open_picture
-from upchirp.data.sources.listing import list_images
+from upchirp.data.sources.listing import Counted, ignore, list_images
 from upchirp.data.sources.tree import DiskFolder
 from upchirp.errors import InputError
 
@@ -42,11 +42,13 @@ class FolderSource:
 
     classes: tuple[str, ...]
 
-    def __init__(self, root: str | os.PathLike[str], classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], classes: Sequence[str] | None = None, counted: Counted = ignore
+    ) -> None:
         self._root = str(Path(root))
         if not Path(root).is_dir():
             raise InputError(f"image folder {self._root} is missing: give a folder that holds one folder per class")
-        self._listing = list_images(DiskFolder(self._root), classes)
+        self._listing = list_images(DiskFolder(self._root), classes, counted)
         self.classes = self._listing.classes
         self.passed_over = self._listing.passed_over
         """Files and links that were not taken."""

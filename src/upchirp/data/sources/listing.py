@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,13 @@ import numpy.typing as npt
 
 from upchirp.data.sources.tree import Folder, PassedOver
 from upchirp.errors import InputError
+
+Counted = Callable[[int], None]
+"""Takes a number of images."""
+
+
+def ignore(images: int) -> None:
+    """Take no notice of a number of images."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,14 @@ class Listing:
         return normal(os.fsdecode(self.names).replace(os.sep, "/")).encode("utf-8", "surrogateescape")
 
 
-def list_images(root: Folder, classes: Sequence[str] | None = None) -> Listing:
+def list_images(root: Folder, classes: Sequence[str] | None = None, counted: Counted = ignore) -> Listing:
     """List the images of a folder of class folders, in the order of torchvision's `ImageFolder`.
 
     Args:
         root: the folder.
         classes: the classes that labels follow, some of which may have no images here; by default the names of the
             folders, sorted. Names are matched whatever the Unicode normal form that a system stores them in.
+        counted: called after each class with the number of images found until then.
 
     Raises:
         InputError: there are no class folders, two of one name, some without images, or others than `classes`.
@@ -95,6 +103,7 @@ def list_images(root: Folder, classes: Sequence[str] | None = None) -> Listing:
             prefix = inner + os.sep if inner else ""
             paths += [os.fsencode(prefix + name) for name in files]
         counts[label] = len(paths) - before
+        counted(len(paths))
     empty = [folders[label] for label in present if not counts[label]]
     if empty and (classes is None or not paths):
         hint = "; ".join([*passed_over.notes(), "add images or remove the folder"])

@@ -15,7 +15,7 @@ from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import find_layout
-from upchirp.data.sources.listing import some
+from upchirp.data.sources.listing import Counted, ignore, some
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
@@ -36,7 +36,12 @@ def warn(message: str) -> None:
 
 
 def open_data(
-    data: str | os.PathLike[str], final_size: int = 224, *, val_share: float = VAL_SHARE, note: Note = warn
+    data: str | os.PathLike[str],
+    final_size: int = 224,
+    *,
+    val_share: float = VAL_SHARE,
+    note: Note = warn,
+    counted: Counted = ignore,
 ) -> tuple[Source, Source]:
     """The training and the validation images.
 
@@ -52,6 +57,7 @@ def open_data(
             side, so that crops of them are real.
         val_share: share of each class that validates where there are no validation images; see `hold_out`.
         note: called with each line on what was chosen or passed over; by default it is a warning.
+        counted: called now and then with the number of images found in a folder so far.
 
     Raises:
         InputError: the folder is missing or empty, a class folder has no images, there is one class only, or the
@@ -62,7 +68,7 @@ def open_data(
     ...
     upchirp.errors.InputError: data folder nowhere is missing: name a folder of images, a zip of one, or 'generated'
     """
-    train, val, _, notes = _open(data, final_size)
+    train, val, _, notes = _open(data, final_size, counted)
     # From here, where the caller's line is known.
     for line in notes:
         note(line)
@@ -77,7 +83,12 @@ def open_data(
 
 
 def open_evaluation(
-    data: str | os.PathLike[str], final_size: int = 224, *, val_share: float | None = None, note: Note = warn
+    data: str | os.PathLike[str],
+    final_size: int = 224,
+    *,
+    val_share: float | None = None,
+    note: Note = warn,
+    counted: Counted = ignore,
 ) -> Source:
     """The images to evaluate on: the validation images, or all images of one folder of classes.
 
@@ -86,11 +97,12 @@ def open_evaluation(
         final_size: as in `open_data`.
         val_share: of one folder of classes take only what `open_data` would hold out.
         note: as in `open_data`.
+        counted: as in `open_data`.
 
     Raises:
         InputError: as `open_data` raises it.
     """
-    train, val, parted, notes = _open(data, final_size)
+    train, val, parted, notes = _open(data, final_size, counted)
     for line in notes:
         note(line)
     if val is not None:
@@ -111,7 +123,7 @@ class _Opened(NamedTuple):
     notes: list[str]
 
 
-def _open(data: str | os.PathLike[str], final_size: int) -> _Opened:
+def _open(data: str | os.PathLike[str], final_size: int, counted: Counted) -> _Opened:
     if str(data) == "generated":
         size = max(32, 2 * final_size)
         return _Opened(GeneratedSource("train", size=size), GeneratedSource("val", size=size), True, [])
@@ -119,27 +131,27 @@ def _open(data: str | os.PathLike[str], final_size: int) -> _Opened:
     if not root.exists():
         raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
     if not root.is_dir():
-        return _open_folders(ArchiveFolder(root))
+        return _open_folders(ArchiveFolder(root), counted)
     if has_shards(root):
         return _Opened(*open_shards(root), True, [])
     if is_hugging_face(root):
         return _Opened(*open_hugging_face(root), True, [])
-    return _open_folders(DiskFolder(root))
+    return _open_folders(DiskFolder(root), counted)
 
 
-def _open_folders(root: Folder) -> _Opened:
+def _open_folders(root: Folder, counted: Counted) -> _Opened:
     layout = find_layout(root)
     notes: list[str] = []
     if layout.place is not root and isinstance(root, DiskFolder):
         notes.append(f"the images are in {layout.place}")
     if layout.val_name not in ("val", None):
         notes.append(f"validation images are those of {layout.val_name}/")
-    train = _images(layout.train)
+    train = _images(layout.train, None, counted)
     passed_over = PassedOver()
     passed_over.add(train.passed_over)
     val = None
     if layout.val is not None:
-        val = _images(layout.val, train.classes)
+        val = _images(layout.val, train.classes, counted)
         passed_over.add(val.passed_over)
         counts = np.bincount(val.labels, minlength=len(val.classes))
         if absent := [name for name, count in zip(val.classes, counts, strict=True) if not count]:
@@ -147,10 +159,10 @@ def _open_folders(root: Folder) -> _Opened:
     return _Opened(train, val, layout.train_name is not None, notes + passed_over.notes())
 
 
-def _images(folder: Folder, classes: Sequence[str] | None = None) -> FolderSource | ArchiveSource:
+def _images(folder: Folder, classes: Sequence[str] | None, counted: Counted) -> FolderSource | ArchiveSource:
     if isinstance(folder, ArchiveFolder):
-        return ArchiveSource(folder, classes)
-    return FolderSource(str(folder), classes)
+        return ArchiveSource(folder, classes, counted)
+    return FolderSource(str(folder), classes, counted)
 
 
 def as_source(data: Any) -> Source:
