@@ -283,23 +283,17 @@ def _sources(
     if data is None:
         if not config.data:
             raise InputError("no data: give a folder of images, or `generated`")
-<<<<<<< HEAD
-        data = open_data(config.data, config.final_size, val_share=config.val_share, note=notes.append)
-    train_source, val_source = map(as_source, data)
-    val_source, told = validation_for(train_source, val_source)
-    notes += told
-    return train_source, val_source
-=======
-        return open_data(
+        data = open_data(
             config.data,
             config.final_size,
             val_share=config.val_share,
             note=notes.append,
             counted=lambda images: report("scanning the data", images, None),
         )
-    first, second = map(as_source, data)
-    return first, second
->>>>>>> 970bc99 (Scanning counts its images; an evaluation shows what it does)
+    train_source, val_source = map(as_source, data)
+    val_source, told = validation_for(train_source, val_source)
+    notes += told
+    return train_source, val_source
 
 
 def _packing_helps(source: Source, final_size: int) -> bool:
