@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -202,15 +203,25 @@ def test_bad_settings_get_one_line(search_config: Make, tmp_path: Path, changes:
 def test_other_settings_or_data_are_not_mixed_into_a_search(
     search_config: Make, tmp_path: Path, image_folder: Path
 ) -> None:
+    def stop(event: object) -> None:
+        if isinstance(event, Begun):
+            signal.raise_signal(signal.SIGINT)
+
     config = search_config()
     with pytest.raises(Interrupted):
-        search(
-            config, observers=[lambda event: signal.raise_signal(signal.SIGINT) if isinstance(event, Begun) else None]
-        )
+        search(config, observers=[stop])
     with pytest.raises(InputError, match="--resume auto"):
         search(config)
     with pytest.raises(InputError, match=r"seed 0 \(now 1\)"):
         search(search_config(resume="auto", seed=1))
+    # A copy elsewhere is the same data, and other images of the same number are not.
+    copy = shutil.copytree(image_folder, tmp_path / "copy")
+    other = shutil.copytree(image_folder, tmp_path / "other")
+    (other / "train/cat/000.jpg").rename(other / "train/cat/renamed.jpg")
+    with pytest.raises(Interrupted):
+        search(search_config(resume="auto", data=str(copy)), observers=[stop])
+    with pytest.raises(InputError, match="the search was trained on other images"):
+        search(search_config(resume="auto", data=str(other)))
     with pytest.raises(InputError, match="48 images to train on and now there are"):
         search(search_config(resume="auto"), data=split(FolderSource(image_folder / "train"), 0.5, 0)[0])
     (tmp_path / "run").mkdir()
@@ -248,3 +259,15 @@ def test_budgets() -> None:
     by_baseline = SearchConfig.from_flat({"baseline_epochs": 300, "beta": 0.5})
     assert (by_baseline.epochs, by_baseline.baseline, by_baseline.tuning) == (150, 300, 7.5)
     assert by_epochs.training.cost == "flops" and by_epochs.training.deterministic
+
+
+def test_a_trial_that_fails_ends_the_search_with_the_way_to_go_on(
+    search_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(task: object) -> None:
+        raise InputError("no room")
+
+    monkeypatch.setattr("upchirp.search.trainer.run_task", fail)
+    said = "^no room; once that is mended, go on with: upchirp search --stages 3 --resume auto$"
+    with pytest.raises(InputError, match=said):
+        search(search_config(), command="upchirp search --stages 3")

@@ -105,7 +105,7 @@ def test_images_that_cannot_be_read_are_named_once_and_stop_a_trial_above_one_pe
 
     monkeypatch.setattr(runner, "run_segment", damaged)
     assert trial.plan.run.dataset_size < 100, "one image is more than 1 %"
-    with pytest.raises(InputError, match=r"more than 1 % of the .* cat/7.jpg \(truncated\): .* --resume auto"):
+    with pytest.raises(InputError, match=r"more than 1 % of the .* cat/7.jpg \(truncated\)"):
         run_task(trial)
     monkeypatch.setattr(CorruptImages, "check", lambda images: None)
     assert [note for note in run_task(trial).notes if "cat/7.jpg" in note] == [

@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
-from upchirp.data import Source, as_source, open_data, split
+from upchirp.data import DataIdentity, Source, as_source, open_data, split
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.models import check_outputs, create_model
@@ -131,7 +131,7 @@ def _search(
 ) -> SearchResult:
     resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
     if resuming:
-        _check_is_same_search(folder, config)
+        _check_is_same_search(folder, config, Journal(folder / JOURNAL))
     else:
         run_folder.check_is_free(folder)
     notes = list(notes)
@@ -140,7 +140,7 @@ def _search(
     if not resuming:
         _create(folder, config)
     journal = Journal(folder / JOURNAL)
-    _check_is_same_data(journal, prepared)
+    notes += _check_is_same_data(journal, prepared)
     engine = open_engine(config.engine, config.parallel, folder, threads=config.threads)
     # Engines may set handlers of their own, so ours come after them.
     with engine as opened, collected_signals() as received:
@@ -226,11 +226,13 @@ def _create(folder: Path, config: SearchConfig) -> None:
     temporary.replace(folder / CONFIG)
 
 
-def _check_is_same_search(folder: Path, config: SearchConfig) -> None:
+def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) -> None:
+    # The same data may lie elsewhere; where the journal knows them, they are compared themselves.
+    may_differ = _MAY_DIFFER | {"data"} if any("data" in begun for begun in journal.of("begun")) else _MAY_DIFFER
     stored, asked = load_config(folder / CONFIG), config.to_flat()
     if "stages" not in stored:
         raise InputError(f"{folder} holds a run that is no search: choose another --output")
-    different = [name for name in asked if name not in _MAY_DIFFER and asked[name] != stored.get(name, asked[name])]
+    different = [name for name in asked if name not in may_differ and asked[name] != stored.get(name, asked[name])]
     if different:
         listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
         raise InputError(
@@ -238,13 +240,16 @@ def _check_is_same_search(folder: Path, config: SearchConfig) -> None:
         )
 
 
-def _check_is_same_data(journal: Journal, prepared: _Prepared) -> None:
+def _check_is_same_data(journal: Journal, prepared: _Prepared) -> list[str]:
+    now = DataIdentity.of(prepared.train, prepared.val)
     counts = {"images": len(prepared.train), "val_images": len(prepared.val)}
     begun = journal.of("begun")
     if not begun:
-        journal.append({"kind": "begun", **counts})
-    elif any(begun[0].get(name) != count for name, count in counts.items()):
+        journal.append({"kind": "begun", **counts, "data": now.to_dict()})
+        return []
+    if any(begun[0].get(name) != count for name, count in counts.items()):
         raise InputError(
             f"the search began with {begun[0].get('images')} images to train on and now there are "
             f"{counts['images']}: give the same data, or choose another --output"
         )
+    return DataIdentity.from_dict(begun[0]["data"]).check_same(now, "the search") if "data" in begun[0] else []

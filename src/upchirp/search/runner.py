@@ -244,7 +244,7 @@ class _Execution:
         try:
             self.corrupt.check()
         except UnreadableImages as error:
-            raise InputError(f"{error}, then go on with --resume auto") from error
+            raise InputError(str(error)) from error
 
 
 def keep_only(folder: Path, steps: set[int]) -> None:

@@ -146,7 +146,7 @@ class Trainer:
                 except BrokenExecutor as error:
                     failure = InputError(
                         f"a process that trained {trial.name} died, mostly because memory ran out (or a script of "
-                        f"your own lacks `if __name__ == '__main__':`): lower --parallel, then {self.go_on}"
+                        "your own lacks `if __name__ == '__main__':`): lower --parallel"
                     )
                     failure.__cause__ = error
                 except Exception as error:  # the others save their states before it ends the search
@@ -155,6 +155,8 @@ class Trainer:
                 stopping = True
                 self.stop.touch()
             self._tell(running.values())
+        if isinstance(failure, InputError | OSError):
+            raise InputError(f"{' '.join(str(failure).split())}; once that is mended, {self.go_on}") from failure
         if failure is not None:
             raise failure
         if stopping:
