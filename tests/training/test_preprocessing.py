@@ -182,6 +182,7 @@ def test_a_tag_is_evaluated(hub: list[tuple[str, str]], image_folder: Path) -> N
         (["--model", "pvt_tiny", "--pretrained"], "timm has no pretrained weights of pvt_tiny: give a file by"),
         (["--weights", "timm/nothing"], "timm has no model 'nothing', and so no weights of it"),
         (["--pretrained"], "name it by --model"),
+        (["--model", "test_vit", "--pretrained", "--weights", "x.pth"], "--weights x.pth are two things to start from"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_had_gets_one_line(

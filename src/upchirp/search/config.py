@@ -176,7 +176,10 @@ def _check_training(training: TrainConfig) -> None:
     if training.time_budget is not None:
         raise InputError("a search shares out epochs: give --epochs instead of --time-budget")
     if training.weights is not None or training.regime in ("finetune", "fixres"):
-        raise InputError("a search begins with random weights, as Algorithm 2 does: leave out --weights and --regime")
+        raise InputError(
+            "a search begins with random weights, as Algorithm 2 does: leave out --weights, --regime and a tag "
+            "in --model"
+        )
     if training.parallel != "ddp":
         raise InputError("a candidate trains in one process: leave out fsdp")
     if training.micro_batch == "auto":

@@ -239,6 +239,10 @@ def _start(values: Mapping[str, Any]) -> dict[str, Any]:
     from upchirp.training.named_weights import name_of
 
     start = name_of(str(model)) if weights is None else Path(weights)
+    if values.get("pretrained") and (model is None or start != name_of(str(model))):
+        raise InputError(
+            f"--pretrained and --weights {start.as_posix()} are two things to start from: give one of them"
+        )
     return {"weights": start, **preprocessing_for(read_description(start), model).settings}
 
 

@@ -211,6 +211,9 @@ def _train(
             if ranks.is_first:
                 if not resuming:
                     run_folder.create(folder, config, described, identity)
+                elif trained_on == DataIdentity():
+                    # A run of an earlier version: from now on it is known.
+                    run_folder.write_data(folder, identity)
                 evaluates = evaluation_follows(plan, state.step, config.evaluations)
                 exported = ("model" if state.ema is None else "ema", plan.final_size)
                 log = run_folder.RunLog(folder, state.step, evaluates=evaluates, exported=exported)

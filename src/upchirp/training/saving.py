@@ -11,7 +11,7 @@ from upchirp.training import checkpoint, run_folder
 from upchirp.training.config import TrainConfig
 from upchirp.training.description import Description
 from upchirp.training.distributed import Ranks
-from upchirp.training.events import Event, Saved
+from upchirp.training.events import Event, Noted, Saved
 from upchirp.training.sharded_checkpoint import Writer
 from upchirp.training.shards import full
 from upchirp.training.state import State
@@ -85,7 +85,12 @@ class Saving:
             if self.ranks.is_first:
                 checkpoint.export_weights(weights, self.folder / name, self.description.to_dict())
         if self.ranks.is_first:
-            write_timm_config(self.state.model, self.description, self.folder / run_folder.TIMM_CONFIG)
+            try:
+                write_timm_config(self.state.model, self.description, self.folder / run_folder.TIMM_CONFIG)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                # The weights are there: a model that timm cannot describe is no reason to fail at the very end.
+                reason = " ".join(str(error).split())
+                self.emit(Noted(message=f"no {run_folder.TIMM_CONFIG} for timm's local-dir was written: {reason}"))
 
     @property
     def busy(self) -> bool:
