@@ -10,7 +10,7 @@ from PIL import Image
 from tests.conftest import write_folder
 
 from upchirp import InputError, open_data
-from upchirp.data import DataIdentity, GeneratedSource, as_source, fingerprint, match_classes, split
+from upchirp.data import DataIdentity, GeneratedSource, RelabelledSource, as_source, fingerprint, match_classes, split
 
 
 @pytest.fixture
@@ -67,6 +67,8 @@ def test_sources_of_every_kind(folder: Path) -> None:
     parts = [fingerprint(part) for seed in (0, 1) for part in split(generated, 0.25, seed)]
     assert len({part.sha256 for part in parts}) == 4
     assert [fingerprint(part) for part in split(generated, 0.25, 0)] == parts[:2]
+    turned = [RelabelledSource(generated, labels, generated.classes) for labels in ((1, 0, 2, 3), (0, 1, 3, 2))]
+    assert len({fingerprint(source).sha256 for source in (generated, *turned)}) == 3
 
 
 def test_classes_are_matched_by_name() -> None:

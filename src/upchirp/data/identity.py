@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from upchirp.data.sources import Source, SubsetSource
+from upchirp.data.sources import RelabelledSource, Source, SubsetSource
 from upchirp.errors import InputError
 
 
@@ -105,6 +105,10 @@ def fingerprint(source: Source) -> Fingerprint:
     if isinstance(source, SubsetSource):
         digest.update(fingerprint(source.whole).sha256.encode())
         digest.update(source.indices.astype("<i8").tobytes())
+        return Fingerprint(len(source), digest.hexdigest())
+    if isinstance(source, RelabelledSource):
+        digest.update(fingerprint(source.whole).sha256.encode())
+        digest.update(np.asarray(source.new_labels, dtype="<i8").tobytes())
         return Fingerprint(len(source), digest.hexdigest())
     if (labels := getattr(source, "labels", None)) is not None:
         digest.update(np.asarray(labels).astype("<i8").tobytes())

@@ -20,13 +20,13 @@ from upchirp.training import (
     Interrupted,
     Ranks,
     View,
-    evaluate,
     job,
     load_config,
     loop,
     open_ranks,
     shards,
 )
+from upchirp.training.evaluate import evaluate
 
 
 class HalfUsed(nn.Module):

@@ -23,17 +23,19 @@ class RelabelledSource:
     """
 
     def __init__(self, source: Source, labels: Sequence[int], classes: Sequence[str]) -> None:
-        self._source = source
-        self._labels = tuple(labels)
+        self.whole = source
+        """The images under their own labels."""
+        self.new_labels = tuple(labels)
+        """For each label of theirs the one to give instead."""
         self.classes = tuple(classes)
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self._source)
+        return len(self.whole)
 
     def describe(self, index: int) -> str:
         """What the source says of the image."""
-        return self._source.describe(index)
+        return self.whole.describe(index)
 
     def load(self, index: int) -> tuple[Picture, int]:
         """The image, not decoded yet, and its new label.
@@ -42,9 +44,9 @@ class RelabelledSource:
             OSError: the image cannot be read.
             InputError: the source has more labels than classes.
         """
-        picture, label = self._source.load(index)
-        if not 0 <= label < len(self._labels):
+        picture, label = self.whole.load(index)
+        if not 0 <= label < len(self.new_labels):
             raise InputError(
-                f"{self.describe(index)} has label {label}: labels count the {len(self._labels)} classes from 0"
+                f"{self.describe(index)} has label {label}: labels count the {len(self.new_labels)} classes from 0"
             )
-        return picture, self._labels[label]
+        return picture, self.new_labels[label]
