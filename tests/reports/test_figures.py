@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tests.reports.overlaps import overlapping_texts
 
 from upchirp.reports.examples import ExampleRow, example_strip
 from upchirp.reports.figures import (
@@ -121,11 +122,7 @@ def test_any_name_can_be_drawn(make_summary: Make, draw: Callable[..., Figure], 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("draw", DRAWINGS)
 def test_texts_do_not_overlap(make_summary: Make, draw: Callable[..., Figure], width: float) -> None:
-    figure = draw(make_summary(), width=width)
-    figure.draw_without_rendering()
-    texts = [text for axes in figure.axes for text in [*axes.texts, *axes.get_yticklabels(), axes.xaxis.label]]
-    boxes = [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
-    assert not [(a, b) for place, a in enumerate(boxes) for b in boxes[:place] if a.overlaps(b)]
+    assert not overlapping_texts(draw(make_summary(), width=width))
 
 
 def test_drawing_leaves_the_users_settings_alone_and_does_not_depend_on_them(make_summary: Make) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axis import Axis
-from matplotlib.text import Text
+from tests.reports.overlaps import overlapping_texts
 
 from upchirp import efficienttrain_plus_plus, plan
 from upchirp.reports.examples import Examples
@@ -146,13 +145,6 @@ def test_stages_take_what_the_log_says() -> None:
     assert cost_after(PLAN, PLAN.total_steps) == pytest.approx(PLAN.equivalent_epochs)
 
 
-def shown(axis: Axis) -> list[Text]:
-    """An axis' label and those of its ticks that are in view."""
-    low, high = sorted(axis.get_view_interval())
-    ticks = zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=True)
-    return [axis.label, *(label for place, label in ticks if low <= place <= high)]
-
-
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_the_curves_are_those_of_the_log_and_no_texts_overlap(width: float) -> None:
     figure = curves(log(), PLAN, width)
@@ -164,7 +156,4 @@ def test_the_curves_are_those_of_the_log_and_no_texts_overlap(width: float) -> N
     assert list(loss.get_lines()[0].get_ydata()) == [3, 2, 1]
     assert list(rate.get_lines()[0].get_ydata()) == [1e-3] * 3
     for drawn in (figure, time_of_stages(log(), PLAN, width)):
-        drawn.draw_without_rendering()
-        named = [text for axes in drawn.axes for text in [*axes.texts, *shown(axes.xaxis), *shown(axes.yaxis)]]
-        boxes = [text.get_window_extent() for text in named if text.get_text() and text.get_visible()]
-        assert not [(a, b) for place, a in enumerate(boxes) for b in boxes[:place] if a.overlaps(b)]
+        assert not overlapping_texts(drawn)

@@ -1,10 +1,13 @@
 """The report of a search: its figures and its page, from a summary made up here."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
+from tests.reports.overlaps import overlapping_texts
 
 from upchirp.reports.search_figures import (
     accuracy_against_cost,
@@ -15,6 +18,7 @@ from upchirp.reports.search_figures import (
 )
 from upchirp.reports.search_html import search_verdict, write_search_report
 from upchirp.reports.search_schedules import schedule, schedules
+from upchirp.reports.style import NARROW, WIDE
 
 HOSTILE = '<script>alert("x")</script> $a$ & é'
 
@@ -98,6 +102,12 @@ def test_the_tree_shows_every_candidate_and_the_path(summary: dict[str, Any]) ->
     # One line for each candidate and one to the final size; the path is drawn thick: 3 stages.
     widths = [line.get_linewidth() for line in figure.axes[0].lines]
     assert len(widths) == 7 and sum(width > 2 for width in widths) == 3
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("draw", [tree_of_candidates, trainings_in_order, accuracy_against_cost, found_beside_presets])
+def test_texts_do_not_overlap(summary: dict[str, Any], draw: Callable[..., Figure], width: float) -> None:
+    assert not overlapping_texts(draw(summary, width=width))
 
 
 def test_candidates_that_were_stopped_early_are_told(summary: dict[str, Any]) -> None:

@@ -1,0 +1,84 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from upchirp import constant, efficienttrain_plus_plus, plan
+from upchirp.compare.summary import Entry, Outcome, summarise
+from upchirp.training.predictions import Predictions
+
+USUAL, CHEAP, WHOLE = Entry("constant", 1.0), Entry("linear", 0.5), Entry("linear", 1.0)
+IMAGES = 2000
+
+
+def outcome(
+    entry: Entry,
+    seed: int,
+    *,
+    top1: float,
+    seconds: float,
+    speed: float = 500.0,
+    indices: Sequence[int] = range(IMAGES),
+) -> Outcome:
+    """A run that guesses the first images right, at one speed."""
+    make = constant if entry == USUAL else efficienttrain_plus_plus
+    made = plan(make(64), epochs=4, dataset_size=10_000, batch_size=100)
+    steady = {"kind": "train", "images_per_second": speed, "wait_share": 0}
+    stages = [(stage, made.stages[stage].bandwidth) for stage in range(len(made.stages)) for _ in range(3)]
+    log: list[dict[str, Any]] = [
+        {"stage": stage, "bandwidth": side, "train_seconds": place, **steady}
+        for place, (stage, side) in enumerate(stages, 1)
+    ]
+    figures = {"progress": 1.0, "bandwidth": 64, "weights": "model", "top1": top1, "loss": 1.0, "images": IMAGES}
+    log.append({"kind": "evaluation", "train_seconds": seconds, **figures})
+    chosen = np.array(indices, np.int32)
+    right = chosen < round(IMAGES * top1 / 100)
+    return Outcome(
+        folder=Path("out") / entry.name / f"seed{seed}",
+        plan=made,
+        top1=top1,
+        train_seconds=seconds,
+        log=log,
+        predictions=Predictions(indices=chosen, labels=np.ones(len(chosen), np.int32), guesses=right.astype(np.int32)),
+    )
+
+
+def summed(**changed: Any) -> dict[str, Any]:
+    """Half the budget ends 4 points below, the whole one 4 points above the baseline; `changed` is of one run."""
+    of_runs = {USUAL: (50.0, 300.0), CHEAP: (46.0, 150.0), WHOLE: (54.0, 310.0)}
+    outcomes = {
+        entry: [outcome(entry, seed, **{"top1": top1 + seed / 10, "seconds": seconds}) for seed in (0, 1)]
+        for entry, (top1, seconds) in of_runs.items()
+    }
+    if changed:
+        outcomes[WHOLE][1] = outcome(WHOLE, 1, **{"top1": 54.1, "seconds": 310.0, **changed})
+    return summarise(outcomes, seeds=(0, 1), root=Path("out"))
+
+
+def test_runs_at_one_speed_give_a_ratio_with_an_interval() -> None:
+    summary = summed()
+    speedup = summary["speedups"]["linear"]
+    assert speedup["kind"] == "interpolated"
+    assert speedup["ratio"] == pytest.approx(300 / 230, rel=1e-6) == summary["speedup_at_equal_accuracy"]
+    assert speedup["low"] < speedup["ratio"] < speedup["high"]
+    assert [run["difference"] and run["difference"]["seen"] for run in summary["runs"]] == [None, True, True]
+    assert all(run["difference"]["paired"] for run in summary["runs"][1:])
+    assert (summary["disturbed"], summary["speeds_compared"]) == ({"linear": []}, {"linear": True})
+    assert summary["validation_images"] == IMAGES
+
+
+def test_a_slow_run_withholds_the_ratio_and_is_named() -> None:
+    summary = summed(speed=400.0)
+    assert summary["speedups"]["linear"]["kind"] == "disturbed"
+    assert summary["speedup_at_equal_accuracy"] is None
+    assert {each["slow"] for each in summary["disturbed"]["linear"]} == {"linear-1 seed 1"}
+    assert summed(speed=430.0)["disturbed"] == {"linear": []}
+
+
+def test_images_that_one_run_could_not_read_are_left_out_of_all() -> None:
+    whole, part = summed(), summed(indices=range(10, IMAGES))
+    assert all(run["difference"]["paired"] for run in part["runs"][1:])
+    for run, other in zip(whole["runs"][1:], part["runs"][1:], strict=True):
+        assert run["difference"]["of_images"] == pytest.approx(other["difference"]["of_images"], rel=0.02)
