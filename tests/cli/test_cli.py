@@ -264,7 +264,7 @@ def test_train_then_eval_and_resume(capsys: pytest.CaptureFixture[str], image_fo
     assert main(["train", *words]) == 0
     told = capsys.readouterr().out
     assert "top-1" in told
-    begun = [told.index(what) for what in ("scanning the data", "making the model", "starting the loader", "step 1")]
+    begun = [told.index(what) for what in ("scanning the data", "making the model", "starting the loader", "images/s")]
     assert begun == sorted(begun)
     assert "holds another run" in refusal(capsys, "train", *words)
     assert main(["train", *words, "--resume", "auto"]) == 0
