@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from upchirp.cli.help import full_help, short_help
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
 from upchirp.training.config import flat_names, named_model
@@ -78,6 +79,7 @@ def parse(target: type[T], words: Sequence[str], *, prog: str, description: str,
     Raises:
         InputError: an unknown flag or a value of the wrong type.
     """
+    _help(words, prog, description, lambda: default, takes_file=False)
     with _one_line(prog), _registry:
         return tyro.cli(
             target,
@@ -87,6 +89,19 @@ def parse(target: type[T], words: Sequence[str], *, prog: str, description: str,
             default=default,
             config=(tyro.conf.OmitArgPrefixes,),
         )
+
+
+def _help(
+    words: Sequence[str], prog: str, description: str, defaults: Callable[[], object], *, takes_file: bool
+) -> None:
+    """Print the help that is asked for, if it is, and end."""
+    if "--help-all" in words:
+        print(full_help(prog, description, defaults(), takes_file=takes_file))
+    elif {"-h", "--help"} & set(words):
+        print(short_help(prog, description, defaults()))
+    else:
+        return
+    raise SystemExit(0)
 
 
 @contextlib.contextmanager
@@ -125,6 +140,8 @@ def parse_training(
         build: makes the default of `target` from what the file gives, and the name of the file for messages.
         regime: the command's own regime, which neither file nor flags may change; by default theirs.
     """
+    asked_regime = {} if regime is None else {"regime": regime}
+    _help(words, prog, description, lambda: build(asked_regime, "config"), takes_file=True)
     file, rest = first(_File(), words, prog)
     values: dict[str, Any] = {}
     source = "config"
@@ -174,8 +191,7 @@ def first(unasked: T, words: Sequence[str], prog: str) -> tuple[T, list[str]]:
     Raises:
         InputError: one of them lacks its value.
     """
-    if {"-h", "--help"} & set(words):
-        # Nothing is to be done, and the help is that of all flags.
+    if {"-h", "--help", "--help-all"} & set(words):
         return unasked, list(words)
     with _one_line(prog):
         return tyro.cli(type(unasked), args=list(words), default=unasked, return_unknown_args=True)

@@ -1,0 +1,250 @@
+"""What `--help` and `--help-all` print: the flags that people use, and all of them by what they are about."""
+
+import ast
+import inspect
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from upchirp.curriculum import PRESETS
+from upchirp.training import RECIPES
+
+_COLUMN = 22
+_WIDEST = 100
+
+_TRAINING = {
+    "data": "folder of images, CLASS/* or train/ and val/, or a zip",
+    "model": "any timm model by name, such as resnet50",
+    "output": "run folder; by default a new one under runs/",
+    "epochs": "budget in passes over the data at the final size",
+    "time-budget": "budget in training time instead, such as 45m or 1h30m",
+    "final-size": "input side at the end and at test time, pixels",
+    "batch-size": "images in one optimizer step",
+    "lr": "highest learning rate",
+    "recipe": "preset of all other settings; --help-all lists them",
+    "resume": "auto goes on with the run in --output",
+}
+
+COMMON: Mapping[str, Mapping[str, str]] = {
+    "upchirp train": _TRAINING,
+    "upchirp finetune": {
+        **{name: what for name, what in _TRAINING.items() if name not in ("time-budget", "recipe")},
+        "weights": "start from this file, or by name: timm/NAME.TAG",
+        "pretrained": "start from timm's weights of the model",
+    },
+    "upchirp plan": {name: _TRAINING[name] for name in ("model", "epochs", "final-size", "batch-size", "recipe")}
+    | {
+        "curriculum": "preset or YAML file; --help-all lists them",
+        "regime": "the task: --help-all lists them",
+        "dataset-size": "training images",
+        "num-classes": "classes of the data set",
+        "json": "print JSON",
+    },
+    "upchirp eval": {
+        "run": "run folder: gives all that is not given",
+        "weights": "weights file, or timm/NAME.TAG",
+        "model": "any timm model by name; by default what the weights say",
+        "data": "images; by default those that the run validated on",
+        "final-size": "input side, pixels; by default the run's",
+        "sizes": "several input sides instead",
+        "batch-size": "images in one forward pass",
+        "workers": "loader processes",
+        "device": "where to evaluate",
+        "json": "print JSON",
+    },
+    "upchirp pack": {
+        "data": "what to pack: anything that train takes",
+        "output": "folder to write",
+        "sizes": "shorter sides of the smaller versions, pixels",
+        "quality": "JPEG quality of the smaller versions",
+        "max-size": "store larger originals re-encoded at this shorter side",
+        "shard-size": "images in a shard",
+        "workers": "processes; by default one for each core",
+        "verify": "check a packed folder instead",
+        "json": "print JSON",
+    },
+    "upchirp search": {name: what for name, what in _TRAINING.items() if name not in ("time-budget", "lr", "recipe")}
+    | {
+        "stages": "stages of the curriculum",
+        "candidates": "bandwidths to choose from, pixels",
+        "dry-run": "print what the search costs and stop",
+    },
+    "upchirp compare": {name: what for name, what in _TRAINING.items() if name not in ("time-budget", "lr", "recipe")}
+    | {
+        "curricula": "the baseline and the others; presets or YAML files",
+        "budgets": "budgets of the others, as shares of the baseline's",
+        "seeds": "one run for each",
+    },
+}
+"""By command: the flags that people use, each with a few words."""
+
+EXAMPLES: Mapping[str, tuple[str, str]] = {
+    "upchirp train": (
+        "upchirp train --data photos --model resnet50 --time-budget 2h",
+        "upchirp train --data photos --model resnet50 --output runs/a --resume auto",
+    ),
+    "upchirp finetune": (
+        "upchirp finetune --data photos --model resnet50 --pretrained",
+        "upchirp finetune --data photos --weights runs/a/model.safetensors",
+    ),
+    "upchirp plan": (
+        "upchirp plan --model resnet50",
+        "upchirp plan --model resnet50 --epochs 50 --dataset-size 90000",
+    ),
+    "upchirp eval": (
+        "upchirp eval --run runs/a",
+        "upchirp eval --weights model.safetensors --data photos --sizes 224 256",
+    ),
+    "upchirp pack": (
+        "upchirp pack --data photos --output packed",
+        "upchirp pack --output packed --verify",
+    ),
+    "upchirp search": (
+        "upchirp search --data photos --model resnet50 --epochs 30 --dry-run",
+        "upchirp search --data photos --model resnet50 --epochs 30 --output runs/s",
+    ),
+    "upchirp compare": (
+        "upchirp compare --data photos --model resnet50 --epochs 30 --output runs/c",
+        "upchirp compare --data photos --budgets 0.5 --seeds 0 1 2 --output runs/c",
+    ),
+}
+"""By command: two that people would type."""
+
+_GROUPS: Mapping[str, str] = {
+    "data": "data val_share dataset_size num_classes",
+    "model": "model model_kwargs weights pretrained keep_head fixres",
+    "curriculum and budget": (
+        "recipe regime curriculum final_size epochs time_budget baseline_epochs cost early_batch max_batch_size select "
+        "select_prune select_until"
+    ),
+    "optimization": (
+        "batch_size opt lr lr_base lr_base_size lr_base_scale lr_cap layer_decay tune warmup warmup_lr min_lr "
+        "weight_decay opt_betas opt_eps momentum clip_grad drop_path drop_path_scaling drop model_ema model_ema_decay"
+    ),
+    "augmentation": (
+        "crop scale ratio hflip interpolation randaug_layers randaug_std randaug_prob reprob mixup cutmix mixup_prob "
+        "mixup_switch_prob smoothing mean std crop_pct"
+    ),
+    "loader": "workers loader_timeout mode low_frequency replay replay_mode replay_gib replay_final",
+    "precision and speed": "amp amp_dtype micro_batch parallel device deterministic channels_last compile seed",
+    "run folder": (
+        "output resume config print_config evaluations log_interval checkpoint_interval checkpoint_keep report run"
+    ),
+}
+_LISTED = {"recipe": ["auto", *RECIPES], "curriculum": list(PRESETS), "curricula": list(PRESETS)}
+
+
+@dataclass(frozen=True)
+class _Flag:
+    name: str
+    values: str
+    text: str
+
+    @property
+    def word(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+def short_help(prog: str, description: str, defaults: object) -> str:
+    """The flags that people use, on one screen."""
+    flags = {flag.name.replace("_", "-"): flag for flag in _flags(defaults)}
+    lines = [f"usage: {prog} [FLAGS]", "", *_wrapped(description, "", 79), ""]
+    for name, what in COMMON[prog].items():
+        lines.append(f"  {f'{flags[name].word} {_shortened(flags[name].values)}':<{_COLUMN}}{what}")
+    lines += ["", *(f"  $ {example}" for example in EXAMPLES[prog]), "", f"All flags: {prog} --help-all"]
+    return "\n".join(lines)
+
+
+def full_help(prog: str, description: str, defaults: object, *, takes_file: bool) -> str:
+    """All flags, by what they are about."""
+    width = min(_WIDEST, shutil.get_terminal_size((80, 24)).columns) - 1
+    flags = {flag.name: flag for flag in _flags(defaults)}
+    if takes_file:
+        flags["config"] = _Flag("config", "FILE", "Settings as YAML, under the names of the flags; flags win over it.")
+    lines = [f"usage: {prog} [FLAGS]", "", *_wrapped(description, "", width)]
+    groups = {title: [name for name in names.split() if name in flags] for title, names in _GROUPS.items()}
+    grouped = {name for names in groups.values() for name in names}
+    own = [name for name in flags if name not in grouped]
+    for title, names in {"this command": own, **groups}.items():
+        if names:
+            lines += ["", f"{title}:"]
+        for name in names:
+            flag = flags[name]
+            head = f"  {flag.word} {flag.values}".rstrip()
+            told = _wrapped(flag.text, " " * (_COLUMN + 2), width)
+            if len(head) < _COLUMN + 1 and told:
+                lines += [head.ljust(_COLUMN + 2) + told[0].lstrip(), *told[1:]]
+            else:
+                lines += [*_wrapped(head, "  ", width), *told]
+    return "\n".join([*lines, "", "Flags without a value are turned off by --no-NAME."])
+
+
+def _flags(defaults: object) -> Iterator[_Flag]:
+    """The flags of a dataclass and of those in it."""
+    assert is_dataclass(defaults)
+    kind: type[Any] = type(defaults)
+    hints, texts = get_type_hints(kind), _docstrings(kind)
+    for entry in fields(defaults):
+        value = getattr(defaults, entry.name)
+        if is_dataclass(value):
+            yield from _flags(value)
+        elif entry.metadata.get("flag", True):
+            text = texts.get(entry.name, "")
+            if entry.name in _LISTED:
+                text += f" One of {', '.join(_LISTED[entry.name])}."
+            if value is not None and value is not False and value not in ("", (), {}):
+                text += f" (default: {_shown(value)})"
+            yield _Flag(entry.name, _values(hints[entry.name]), text)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return "on" if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _values(hint: Any) -> str:
+    """What a flag takes, as its help shows it.
+
+    >>> _values(int | Literal["auto"] | None), _values(tuple[float, float]), _values(Path | None), _values(bool)
+    ('INT|auto', 'FLOAT FLOAT', 'PATH', '')
+    """
+    options = [option for option in get_args(hint) if option is not NoneType]
+    if get_origin(hint) in (Union, UnionType):
+        return "|".join(filter(None, dict.fromkeys(map(_values, options))))
+    if get_origin(hint) is Literal:
+        return "|".join(map(str, options))
+    if get_origin(hint) is tuple:
+        return f"{_values(options[0])} ..." if options[-1] is Ellipsis else " ".join(map(_values, options))
+    if get_origin(hint) is dict:
+        return "NAME=VALUE ..."
+    return {bool: "", int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}[hint]
+
+
+def _shortened(values: str) -> str:
+    return values if len(values) <= 9 else values.split("|")[0].split()[0] if "INT" in values else "NAME"
+
+
+def _docstrings(kind: type[Any]) -> dict[str, str]:
+    """The text under each field of a dataclass."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    texts: dict[str, str] = {}
+    name = ""
+    for node in definition.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            texts[name] = " ".join(str(node.value.value).split())
+            name = ""
+    return texts
+
+
+def _wrapped(text: str, indent: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        " ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
