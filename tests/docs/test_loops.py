@@ -4,8 +4,11 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from upchirp.training import Event
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,3 +74,8 @@ def test_the_hook_for_weights_and_biases_runs(workplace, monkeypatch):
     exec(compile(program, "observers.md", "exec"), {"__name__": "__main__"})
     assert calls == ["upchirp", "finished"]
     assert logged.keys() == {"loss", "bandwidth", "images/s", "top1/model/64px"}
+
+
+def test_the_table_of_events_is_complete():
+    shown = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "observers.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(shown) == sorted(event.__name__ for event in get_args(Event))

@@ -25,6 +25,7 @@ from upchirp.data import (
 from upchirp.data.labels import validation_for
 from upchirp.errors import InputError
 from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
+from upchirp.models.meta import unwrap
 from upchirp.training import checkpoint, run_folder, sharded_checkpoint
 from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.beginning import begin
@@ -272,7 +273,11 @@ def _prepare(
     report("scanning the data", None, None)
     train_source, val_source = _sources(config, data, notes, report)
     report("making the model", None, None)
-    model = model if model is not None else make_model(config, train_source)
+    if model is None:
+        model = make_model(config, train_source)
+    elif (inner := unwrap(model)) is not model:
+        notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
+        model = inner
     if config.weights is not None and new:
         notes += load_start(config, config.weights, model, train_source)
     freeze(model, config.optimization.tune)
