@@ -16,6 +16,7 @@ from upchirp.errors import InputError
 from upchirp.training import (
     Observer,
     TrainResult,
+    Working,
     train,
 )
 from upchirp.training.environment import hardware, versions
@@ -80,11 +81,14 @@ def _compare(
     pace = Pace(make_plans([run for _, _, run in jobs], sources[0]), measured_speeds(output))
     results: dict[tuple[Entry, int], TrainResult] = {}
     go_on = go_on_by(command, config.training, output)
+    observers: tuple[Observer, ...] = ()
     for number, (entry, seed, run) in enumerate(jobs, 1):
         pace.begin(number)
         turn = Turn(number=number, runs=len(jobs), name=f"{entry.name} seed {seed}", pace=pace)
         observers = (pace, observer(turn)) if observer else ()
         results[entry, seed] = train(run, data=sources, observers=observers, go_on=go_on)
+    for told in observers:
+        told(Working(what="writing the report of the comparison"))
     outcomes = {entry: [outcome_of(results[entry, seed]) for seed in config.seeds] for entry in entries}
     summary = {
         **_settings(config, command, sources[0]),

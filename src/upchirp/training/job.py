@@ -35,7 +35,7 @@ from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
 from upchirp.training.evaluate_state import evaluation_follows
-from upchirp.training.events import Finished, Noted, Observer, Report, reporting
+from upchirp.training.events import Finished, Noted, Observer, Report, Working, reporting
 from upchirp.training.failures import one_line_failures
 from upchirp.training.loop import Run
 from upchirp.training.micro_batch import choose_micro_batch, micro_batches
@@ -248,6 +248,7 @@ def _train(
 
 def _report(run: Run, train_source: Source, val_source: Source) -> None:
     """Write the report; what is trained and exported is not lost if that fails."""
+    run.emit(Working(what="writing the report"))
     try:
         report_run(run.folder, run.config, run.plan, train_source, val_source, run.predictions, run.notes)
     except Exception as error:
