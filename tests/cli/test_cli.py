@@ -125,8 +125,38 @@ def test_plan_table_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
         == 0
     )
     shown = capsys.readouterr().out
-    assert "less computation than" in shown
+    assert "the computation of 10.0 epochs as usual" in shown
     assert "28" in shown
+
+
+def test_plan_counts_the_images_and_says_what_the_data_decide(
+    capsys: pytest.CaptureFixture[str], image_folder: Path
+) -> None:
+    words = ["plan", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--epochs", "6"]
+    assert main([*words, "--json"]) == 0
+    priced = json.loads(capsys.readouterr().out)
+    # 32 + 32 images of two classes.
+    assert (priced["images"], priced["classes"]) == (64, 2)
+    assert [line.split(":")[0] for line in priced["chosen"]][:2] == ["recipe light", "batch size 16"]
+    # Six epochs are six epochs, not 50 times less than the paper's 300; the first layers pad, so not to the digit.
+    assert priced["baseline_epochs"] == priced["equivalent_epochs"]
+    assert priced["speedup"] == pytest.approx(1, abs=0.15)
+    assert main([*words, "--baseline-epochs", "12", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["speedup"] == pytest.approx(2 * priced["speedup"], rel=0.05)
+    assert main(words) == 0
+    assert "64 images of 2 classes" in capsys.readouterr().out
+
+
+def test_plan_measures_time_and_memory_here(capsys: pytest.CaptureFixture[str], image_folder: Path) -> None:
+    words = ["plan", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--workers", "0"]
+    words += ["--device", "cpu", "--measure"]
+    assert main([*words, "--epochs", "6", "--json"]) == 0
+    priced = json.loads(capsys.readouterr().out)
+    spent = sum(s["samples"] / priced["needs"]["images_per_second"][str(s["bandwidth"])] for s in priced["stages"])
+    assert priced["needs"]["seconds"] == pytest.approx(spent)
+    assert priced["needs"]["memory_gib"] > 0.1
+    assert main([*words, "--time-budget", "5s"]) == 0
+    assert "of training without evaluations" in capsys.readouterr().out
 
 
 def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -148,9 +178,12 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["plan", "--model", "resnet50", "--epochs", "many"], "--epochs"),
         (["plan", "--model", "resnet50", "--epoch", "3"], "--epoch"),
         (["plan", "--model", "resnet50", "--baseline-epochs", "0"], "baseline epochs"),
+        (["plan", "--model", "resnet50", "--measure"], "give the images by --data"),
+        (["plan", "--model", "resnet50", "--time-budget", "2h"], "add --measure"),
+        (["plan", "--model", "resnet50", "--data", "x", "--dataset-size", "9"], "counted in x"),
         (["plan", "--model", "swin_tiny_patch4_window7_224", "--final-size", "100"], "96 and 128"),
         (["train", "--model", "resnet18"], "no data"),
-        (["train", "--data", "nowhere"], "data folder nowhere is missing"),
+        (["train", "--data", "nowhere", "--model", "test_vit"], "data folder nowhere is missing"),
         (["train", "--mixupp", "0.2", "--modle=x"], "unknown flag --mixupp, --modle: did you mean --"),
         (["train", "--reprob", "3"], "error: reprob is 3.0: it is a probability"),
         (["train", "--seed", str(1 << 64)], "seed is 18446744073709551616: give a whole number from 0 to 1844"),
@@ -165,7 +198,7 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["eval"], "nothing to evaluate"),
         (["eval", "--run", "nowhere"], "holds no run"),
         (["eval", "--model", "resnet18"], "no weights"),
-        (["train", "--data", "generated", "--batch-size", "1016"], "no divisor"),
+        (["train", "--data", "generated", "--batch-size", "1016", "--model", "test_vit"], "no divisor"),
         (["compare", "--budgets", "0.5", "0.5", "--output", "x"], "each once"),
         (["compare", "--resume", "x.pt", "--output", "x"], "no single checkpoint"),
         (["compare", "--data", "generated"], "no output"),

@@ -26,7 +26,7 @@ def test_decoded_images_are_shown_where_there_is_replay(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--replay", "auto"], "works in `upchirp train` only"),
+        (["--replay", "auto"], "needs the machine's speed: add --measure"),
         (["--replay", "often"], "neither a whole number nor auto"),
         (["--replay", "-2"], "replay is -2"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.compare.config import CompareConfig
-from upchirp.compare.jobs import entries_of, jobs_of, make_plans, measured_speeds
+from upchirp.compare.jobs import entries_of, jobs_of, make_plans, measured_speeds, settled
 from upchirp.compare.progress import Pace, Turn
 from upchirp.compare.summary import Entry, outcome_of, summarise
 from upchirp.data import Source, open_data
@@ -76,6 +76,7 @@ def _compare(
     sources = open_data(
         config.training.data, config.training.final_size, val_share=config.training.val_share, note=note
     )
+    config = settled(config, sources[0])
     entries = entries_of(config)
     jobs = jobs_of(config, output)
     pace = Pace(make_plans([run for _, _, run in jobs], sources[0]), measured_speeds(output))

@@ -14,10 +14,10 @@ from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source, open_data
 from upchirp.data.sources import Note, warn
 from upchirp.models import create_model
-from upchirp.training import TrainConfig, curriculum_for, make_plan, micro_batches, read_metrics
+from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, read_metrics, settle
 from upchirp.training.device import choose_device
+from upchirp.training.measuring import measure_seconds
 from upchirp.training.micro_batch import choose_micro_batch
-from upchirp.training.planning import measure_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +48,30 @@ def estimate(config: CompareConfig, *, measure: bool = False, note: Note = warn)
     output = config.training.output
     training = config.training
     source, _ = open_data(training.data, training.final_size, val_share=training.val_share, note=note)
+    config = settled(config, source)
+    training = config.training
     jobs = jobs_of(config, output or Path())
     plans = make_plans([run for _, _, run in jobs], source)
     speeds = measured_speeds(output) if output else {}
     if measure:
         speeds |= _speeds_on_this_machine(
-            config.training, sorted({side for plan in plans for side in plan.bandwidths}), source
+            training, sorted({side for plan in plans for side in plan.bandwidths}), source
         )
     return [
         Job(entry=entry, seed=seed, plan=plan, seconds=seconds_of(plan, speeds))
         for (entry, seed, _), plan in zip(jobs, plans, strict=True)
     ]
+
+
+def settled(config: CompareConfig, source: Source) -> CompareConfig:
+    """The comparison with what its data decides, which all runs share.
+
+    Raises:
+        InputError: no model is named, or one that cannot be made.
+    """
+    check_model(config.training)
+    model = _model(config.training, source, "meta")
+    return replace(config, training=settle(config.training, len(source), model).config)
 
 
 def entries_of(config: CompareConfig) -> list[Entry]:

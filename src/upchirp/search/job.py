@@ -1,7 +1,7 @@
 """A search from configuration to a curriculum file: a job in a folder, killed and resumed like any other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from upchirp.search.sequential import sequential_search
 from upchirp.search.summary import provenance, summarise, write_summary
 from upchirp.search.trainer import Trainer
 from upchirp.search.trial_plan import Planner
-from upchirp.training import Noted, load_config, run_folder
+from upchirp.training import Noted, check_model, load_config, run_folder, settle
 from upchirp.training.config import CONFIG
 from upchirp.training.held_folder import held_folder
 from upchirp.training.interruption import collected_signals
@@ -60,6 +60,8 @@ class SearchResult:
 class _Prepared:
     """What a search needs to know its cost."""
 
+    config: SearchConfig
+    """With what the data decides."""
     train: Source
     val: Source
     planner: Planner
@@ -75,6 +77,7 @@ def estimate(
     """
     prepared = _prepare(config, model, data, note)
     price = prepared.planner.price
+    config = prepared.config
     return {
         "algorithm": config.algorithm,
         "trainings": price.trainings,
@@ -130,12 +133,13 @@ def _search(
     notes: Sequence[str],
 ) -> SearchResult:
     resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
-    if resuming:
-        _check_is_same_search(folder, config, Journal(folder / JOURNAL))
-    else:
+    if not resuming:
         run_folder.check_is_free(folder)
     notes = list(notes)
     prepared = _prepare(config, model, data, notes.append)
+    config = prepared.config
+    if resuming:
+        _check_is_same_search(folder, config, Journal(folder / JOURNAL))
     planner = prepared.planner
     if not resuming:
         _create(folder, config)
@@ -194,13 +198,14 @@ def _find(config: SearchConfig, planner: Planner, trainer: Trainer) -> tuple[int
 
 def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, note: Note) -> _Prepared:
     training = config.training
+    if model is None:
+        check_model(training)
     if data is not None:
         whole = as_source(data)
     elif training.data:
         whole = open_data(training.data, training.final_size, val_share=training.val_share, note=note)[0]
     else:
         raise InputError("no data: give a folder with train/ and val/, or `generated`")
-    choose_micro_batch(training, training.batch_size)
     train, val = split(whole, config.search_val, training.seed)
     if config.subset < 1:
         train = split(train, config.subset, training.seed)[1]
@@ -216,7 +221,10 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, note: Not
                 **training.model_kwargs,
             )
     check_outputs(model, training.final_size, len(whole.classes) or None)
-    return _Prepared(train, val, Planner(config, model, len(train)))
+    training = settle(replace(training, epochs=config.epochs), len(train), model).config
+    choose_micro_batch(training, training.batch_size)
+    config = replace(config, training=training)
+    return _Prepared(config, train, val, Planner(config, model, len(train)))
 
 
 def _create(folder: Path, config: SearchConfig) -> None:

@@ -2,6 +2,7 @@
 
 from upchirp.training.checkpoint import load as load_checkpoint
 from upchirp.training.config import TrainConfig, load_config, save_config
+from upchirp.training.defaults import Settled, check_model
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.engine import Settings, StepResult, run_segment
 from upchirp.training.eval_job import SizedEvaluation, evaluate_weights
@@ -24,8 +25,9 @@ from upchirp.training.interruption import Interrupted
 from upchirp.training.job import TrainResult, train
 from upchirp.training.micro_batch import micro_batches
 from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
-from upchirp.training.planning import curriculum_for, make_plan, price, with_selection
+from upchirp.training.planning import curriculum_for, make_plan, price, settle, with_selection
 from upchirp.training.presets import RECIPES, REGIMES, Regime, recipe, recipe_name
+from upchirp.training.pricing import estimate
 from upchirp.training.recipe import Optimization, Recipe
 from upchirp.training.run_folder import read_metrics, read_plan
 from upchirp.training.state import State
@@ -52,6 +54,7 @@ __all__ = [
     "Saved",
     "Selected",
     "Settings",
+    "Settled",
     "SizedEvaluation",
     "Started",
     "State",
@@ -62,9 +65,11 @@ __all__ = [
     "View",
     "Working",
     "Weights",
+    "check_model",
     "create_ema",
     "create_optimizer",
     "curriculum_for",
+    "estimate",
     "evaluate_weights",
     "load_checkpoint",
     "load_config",
@@ -81,6 +86,7 @@ __all__ = [
     "run_segment",
     "save_config",
     "set_learning_rate",
+    "settle",
     "train",
     "validate",
     "with_selection",

@@ -31,7 +31,7 @@ class TrainConfig:
     Face data set, or `generated`."""
     val_share: float = VAL_SHARE
     """Share of each class that validates where the data has no validation images: the same images in every run."""
-    model: str = "resnet50"
+    model: str = ""
     """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the model's constructor."""
@@ -40,13 +40,14 @@ class TrainConfig:
     final_size: int = 224
     """Input side of the last stage and at test time, pixels."""
     epochs: float = 200.0
-    """Budget in equivalent epochs; real passes if the curriculum counts samples."""
+    """Budget in equivalent epochs; real passes if the curriculum counts samples; by default what suits the data."""
     time_budget: str | None = None
     """Budget in training time instead, such as 90s, 45m or 1h30m, without evaluations; speeds are measured first."""
     cost: Literal["pixels", "flops"] = "pixels"
     """What the plan counts as the cost of a sample."""
     batch_size: int = 4096
-    """Images in one optimizer step at the final size, over all micro-batches."""
+    """Images in one optimizer step at the final size, over all micro-batches; by default it follows from the length of
+    the run."""
     early_batch: tuple[int, ...] | Literal["auto"] | None = None
     """Larger batches below the final size (Section 5.3): one for each bandwidth, smallest first; `auto` for steps of
     about one cost."""
@@ -63,7 +64,8 @@ class TrainConfig:
     """`auto` goes on with the run in the output folder, if there is one; a path starts a new run from that checkpoint,
     or from the latest one in that run folder."""
     recipe: str = "auto"
-    """Preset of curriculum, budget, optimization and augmentation; `auto` chooses by the model's name."""
+    """Preset of curriculum, budget, optimization and augmentation; `paper` is the model's own, `auto` takes that for
+    data of ImageNet's size and `light` for less."""
     regime: Regime = "imagenet1k"
     """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
     weights: Path | None = None
@@ -180,6 +182,13 @@ class TrainConfig:
     def loader_workers(self) -> int:
         """How many loader processes to start."""
         return min(16, usable_cores()) if self.workers is None else self.workers
+
+    def asked(self) -> dict[str, Any]:
+        """The settings that were asked for, under their flag names: `given`, and what was changed since."""
+        flat = self.to_flat()
+        given = flat.keys() if self.given is None else self.given
+        usual = type(self).from_flat({name: flat[name] for name in given}).to_flat()
+        return {name: value for name, value in flat.items() if name in given or value != usual[name]}
 
     def to_flat(self) -> dict[str, Any]:
         """All settings under their flag names, as plain data."""

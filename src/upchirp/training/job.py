@@ -31,6 +31,7 @@ from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.beginning import begin
 from upchirp.training.checkpoint import SHARDS
 from upchirp.training.config import TrainConfig
+from upchirp.training.defaults import check_model, choose_batch_size, choose_recipe
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
@@ -119,9 +120,17 @@ def _train(
     if beginning.end is not None:
         return _finished_before(folder, beginning.end, observers, ranks)
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
-    micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
+    if model is None:
+        check_model(config)
+    report("scanning the data", None, None)
+    train_source, val_source = ranks.together(lambda: _sources(config, data, notes, report))
+    if not resuming:
+        settled = choose_recipe(config, len(train_source))
+        config = settled.config
+        notes += settled.reasons
     new = not loaded and not resuming
-    train_source, val_source, model, started = ranks.together(lambda: _prepare(config, data, model, report, new=new))
+    report("making the model", None, None)
+    model, started = ranks.together(lambda: _model(config, train_source, model, new=new))
     notes += started
     identity = DataIdentity.of(train_source, val_source)
     trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
@@ -141,13 +150,12 @@ def _train(
         elif loaded and (config.time_budget is not None or config.replay == "auto"):
             # Measured anew it would be another plan.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
+            config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.bandwidths)
         else:
-            planned = new_plan(
-                config, model, train_source, device, micro_batch, own_model=own_model, ranks=ranks, report=report
-            )
-            plan = planned[0]
-            notes += planned[1]
+            planned = new_plan(config, model, train_source, device, own_model=own_model, ranks=ranks, report=report)
+            config, plan = planned[:2]
+            notes += planned[2]
         delivered = micro_batches(config, plan, ranks.size)
         computed, tried = computed_at_once(config, plan, model, folder, device, ranks, report)
         notes += tried
@@ -170,7 +178,7 @@ def _train(
             totals = _restore(loaded, plan, state)
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
-        evaluated, pinned = min(256, micro_batch), device.type == "cuda"
+        evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
         demand = Demand(
             plan=plan,
             micro_batches=delivered,
@@ -266,24 +274,19 @@ def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer],
     )
 
 
-def _prepare(
-    config: TrainConfig, data: tuple[Any, Any] | None, model: nn.Module | None, report: Report, *, new: bool
-) -> tuple[Source, Source, nn.Module, list[str]]:
-    """Training and validation images, the model, and what it starts from."""
+def _model(config: TrainConfig, source: Source, model: nn.Module | None, *, new: bool) -> tuple[nn.Module, list[str]]:
+    """The model, and what it starts from."""
     notes: list[str] = []
-    report("scanning the data", None, None)
-    train_source, val_source = _sources(config, data, notes, report)
-    report("making the model", None, None)
     if model is None:
-        model = make_model(config, train_source)
+        model = make_model(config, source)
     elif (inner := unwrap(model)) is not model:
         notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
         model = inner
     if config.weights is not None and new:
-        notes += load_start(config, config.weights, model, train_source)
+        notes += load_start(config, config.weights, model, source)
     freeze(model, config.optimization.tune)
-    check_outputs(model, config.final_size, len(train_source.classes) or None)
-    return train_source, val_source, model, notes
+    check_outputs(model, config.final_size, len(source.classes) or None)
+    return model, notes
 
 
 def _sources(

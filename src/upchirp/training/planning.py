@@ -1,13 +1,9 @@
 """From a configuration and a model to a plan, priced before anything is trained."""
 
-import copy
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from statistics import fmean
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from timm.layers import DropPath
 from torch import nn
 
@@ -15,14 +11,12 @@ from upchirp.curriculum import (
     Cost,
     CostTable,
     Curriculum,
-    Phase,
     Plan,
     expected_savings,
     load_curriculum,
     pixels,
     plan,
 )
-from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.models import (
     check_sizes,
@@ -32,21 +26,14 @@ from upchirp.models import (
     flops_table,
     size_multiple,
 )
-from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.config import TrainConfig, parse_duration
-from upchirp.training.distributed import Ranks
-from upchirp.training.engine import run_segment
-from upchirp.training.events import Report
+from upchirp.training.defaults import Settled, choose_batch_size, choose_recipe
 from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipe import Optimization
 
-_CALIBRATION_STEPS = 6
-_MEASURING = "measuring the speed at each bandwidth"
 _REACH_OF_A_HEAD = 0.1
 """About what the weights of a trained classifier differ by from the ones it starts with."""
 _HIGHEST_ADVISED_RATE = 1e-3
-_PREFETCHED = 2
-"""Batches that torch's DataLoader prepares ahead for each worker."""
 
 
 def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curriculum:
@@ -88,12 +75,12 @@ def make_plan(
     dataset_size: int,
     *,
     model: nn.Module,
-    seconds: Callable[[Curriculum], CostTable] | None = None,
+    seconds: CostTable | None = None,
     flops: CostTable | None = None,
 ) -> Plan:
     """The plan of a run.
 
-    `seconds` measures the cost table that a time budget is planned with; `flops` was counted before, for that cost.
+    `seconds` is the measured cost table that a time budget is planned with; `flops` was counted before, for that cost.
 
     `replay="auto"` replays nothing yet: `with_replay` puts in what `choose_replay` found on the machine.
 
@@ -106,7 +93,7 @@ def make_plan(
     if config.time_budget is not None:
         if seconds is None:
             raise InputError("a time budget needs the machine's speed: it works in `upchirp train` only")
-        cost = seconds(curriculum)
+        cost = seconds
         budget = {"total_cost": parse_duration(config.time_budget)}
     elif config.cost == "flops":
         cost = flops or CostTable("flops", flops_table(model, curriculum.bandwidths))
@@ -125,6 +112,30 @@ def make_plan(
     return made if config.replay == "auto" else with_replay(made, config, config.replay)
 
 
+def planned_samples(
+    config: TrainConfig, curriculum: Curriculum, images: int, *, model: nn.Module, seconds: CostTable | None = None
+) -> int:
+    """Images that a run trains on, each time counted, before its batch size is chosen."""
+    smallest = replace(config, batch_size=1, early_batch=None, max_batch_size=None, replay=0)
+    return make_plan(smallest, curriculum, images, model=model, seconds=seconds).total_samples
+
+
+def settle(config: TrainConfig, images: int, model: nn.Module) -> Settled:
+    """All open settings of a training whose budget is in epochs, chosen by the number of training images.
+
+    Args:
+        config: the settings.
+        images: to train on.
+        model: what is trained; it may be without values.
+    """
+    first = choose_recipe(config, images)
+    curriculum = curriculum_for(model, first.config.curriculum, config.final_size)
+    samples = planned_samples(first.config, curriculum, images, model=model)
+    second = choose_batch_size(first.config, samples, model)
+    # Nothing is left to choose, whatever is replaced in it later.
+    return Settled(replace(second.config, given=None), (*first.reasons, *second.reasons))
+
+
 def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
     """What to tell of a new head that the plan is too short for at its learning rate; None if there is nothing to tell.
 
@@ -134,11 +145,13 @@ def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
     reach = sum(stage.steps * stage.learning_rate for stage in plan.stages) / 2
     if optimization.opt == "sgd" or reach >= _REACH_OF_A_HEAD:
         return None
-    factor = _REACH_OF_A_HEAD / reach
-    rate = min(_HIGHEST_ADVISED_RATE, optimization.learning_rate(plan.stages[-1].batch_size) * factor)
+    now = plan.stages[-1].learning_rate
+    rate = min(_HIGHEST_ADVISED_RATE, now * _REACH_OF_A_HEAD / reach)
+    # What was followed, or would change next to nothing, is no advice.
+    what = f"try --lr {rate:.0e}, or more epochs" if rate > 1.2 * now else "give more --epochs"
     return (
-        f"the new head moves by about {reach:.1g} in {plan.total_steps} steps at a rate of "
-        f"{plan.stages[-1].learning_rate:.1g}, which is little: try --lr {rate:.0e}, or more epochs"
+        f"the new head moves by about {reach:.1g} in {plan.total_steps} steps at a rate of {now:.1g}, "
+        f"which is little: {what}"
     )
 
 
@@ -190,52 +203,3 @@ def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any
         "baseline_epochs": baseline_epochs,
         "speedup": plan.speedup(baseline_epochs, flops),
     }
-
-
-def measure_seconds(
-    config: TrainConfig,
-    curriculum: Curriculum,
-    model: nn.Module,
-    source: Source,
-    device: torch.device,
-    micro_batch: int,
-    replays: int | Mapping[int, int] = 0,
-    ranks: Ranks | None = None,
-    report: Report = lambda what, done, total: None,
-) -> CostTable:
-    """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
-
-    A copy of the model is trained, so the run itself starts untouched. What the workers had prepared before a
-    bandwidth began is left out, so a machine that waits for data shows it. With replay a fresh batch lasts for
-    several steps, and as many more are measured. All ranks train, and each gets its own clock's times.
-    """
-    ranks = ranks or Ranks()
-    batch_size = micro_batch * ranks.size
-    cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
-    warmup = (_PREFETCHED * config.loader_workers + 1) * cycle
-    count = warmup + _CALIBRATION_STEPS * cycle
-    bandwidths = curriculum.bandwidths
-    phases = tuple(Phase(end=(k + 1) / len(bandwidths), bandwidth=side) for k, side in enumerate(bandwidths))
-    trial = plan(
-        Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
-        total_cost=None,
-        epochs=len(bandwidths) * count * batch_size / len(source),
-        dataset_size=len(source),
-        batch_size=batch_size,
-        learning_rate=1e-6,
-    )
-    trial = with_replay(trial, config, replays)
-    state = make_state(
-        copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
-    )
-    batches = make_loader(config, source, trial, device, ranks=ranks)
-    times: dict[int, list[float]] = {side: [] for side in bandwidths}
-    before = time.perf_counter()
-    report(_MEASURING, 0, trial.total_steps)
-    for result in run_segment(state, batches, make_transform(config), make_settings(config, device, ranks)):
-        result.loss.item()  # waits for the device
-        now = time.perf_counter()
-        times[result.step.bandwidth].append(now - before)
-        before = now
-        report(_MEASURING, result.step.index + 1, trial.total_steps)
-    return CostTable("seconds", {side: fmean(spent[warmup:]) / batch_size for side, spent in times.items()})

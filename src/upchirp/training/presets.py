@@ -88,6 +88,9 @@ RECIPES: dict[str, Recipe] = {
 }
 """Recipe by name. `light` is for small data and short runs, where strong regularisation only slows learning."""
 
+CHOOSING = ("auto", "paper")
+"""Names that stand for one of them: what suits the data, and what the paper trains the model by."""
+
 _OF_FAMILY = {
     "resnet": "resnet50",
     "convnext": "convnext_tiny",
@@ -101,7 +104,7 @@ _OF_FAMILY = {
 
 
 def recipe_name(model: str) -> str:
-    """The recipe that `auto` chooses for a model: of its row in Table 7, else of its family, else `default`.
+    """The recipe that the paper trains a model by: of its row in Table 7, else of its family, else `default`.
 
     >>> [recipe_name(name) for name in ("swin_small_patch4_window7_224", "convnext_atto", "vit_tiny_patch16_224")]
     ['swin_small', 'convnext_tiny', 'default']
@@ -124,10 +127,10 @@ def _row_of(model: str) -> str | None:
 
 
 def recipe(name: str = "auto", model: str = "", regime: str = "imagenet1k") -> Recipe:
-    """The recipe of that name, or with `auto` the model's own, adapted to a regime.
+    """The recipe of that name, or with `paper` the model's own, adapted to a regime.
 
     Args:
-        name: `auto` or a key of `RECIPES`.
+        name: `paper` or a key of `RECIPES`; `auto` is the same as `paper` until the data is known.
         model: timm's name of the model.
         regime: a key of `REGIMES`.
 
@@ -139,12 +142,12 @@ def recipe(name: str = "auto", model: str = "", regime: str = "imagenet1k") -> R
     Raises:
         InputError: an unknown name.
     """
-    if name == "auto":
+    if name in CHOOSING:
         name = recipe_name(model)
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=2)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise InputError(f"unknown recipe {name!r}: {hint}choose auto or one of {', '.join(RECIPES)}")
+        raise InputError(f"unknown recipe {name!r}: {hint}choose one of {', '.join([*CHOOSING, *RECIPES])}")
     if regime not in REGIMES:
         raise InputError(f"unknown regime {regime!r}: choose one of {', '.join(REGIMES)}")
     return REGIMES[regime].adapt(RECIPES[name], name)

@@ -20,12 +20,13 @@ def with_stored(config: TrainConfig) -> TrainConfig:
     folder = config.output
     if config.resume != "auto" or folder is None or not holds_run(folder) or config.given is None:
         return config
-    flat = config.to_flat()
-    usual = TrainConfig.from_flat({name: flat[name] for name in config.given}).to_flat()
-    asked = {name: value for name, value in flat.items() if name in config.given or value != usual[name]}
+    asked = config.asked()
+    if asked.get("recipe") == "auto":
+        # Stored is what that chose.
+        del asked["recipe"]
     stored = load_config(folder / CONFIG)
     # A folder may have been moved since its settings were written.
-    asked |= {"output": flat["output"], "resume": flat["resume"]}
+    asked |= {"output": str(folder), "resume": config.resume}
     return replace(TrainConfig.from_flat({**stored, **asked}, source=str(folder / CONFIG)), given=config.given)
 
 

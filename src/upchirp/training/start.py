@@ -7,30 +7,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from upchirp.curriculum import CostTable, Curriculum, Plan
+from upchirp.curriculum import CostTable, Plan
 from upchirp.data import DataIdentity, Source, default_crop_pct
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training import run_folder
 from upchirp.training.config import TrainConfig
 from upchirp.training.conversion import plain
+from upchirp.training.defaults import choose_batch_size, chooses_batch_size, steps_note
 from upchirp.training.description import Description
 from upchirp.training.distributed import Ranks
 from upchirp.training.events import Report
+from upchirp.training.measuring import measure_seconds
 from upchirp.training.memory import MicroBatches, device_name
-from upchirp.training.micro_batch import can_try, find_micro_batches, fits_on, micro_batches
+from upchirp.training.micro_batch import can_try, choose_micro_batch, find_micro_batches, fits_on, micro_batches
 from upchirp.training.planning import (
     curriculum_for,
     kernel_note,
     make_plan,
-    measure_seconds,
     new_head_note,
+    planned_samples,
     with_replay,
 )
 from upchirp.training.preprocessing import Preprocessing
 from upchirp.training.presets import papers_curriculum
 from upchirp.training.replay_choice import choose_replay
 from upchirp.training.weights import load_weights, read_weights
+
+_TRIAL_BATCH = 64
+"""Images of a step whose speed is measured while the batch is still to be chosen."""
 
 
 def make_model(config: TrainConfig, source: Source) -> nn.Module:
@@ -99,39 +104,56 @@ def new_plan(
     model: nn.Module,
     source: Source,
     device: torch.device,
-    micro_batch: int,
     *,
     own_model: bool,
     ranks: Ranks,
     report: Report,
-) -> tuple[Plan, list[str]]:
+) -> tuple[TrainConfig, Plan, list[str]]:
     """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
+
+    Returns:
+        The settings with those chosen that the plan's length decides, the plan, and one line for each choice.
 
     Raises:
         InputError: a curriculum or budget that does not fit.
     """
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
+
+    def measured(micro_batch: int, replays: int | Mapping[int, int]) -> CostTable:
+        table = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks, report)
+        return ranks.from_first(lambda: table)
+
+    timed = config.time_budget is not None
+    trial = _TRIAL_BATCH
+    if not chooses_batch_size(config):
+        usual = choose_micro_batch(config, config.batch_size, ranks.size)
+        # A CPU is as fast with few images at once, and a trial of many takes minutes there.
+        trial = min(usual, trial) if device.type == "cpu" else usual
+    seconds = measured(trial, 0) if timed else None
+    samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
+    settled = choose_batch_size(config, samples, model, ranks=ranks.size)
+    config, notes = settled.config, list(settled.reasons)
+    micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
     replays: int | dict[int, int] = 0
-    notes: list[str] = []
     if config.replay == "auto":
         report("measuring how many replayed batches keep the device busy", None, None)
-        replays, notes = choose_replay(config, curriculum, model, source, device, micro_batch)
+        chosen = choose_replay(config, curriculum, model, source, device, micro_batch)
         # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
-        replays, notes = ranks.from_first(lambda: (replays, notes))
+        replays, lines = ranks.from_first(lambda: chosen)
+        notes += lines
     else:
         replays = config.replay
-
-    def seconds(curriculum: Curriculum) -> CostTable:
-        measured = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks, report)
-        return ranks.from_first(lambda: measured)
-
-    plan = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+    if timed and (replays or micro_batch < trial or (device.type != "cpu" and micro_batch != trial)):
+        seconds = measured(min(micro_batch, trial) if device.type == "cpu" else micro_batch, replays)
+    plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
+    if note := steps_note(plan):
+        notes.append(note)
     report("looking at the kernels' gradients", None, None)
     if own_model or config.curriculum != papers_curriculum(config.model):
         notes += _kernel_notes(plan, model)
     if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
         notes.append(note)
-    return with_replay(plan, config, replays), notes
+    return config, plan, notes
 
 
 def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
