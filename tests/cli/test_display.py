@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import time
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def test_the_line_fits_and_keeps_its_bar(run: Plan, width: int, title: str) -> N
     assert ("512 img/s" in shown, "wait 2 %" in shown) == (True, width >= 80)
     assert (title in shown) == (width == 132 or not title)
     assert ("B=46 in" in shown) == (width >= 80)
+
+
+def test_one_of_several_runs_says_which_and_what_is_left_of_all(run: Plan) -> None:
+    display = Display(Console(file=io.StringIO()), "run 2/4", in_all=lambda: 3600.0)
+    display(Started(plan=run, step=0, output=Path("runs/x")))
+    display(Stepped(step=run.step(0), seconds=0.5, wait_seconds=0.01))
+    shown = line_of(display, 80)
+    assert shown.startswith("run 2/4: stage 1/3") and len(shown) < 80
+    assert "512 img/s" in shown and re.search(r" left  (1h00m|59m59s|60m00s) in all$", shown.rstrip())
 
 
 def test_what_goes_on_besides_steps(run: Plan) -> None:

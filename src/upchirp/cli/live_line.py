@@ -17,6 +17,7 @@ from upchirp.training import Stepped, Working
 
 _LEAST_BAR, _MOST_BAR = 8, 40
 _GAP = 2
+_SHORT_TITLE = 12
 _TICK_SECONDS = 1.0
 _TICKING = threading.Lock()
 
@@ -68,25 +69,25 @@ class LiveLine:
 
     def _bar(self, now: float, width: int, stage_ends: float, ends: float) -> Table:
         percent, left = f"{self.percent:.0f} %", f"{duration(max(0.0, ends - now))} left"
-        optional = [self.speed, self.wait]
-        if self.all_ends is not None:
-            optional.insert(0, f"{duration(max(0.0, self.all_ends - now))} in all")
+        in_all = "" if self.all_ends is None else f"{duration(max(0.0, self.all_ends - now))} in all"
+        change = ""
         if self.next_bandwidth is not None:
-            optional.append(f"B={self.next_bandwidth} in {duration(max(0.0, stage_ends - now))}")
+            change = f"B={self.next_bandwidth} in {duration(max(0.0, stage_ends - now))}"
         room = width - sum(len(text) + _GAP for text in (self.head, percent, left)) - _LEAST_BAR
-        taken = []
-        for text in optional:
-            if len(text) + _GAP <= room:
-                taken.append(text)
+        # The first that are wanted; a long title last of all.
+        short = len(self.title) <= _SHORT_TITLE
+        wanted = [self.title if short else "", in_all, self.speed, self.wait, change, "" if short else self.title]
+        taken = {percent, left}
+        for text in wanted:
+            if text and len(text) + _GAP <= room:
+                taken.add(text)
                 room -= len(text) + _GAP
-        # A title may be long: it takes what the figures leave.
-        title = self.title if len(self.title) <= room else ""
-        bar = min(_MOST_BAR, _LEAST_BAR + room - len(title))
+        bar = min(_MOST_BAR, _LEAST_BAR + room)
         line = Table.grid(padding=(0, _GAP, 0, 0))
         cells: tuple[RenderableType, ...] = (
-            Text(printable(title) + self.head),
+            Text((printable(self.title) if self.title in taken else "") + self.head),
             ProgressBar(total=100, completed=self.percent, width=bar),
-            *map(Text, (percent, *taken, left)),
+            *(Text(text) for text in (percent, self.speed, self.wait, change, left, in_all) if text in taken),
         )
         for _ in cells:
             line.add_column(no_wrap=True)
