@@ -66,7 +66,7 @@ def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., 
     assert "from 2,000 validation images compared image by image and the spread of 2 seeds" in text
     reached = "efficienttrain_plus_plus reached the accuracy of constant (51.25 %) in 1.50× less training time"
     assert f"{reached} (1.40 to 1.62)." in text
-    assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher (±1.2) in 1.07× the time." in text
+    assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher (±1.2), in 1.07× the time." in text
     # The rows: budget, equivalent epochs, mean and range of top-1, seconds, time to the baseline, images/s, waiting.
     assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 – – 360 3.0" in text
     row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 48\.50 to 49\.50 −2\.2 ± 1\.2 160\.5 2 min 40 s 0\.53"

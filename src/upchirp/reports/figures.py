@@ -199,7 +199,9 @@ def _exported(history: Sequence[Mapping[str, Any]], final: int) -> list[Mapping[
 def _plot_history(axes: Axes, points: Sequence[Mapping[str, Any]], seconds_in_unit: float, **line: Any) -> None:
     if points:
         times = [point["train_seconds"] / seconds_in_unit for point in points]
-        axes.plot(times, [point["top1"] for point in points], linewidth=1.5, alpha=0.85, **line)
+        # A line of one point shows nothing.
+        marker = "o" if len(points) == 1 else ""
+        axes.plot(times, [point["top1"] for point in points], linewidth=1.5, alpha=0.85, marker=marker, **line)
 
 
 @drawn

@@ -121,11 +121,13 @@ def _about_the_margin(summary: Mapping[str, Any]) -> str:
 
 def _at_the_same_budget(run: Mapping[str, Any], baseline: Mapping[str, Any], *, timed: Mapping[str, Any]) -> str:
     relative = fmean(run["train_seconds"]) / fmean(baseline["train_seconds"])
-    time = "" if timed["kind"] == "disturbed" else f" in {relative:.2f}× the time"
+    time = "" if timed["kind"] == "disturbed" else f", in {relative:.2f}× the time"
     gain = run["difference"]
     if not gain["seen"]:
         points = f"{difference_text(gain)} points"
-        return f"At the same budget no difference of {run['curriculum']} is seen ({points}){time}."
+        return (
+            f"At the same budget no difference between {run['curriculum']} and the baseline is seen ({points}){time}."
+        )
     return (
         f"At the same budget {run['curriculum']} ended {abs(gain['points']):.1f} points "
         f"{'higher' if gain['points'] >= 0 else 'lower'} (±{gain['margin']:.1f}){time}."
