@@ -30,7 +30,7 @@ _RATES = {True: (3e-3, 4e-3), False: (1e-3, 2e-3)}
 """AdamW's rate at that batch and the highest, with batch norm and without."""
 _TUNING_RATES = {True: (3e-3, 4e-3), False: (5e-4, 1e-3)}
 """The same for weights that are trained already."""
-_TUNING = {"warmup": 0.1, "weight_decay": 0.05, "layer_decay": 0.75, "model_ema": False}
+_TUNING = {"warmup": 0.1, "weight_decay": 0.05, "layer_decay": 0.75, "model_ema": False, "randaug_layers": 0}
 """Fine-tuning on few images; Appendix A.2's values, for 1.28 million, leave a new head nearly where it began."""
 _MODELS = "resnet18, resnet50 or convnext_tiny (any size), deit_small_patch16_224 or swin_tiny_patch4_window7_224"
 
