@@ -60,7 +60,7 @@ def curve(axes: plt.Axes) -> None:
     axes.plot(*usual, "s", color=USUAL, label="training as usual")
     axes.set(xlabel="training time, s", ylabel="top-1, %", xlim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper left")
     axes.set_title("40 classes of Tiny ImageNet, 2 CPU cores", loc="left")
 
 
