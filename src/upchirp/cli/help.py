@@ -36,12 +36,11 @@ COMMON: Mapping[str, Mapping[str, str]] = {
         "weights": "start from this file, or by name: timm/NAME.TAG",
         "pretrained": "start from timm's weights of the model",
     },
-    "upchirp plan": {name: _TRAINING[name] for name in ("model", "epochs", "final-size", "batch-size", "recipe")}
-    | {
+    "upchirp plan": {
+        **{name: _TRAINING[name] for name in ("data", "model", "epochs", "time-budget", "final-size", "recipe")},
         "curriculum": "preset or YAML file; --help-all lists them",
-        "regime": "the task: --help-all lists them",
-        "dataset-size": "training images",
-        "num-classes": "classes of the data set",
+        "dataset-size": "training images, where there is no --data",
+        "measure": "time and memory on this machine, by a few steps",
         "json": "print JSON",
     },
     "upchirp eval": {
@@ -92,7 +91,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "upchirp finetune --data photos --weights runs/a/model.safetensors",
     ),
     "upchirp plan": (
-        "upchirp plan --model resnet50",
+        "upchirp plan --data photos --model resnet50 --measure",
         "upchirp plan --model resnet50 --epochs 50 --dataset-size 90000",
     ),
     "upchirp eval": (
@@ -109,7 +108,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     ),
     "upchirp compare": (
         "upchirp compare --data photos --model resnet50 --epochs 30 --output runs/c",
-        "upchirp compare --data photos --budgets 0.5 --seeds 0 1 2 --output runs/c",
+        "upchirp compare --data photos --model resnet50 --seeds 0 --output runs/c",
     ),
 }
 """By command: two that people would type."""
