@@ -27,7 +27,7 @@ class TrainCommand:
     training: TrainConfig = field(default_factory=TrainConfig)
     """The run."""
     print_config: bool = False
-    """Print all settings as YAML and stop."""
+    """Print all settings as YAML and stop; what the data decide stands there as the recipe has it for ImageNet."""
 
 
 def run(words: Sequence[str]) -> int:
