@@ -153,7 +153,9 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
             loop.Run._take_note = signalled_at(6, rank=1)
             seen["shards_signal"] = line_of(lambda: train(run("shards_started", parallel="fsdp")))
             loop.Run._take_note = take_note
-            seen["other"] = line_of(lambda: train(run("shards_started", resume="auto")))
+            # Asked for by name: what is not is taken from the folder.
+            asked = frozenset({*(base.given or ()), "parallel"})
+            seen["other"] = line_of(lambda: train(run("shards_started", parallel="ddp", given=asked, resume="auto")))
             train(run("shards_started", parallel="fsdp", resume="auto"))
         seen["latest"] = ranks.latest(values, torch.tensor([[7, -1, 2], [5, 9, 1]][ranks.rank])).tolist()
     return seen
