@@ -138,9 +138,9 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         take_note, loop.Run._take_note = loop.Run._take_note, signalled_at(5, rank=1)
         seen["signal"] = line_of(lambda: train(run("signal")))
         loop.Run._take_note = take_note
-        prepare, job._prepare = job._prepare, only_here(1, job._prepare)
+        sources, job._sources = job._sources, only_here(1, job._sources)
         seen["prepare"] = line_of(lambda: train(run("prepare")))
-        job._prepare = prepare
+        job._sources = sources
         infinite = replace(base.optimization, lr_base=1e30, clip_grad=None)
         seen["infinite"] = line_of(lambda: train(run("infinite", optimization=infinite)))
         seen["batch"] = line_of(lambda: train(run("batch", batch_size=30, micro_batch=None)))
