@@ -96,7 +96,7 @@ def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ra
         model: what is trained.
         ranks: that share a batch.
     """
-    if not _is_open(config) or config.recipe != "light":
+    if not follows_length(config):
         return Settled(config, ())
     assert config.given is not None
     asked = set(config.given)
@@ -115,9 +115,14 @@ def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ra
     return Settled(config, tuple(reasons))
 
 
+def follows_length(config: TrainConfig) -> bool:
+    """Whether settings follow from the run's length, in a configuration whose recipe is chosen."""
+    return _is_open(config) and config.recipe == "light"
+
+
 def chooses_batch_size(config: TrainConfig) -> bool:
-    """Whether `choose_batch_size` has a choice, in a configuration whose recipe is chosen."""
-    return config.given is not None and config.recipe == "light" and "batch_size" not in config.given
+    """Whether the batch size is one of them."""
+    return follows_length(config) and "batch_size" not in (config.given or ())
 
 
 def steps_note(plan: Plan) -> str | None:

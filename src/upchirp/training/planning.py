@@ -27,7 +27,7 @@ from upchirp.models import (
     size_multiple,
 )
 from upchirp.training.config import TrainConfig, parse_duration
-from upchirp.training.defaults import Settled, choose_batch_size, choose_recipe
+from upchirp.training.defaults import Settled, choose_batch_size, choose_recipe, follows_length
 from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipe import Optimization
 
@@ -129,6 +129,8 @@ def settle(config: TrainConfig, images: int, model: nn.Module) -> Settled:
         model: what is trained; it may be without values.
     """
     first = choose_recipe(config, images)
+    if not follows_length(first.config):
+        return Settled(replace(first.config, given=None), first.reasons)
     curriculum = curriculum_for(model, first.config.curriculum, config.final_size)
     samples = planned_samples(first.config, curriculum, images, model=model)
     second = choose_batch_size(first.config, samples, model)
