@@ -147,6 +147,14 @@ def test_plan_counts_the_images_and_says_what_the_data_decide(
     assert "64 images of 2 classes" in capsys.readouterr().out
 
 
+def test_a_batch_that_cannot_be_computed_in_parts_is_refused_before_the_model_is_made(
+    capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path
+) -> None:
+    words = ["--data", str(image_folder), "--model", "test_vit", "--output", str(tmp_path / "run")]
+    # A prime.
+    assert "no divisor" in refusal(capsys, "train", *words, "--batch-size", "1021")
+
+
 def test_plan_measures_time_and_memory_here(capsys: pytest.CaptureFixture[str], image_folder: Path) -> None:
     words = ["plan", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--workers", "0"]
     words += ["--device", "cpu", "--measure"]
@@ -198,7 +206,6 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["eval"], "nothing to evaluate"),
         (["eval", "--run", "nowhere"], "holds no run"),
         (["eval", "--model", "resnet18"], "no weights"),
-        (["train", "--data", "generated", "--batch-size", "1016", "--model", "test_vit"], "no divisor"),
         (["compare", "--budgets", "0.5", "0.5", "--output", "x"], "each once"),
         (["compare", "--resume", "x.pt", "--output", "x"], "no single checkpoint"),
         (["compare", "--data", "generated"], "no output"),

@@ -31,7 +31,7 @@ from upchirp.training.assembly import make_loader, make_state
 from upchirp.training.beginning import begin
 from upchirp.training.checkpoint import SHARDS
 from upchirp.training.config import TrainConfig
-from upchirp.training.defaults import check_model, choose_batch_size, choose_recipe
+from upchirp.training.defaults import check_model, choose_batch_size, choose_recipe, chooses_batch_size
 from upchirp.training.device import choose_device, numerics
 from upchirp.training.distributed import Ranks, open_ranks
 from upchirp.training.evaluate import EvaluationSet
@@ -128,6 +128,8 @@ def _train(
         settled = choose_recipe(config, len(train_source))
         config = settled.config
         notes += settled.reasons
+        if not chooses_batch_size(config):
+            choose_micro_batch(config, config.batch_size, ranks.size)
     new = not loaded and not resuming
     report("making the model", None, None)
     model, started = ranks.together(lambda: _model(config, train_source, model, new=new))
