@@ -196,7 +196,10 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["train", "--reprob", "3"], "error: reprob is 3.0: it is a probability"),
         (["train", "--seed", str(1 << 64)], "seed is 18446744073709551616: give a whole number from 0 to 1844"),
         (["compare", "--seeds", "0", str(1 << 64), "--output", "x"], "seed is 18446744073709551616"),
-        (["train", "--data", "generated", "--final-size", "32", "--batch-size", "8", "--workers", "999"], "workers is"),
+        (
+            ["train", "--data", "generated", "--final-size", "32", "--workers", "999", "--model", "test_vit"],
+            "workers is",
+        ),
         (["pack", "--data", "generated", "--output", "x", "--workers", "999"], "workers is 999"),
         (["train", "--config", "none.yaml"], "cannot read the config none.yaml"),
         (["train", "--config"], "--config needs a value"),
