@@ -32,7 +32,7 @@ def test_the_plan_says_what_selection_is_expected_to_save(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--select", "often"], "invalid choice 'often'"),
+        (["--select", "often"], "--select is 'often': choose one of infobatch"),
         (["--select", "infobatch", "--select-prune", "1"], "prune is 1.0: it must lie between 0 and 1"),
         (["--select", "infobatch", "--select-until", "-1"], "until is -1.0: it must be a progress above 0"),
     ],
