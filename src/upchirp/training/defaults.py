@@ -48,8 +48,10 @@ def check_model(config: TrainConfig) -> None:
     """Raise if no model is named.
 
     Raises:
-        InputError: with models to consider.
+        InputError: with models to consider, or the missing file that would have named it.
     """
+    if not config.model and config.weights is not None and not config.weights.exists():
+        raise InputError(f"cannot read the weights {config.weights}: there is no such file")
     if not config.model:
         raise InputError(f"no model: name any of timm's by --model, for a start {_MODELS}")
 

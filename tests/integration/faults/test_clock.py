@@ -11,7 +11,7 @@ import pytest
 from tests.integration.faults.conftest import Faults, Make
 
 from upchirp import TrainConfig, train
-from upchirp.training import Interrupted, read_metrics, run_folder
+from upchirp.training import Interrupted, held_folder, read_metrics
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_two_runs_of_the_same_second_have_two_folders(
             return cls(2026, 1, 2, 3, 4, 5)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    monkeypatch.setattr(held_folder, "datetime", Stopped)
     outputs = [train(config(output=None, epochs=2)).output.as_posix() for _ in range(3)]
     first = "runs/test_vit-20260102-030405"
     assert outputs == [first, f"{first}-2", f"{first}-3"]
