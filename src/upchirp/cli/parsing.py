@@ -4,7 +4,7 @@ import ast
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -161,7 +161,7 @@ def parse_training(
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
     default = build(values, source)
-    with _training_given(values.keys() | _named(rest)):
+    with training_without("given", given=frozenset(values.keys() | _named(rest))):
         return parse(target, rest, prog=prog, description=description, default=default)
 
 
@@ -204,8 +204,8 @@ def _named(words: Sequence[str]) -> set[str]:
 
 
 @contextlib.contextmanager
-def _training_given(given: Set[str]) -> Iterator[None]:
-    """Let a `TrainConfig` that is filled from flags know which of its settings were asked for."""
+def training_without(name: str, **fixed: Any) -> Iterator[None]:
+    """Leave a field out of the flags that fill a `TrainConfig`, and give it these values."""
     registry = tyro.constructors.ConstructorRegistry()
     asking = False
 
@@ -217,8 +217,8 @@ def _training_given(given: Set[str]) -> Iterator[None]:
         asking = True
         spec: Any = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
         asking = False
-        flags = tuple(entry for entry in spec.fields if entry.name != "given")
-        return replace(spec, fields=flags, instantiate=partial(spec.instantiate, given=frozenset(given)))
+        flags = tuple(entry for entry in spec.fields if entry.name != name)
+        return replace(spec, fields=flags, instantiate=partial(spec.instantiate, **fixed))
 
     with registry:
         yield

@@ -3,24 +3,22 @@
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import tyro
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
-from upchirp.cli.parsing import parse_training
+from upchirp.cli.parsing import parse_training, training_without
 from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.cli.search_display import SearchDisplay
 from upchirp.errors import InputError
 from upchirp.search import SearchConfig
-from upchirp.training import Interrupted, TrainConfig
+from upchirp.training import Interrupted
 
 DESCRIPTION = """Find the bandwidths of each stage of a training, by Algorithm 2 (or 1) of the paper, on a part of the
 training images; write curriculum.yaml, which `upchirp train --curriculum` takes, and report.html."""
@@ -44,7 +42,8 @@ def run(words: Sequence[str]) -> int:
     """Search, and return the exit code."""
     if any(word == "--curriculum" or word.startswith("--curriculum=") for word in words):
         raise InputError("a search finds the curriculum: leave out --curriculum")
-    with _without_ranks():
+    # A training's own says what ranks hold: here it is the number of candidates.
+    with training_without("parallel"):
         command = parse_training(
             SearchCommand,
             words,
@@ -89,26 +88,6 @@ def _search(command: SearchCommand, console: Console, line: str) -> int:
     print(f"curriculum: {printable(result.output / CURRICULUM)}")
     print(f"report: {printable(result.output / REPORT)}")
     return 0
-
-
-@contextmanager
-def _without_ranks() -> Iterator[None]:
-    """Leave out the training's own `--parallel`, which says what ranks hold: here it is the number of candidates."""
-    registry = tyro.constructors.ConstructorRegistry()
-    asking = False
-
-    @registry.struct_rule
-    def _training(info: tyro.constructors.StructTypeInfo) -> Any:
-        nonlocal asking
-        if asking or info.type is not TrainConfig:
-            return None
-        asking = True
-        spec: Any = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
-        asking = False
-        return replace(spec, fields=tuple(entry for entry in spec.fields if entry.name != "parallel"))
-
-    with registry:
-        yield
 
 
 def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:
