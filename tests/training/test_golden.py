@@ -1,0 +1,53 @@
+"""Losses and norms of weights of small runs of every kind stay what they were, but for rounding.
+
+A change that is meant to change them writes them anew: `python benchmarks/golden.py tests/training/golden.json`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.benchmarks.conftest import load
+
+golden = load("golden")
+EXPECTED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("golden.json").read_text())
+# Other machines and versions of torch differ by less in float32; another seed, order or rate of images by far more.
+TOLERANCE = 2e-4
+
+
+def check(name: str, record: dict[str, Any]) -> None:
+    expected = EXPECTED[name]
+    assert record.keys() == expected.keys()
+    assert record["losses"] == pytest.approx(expected["losses"], rel=TOLERANCE)
+    if "names" in expected:
+        assert record["names"] == expected["names"]
+        return
+    assert [line[:2] for line in record["evaluations"]] == [line[:2] for line in expected["evaluations"]]
+    losses = [[line[2] for line in each["evaluations"]] for each in (record, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=TOLERANCE)
+    assert record["norms"] == pytest.approx(expected["norms"], rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", golden.RUNS)
+def test_runs_on_one_rank(name: str, tmp_path: Path) -> None:
+    check(name, golden.run_alone(tmp_path, name))
+
+
+def test_a_resumed_run(tmp_path: Path) -> None:
+    record = golden.run_resumed(tmp_path)
+    check("resumed", record)
+
+
+@pytest.mark.parametrize("algorithm", ["sequential", "greedy"])
+def test_searches(algorithm: str, tmp_path: Path) -> None:
+    check(algorithm, golden.run_search(tmp_path, algorithm))
+
+
+def test_runs_on_two_ranks(tmp_path: Path) -> None:
+    for name, record in golden.run_ranks(tmp_path).items():
+        check(name, record)
+
+
+def test_a_resumed_run_is_the_whole_one() -> None:
+    assert EXPECTED["resumed"] == EXPECTED["transformer"]
