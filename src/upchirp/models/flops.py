@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from upchirp.models.families import apply_fits, plan_fits
 from upchirp.models.input_size import check_sizes, size_multiple
 from upchirp.models.meta import bare_copy, meta_copy, run_forward, unwrap
+from upchirp.models.structure import known_of
 
 
 def count_flops(model: nn.Module, size: int) -> int:
@@ -50,8 +51,11 @@ def flops_table(model: nn.Module, sizes: Iterable[int]) -> dict[int, float]:
 def _count(model: nn.Module, size: int, multiple: int) -> int:
     if size < 1 or size % multiple:
         check_sizes(model, [size])
+    known = known_of(model)
     try:
-        return _count_on(meta_copy(model), size)
+        if ("flops", size) not in known:
+            known["flops", size] = _count_on(meta_copy(model), size)
+        return int(known["flops", size])
     except Exception:
         check_sizes(model, [size])
         # The model takes the size, so an operator of it does not run without values.

@@ -18,6 +18,7 @@ from upchirp.models.families import apply_fits, declared_multiple, declared_size
 from upchirp.models.fits import Fit
 from upchirp.models.grids import check_moments
 from upchirp.models.meta import bare_copy, meta_copy, run_forward, unwrap
+from upchirp.models.structure import known_of
 
 _PROBE_SIZES = (224, 256, 192, 384)
 _USUAL_SIZES = (28, 32, 64, 96, 128, 160, *_PROBE_SIZES)
@@ -30,7 +31,7 @@ def size_multiple(model: nn.Module) -> int:
     It is the least common multiple of the stride of the first convolution (if padded), of the pixels per step
     of every convolution whose windows don't overlap (kernel = stride, no padding: such a one drops what is
     left over), and of the patches and windows a transformer declares. It takes one forward pass without
-    values; the model is not touched.
+    values, and none for a model of the same structure as one before; the model is not touched.
 
     >>> from upchirp.models import create_model
     >>> names = ("resnet18", "convnext_atto", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
@@ -38,7 +39,13 @@ def size_multiple(model: nn.Module) -> int:
     [2, 32, 16, 32]
     """
     model = unwrap(model)
-    twin = meta_copy(model)
+    known = known_of(model)
+    if "multiple" not in known:
+        known["multiple"] = _multiple_of(meta_copy(model))
+    return int(known["multiple"])
+
+
+def _multiple_of(twin: nn.Module) -> int:
     declared = declared_size(twin)
     sizes = _PROBE_SIZES if declared is None else (declared, *_PROBE_SIZES)
     most: list[int] = []
@@ -235,6 +242,9 @@ def _averaged_model(ema: nn.Module, model: nn.Module) -> nn.Module:
 
 def failure_at(model: nn.Module, size: int) -> Exception | None:
     """What goes wrong when a copy of `model` is fitted to `size` and run; None if nothing does."""
+    known = known_of(model)
+    if ("taken", size) in known:
+        return None
     try:
         _try_size(meta_copy(model), size)
     except InputError as error:
@@ -242,6 +252,7 @@ def failure_at(model: nn.Module, size: int) -> Exception | None:
     except Exception as error:
         without_values = error
     else:
+        known["taken", size] = True
         return None
     if any(parameter.is_meta for parameter in model.parameters()):
         return without_values

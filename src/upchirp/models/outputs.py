@@ -10,6 +10,7 @@ from upchirp.errors import InputError
 from upchirp.models.families import apply_fits, plan_fits
 from upchirp.models.input_size import model_name
 from upchirp.models.meta import bare_copy, meta_copy, unwrap
+from upchirp.models.structure import known_of
 
 _CHANNELS = 3
 
@@ -40,6 +41,10 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None) -> No
     name = model_name(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{name} has nothing to train: no parameter requires a gradient")
+    known, asked = known_of(model), ("outputs", size, classes)
+    if asked in known:
+        return
+    by_structure = True
     for training in (True, False):
         outputs = _outputs(model, size, training=training)
         if outputs is None:
@@ -63,6 +68,9 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None) -> No
             raise InputError(
                 f"{name} has nothing to train: its outputs depend on no parameter that requires a gradient"
             )
+        by_structure = by_structure and outputs.is_meta
+    if by_structure:
+        known[asked] = True
 
 
 def _outputs(model: nn.Module, size: int, *, training: bool) -> Any:
