@@ -6,7 +6,7 @@ and the shapes of their tensors. A training asks for it several times over, and 
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -97,7 +97,7 @@ def _of(value: object, met: dict[int, int]) -> Hashable:
     raise _UnknownSetting
 
 
-def _lasting(code: type | FunctionType | BuiltinFunctionType) -> Hashable:
+def _lasting(code: Callable[..., object]) -> Hashable:
     """Code of a file, which is there for good. Made inside a function it may hold anything, a whole model included."""
     owner = getattr(code, "__self__", None) if isinstance(code, BuiltinFunctionType) else None
     if "<" in code.__qualname__ or not isinstance(owner, ModuleType | type | None):
