@@ -1,6 +1,5 @@
 """Data sets of the library `datasets`, saved to disk and as parquet, against the same files in folders."""
 
-import os
 import pickle
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.processes import ENVIRONMENT, start
 
 from upchirp import Augmentation, InputError, Loader, efficienttrain_plus_plus, plan
 from upchirp.data import FolderSource, Request, Source, TrainTransform
@@ -391,10 +391,8 @@ def test_a_truncated_file_gives_one_line(splits: dict[str, Any], tmp_path: Path)
     root = hub_layout(splits, tmp_path / "hub")
     file = root / "train-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:-200])
-    words = [sys.executable, "-m", "upchirp", "pack", "--data", str(root), "--output", str(tmp_path / "out")]
-    run = subprocess.run(
-        words, capture_output=True, text=True, env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    )
+    words = ["-m", "upchirp", "pack", "--data", root, "--output", tmp_path / "out"]
+    run = start(*words, environment={**ENVIRONMENT, "HF_DATASETS_CACHE": str(tmp_path / "cache")}).finish()
     # Before it stands that the libraries are loaded.
     assert sum("error" in line for line in run.stderr.splitlines()) == 1, run.stderr
     line = run.stderr.splitlines()[-1]

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.processes import start
 
 from upchirp import InputError
 from upchirp.data import FolderSource, GeneratedSource, ShardSource, open_data
@@ -377,19 +377,19 @@ def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: s
     # A shell's background jobs are started with SIGINT ignored.
     program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += f"multiprocessing.set_start_method({method!r}); sys.exit(main())"
-    words = [sys.executable, "-c", program, "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
+    words = ["-c", program, "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
     words += ["--shard-size", "4", "--workers", "2", "--output"]
     output = tmp_path / "out"
-    with subprocess.Popen([*words, str(output)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while len(list(output.glob("train/*.index.npz"))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        # Only the parent: its workers have to notice.
-        process.send_signal(signum)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == (130 if signum == signal.SIGINT else -signum), told.decode()
+    process = start(*words, output)
+    deadline = time.monotonic() + 60
+    while len(list(output.glob("train/*.index.npz"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    # Only the parent: its workers have to notice.
+    process.send_signal(signum)
+    code, _, told = process.finish()
+    assert code == (130 if signum == signal.SIGINT else -signum), told
     if signum == signal.SIGINT:
-        assert told.decode().splitlines()[-1] == "upchirp: interrupted; run the same command again, it goes on"
+        assert told.splitlines()[-1] == "upchirp: interrupted; run the same command again, it goes on"
         assert not list(output.rglob("*.tmp"))
     with pytest.raises(InputError, match="has not ended: run the same `upchirp pack` command again"):
         open_data(output, 32)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from tests.integration.ranks.conftest import finish, torchrun
+from tests.integration.ranks.conftest import finish
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_loop.py"
 SMALL = {"model": "test_vit", "size": 64, "epochs": 3.0, "batch_size": 16, "workers": 0}
@@ -36,7 +36,7 @@ def test_goes_on_exactly_where_it_was_interrupted(uninterrupted, image_folder, t
 
 def test_two_ranks_train_on_the_rows_of_one(uninterrupted, image_folder, tmp_path):
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    finish(torchrun(2, EXAMPLE, f"--data={image_folder}", f"--output={tmp_path / 'two.pt'}", *words))
+    finish(2, EXAMPLE, f"--data={image_folder}", f"--output={tmp_path / 'two.pt'}", *words)
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     assert two["loader"] == uninterrupted["loader"]
     torch.manual_seed(0)

@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from tests.processes import finish_ranks
 
 from upchirp import TrainConfig, train
 from upchirp.training import Event, Stepped
@@ -17,11 +17,7 @@ RANKS = 2
 
 
 def test_two_ranks_compile_before_the_first_step(image_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", __file__]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [*command, str(image_folder), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = finish_ranks(RANKS, __file__, image_folder, tmp_path)
     assert done.returncode == 0, done.stderr
     for rank in range(RANKS):
         seen = json.loads((tmp_path / f"{rank}.json").read_text())

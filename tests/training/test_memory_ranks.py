@@ -1,6 +1,7 @@
 """Memory that runs out on one of two ranks: it redoes the step alone, and the other one waits for its gradients."""
 
-import os
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from tests.processes import finish_ranks
 from tests.training.hungry import Hungry
 
 from upchirp import TrainConfig, efficienttrain_plus_plus, plan, train
@@ -45,11 +47,11 @@ def segment(run: TrainConfig, ranks: Ranks, model: Hungry, small: dict[int, int]
     return {"state": state.state_dict(), "reduced": reduced, "failure": failure, "sizes": sizes.sizes}
 
 
-def on_rank(rank: int, values: dict[str, Any], folder: Path) -> None:
+def on_rank(values: dict[str, Any], folder: Path) -> None:
     """What each rank does: all scenarios, one after the other; a file with what came of each."""
     torch.set_num_threads(1)
-    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     run, ranks = TrainConfig.from_flat(values), Ranks(rank, 2)
     limit = 8 if rank == 1 else 1000
     came: dict[str, Any] = {}
@@ -85,7 +87,8 @@ def ranks(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
         "device": "cpu", "deterministic": True, "recipe": "light", "model_ema": True, "mixup": 0.2, "lr": 1e-2,
         "randaug_layers": 1, "evaluations": 1, "log_interval": 1, "output": str(folder / "run"),
     }  # fmt: skip
-    torch.multiprocessing.spawn(on_rank, (values, folder), nprocs=2)
+    done = finish_ranks(2, __file__, json.dumps(values), folder)
+    assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
@@ -142,3 +145,7 @@ def test_what_ranks_cannot_undo_is_said_and_kept(ranks: list[dict[str, Any]]) ->
     assert "the run goes on with 8 images at once there" in failure
     assert second["too late"]["sizes"] == {32: 8}
     assert "lost" in first["too late"]
+
+
+if __name__ == "__main__":
+    on_rank(json.loads(sys.argv[1]), Path(sys.argv[2]))

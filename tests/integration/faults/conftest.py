@@ -1,8 +1,5 @@
 """A small run, the weights that it ends with when nothing disturbs it, and ways to disturb it."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.processes import start
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import Event, Noted, Stepped
@@ -89,16 +87,8 @@ def latest() -> Callable[[TrainConfig], Path]:
 def python() -> Callable[..., tuple[int, list[str]]]:
     """Runs a program in a process of its own; returns the exit code and the lines of its stderr."""
 
-    def run(program: str, *words: object, **options: Any) -> tuple[int, list[str]]:
-        done = subprocess.run(
-            [sys.executable, "-c", program, *map(str, words)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=120,
-            **options,
-        )
+    def run(program: str, *words: object) -> tuple[int, list[str]]:
+        done = start("-c", program, *words).finish()
         return done.returncode, done.stderr.splitlines()
 
     return run

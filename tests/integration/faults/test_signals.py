@@ -3,42 +3,33 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from tests.integration.faults.conftest import Faults, Make
+from tests.processes import start
 
 from upchirp import TrainConfig
 from upchirp.training import read_metrics
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL]
 
 
 def run_until(words: list[str], run: TrainConfig, step: int, signum: int) -> tuple[int, list[str]]:
     """Start a run and send it a signal once it has logged a step; returns its exit code and what it said."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "upchirp", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    ) as process:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            done = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
-            if done and done[-1] >= step:
-                # As a terminal or a scheduler does it: the loader workers get the signal too, and wrappers hand it on.
-                os.killpg(process.pid, signum)
-                os.killpg(process.pid, signum)
-                break
-            time.sleep(0.005)
-        _, told = process.communicate(timeout=120)
-        return process.returncode, told.splitlines()
+    process = start("-m", "upchirp", *words, session=True)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        done = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
+        if done and done[-1] >= step:
+            # As a terminal or a scheduler does it: the loader workers get the signal too, and wrappers hand it on.
+            os.killpg(process.pid, signum)
+            os.killpg(process.pid, signum)
+            break
+        time.sleep(0.005)
+    ended = process.finish()
+    return ended.returncode, ended.stderr.splitlines()
 
 
 def test_ended_at_random_steps(faults: Faults, config: Make, words: Callable[[TrainConfig], list[str]]) -> None:

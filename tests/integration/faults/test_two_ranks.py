@@ -1,13 +1,11 @@
 """What happens to one of two ranks ends both of them in time, with one clear line, and the run goes on."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from tests.integration.faults.conftest import Faults, Make
+from tests.processes import Done, finish_ranks
 
 from upchirp import TrainConfig
 from upchirp.training import read_metrics
@@ -30,11 +28,8 @@ def test_one_of_two_ranks(
     run = config(workers=1, checkpoint_interval=2, log_interval=1, resume="auto")
     whole = replace(run, output=tmp_path / "whole")
 
-    def start(given: TrainConfig, fault: str = "nothing", step: int = 0) -> subprocess.CompletedProcess[str]:
-        ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command = [*ranks, str(PROGRAM), fault, str(step), *words(given)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    def start(given: TrainConfig, fault: str = "nothing", step: int = 0) -> Done:
+        return finish_ranks(2, PROGRAM, fault, step, *words(given))
 
     undisturbed = start(whole)
     assert undisturbed.returncode == 0, undisturbed.stderr

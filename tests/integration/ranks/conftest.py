@@ -1,35 +1,24 @@
-"""Starts of torchrun, and what two ranks did."""
+"""Starts of ranks, and what two of them did."""
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.processes import finish_ranks
 
 from upchirp import TrainConfig, train
 from upchirp.training import Event, Interrupted, Stepped, read_metrics
 
 PROGRAM = Path(__file__).with_name("program.py")
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-
-def torchrun(ranks: int, *words: object, options: Sequence[str] = ()) -> list[str]:
-    """The command that starts so many ranks on this machine, on any free port."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
-    return [*start, *map(str, words)]
-
-
-def finish(command: Sequence[str]) -> str:
-    """Run a command to its end; returns what it said on stderr."""
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+def finish(ranks: int, *words: object) -> str:
+    """Run so many ranks of a program to their ends; returns what they printed."""
+    done = finish_ranks(ranks, *words)
     assert done.returncode == 0, done.stderr
-    return done.stderr
+    return done.stdout
 
 
 def small(data: Path, **changes: object) -> dict[str, object]:
@@ -69,5 +58,5 @@ def folder(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         train(settings(image_folder, folder / "started"), observers=[interrupt_at(4)])
     given = folder / "given.yaml"
     given.write_text(yaml.safe_dump(small(image_folder)))
-    finish(torchrun(2, PROGRAM, given, folder, folder / "started"))
+    finish(2, PROGRAM, given, folder, folder / "started")
     return folder

@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import ENVIRONMENT, finish, small, torchrun
+from tests.integration.ranks.conftest import finish, small
+from tests.processes import ENVIRONMENT
 
 from upchirp.training import read_metrics
 
@@ -33,7 +34,7 @@ def given(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(given: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(torchrun(2, *train(given, output)))
+    finish(2, *train(given, output))
     return load_file(output / "model_ema.safetensors")
 
 
@@ -77,7 +78,8 @@ def test_a_killed_rank_changes_nothing(given: Path, tmp_path: Path, undisturbed:
     output = tmp_path / "run"
     rank, step = random.randrange(2), random.randrange(4, 16)
     print(f"killing rank {rank} after step {step}")
-    command = torchrun(2, *train(given, output), options=["--max-restarts=1"])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command = [*torchrun, *map(str, train(given, output))]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as run:

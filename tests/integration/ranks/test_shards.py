@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import finish, losses, settings, small, torchrun
+from tests.integration.ranks.conftest import finish, losses, settings, small
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint, shards
@@ -45,7 +45,7 @@ def test_another_number_of_ranks_goes_on(folder: Path, tmp_path: Path) -> None:
     for path in [*run.glob("*.safetensors"), *run.glob("checkpoints/*12.pt")]:
         path.unlink()
     options = ["--parallel", "fsdp", "--resume", "auto", "--output", run]
-    finish(torchrun(1, "-m", "upchirp", "train", "--config", folder / "given.yaml", *options))
+    finish(1, "-m", "upchirp", "train", "--config", folder / "given.yaml", *options)
     assert losses(run) == pytest.approx(losses(folder / "shards"), rel=1e-4)
 
 
@@ -59,7 +59,7 @@ def test_three_ranks_share_position_tables_that_change_with_the_bandwidth(image_
     given = tmp_path / "given.yaml"
     given.write_text(yaml.safe_dump(small(image_folder, **swin)))
     options = ["--parallel", "fsdp", "--output", tmp_path / "three"]
-    finish(torchrun(3, "-m", "upchirp", "train", "--config", given, *options))
+    finish(3, "-m", "upchirp", "train", "--config", given, *options)
     assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     for name in ("model.safetensors", "model_ema.safetensors"):
         one, three = load_file(tmp_path / "one" / name), load_file(tmp_path / "three" / name)

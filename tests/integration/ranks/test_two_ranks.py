@@ -1,14 +1,13 @@
 """Two ranks on the CPU compute what one computes."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import ENVIRONMENT, losses, settings, torchrun
+from tests.integration.ranks.conftest import finish, losses, settings
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
@@ -54,10 +53,7 @@ def test_three_ranks_of_the_command_that_evaluates_print_once_what_one_process_f
     assert main(words) == 0
     alone = json.loads(capsys.readouterr().out)
     assert alone["images"] % 3, "ranks have unequal shares"
-    command = torchrun(3, "-m", "--", "upchirp", *words)
-    three = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert three.returncode == 0, three.stderr
-    assert json.loads(three.stdout) == pytest.approx(alone)
+    assert json.loads(finish(3, "-m", "upchirp", *words)) == pytest.approx(alone)
 
 
 def test_going_on_with_other_numbers_of_ranks(folder: Path, image_folder: Path) -> None:

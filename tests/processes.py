@@ -1,0 +1,142 @@
+"""Processes that need no seconds to start.
+
+A process that imports torch and timm takes five seconds of a core, most often longer than what a test lets it do. Here
+they are imported once, by a server that forks for each process. A fork runs its program as `python` does, with streams,
+an environment and a process group of its own. What imports themselves do is for `subprocess` to test.
+"""
+
+import atexit
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from torch.distributed import TCPStore
+
+SERVER = Path(__file__).with_name("process_server.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+POLL_SECONDS = 0.01
+
+
+class Done(NamedTuple):
+    """What a process ended with."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Process:
+    """A started process, with what is needed of `subprocess.Popen`."""
+
+    def __init__(self, pid: int, folder: Path) -> None:
+        self.pid = pid
+        self._folder = folder
+
+    def poll(self) -> int | None:
+        """The exit code, minus the signal if one ended it; None while it runs."""
+        ended = self._folder / "ended"
+        return int(ended.read_text()) if ended.exists() else None
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def finish(self, timeout: float = 240) -> Done:
+        """Wait for its end and that of its children; if that takes longer it is killed, and the test fails."""
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None or self._is_held():
+            if time.monotonic() > deadline:
+                self.send_signal(signal.SIGKILL)
+                raise AssertionError(f"process {self.pid} has not ended in {timeout} s: {self._read('stderr')}")
+            time.sleep(POLL_SECONDS)
+        return Done(code, self._read("stdout"), self._read("stderr"))
+
+    def _is_held(self) -> bool:
+        """Whether a child is left, which has its streams."""
+        with (self._folder / "stderr").open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def _read(self, name: str) -> str:
+        return (self._folder / name).read_text()
+
+
+@cache
+def _server() -> "subprocess.Popen[str]":
+    server = subprocess.Popen(
+        [sys.executable, str(SERVER)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    # It ends when nobody can write to it.
+    atexit.register(server.communicate)
+    return server
+
+
+@cache
+def _folder() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="processes-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def start(*words: object, environment: Mapping[str, str] = ENVIRONMENT, session: bool = False) -> Process:
+    """Start `python WORDS`: `-m module`, `-c program` or a file, and its arguments.
+
+    Args:
+        words: the arguments of `python`.
+        environment: all of it.
+        session: whether it leads a session, and so a process group, of its own.
+    """
+    folder = Path(tempfile.mkdtemp(dir=_folder()))
+    order = {
+        "words": [str(word) for word in words], "environment": dict(environment), "session": session,
+        "folder": str(Path.cwd()), **{name: str(folder / name) for name in ("stdout", "stderr", "ended")},
+    }  # fmt: skip
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps(order) + "\n")
+    server.stdin.flush()
+    return Process(int(server.stdout.readline()), folder)
+
+
+def finish_ranks(count: int, *words: object, timeout: float = 240) -> Done:
+    """Run so many ranks of a program to their ends, as torchrun does.
+
+    They meet in a store that outlives them; when one fails, the others are terminated.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    together = {
+        "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_USE_AGENT_STORE": True,
+        "MASTER_ADDR": store.host, "MASTER_PORT": store.port,
+    }  # fmt: skip
+    ranks = [
+        start(
+            *words,
+            environment={
+                **ENVIRONMENT,
+                **{name: str(value) for name, value in {**together, "RANK": rank, "LOCAL_RANK": rank}.items()},
+            },
+        )
+        for rank in range(count)
+    ]
+    deadline = time.monotonic() + timeout
+    while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
+        if any(rank.poll() for rank in ranks):
+            for rank in ranks:
+                rank.send_signal(signal.SIGTERM)
+            break
+        time.sleep(POLL_SECONDS)
+    ends = [rank.finish(max(30, deadline - time.monotonic())) for rank in ranks]
+    code = next((end.returncode for end in ends if end.returncode), 0)
+    return Done(code, *("".join(parts) for parts in list(zip(*ends, strict=True))[1:]))
