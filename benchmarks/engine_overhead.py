@@ -17,7 +17,7 @@ from torch.nn import functional
 from upchirp import Augmentation, Batch, BatchTransform, Plan, constant, plan
 from upchirp.compare import hardware, versions
 from upchirp.training import Optimization, Settings, create_optimizer, run_segment, set_learning_rate
-from upchirp.training.assembly import make_state
+from upchirp.training.engine.assembly import make_state
 
 AUGMENTATION = Augmentation(reprob=0.0, mixup=0.0, cutmix=0.0)
 

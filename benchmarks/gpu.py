@@ -32,10 +32,10 @@ from upchirp.data import RequestSampler
 from upchirp.models import count_flops, count_parameters, create_model
 from upchirp.spectral.reference import low_frequency_crop as reference_crop
 from upchirp.training import Settings, State, StepResult, TrainConfig, run_segment
-from upchirp.training.assembly import make_settings, make_state, make_transform
-from upchirp.training.device import choose_device, numerics
-from upchirp.training.memory import MicroBatches
-from upchirp.training.warming import compile_ahead
+from upchirp.training.engine.assembly import make_settings, make_state, make_transform
+from upchirp.training.engine.memory import MicroBatches
+from upchirp.training.parallel.device import choose_device, numerics
+from upchirp.training.probing.compiling import compile_ahead
 
 SECTIONS = ("checks", "speed", "switch", "crop", "speedup")
 MODELS = ("resnet50", "deit_small_patch16_224", "swin_tiny_patch4_window7_224", "convnext_tiny")

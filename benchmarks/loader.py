@@ -41,14 +41,14 @@ from torchvision.transforms import Compose
 from upchirp import Augmentation, BatchTransform, Loader, constant, plan
 from upchirp.compare import hardware, versions
 from upchirp.data import FolderSource, Mode, Source, TrainTransform
-from upchirp.data.crops import crop_box
-from upchirp.data.decoding import Box, Picture, open_picture
+from upchirp.data.images.crops import crop_box
+from upchirp.data.images.decoding import Box, Picture, open_picture
+from upchirp.data.images.pyramid import PyramidPicture, choose_level
 from upchirp.data.packing import PackSettings, pack
 from upchirp.data.packing.shard import make_versions
-from upchirp.data.pyramid import PyramidPicture, choose_level
 from upchirp.data.requests import Request
 from upchirp.data.sources import ShardSource, open_data
-from upchirp.data.tar_index import Level
+from upchirp.data.tars.index import Level
 from upchirp.spectral import low_frequency_crop
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sample-200.zip"

@@ -36,8 +36,8 @@ from torch.nn import functional
 from upchirp import InputError, fit_to_bandwidth, low_frequency_crop
 from upchirp.compare import hardware, versions
 from upchirp.models import create_model
-from upchirp.models.families import plan_fits
-from upchirp.training.planning import curriculum_for
+from upchirp.models.resizing.families import plan_fits
+from upchirp.training.probing.planning import curriculum_for
 
 NOTHING, RESIZED, REFUSED, FAILS = "nothing to do", "fitted", "refused", "fails"
 CLASSES = 5
@@ -237,7 +237,7 @@ def work(outcome: Outcome, options: argparse.Namespace, answer: Connection) -> N
 def in_a_process(outcome: Outcome, options: argparse.Namespace) -> Outcome:
     """Run `work` within the limits of time and memory."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["timm", "upchirp", "upchirp.training.planning"])
+    context.set_forkserver_preload(["timm", "upchirp", "upchirp.training.probing.planning"])
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(outcome, options, theirs))
     started = time.perf_counter()

@@ -18,7 +18,7 @@ from upchirp import Augmentation, Batch, BatchTransform, Loader, constant, plan
 from upchirp.compare import hardware, versions
 from upchirp.data import Source, open_data
 from upchirp.training import Optimization, Settings, run_segment
-from upchirp.training.assembly import make_state
+from upchirp.training.engine.assembly import make_state
 
 AUGMENTATION = Augmentation(scale=(0.35, 1.0), randaug_layers=1, reprob=0.0, mixup=0.0, cutmix=0.0)
 WARMUP = 8

@@ -8,7 +8,7 @@ import pytest
 
 from upchirp import TrainConfig
 from upchirp.cli import main
-from upchirp.training.config import save_config
+from upchirp.training.recipes.config import save_config
 
 
 def test_a_run_goes_on_when_nobody_reads(

@@ -7,7 +7,7 @@ import pytest
 
 from upchirp import constant, efficienttrain_plus_plus, plan
 from upchirp.compare.summary import Entry, Outcome, summarise
-from upchirp.training.predictions import Predictions
+from upchirp.training.evaluation.predictions import Predictions
 
 USUAL, CHEAP, WHOLE = Entry("constant", 1.0), Entry("linear", 0.5), Entry("linear", 1.0)
 IMAGES = 2000

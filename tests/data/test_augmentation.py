@@ -13,10 +13,10 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomResizedCrop, Resize
 from torchvision.transforms import functional as F
 
-from upchirp.data.augmentation import EvalTransform, TrainTransform, default_crop_pct
-from upchirp.data.crops import crop_box
+from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
+from upchirp.data.images.crops import crop_box
+from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
-from upchirp.data.resizing import lanczos
 from upchirp.data.settings import Augmentation
 from upchirp.errors import InputError
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 
-from upchirp.data.batch import BatchTransform, erase_box_by_box, erase_together, normalize
-from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.device.transform import BatchTransform, erase_box_by_box, erase_together, normalize
 from upchirp.data.settings import Augmentation
 from upchirp.errors import InputError
 from upchirp.spectral import low_frequency_crop
@@ -186,7 +186,7 @@ def drawn(augmentation: Augmentation, groups: int = 4000) -> tuple[np.ndarray, n
 
 def test_lambdas_follow_their_distributions(monkeypatch):
     # Groups of 2, so that one batch holds thousands of draws.
-    monkeypatch.setattr("upchirp.data.mixing.MIX_GROUP", 2)
+    monkeypatch.setattr("upchirp.data.device.mixing.MIX_GROUP", 2)
     weight, _ = drawn(Augmentation(reprob=0.0, cutmix=0.0, mean=(0.0,) * 3, std=(1.0,) * 3))
     # Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)).
     assert weight.mean() == pytest.approx(0.5, abs=0.02)

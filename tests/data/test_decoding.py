@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from upchirp.data.augmentation import TrainTransform
-from upchirp.data.decoding import JpegPicture, PillowPicture, decode, open_image, open_picture
+from upchirp.data.images.augmentation import TrainTransform
+from upchirp.data.images.decoding import JpegPicture, PillowPicture, decode, open_image, open_picture
 from upchirp.data.requests import Request
 from upchirp.data.settings import Augmentation
 

@@ -8,8 +8,8 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upchirp.data.decoding import open_picture
-from upchirp.data.jpeg import decode_rows, read_header
+from upchirp.data.images.decoding import open_picture
+from upchirp.data.images.jpeg import decode_rows, read_header
 
 WIDTH, HEIGHT = 75, 150
 

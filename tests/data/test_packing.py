@@ -21,7 +21,7 @@ from upchirp import InputError
 from upchirp.data import FolderSource, GeneratedSource, ShardSource, open_data
 from upchirp.data.packing import PackSettings, pack, verify
 from upchirp.data.sources import Source
-from upchirp.data.tar_index import index_path, load_index, save_index
+from upchirp.data.tars.index import index_path, load_index, save_index
 
 SETTINGS = PackSettings(sizes=(12, 24), shard_size=10)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import auto_augment
 
-from upchirp.data.augmentation import TrainTransform
-from upchirp.data.rand_augment import Operation, draw_operations, on_image, on_pixels
+from upchirp.data.images.augmentation import TrainTransform
+from upchirp.data.images.rand_augment import Operation, draw_operations, on_image, on_pixels
 from upchirp.data.requests import Request
 from upchirp.data.settings import Augmentation
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upchirp.data import resizing
+from upchirp.data.images import resizing
 
 
 def exact(pixels: np.ndarray, side: int) -> np.ndarray:

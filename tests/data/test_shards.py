@@ -14,13 +14,13 @@ from PIL import Image
 
 from upchirp import InputError, Loader, TrainConfig, efficienttrain_plus_plus, plan, train
 from upchirp.data import Augmentation, FolderSource, ShardSource, open_data
-from upchirp.data.augmentation import TrainTransform
+from upchirp.data.images.augmentation import TrainTransform
+from upchirp.data.images.pyramid import choose_level, scale_box
 from upchirp.data.packing import PackSettings, pack
-from upchirp.data.pyramid import choose_level, scale_box
 from upchirp.data.requests import Request
 from upchirp.data.sources import shards
-from upchirp.data.tar_index import Level, index_path, load_index, load_names
-from upchirp.data.tar_scan import scan
+from upchirp.data.tars.index import Level, index_path, load_index, load_names
+from upchirp.data.tars.scan import scan
 from upchirp.data.workers import Requested
 
 SETTINGS = PackSettings(sizes=(12, 24), shard_size=10)
@@ -217,7 +217,7 @@ def test_shards_of_an_older_format_are_packed_again(
     image_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("upchirp.data.tar_index.FORMAT", 1)
+        patch.setattr("upchirp.data.tars.index.FORMAT", 1)
         pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
     with pytest.raises(InputError, match="was made by an older upchirp: run the same `upchirp pack` command again"):
         open_data(tmp_path / "out", 32)

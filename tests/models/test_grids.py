@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models.grids import GridChange, resize_grid
+from upchirp.models.resizing.grids import GridChange, resize_grid
 
 GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
 

@@ -6,8 +6,8 @@ import upchirp
 from upchirp import Curriculum, Phase
 from upchirp.data import Augmentation, BatchTransform
 from upchirp.training import Optimization, Settings, run_segment
-from upchirp.training.assembly import make_state
-from upchirp.training.trial import grey_batch
+from upchirp.training.engine.assembly import make_state
+from upchirp.training.probing.grey import grey_batch
 
 # Channels, kernel, stride, padding, groups, sides of the map. Computed in bfloat16 the first six leave garbage on CPUs
 # with AVX-512; the others never did.

@@ -15,7 +15,8 @@ from upchirp.models import create_model
 from upchirp.search import SearchConfig, Trial, runner
 from upchirp.search.runner import Stopped, Task, run_task
 from upchirp.search.trial_plan import Planner
-from upchirp.training import StepResult, checkpoint
+from upchirp.training import StepResult
+from upchirp.training.checkpoints import checkpoint
 
 Make = Callable[..., SearchConfig]
 

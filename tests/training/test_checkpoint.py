@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from upchirp import InputError
-from upchirp.training import checkpoint
+from upchirp.training.checkpoints import checkpoint
 
 
 def content(step: int) -> dict:

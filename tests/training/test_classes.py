@@ -12,8 +12,9 @@ from tests.conftest import write_folder
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
-from upchirp.training import Event, Noted, checkpoint, evaluate_weights
-from upchirp.training.description import read_description
+from upchirp.training import Event, Noted, evaluate_weights
+from upchirp.training.checkpoints import checkpoint
+from upchirp.training.checkpoints.description import read_description
 
 CLASSES = ("ant", "bee", "cat")
 

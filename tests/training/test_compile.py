@@ -14,10 +14,10 @@ from upchirp import InputError, TrainConfig, plan, preset, train
 from upchirp.data import RequestSampler
 from upchirp.models import create_model
 from upchirp.training import Event, Interrupted, Noted, Stepped
-from upchirp.training.assembly import make_settings, make_state, make_transform
-from upchirp.training.graphs import GraphPerShape
-from upchirp.training.memory import MicroBatches
-from upchirp.training.warming import compile_ahead
+from upchirp.training.engine.assembly import make_settings, make_state, make_transform
+from upchirp.training.engine.graphs import GraphPerShape
+from upchirp.training.engine.memory import MicroBatches
+from upchirp.training.probing.compiling import compile_ahead
 
 Make = Callable[..., TrainConfig]
 Shapes = list[tuple[int, int]]

@@ -5,7 +5,7 @@ import yaml
 
 from upchirp import InputError, TrainConfig
 from upchirp.training import RECIPES, load_config, recipe, save_config
-from upchirp.training.config import flat_names, parse_duration
+from upchirp.training.recipes.config import flat_names, parse_duration
 
 
 def test_the_saved_config_loads_to_the_same(tmp_path: Path) -> None:

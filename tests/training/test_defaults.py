@@ -13,9 +13,9 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, constant, plan, train
 from upchirp.training import Event, Noted, load_config, settle
-from upchirp.training.defaults import FEW_STEPS, choose_batch_size, choose_recipe, steps_note
-from upchirp.training.planning import new_head_note
-from upchirp.training.run_folder import read_plan
+from upchirp.training.probing.planning import new_head_note
+from upchirp.training.recipes.defaults import FEW_STEPS, choose_batch_size, choose_recipe, steps_note
+from upchirp.training.run.run_folder import read_plan
 
 CONV = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
 ATTENTION = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8))

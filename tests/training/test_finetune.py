@@ -16,8 +16,8 @@ from upchirp.cli import main
 from upchirp.models import create_model
 from upchirp.training import create_optimizer, set_learning_rate
 from upchirp.training.events import Noted
-from upchirp.training.recipe import Optimization
-from upchirp.training.tuning import freeze
+from upchirp.training.recipes.recipe import Optimization
+from upchirp.training.recipes.tuning import freeze
 
 SMALL = ("--batch-size", "16", "--workers", "0", "--device", "cpu", "--evaluations", "1")
 VIT = "vit_tiny_patch16_224"

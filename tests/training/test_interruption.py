@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from upchirp.training import interruption
-from upchirp.training.interruption import collected_signals
+from upchirp.training.run import interruption
+from upchirp.training.run.interruption import collected_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -30,8 +30,8 @@ from upchirp.training import (
     load_checkpoint,
     read_metrics,
 )
-from upchirp.training import checkpoint as checkpoints
-from upchirp.training.planning import scale_drop_path
+from upchirp.training.checkpoints import checkpoint as checkpoints
+from upchirp.training.probing.planning import scale_drop_path
 
 Make = Callable[..., TrainConfig]
 

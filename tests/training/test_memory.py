@@ -18,14 +18,15 @@ from torch import nn
 from upchirp import InputError, Plan, TrainConfig, TrainResult, efficienttrain_plus_plus, plan
 from upchirp import train as run_training
 from upchirp.data import open_data
-from upchirp.training import Event, Interrupted, Noted, Reduced, Stepped, load_checkpoint, read_metrics, start
-from upchirp.training import checkpoint as checkpoints
-from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
-from upchirp.training.distributed import Ranks
-from upchirp.training.engine import StepResult, run_segment
-from upchirp.training.memory import Buffers, MicroBatches, OutOfMemory
-from upchirp.training.micro_batch import find_micro_batches, fits_on
-from upchirp.training.state import State
+from upchirp.training import Event, Interrupted, Noted, Reduced, Stepped, load_checkpoint, read_metrics
+from upchirp.training.checkpoints import checkpoint as checkpoints
+from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
+from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory
+from upchirp.training.engine.segment import StepResult, run_segment
+from upchirp.training.engine.state import State
+from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.probing.micro_batch import find_micro_batches, fits_on
+from upchirp.training.run import start
 
 Make = Callable[..., TrainConfig]
 CPU = torch.device("cpu")

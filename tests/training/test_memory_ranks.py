@@ -15,10 +15,10 @@ from tests.training.hungry import Hungry
 from upchirp import TrainConfig, efficienttrain_plus_plus, plan, train
 from upchirp.data import open_data
 from upchirp.training import Event, Noted, Reduced, read_metrics
-from upchirp.training.assembly import make_loader, make_settings, make_state, make_transform
-from upchirp.training.distributed import Ranks
-from upchirp.training.engine import run_segment
-from upchirp.training.memory import MicroBatches, OutOfMemory
+from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
+from upchirp.training.engine.memory import MicroBatches, OutOfMemory
+from upchirp.training.engine.segment import run_segment
+from upchirp.training.parallel.ranks import Ranks
 
 CPU = torch.device("cpu")
 SIDES = (32, 48, 64)

@@ -10,8 +10,8 @@ from torch import nn
 
 from upchirp import InputError
 from upchirp.data import as_source
-from upchirp.training.evaluate import EvaluationSet, View, evaluate
-from upchirp.training.predictions import Predictions, read_predictions, write_predictions
+from upchirp.training.evaluation.images import EvaluationSet, View, evaluate
+from upchirp.training.evaluation.predictions import Predictions, read_predictions, write_predictions
 
 
 class Shades:

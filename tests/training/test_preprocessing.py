@@ -17,9 +17,10 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
 from upchirp.data import EvalTransform, normalize, open_data
 from upchirp.models import create_model
-from upchirp.training import evaluate_weights, named_weights, read_weights
-from upchirp.training.description import read_description
-from upchirp.training.weights import HEAD_INIT_SCALE
+from upchirp.training import evaluate_weights, read_weights
+from upchirp.training.checkpoints import named_weights
+from upchirp.training.checkpoints.description import read_description
+from upchirp.training.checkpoints.weights import HEAD_INIT_SCALE
 
 MEAN, STD = (0.0, 0.0, 0.0), (0.1, 0.1, 0.1)
 SMALL = {"data": "", "epochs": 1, "batch_size": 16, "workers": 0, "device": "cpu", "recipe": "light", "evaluations": 1}
@@ -102,9 +103,9 @@ def test_timm_loads_the_run_folder(run: Path, image_folder: Path, file: str) -> 
      ("pvt_tiny", {"embed_dims": (8, 16, 40, 64), "depths": (1, 1, 1, 1)}), ("test_resnet", {})],
 )  # fmt: skip
 def test_timm_makes_other_models_anew(tmp_path: Path, name: str, kwargs: dict[str, Any]) -> None:
-    from upchirp.training.description import Description
-    from upchirp.training.preprocessing import Preprocessing
-    from upchirp.training.timm_folder import write_timm_config
+    from upchirp.training.checkpoints.description import Description
+    from upchirp.training.checkpoints.preprocessing import Preprocessing
+    from upchirp.training.checkpoints.timm_folder import write_timm_config
 
     model = create_model(name, num_classes=3, final_size=96, **kwargs).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")

@@ -8,7 +8,7 @@ import yaml
 
 from upchirp import InputError, TrainConfig
 from upchirp.training import RECIPES, REGIMES, recipe, recipe_name
-from upchirp.training.config import flat_names
+from upchirp.training.recipes.config import flat_names
 
 # Table 7, by timm names. Sources: Table 24; the released training commands for drop path and, for CSWin-B, LAMB,
 # weight decay 0.1 and EMA 0.9998; PVT's and CAFormer's authors' own training scripts for theirs.

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import open_data
 from upchirp.models import create_model
-from upchirp.training import Event, Interrupted, Noted, Started, Stepped, curriculum_for, load_checkpoint, replay_choice
-from upchirp.training import checkpoint as checkpoints
-from upchirp.training.replay_choice import MOST_REPLAYS, Speeds, loader_speed, model_speed, replays_needed
+from upchirp.training import Event, Interrupted, Noted, Started, Stepped, curriculum_for, load_checkpoint
+from upchirp.training.checkpoints import checkpoint as checkpoints
+from upchirp.training.probing import replay as replay_choice
+from upchirp.training.probing.replay import MOST_REPLAYS, Speeds, loader_speed, model_speed, replays_needed
 
 Make = Callable[..., TrainConfig]
 

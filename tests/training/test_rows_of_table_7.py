@@ -14,8 +14,8 @@ from torch.nn import functional
 import upchirp.models  # noqa: F401  registers PVT and CSWin with timm
 from upchirp.models import create_model
 from upchirp.training import recipe
-from upchirp.training.assembly import make_state
-from upchirp.training.checkpoint import export_weights
+from upchirp.training.checkpoints.checkpoint import export_weights
+from upchirp.training.engine.assembly import make_state
 
 SIZES = (96, 160, 224)
 STEPS = 4

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from upchirp.training.state import State
+from upchirp.training.engine.state import State
 
 
 def test_room_for_a_state_is_made_where_the_parameters_are() -> None:

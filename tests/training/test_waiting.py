@@ -12,10 +12,11 @@ from upchirp import TrainConfig
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
 from upchirp.data.settings import usable_cores
-from upchirp.training import Event, Logged, Noted, train, waiting
-from upchirp.training.environment import hardware
-from upchirp.training.job import _packing_helps
-from upchirp.training.waiting import Waiting, advice
+from upchirp.training import Event, Logged, Noted, train
+from upchirp.training.engine import waiting
+from upchirp.training.engine.waiting import Waiting, advice
+from upchirp.training.run.environment import hardware
+from upchirp.training.run.job import _packing_helps
 
 
 def test_on_a_cpu_waiting_is_the_time_until_a_batch_arrives() -> None:

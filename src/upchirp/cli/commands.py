@@ -37,7 +37,7 @@ def run(words: list[str]) -> int:
 def _say_error(line: str) -> None:
     """Print it, unless another of torchrun's ranks has."""
     if "WORLD_SIZE" in os.environ:
-        from upchirp.training.distributed import says_first
+        from upchirp.training.parallel.ranks import says_first
 
         if not says_first(line):
             return

@@ -14,7 +14,7 @@ from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
-from upchirp.training.launcher import is_first_process
+from upchirp.training.parallel.launcher import is_first_process
 
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
 

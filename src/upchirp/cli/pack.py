@@ -14,8 +14,8 @@ from rich.table import Table
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, print_note, printable
-from upchirp.data.manifest import PackSettings
 from upchirp.data.settings import VAL_SHARE
+from upchirp.data.tars.manifest import PackSettings
 from upchirp.errors import InputError
 
 if TYPE_CHECKING:

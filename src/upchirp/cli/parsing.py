@@ -15,7 +15,7 @@ import tyro
 from upchirp.cli.help import full_help, short_help
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
-from upchirp.training.config import flat_names, named_model
+from upchirp.training.recipes.config import flat_names, named_model
 
 T = TypeVar("T")
 

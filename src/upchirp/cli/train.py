@@ -14,7 +14,7 @@ from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
 from upchirp.training import Interrupted, Regime, TrainConfig
-from upchirp.training.launcher import is_first_process
+from upchirp.training.parallel.launcher import is_first_process
 
 DESCRIPTION = """Train a model by curriculum. Settings come from the recipe, over it from --config FILE (YAML, the same
 names), over it from the flags."""

@@ -19,12 +19,12 @@ from upchirp.training import (
     Working,
     train,
 )
-from upchirp.training.environment import hardware, versions
-from upchirp.training.examples import examples_of
-from upchirp.training.held_folder import held_folder
-from upchirp.training.launcher import world_size
-from upchirp.training.resumption import go_on_by
-from upchirp.training.run_folder import LOCK
+from upchirp.training.parallel.launcher import world_size
+from upchirp.training.run.environment import hardware, versions
+from upchirp.training.run.examples import examples_of
+from upchirp.training.run.held_folder import held_folder
+from upchirp.training.run.resumption import go_on_by
+from upchirp.training.run.run_folder import LOCK
 
 SUMMARY, REPORT = "summary.json", "report.html"
 

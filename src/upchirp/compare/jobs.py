@@ -15,9 +15,9 @@ from upchirp.data import Source, open_data
 from upchirp.data.sources import Note, warn
 from upchirp.models import create_model
 from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, read_metrics, settle
-from upchirp.training.device import choose_device
-from upchirp.training.measuring import measure_seconds
-from upchirp.training.micro_batch import choose_micro_batch
+from upchirp.training.parallel.device import choose_device
+from upchirp.training.probing.micro_batch import choose_micro_batch
+from upchirp.training.probing.speed import measure_seconds
 
 
 @dataclass(frozen=True, kw_only=True)

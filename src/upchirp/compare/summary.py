@@ -15,8 +15,8 @@ from upchirp.compare.speeds import Disturbance, Work, disturbances, steady_speed
 from upchirp.compare.uncertainty import Difference, Measured, difference, seed_spread
 from upchirp.curriculum import Plan
 from upchirp.training import TrainResult, read_metrics
-from upchirp.training.predictions import Predictions, read_predictions
-from upchirp.training.run_folder import PREDICTIONS
+from upchirp.training.evaluation.predictions import Predictions, read_predictions
+from upchirp.training.run.run_folder import PREDICTIONS
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Data: which image when (requests), from where (sources), prepared how (augmentation), on the device (batch)."""
 
-from upchirp.data.augmentation import EvalTransform, TrainTransform, default_crop_pct
-from upchirp.data.batch import BatchTransform, normalize
+from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.device.transform import BatchTransform, normalize
 from upchirp.data.identity import (
     DataIdentity,
     Fingerprint,
@@ -10,8 +10,8 @@ from upchirp.data.identity import (
     match_classes,
     same_classes,
 )
+from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
 from upchirp.data.loader import Batch, Loader
-from upchirp.data.mixing import Targets, mix_group, mixed_cross_entropy
 from upchirp.data.regrouping import regroup
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Selection, Step
-from upchirp.data.augmentation import TrainTransform
-from upchirp.data.batch import BatchTransform, to_device
-from upchirp.data.mixing import Targets
+from upchirp.data.device.mixing import Targets
+from upchirp.data.device.transform import BatchTransform, to_device
+from upchirp.data.images.augmentation import TrainTransform
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from upchirp.curriculum import Selection, Step
-from upchirp.data.batch import to_device
+from upchirp.data.device.transform import to_device
 from upchirp.data.requests import pass_order, selection_draws
 from upchirp.errors import InputError
 
@@ -110,7 +110,7 @@ class SelectedPasses:
         dataset_size: images in the data set.
         seed: seed of the run.
         merge: where several processes train, each of which records its own rows: called on all of them at once; see
-            `upchirp.training.distributed.Ranks.latest`.
+            `upchirp.training.parallel.ranks.Ranks.latest`.
     """
 
     def __init__(self, selection: Selection, dataset_size: int, seed: int = 0, merge: Merge | None = None) -> None:

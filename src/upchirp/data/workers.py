@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
-from upchirp.data.decoding import Picture, Pixels
 from upchirp.data.faults import DataFault
+from upchirp.data.images.decoding import Picture, Pixels
 from upchirp.data.requests import Request, replacement
 from upchirp.data.sources import Source
 from upchirp.errors import InputError

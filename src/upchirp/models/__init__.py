@@ -4,19 +4,19 @@ from upchirp.models.classifier import classifier_names, in_classifier
 from upchirp.models.create import create_model
 from upchirp.models.cswin import CSWinTransformer
 from upchirp.models.flops import count_flops, count_parameters, flops_table
-from upchirp.models.grids import GridChange, ResizableInput
-from upchirp.models.input_size import (
+from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
+from upchirp.models.outputs import check_outputs
+from upchirp.models.precision import autocast
+from upchirp.models.pvt import PyramidVisionTransformer
+from upchirp.models.resizing.grids import GridChange, ResizableInput
+from upchirp.models.resizing.input_size import (
     check_sizes,
     fit_to_bandwidth,
     resized_parameters,
     size_multiple,
 )
-from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
-from upchirp.models.outputs import check_outputs
-from upchirp.models.precision import autocast
-from upchirp.models.pvt import PyramidVisionTransformer
+from upchirp.models.resizing.weights_size import LARGEST_WEIGHTS_SIZE, fit_stored, size_of_weights
 from upchirp.models.unused import has_unused_parameters
-from upchirp.models.weights_size import LARGEST_WEIGHTS_SIZE, fit_stored, size_of_weights
 
 __all__ = [
     "CSWinTransformer",

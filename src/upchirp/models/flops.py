@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from upchirp.models.families import apply_fits, plan_fits
-from upchirp.models.input_size import check_sizes, size_multiple
 from upchirp.models.meta import bare_copy, meta_copy, run_forward, unwrap
+from upchirp.models.resizing.families import apply_fits, plan_fits
+from upchirp.models.resizing.input_size import check_sizes, size_multiple
 from upchirp.models.structure import known_of
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from upchirp.models.input_size import fit_to_bandwidth
 from upchirp.models.meta import bare_copy, input_channels, unwrap
+from upchirp.models.resizing.input_size import fit_to_bandwidth
 
 _PERTURBATION = 0.02
 _IMAGES = 2

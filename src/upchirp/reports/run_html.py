@@ -37,7 +37,7 @@ class RunRecord:
     facts: Mapping[str, str]
     """What the data is, by what is told."""
     hardware: Mapping[str, Any]
-    """See `upchirp.training.environment`."""
+    """See `upchirp.training.run.environment`."""
     versions: Mapping[str, str]
     """Of what it ran with."""
     classes: Sequence[str] = ()

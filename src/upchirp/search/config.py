@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from upchirp.conversion import plain, typed
 from upchirp.curriculum import Axis
 from upchirp.curriculum.scaling import nearest_multiple
 from upchirp.errors import InputError
 from upchirp.search.objectives import ObjectiveName, axis_of, objective
 from upchirp.search.sequential import check_search
 from upchirp.training import TrainConfig
-from upchirp.training.conversion import plain, typed
 
 Algorithm = Literal["sequential", "greedy"]
 Engine = Literal["local", "ray", "slurm"]

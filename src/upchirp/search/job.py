@@ -24,14 +24,15 @@ from upchirp.search.sequential import sequential_search
 from upchirp.search.summary import provenance, summarise, write_summary
 from upchirp.search.trainer import Trainer
 from upchirp.search.trial_plan import Planner
-from upchirp.training import Noted, check_model, load_config, run_folder, settle
-from upchirp.training.config import CONFIG
-from upchirp.training.held_folder import held_folder
-from upchirp.training.interruption import collected_signals
-from upchirp.training.launcher import world_size
-from upchirp.training.micro_batch import choose_micro_batch
-from upchirp.training.resumption import go_on_by
-from upchirp.training.start import make_model
+from upchirp.training import Noted, check_model, load_config, settle
+from upchirp.training.parallel.launcher import world_size
+from upchirp.training.probing.micro_batch import choose_micro_batch
+from upchirp.training.recipes.config import CONFIG
+from upchirp.training.run import run_folder
+from upchirp.training.run.held_folder import held_folder
+from upchirp.training.run.interruption import collected_signals
+from upchirp.training.run.resumption import go_on_by
+from upchirp.training.run.start import make_model
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 

@@ -18,13 +18,14 @@ from upchirp.data.unreadable import CorruptImages, UnreadableImages
 from upchirp.errors import InputError
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
-from upchirp.training import EvaluationSet, StepResult, TrainConfig, View, checkpoint, run_segment
-from upchirp.training.assembly import autocast_dtype, make_loader, make_settings, make_state, make_transform
-from upchirp.training.device import choose_device, numerics
-from upchirp.training.evaluate import evaluate
-from upchirp.training.micro_batch import choose_micro_batch, micro_batches
-from upchirp.training.planning import lower_drop_path
-from upchirp.training.start import make_model
+from upchirp.training import EvaluationSet, StepResult, TrainConfig, View, run_segment
+from upchirp.training.checkpoints import checkpoint
+from upchirp.training.engine.assembly import autocast_dtype, make_loader, make_settings, make_state, make_transform
+from upchirp.training.evaluation.images import evaluate
+from upchirp.training.parallel.device import choose_device, numerics
+from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
+from upchirp.training.probing.planning import lower_drop_path
+from upchirp.training.run.start import make_model
 
 _PROGRESS = "progress"
 _PROGRESS_SECONDS = 0.5

@@ -23,8 +23,9 @@ from upchirp.search.journal import Journal
 from upchirp.search.runner import Result, Stopped, Task, read_progress, run_task
 from upchirp.search.trial import Outcome, Trial
 from upchirp.search.trial_plan import Planner, TrialPlan
-from upchirp.training import Interrupted, Noted, checkpoint
-from upchirp.training.presets import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
+from upchirp.training import Interrupted, Noted
+from upchirp.training.checkpoints import checkpoint
+from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 
 STATES, STOP = "states", "stop"
 _POLL_SECONDS = 0.5

@@ -1,12 +1,11 @@
 """Training: recipes, the engine, checkpoints, evaluation and whole runs."""
 
-from upchirp.training.checkpoint import load as load_checkpoint
-from upchirp.training.config import TrainConfig, load_config, save_config
-from upchirp.training.defaults import Settled, check_model
-from upchirp.training.distributed import Ranks, open_ranks
-from upchirp.training.engine import Settings, StepResult, run_segment
-from upchirp.training.eval_job import SizedEvaluation, evaluate_weights
-from upchirp.training.evaluate import Evaluation, EvaluationSet, View
+from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
+from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.engine.segment import Settings, StepResult, run_segment
+from upchirp.training.engine.state import State
+from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View
+from upchirp.training.evaluation.validation import validate
 from upchirp.training.events import (
     Evaluated,
     Event,
@@ -21,18 +20,19 @@ from upchirp.training.events import (
     Stepped,
     Working,
 )
-from upchirp.training.interruption import Interrupted
-from upchirp.training.job import TrainResult, train
-from upchirp.training.micro_batch import micro_batches
-from upchirp.training.optim import create_ema, create_optimizer, set_learning_rate
-from upchirp.training.planning import curriculum_for, make_plan, price, settle, with_selection
-from upchirp.training.presets import RECIPES, REGIMES, Regime, recipe, recipe_name
-from upchirp.training.pricing import estimate
-from upchirp.training.recipe import Optimization, Recipe
-from upchirp.training.run_folder import read_metrics, read_plan
-from upchirp.training.state import State
-from upchirp.training.validation import validate
-from upchirp.training.weights import Weights, load_weights, read_weights
+from upchirp.training.parallel.ranks import Ranks, open_ranks
+from upchirp.training.probing.micro_batch import micro_batches
+from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
+from upchirp.training.recipes.config import TrainConfig, load_config, save_config
+from upchirp.training.recipes.defaults import Settled, check_model
+from upchirp.training.recipes.named import RECIPES, REGIMES, Regime, recipe, recipe_name
+from upchirp.training.recipes.optimizer import create_ema, create_optimizer, set_learning_rate
+from upchirp.training.recipes.recipe import Optimization, Recipe
+from upchirp.training.run.eval_job import SizedEvaluation, evaluate_weights
+from upchirp.training.run.interruption import Interrupted
+from upchirp.training.run.job import TrainResult, train
+from upchirp.training.run.pricing import estimate
+from upchirp.training.run.run_folder import read_metrics, read_plan
 
 __all__ = [
     "RECIPES",

@@ -99,7 +99,7 @@ def words() -> Callable[[TrainConfig], Sequence[str]]:
     """The arguments of `upchirp train` for a configuration, by way of a file."""
 
     def write(run: TrainConfig) -> Sequence[str]:
-        from upchirp.training.config import save_config
+        from upchirp.training.recipes.config import save_config
 
         assert run.output is not None
         path = run.output.with_name("given.yaml")

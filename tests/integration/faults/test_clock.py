@@ -11,7 +11,8 @@ import pytest
 from tests.integration.faults.conftest import Faults, Make
 
 from upchirp import TrainConfig, train
-from upchirp.training import Interrupted, held_folder, read_metrics
+from upchirp.training import Interrupted, read_metrics
+from upchirp.training.run import held_folder
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import torch
 from tests.integration.faults.conftest import Faults, Make
 
 from upchirp import TrainConfig
-from upchirp.training import Interrupted, checkpoint, train
+from upchirp.training import Interrupted, train
+from upchirp.training.checkpoints import checkpoint
 
 
 def truncate(path: Path) -> None:

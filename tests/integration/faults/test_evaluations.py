@@ -41,7 +41,7 @@ def test_the_last_evaluation_fails(
             fail()
         return own(*arguments, **options)
 
-    from upchirp.training import loop
+    from upchirp.training.run import loop
 
     own = loop.evaluate_state
     monkeypatch.setattr(loop, "evaluate_state", evaluate)

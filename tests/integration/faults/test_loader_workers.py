@@ -15,7 +15,8 @@ from tests.integration.faults.conftest import Faults, Make
 
 from upchirp import InputError, TrainConfig
 from upchirp.data import Source, open_data
-from upchirp.training import EvaluationSet, evaluate_weights, shared_memory
+from upchirp.training import EvaluationSet, evaluate_weights
+from upchirp.training.probing import shared_memory
 
 
 def kill() -> None:
@@ -117,7 +118,7 @@ def test_a_worker_of_the_command_that_evaluates(
     faults: Faults, data: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]
 ) -> None:
     parts = data("evaluation", action)
-    monkeypatch.setattr("upchirp.training.eval_job.open_evaluation", lambda *_, **__: parts[1])
+    monkeypatch.setattr("upchirp.training.run.eval_job.open_evaluation", lambda *_, **__: parts[1])
     with pytest.raises(InputError, match=message_of(action)):
         evaluate_weights(run=faults.undisturbed, workers=1, loader_timeout=1.0 if action is hang else 600.0)
 

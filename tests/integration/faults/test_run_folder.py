@@ -97,6 +97,6 @@ def test_a_start_that_fails_leaves_nothing(config: Make, tmp_path: Path) -> None
 def test_what_is_finished_is_read_where_nothing_can_be_written(
     faults: Faults, config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upchirp.training.beginning.held_folder", None)
+    monkeypatch.setattr("upchirp.training.run.beginning.held_folder", None)
     done = train(config(output=str(faults.undisturbed), resume="auto"))
     assert done.top1 == read_metrics(faults.undisturbed)[-1]["top1"]

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from upchirp.cli import main
-from upchirp.training import loop
+from upchirp.training.run import loop
 
 
 def disturb(fault: str, run: loop.Run) -> None:

@@ -15,18 +15,10 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import as_source
-from upchirp.training import (
-    EvaluationSet,
-    Interrupted,
-    Ranks,
-    View,
-    job,
-    load_config,
-    loop,
-    open_ranks,
-    shards,
-)
-from upchirp.training.evaluate import evaluate
+from upchirp.training import EvaluationSet, Interrupted, Ranks, View, load_config, open_ranks
+from upchirp.training.evaluation.images import evaluate
+from upchirp.training.parallel import sharded as shards
+from upchirp.training.run import job, loop
 
 
 class HalfUsed(nn.Module):

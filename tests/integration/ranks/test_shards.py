@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from tests.integration.ranks.conftest import finish, losses, settings, small
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.training import load_checkpoint, shards
-from upchirp.training.sharded_checkpoint import stored_tensors
+from upchirp.training import load_checkpoint
+from upchirp.training.checkpoints.sharded_checkpoint import stored_tensors
+from upchirp.training.parallel import sharded as shards
 
 needs_shards = pytest.mark.skipif(not shards.is_available(), reason="FSDP needs torch 2.7")
 

@@ -12,7 +12,7 @@ from tests.integration.ranks.conftest import finish, losses, settings
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
 from upchirp.training import load_checkpoint, read_metrics
-from upchirp.training.micro_batch import choose_micro_batch
+from upchirp.training.probing.micro_batch import choose_micro_batch
 
 
 @pytest.fixture(scope="module")

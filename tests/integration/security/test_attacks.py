@@ -18,9 +18,10 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
 from upchirp.curriculum import load_curriculum
 from upchirp.data import open_data
-from upchirp.data.decoding import open_picture
+from upchirp.data.images.decoding import open_picture
 from upchirp.data.packing import PackSettings, pack
-from upchirp.training import Event, Interrupted, Stepped, checkpoint, evaluate_weights, load_checkpoint
+from upchirp.training import Event, Interrupted, Stepped, evaluate_weights, load_checkpoint
+from upchirp.training.checkpoints import checkpoint
 
 Make = Callable[..., TrainConfig]
 PWNED = "pwned"

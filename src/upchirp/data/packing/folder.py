@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upchirp.data.folder_lock import locked
-from upchirp.data.manifest import (
+from upchirp.data.packing.processes import write_shards
+from upchirp.data.packing.shard import ShardTask, is_whole
+from upchirp.data.packing.summary import Summary, summarize
+from upchirp.data.requests import pass_order
+from upchirp.data.settings import VAL_SHARE, check_workers, usable_cores
+from upchirp.data.sources import Note, Source, open_data, warn
+from upchirp.data.tars.index import INDEX_SUFFIX, index_path, load_index
+from upchirp.data.tars.manifest import (
     MANIFEST,
     SPLITS,
     Manifest,
@@ -17,13 +24,6 @@ from upchirp.data.manifest import (
     load_manifest,
     save_manifest,
 )
-from upchirp.data.packing.processes import write_shards
-from upchirp.data.packing.shard import ShardTask, is_whole
-from upchirp.data.packing.summary import Summary, summarize
-from upchirp.data.requests import pass_order
-from upchirp.data.settings import VAL_SHARE, check_workers, usable_cores
-from upchirp.data.sources import Note, Source, open_data, warn
-from upchirp.data.tar_index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
 from upchirp.errors import InputError
 

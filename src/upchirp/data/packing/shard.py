@@ -13,11 +13,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from upchirp.data.decoding import open_image, open_picture
-from upchirp.data.manifest import PackSettings
+from upchirp.data.images.decoding import open_image, open_picture
 from upchirp.data.packing.encoded import encoded
 from upchirp.data.sources import Source
-from upchirp.data.tar_index import Level, TarIndex, index_path, is_current, load_index, save_index
+from upchirp.data.tars.index import Level, TarIndex, index_path, is_current, load_index, save_index
+from upchirp.data.tars.manifest import PackSettings
 from upchirp.data.whole_files import whole_file
 from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError

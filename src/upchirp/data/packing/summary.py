@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from upchirp.curriculum import efficienttrain_plus_plus
-from upchirp.data.crops import crop_box
-from upchirp.data.manifest import SPLITS, load_manifest
-from upchirp.data.pyramid import choose_level
+from upchirp.data.images.crops import crop_box
+from upchirp.data.images.pyramid import choose_level
 from upchirp.data.settings import Augmentation
 from upchirp.data.sources.shards import ShardSource
-from upchirp.data.tar_index import index_path, load_index
+from upchirp.data.tars.index import index_path, load_index
+from upchirp.data.tars.manifest import SPLITS, load_manifest
 
 _SAMPLED_IMAGES = 4000
 _USUAL_FINAL_SIZE = 224

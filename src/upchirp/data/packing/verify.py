@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from upchirp.data.decoding import open_picture
-from upchirp.data.manifest import load_manifest
+from upchirp.data.images.decoding import open_picture
 from upchirp.data.packing.folder import CHECKSUMS
 from upchirp.data.settings import check_workers, usable_cores
-from upchirp.data.tar_index import Level, TarIndex, index_path, load_index
+from upchirp.data.tars.index import Level, TarIndex, index_path, load_index
+from upchirp.data.tars.manifest import load_manifest
 from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError
 

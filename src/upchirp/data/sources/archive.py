@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.decoding import Picture, open_picture
+from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.random_access import OpenFile
 from upchirp.data.sources.archive_index import MOST_BYTES, ArchiveIndex, index_archive
 from upchirp.data.sources.listing import Counted, ignore, list_images

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.decoding import Picture, open_picture
+from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.sources.listing import Counted, ignore, list_images
 from upchirp.data.sources.tree import DiskFolder
 from upchirp.errors import InputError

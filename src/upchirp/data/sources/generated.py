@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from upchirp.data.decoding import Picture, open_picture
+from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.errors import InputError
 
 Array = npt.NDArray[np.float32]

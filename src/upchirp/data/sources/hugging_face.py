@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.decoding import Picture, open_picture
+from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.errors import InputError
 
 _IMAGE_NAMES = ("image", "img")

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-from upchirp.data.decoding import Picture, PillowPicture
 from upchirp.data.faults import DataFault
+from upchirp.data.images.decoding import Picture, PillowPicture
 from upchirp.errors import InputError
 
 _IMAGE_KEYS = ("image", "img", "pixel_values")

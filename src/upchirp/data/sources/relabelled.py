@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from upchirp.data.decoding import Picture
+from upchirp.data.images.decoding import Picture
 from upchirp.data.sources.source import Source
 from upchirp.errors import InputError
 

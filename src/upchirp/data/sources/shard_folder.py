@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from upchirp.data.manifest import MANIFEST, load_manifest
 from upchirp.data.sources.layout import TRAIN_NAMES, VAL_NAMES
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.tree import is_junk
-from upchirp.data.tar_index import TarIndex, index_path, is_current, load_index, save_index
-from upchirp.data.tar_scan import scan
+from upchirp.data.tars.index import TarIndex, index_path, is_current, load_index, save_index
+from upchirp.data.tars.manifest import MANIFEST, load_manifest
+from upchirp.data.tars.scan import scan
 from upchirp.errors import InputError
 
 CLASS_FILES = ("classes.txt", "classnames.txt")

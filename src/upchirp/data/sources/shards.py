@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from upchirp.data.decoding import Picture, open_picture
-from upchirp.data.pyramid import PyramidPicture
+from upchirp.data.images.decoding import Picture, open_picture
+from upchirp.data.images.pyramid import PyramidPicture
 from upchirp.data.random_access import OpenFile
-from upchirp.data.tar_index import Level, TarIndex, index_path, load_names
+from upchirp.data.tars.index import Level, TarIndex, index_path, load_names
 from upchirp.errors import InputError
 
 _OPEN_FILES = 64
@@ -36,7 +36,7 @@ class ShardSource:
 
     >>> import io, tarfile, tempfile
     >>> from PIL import Image
-    >>> from upchirp.data.tar_scan import scan
+    >>> from upchirp.data.tars.scan import scan
     >>> tar = Path(tempfile.mkdtemp()) / "train-0.tar"
     >>> buffer = io.BytesIO()
     >>> Image.new("RGB", (40, 30)).save(buffer, "JPEG")

@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from upchirp.data.decoding import Picture
+from upchirp.data.images.decoding import Picture
 
 
 @runtime_checkable

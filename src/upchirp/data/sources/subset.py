@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.decoding import Picture
+from upchirp.data.images.decoding import Picture
 from upchirp.data.requests import split_draws
 from upchirp.data.sources.source import Source
 from upchirp.errors import InputError

@@ -13,7 +13,7 @@ from upchirp.errors import InputError
 from upchirp.models.cswin.blocks import ConvEmbed, CSWinBlock, CSWinStage
 from upchirp.models.cswin.checkpoint import checkpoint_filter_fn
 from upchirp.models.cswin.stripes import STRIDES, check_stripes, stage_windows, stripe_widths
-from upchirp.models.grids import GridChange
+from upchirp.models.resizing.grids import GridChange
 
 
 class CSWinTransformer(nn.Module):

@@ -11,9 +11,9 @@ from timm.models._input import update_model_input_size
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models.grids import GridChange, apply_change
 from upchirp.models.pvt.official import translate_official
 from upchirp.models.pvt.stages import Grid, Stage
+from upchirp.models.resizing.grids import GridChange, apply_change
 
 
 class PyramidVisionTransformer(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models.grids import resize_grid
+from upchirp.models.resizing.grids import resize_grid
 
 _NUMBERED = re.compile(r"(patch_embed|pos_embed|block)(\d+)\b(.*)")
 

@@ -1,0 +1,1 @@
+"""What the device does with a batch: crops, normalises, erases and mixes it."""

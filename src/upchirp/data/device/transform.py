@@ -1,0 +1,301 @@
+"""What the device does with a batch: exact crop, normalisation, erasing, mixing.
+
+Random draws are made on the host for the whole global batch from (seed, step) and sliced, so neither the
+number of ranks nor the size of the micro-batches changes them. The host knows every draw and the device waits
+for none.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from upchirp.data.device.mixing import Targets, mix_draws, mix_group
+from upchirp.data.images.augmentation import check_low_frequency
+from upchirp.data.settings import Augmentation, LowFrequency
+from upchirp.errors import InputError
+from upchirp.spectral import low_frequency_crop
+
+_ERASE_AREA = (0.02, 1 / 3)
+_ERASE_ASPECT = (0.3, 1 / 0.3)
+_ERASE_TRIES = 10
+_NOISE_STRIDE = 4099
+"""Distance between the noise of neighbouring rows: a prime, so that no image side divides it."""
+
+_MIX, _ERASE, _NOISE = range(3)
+
+
+class BatchTransform:
+    """Turns uint8 batches into model inputs and mixed targets.
+
+    In this order: exact low-frequency crop (`low_frequency='crop'`), normalisation, random erasing with noise
+    from N(0, 1) per pixel (after normalising, as timm does), mixup or CutMix.
+
+    Mixing happens inside groups of gcd(batch size, 8) consecutive samples of the global batch: each group
+    draws mixup or CutMix and one lambda, and sample `i` of `n` is mixed with sample `n - 1 - i`. As a group
+    never crosses a micro-batch, the result for a sample depends on (seed, step, its row) and on no more.
+
+    Args:
+        augmentation: the settings.
+        seed: seed of the run.
+        low_frequency: `crop` if batches come at the final size and are to be cropped here.
+        channels_last: memory format of the result.
+        dtype: dtype of the result; everything before is computed in float32.
+
+    Raises:
+        InputError: an unknown low-frequency method.
+
+    >>> transform = BatchTransform(Augmentation(), seed=0)
+    >>> images = torch.zeros(4, 3, 28, 28, dtype=torch.uint8)
+    >>> labels = torch.tensor([0, 1, 2, 3])
+    >>> pixels, targets = transform(images, labels, bandwidth=28, step=0, batch_size=4)
+    >>> pixels.shape, targets.partners
+    (torch.Size([4, 3, 28, 28]), tensor([3, 2, 1, 0]))
+    """
+
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        low_frequency: LowFrequency = "lanczos",
+        channels_last: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_low_frequency(low_frequency)
+        self._augmentation = augmentation
+        self._seed = seed
+        self._crops = low_frequency == "crop"
+        self._channels_last = channels_last
+        self._dtype = dtype
+        self._noise_banks: dict[tuple[int, torch.device], Tensor] = {}
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        bandwidth: int,
+        step: int,
+        batch_size: int,
+        first_row: int = 0,
+    ) -> tuple[Tensor, Targets]:
+        """Transform a whole batch, or the rows of it that one rank or micro-batch holds.
+
+        Args:
+            images: uint8, (N, 3, S, S).
+            labels: int64, (N,), on the same device.
+            bandwidth: side of the result, pixels; equal to S unless the batch is cropped here.
+            step: index of the optimizer step.
+            batch_size: samples in the global batch of this step.
+            first_row: row of the global batch that `images[0]` is.
+
+        Returns:
+            Inputs (N, 3, bandwidth, bandwidth), and the targets.
+
+        Raises:
+            InputError: rows outside the batch, rows that cut a mixing group, an odd batch size with
+                mixing on, images that are not uint8 or whose side does not fit the bandwidth.
+        """
+        rows = range(first_row, first_row + len(images))
+        self._check(images, bandwidth, rows, batch_size)
+        pixels = images.contiguous(memory_format=torch.channels_last).to(torch.float32)
+        if self._crops and images.shape[-1] > bandwidth:
+            pixels = low_frequency_crop(pixels, bandwidth).contiguous(memory_format=torch.channels_last)
+        lines = _lines(pixels)
+        _normalize_lines(lines, self._augmentation.mean, self._augmentation.std)
+        self._erase(lines, step, batch_size, rows)
+        lines, targets = self._mix(lines, labels, step, batch_size, rows)
+        pixels = lines.view(-1, bandwidth, bandwidth, 3).permute(0, 3, 1, 2)
+        memory_format = torch.channels_last if self._channels_last else torch.contiguous_format
+        return pixels.to(self._dtype).contiguous(memory_format=memory_format), targets
+
+    def mix_group(self, batch_size: int) -> int:
+        """How many rows of a batch of this size are mixed as one group; rows in parts must be multiples of it."""
+        return mix_group(self._augmentation, batch_size)
+
+    def _check(self, images: Tensor, bandwidth: int, rows: range, batch_size: int) -> None:
+        side = images.shape[-1]
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side, side):
+            raise InputError(
+                f"images are {images.dtype} of shape {tuple(images.shape)}: expected torch.uint8 of shape (N, 3, S, S)"
+            )
+        if side != bandwidth and not (self._crops and side > bandwidth):
+            hint = "at most their side" if self._crops else "equal to their side unless low_frequency='crop'"
+            raise InputError(f"bandwidth {bandwidth} for images of {side} pixels: it must be {hint}")
+        if rows.start < 0 or rows.stop > batch_size:
+            raise InputError(f"rows {rows.start} to {rows.stop} do not lie in a batch of {batch_size}")
+        group = mix_group(self._augmentation, batch_size)
+        if rows.start % group or rows.stop % group:
+            raise InputError(
+                f"rows {rows.start} to {rows.stop} of a batch of {batch_size} cut a mixing group of {group}: "
+                f"make the micro-batch a multiple of {group}"
+            )
+
+    def _erase(self, lines: Tensor, step: int, batch_size: int, rows: range) -> None:
+        """Erase in place."""
+        if self._augmentation.reprob == 0:
+            return
+        side = lines.shape[1]
+        rng = _generator(self._seed, step, _ERASE)
+        draws = rng.random((batch_size, 4 + 2 * _ERASE_TRIES))[rows.start : rows.stop]
+        boxes, valid = _erase_boxes(draws, side)
+        chosen = np.flatnonzero(valid & (draws[:, 0] < self._augmentation.reprob))
+        if not len(chosen):
+            return
+        bank = self._noise_bank(3 * side * side, lines.device)
+        noise_rows = (draws[chosen, 1] * len(bank)).astype(np.int64)
+        erase = erase_box_by_box if lines.device.type == "cpu" else erase_together
+        erase(lines, bank, np.column_stack([chosen, noise_rows, boxes[chosen]]))
+
+    def _noise_bank(self, length: int, device: torch.device) -> Tensor:
+        """Rows of `length` numbers from N(0, 1), overlapping in memory; given by the seed and the length."""
+        key = (length, device)
+        if key not in self._noise_banks:
+            total = max(1 << 20, 1 << (4 * length - 1).bit_length())
+            numbers = _generator(self._seed, 0, _NOISE).standard_normal(total, dtype=np.float32)
+            rows = (total - length) // _NOISE_STRIDE
+            # Only one size is in use at a time.
+            self._noise_banks = {
+                key: torch.from_numpy(numbers).to(device).as_strided((rows, length), (_NOISE_STRIDE, 1))
+            }
+        return self._noise_banks[key]
+
+    def _mix(self, lines: Tensor, labels: Tensor, step: int, batch_size: int, rows: range) -> tuple[Tensor, Targets]:
+        if not self._augmentation.mixes or not len(lines):
+            weight = torch.ones(len(lines), dtype=torch.float32, device=lines.device)
+            return lines, Targets(labels, labels, weight)
+        side = lines.shape[1]
+        group = mix_group(self._augmentation, batch_size)
+        rng = _generator(self._seed, step, _MIX)
+        weights, boxes = mix_draws(rng, batch_size // group, self._augmentation, side)
+        mine = slice(rows.start // group, rows.stop // group)
+        packed = to_device(np.column_stack([weights[mine], boxes[mine]]).astype(np.float32), lines.device)
+        weight = packed[:, 0]
+        # A CutMix group keeps nothing of itself inside its box, everything outside; mixup's box is empty.
+        outside = torch.where(packed[:, 1] > 0, torch.ones_like(weight), weight)
+        keep = torch.where(_box_mask(packed[:, 2:], side), 0.0, outside[:, None, None])
+        grouped = lines.view(-1, group, *lines.shape[1:])
+        mixed = torch.lerp(grouped.flip(1), grouped, keep[:, None])
+        partners = labels.view(-1, group).flip(1).reshape(-1)
+        return mixed.flatten(0, 1), Targets(labels, partners, weight[:, None].expand(-1, group).reshape(-1))
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalise pixel values 0 to 255 by a mean and a standard deviation given for values 0 to 1.
+
+    Args:
+        images: uint8 or floating, (N, 3, H, W).
+        mean: of the red, green and blue values.
+        std: of the red, green and blue values.
+
+    Returns:
+        float32, (N, 3, H, W), in the memory format of `images`.
+
+    >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    >>> normalize(white, (0.5, 0.5, 0.5), (0.5, 0.25, 0.1)).flatten().round(decimals=3)
+    tensor([1., 2., 5.])
+    """
+    pixels = images.to(torch.float32, copy=True)
+    if pixels.is_contiguous(memory_format=torch.channels_last):
+        _normalize_lines(_lines(pixels), tuple(mean), tuple(std))
+        return pixels
+    scale, shift = (values.view(-1, 1, 1) for values in _scale_and_shift(tuple(mean), tuple(std), pixels.device, 1))
+    return torch.addcmul(shift, pixels, scale, out=pixels)
+
+
+def _lines(pixels: Tensor) -> Tensor:
+    """A view of images (N, 3, H, W) that lie channels last: (N, H, 3 W).
+
+    With the three channels as the innermost loop a CPU takes four times as long for what is done to each value.
+    """
+    return pixels.permute(0, 2, 3, 1).flatten(2)
+
+
+def _normalize_lines(lines: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    scale, shift = _scale_and_shift(mean, std, lines.device, lines.shape[2] // 3)
+    torch.addcmul(shift, lines, scale, out=lines)
+
+
+@lru_cache(maxsize=64)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, repeats: int
+) -> tuple[Tensor, Tensor]:
+    """Factor and summand of each channel, the channels repeated for each pixel of a row."""
+    # Cached: a copy to the device in every step would make the host wait for it.
+    with torch.inference_mode(False):
+        centre, width = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        scale, shift = 1 / (255 * width), -centre / width
+        return tuple(value.float().repeat(repeats).to(device) for value in (scale, shift))  # type: ignore[return-value]
+
+
+def _generator(seed: int, step: int, purpose: int) -> np.random.Generator:
+    """A generator of its own for each (seed, step, purpose)."""
+    mask = (1 << 64) - 1
+    key = np.array([seed & mask, (step << 2 | purpose) & mask], dtype=np.uint64)
+    # The counter's last word keeps these streams apart from those of the requests, which start at 0 there.
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, 1], dtype=np.uint64)))
+
+
+def _erase_boxes(draws: npt.NDArray[np.float64], side: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Boxes (top, bottom, left, right) of (n, 4 + 2 tries) uniform draws, and which of them were found.
+
+    As in timm: the first of the tries that fits counts, and an image with no such try is left as it is.
+    """
+    area = (_ERASE_AREA[0] + (_ERASE_AREA[1] - _ERASE_AREA[0]) * draws[:, 4::2]) * side * side
+    low, high = np.log(_ERASE_ASPECT)
+    aspect = np.exp(low + (high - low) * draws[:, 5::2])
+    heights, widths = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (heights < side) & (widths < side)
+    first = fits.argmax(axis=1)[:, None]
+    height = np.take_along_axis(heights, first, axis=1)[:, 0]
+    width = np.take_along_axis(widths, first, axis=1)[:, 0]
+    top = np.floor(draws[:, 2] * (side - height + 1))
+    left = np.floor(draws[:, 3] * (side - width + 1))
+    return np.column_stack([top, top + height, left, left + width]).astype(np.int64), fits.any(axis=1)
+
+
+def erase_box_by_box(lines: Tensor, bank: Tensor, boxes: npt.NDArray[np.int64]) -> None:
+    """Put noise into boxes of images, in place, touching only what is erased: best where a call costs little.
+
+    Args:
+        lines: images, (N, S, 3 S).
+        bank: noise, (rows, 3 S S).
+        boxes: of each the image, the row of noise and top, bottom, left, right in pixels, (boxes, 6).
+    """
+    noises = bank.view(-1, *lines.shape[1:])
+    for image, noise, top, bottom, left, right in boxes.tolist():
+        box = np.s_[top:bottom, 3 * left : 3 * right]
+        lines[image][box] = noises[noise][box]
+
+
+def erase_together(lines: Tensor, bank: Tensor, boxes: npt.NDArray[np.int64]) -> None:
+    """The same as `erase_box_by_box` in few calls, whatever the number of boxes: best on accelerators."""
+    side = lines.shape[1]
+    packed = to_device(boxes, lines.device)
+    noise = bank[packed[:, 1]].view(-1, side, 3 * side)
+    erased = torch.where(_box_mask(packed[:, 2:], side), noise, lines.index_select(0, packed[:, 0]))
+    lines.index_copy_(0, packed[:, 0], erased)
+
+
+def _box_mask(boxes: Tensor, side: int) -> Tensor:
+    """True inside the boxes (top, bottom, left, right): (n, 4) to (n, side, 3 side), for lines of pixels."""
+    row = torch.arange(side, device=boxes.device)
+    column = torch.arange(3 * side, device=boxes.device) // 3
+    top, bottom, left, right = boxes[:, :, None].unbind(1)
+    rows = (row >= top) & (row < bottom)
+    columns = (column >= left) & (column < right)
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A tensor of host values on a device, without waiting for it."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        # From pinned memory the copy is queued behind the device's work; from ordinary memory the host waits.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,174 @@
+"""What a loader worker does with one image: crop, flip, RandAugment, reduce to the bandwidth.
+
+Symbols of the paper (Section 5.2): bandwidth `B`, magnitude `m` of RandAugment.
+"""
+
+import math
+import random
+from typing import get_args
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from upchirp.data.images.crops import center_box, crop_box
+from upchirp.data.images.decoding import Picture, PillowPicture, Pixels
+from upchirp.data.images.rand_augment import draw_operations, on_image, on_pixels
+from upchirp.data.images.resizing import lanczos
+from upchirp.data.requests import Request
+from upchirp.data.settings import Augmentation, Interpolation, LowFrequency, Mode
+from upchirp.errors import InputError
+
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# Shears and rotations have no Lanczos filter, in Pillow as in OpenCV without anti-aliasing.
+_WARP_FILTERS = {**_FILTERS, "lanczos": Image.Resampling.BICUBIC}
+_WARP_FLAGS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_CUBIC}
+
+
+class TrainTransform:
+    """From an image and a request to pixels; a pure function of the two.
+
+    Random numbers come from `request.seed` alone and are drawn in the same order for every bandwidth: one
+    seed gives one crop box, one flip and one choice of RandAugment operations at all of them. The crop is
+    drawn from the image's header, before anything is decoded.
+
+    `fast` resizes the crop straight to the bandwidth (Lanczos, anti-aliased) and augments there, which is
+    cheap at small bandwidths. `faithful` keeps the order of the released code: resize to the final size,
+    flip, RandAugment, then Lanczos to the bandwidth. With `low_frequency='crop'` the result stays at the
+    final size (the device crops its spectrum), and the two modes are the same.
+
+    Args:
+        augmentation: the settings.
+        final_size: input side of the last stage, pixels.
+        mode: `fast` or `faithful`.
+        low_frequency: `lanczos` reduces to the bandwidth here, `crop` leaves it to the device.
+
+    Raises:
+        InputError: an unknown mode or low-frequency method, or a final size below 1.
+
+    >>> transform = TrainTransform(Augmentation(), final_size=64)
+    >>> request = Request(index=0, bandwidth=28, magnitude=5.0, seed=1)
+    >>> transform(Image.new("RGB", (80, 60)), request).shape
+    (28, 28, 3)
+    """
+
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        final_size: int,
+        mode: Mode = "fast",
+        low_frequency: LowFrequency = "lanczos",
+    ) -> None:
+        check_low_frequency(low_frequency)
+        if mode not in get_args(Mode):
+            raise InputError(f"mode {mode!r} is unknown: choose one of {', '.join(get_args(Mode))}")
+        if final_size < 1:
+            raise InputError(f"final size {final_size}: it must be 1 pixel or more")
+        self._augmentation = augmentation
+        self._final_size = final_size
+        self._direct = mode == "fast" and low_frequency == "lanczos"
+        self._reduce = mode == "faithful" and low_frequency == "lanczos"
+        red, green, blue = (min(255, round(255 * value)) for value in augmentation.mean)
+        self._fill = (red, green, blue)
+
+    def __call__(self, picture: Picture | Image.Image, request: Request) -> Pixels:
+        """The pixels, uint8 of shape (S, S, 3).
+
+        S is the bandwidth, or the final size with `low_frequency='crop'`.
+
+        Raises:
+            OSError: the image is truncated or corrupt.
+        """
+        if isinstance(picture, Image.Image):
+            picture = PillowPicture(picture)
+        settings = self._augmentation
+        rng = random.Random(request.seed)
+        if settings.crop == "center":
+            box = center_box(picture.size, default_crop_pct(self._final_size))
+        else:
+            box = crop_box(rng, picture.size, settings.scale, settings.ratio)
+        flip = rng.random() < settings.hflip
+        operations = draw_operations(
+            rng,
+            request.magnitude,
+            layers=settings.randaug_layers,
+            prob=settings.randaug_prob,
+            std=settings.randaug_std,
+        )
+        if self._direct:
+            pixels = lanczos(picture.region(box, request.bandwidth), request.bandwidth)
+            if flip:
+                pixels = cv2.flip(pixels, 1)  # type: ignore[assignment]
+            return on_pixels(pixels, operations, self._fill, _WARP_FLAGS[settings.interpolation])
+        size = (self._final_size, self._final_size)
+        image = picture.whole().crop(box).resize(size, _FILTERS[settings.interpolation])
+        if flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = on_image(image, operations, self._fill, _WARP_FILTERS[settings.interpolation])
+        if self._reduce and request.bandwidth != self._final_size:
+            image = image.resize((request.bandwidth, request.bandwidth), Image.Resampling.LANCZOS)
+        return np.array(image)
+
+
+class EvalTransform:
+    """The paper's view for evaluation: resize the shorter side to `size / crop_pct`, keep the centre.
+
+    Args:
+        size: side of the result, pixels.
+        crop_pct: share of the shorter side that is kept, (0, 1]; see `default_crop_pct`.
+        interpolation: filter of the resize.
+
+    Raises:
+        InputError: an argument out of its range.
+
+    >>> EvalTransform(64, 0.875)(Image.new("RGB", (80, 60))).shape
+    (64, 64, 3)
+    """
+
+    def __init__(self, size: int, crop_pct: float, interpolation: Interpolation = "bicubic") -> None:
+        if size < 1:
+            raise InputError(f"evaluation size {size}: it must be 1 pixel or more")
+        if not 0 < crop_pct <= 1:
+            raise InputError(f"crop share {crop_pct}: give more than 0, up to 1")
+        if interpolation not in _FILTERS:
+            raise InputError(f"interpolation {interpolation!r} is unknown: choose one of {', '.join(_FILTERS)}")
+        self._size = size
+        self._shorter = math.floor(size / crop_pct)
+        self._filter = _FILTERS[interpolation]
+
+    def __call__(self, picture: Picture | Image.Image) -> Pixels:
+        """The pixels, uint8 of shape (size, size, 3).
+
+        Raises:
+            OSError: the image is truncated or corrupt.
+        """
+        image = (PillowPicture(picture) if isinstance(picture, Image.Image) else picture).whole()
+        width, height = image.size
+        shorter = min(width, height)
+        width, height = self._shorter * width // shorter, self._shorter * height // shorter
+        image = image.resize((width, height), self._filter)
+        left, top = round((width - self._size) / 2), round((height - self._size) / 2)
+        return np.array(image.crop((left, top, left + self._size, top + self._size)))
+
+
+def default_crop_pct(size: int) -> float:
+    """The share of the image that evaluation keeps.
+
+    The paper gives 0.875 at 224 pixels and 1.0 at 384; sizes between the two count as the smaller one.
+
+    >>> default_crop_pct(64), default_crop_pct(224), default_crop_pct(384)
+    (0.875, 0.875, 1.0)
+    """
+    return 1.0 if size >= 384 else 0.875
+
+
+def check_low_frequency(low_frequency: str) -> None:
+    """Refuse an unknown low-frequency method with an `InputError`."""
+    if low_frequency not in get_args(LowFrequency):
+        raise InputError(
+            f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(LowFrequency))}"
+        )

@@ -1,0 +1,1 @@
+"""Files in tar archives: where each lies, without unpacking."""

@@ -1,0 +1,70 @@
+"""How images are prepared for trained weights: what goes with the weights wherever they go."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from upchirp.conversion import plain
+from upchirp.data import Interpolation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What evaluation does to an image, as far as it is known; None where it is not.
+
+    >>> Preprocessing.of_timm({"mean": [0.5, 0.5, 0.5], "crop_pct": 0.9, "interpolation": "nearest"}).settings
+    {'mean': (0.5, 0.5, 0.5)}
+    """
+
+    input_size: int | None = None
+    """Side, pixels."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of the red, green and blue values, 0 to 1."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of the red, green and blue values, 0 to 1."""
+    interpolation: Interpolation | None = None
+    """Filter of the resize."""
+    crop_pct: float | None = None
+    """Share of the resized image that the centre crop keeps at `input_size`."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of a training that follow from it."""
+        values = {"mean": self.mean, "std": self.std}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def crop_at(self, size: int) -> float | None:
+        """The share to keep at an input side; None if it is known for another one only."""
+        return self.crop_pct if size == self.input_size else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, as plain data that `from_dict` reads."""
+        return {name: plain(value) for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":
+        """Read what `to_dict` gave.
+
+        Raises:
+            LookupError, TypeError: something else.
+        """
+        return cls(**{**data, **{name: tuple(data[name]) for name in ("mean", "std") if name in data}})
+
+    @classmethod
+    def of_timm(cls, config: Mapping[str, Any]) -> "Preprocessing":
+        """Read timm's `pretrained_cfg`; what upchirp cannot do is left out."""
+        size, crop, filter_name = (config.get(name) for name in ("input_size", "crop_pct", "interpolation"))
+        return cls(
+            input_size=int(size[-1]) if isinstance(size, list | tuple) and size else None,
+            mean=_triple(config.get("mean")),
+            std=_triple(config.get("std")),
+            interpolation=filter_name if filter_name in get_args(Interpolation) else None,
+            crop_pct=float(crop) if isinstance(crop, int | float) and 0 < crop <= 1 else None,
+        )
+
+
+def _triple(values: Any) -> tuple[float, float, float] | None:
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        return None
+    first, second, third = map(float, values)
+    return first, second, third

@@ -1,0 +1,105 @@
+"""The state of a training: all that a segment changes and a checkpoint holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from upchirp.errors import InputError
+from upchirp.models import fit_to_bandwidth
+from upchirp.training.parallel.sharded import local
+
+
+@dataclass(kw_only=True)
+class State:
+    """Model, optimizer, average, scaler and position."""
+
+    model: nn.Module
+    """The trained module, not compiled."""
+    optimizer: torch.optim.Optimizer
+    """Bound to the model's parameters."""
+    ema: ModelEmaV3 | None
+    """Average of the weights, if the recipe keeps one."""
+    scaler: torch.amp.GradScaler
+    """Loss scaling; disabled unless mixed precision is float16."""
+    bandwidth: int
+    """The input side that model, moments and average have now."""
+    step: int = 0
+    """Optimizer steps done."""
+    sharded: bool = False
+    """Whether the ranks hold parts of the model (see `upchirp.training.parallel.sharded`)."""
+
+    def fit_to(self, bandwidth: int) -> None:
+        """Resize what depends on the input size: parameters, moments and average together."""
+        if bandwidth != self.bandwidth:
+            fit_to_bandwidth(self.model, bandwidth, optimizer=self.optimizer, ema=self.ema, tried=self.sharded)
+            self.bandwidth = bandwidth
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only, so that it loads with `weights_only=True`.
+
+        Of a sharded state the plain values alone; its tensors are those of `tensors`.
+        """
+        if self.sharded:
+            return {"scaler": self.scaler.state_dict(), "bandwidth": self.bandwidth, "step": self.step}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "bandwidth": self.bandwidth,
+            "step": self.step,
+        }
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite; an infinite gradient can spoil them under a finite loss."""
+        modules = [self.model] if self.ema is None else [self.model, self.ema.module]
+        values = (local(value) for module in modules for value in module.state_dict().values())
+        tensors = [value for value in values if value.is_floating_point() and value.numel()]
+        return not tensors or bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors by names of their own, the optimizer's by those of their parameters."""
+        modules = {"model": self.model} if self.ema is None else {"model": self.model, "ema": self.ema.module}
+        named = {f"{kind}.{name}": value for kind, part in modules.items() for name, value in part.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                named[f"optimizer.{name}.{key}"] = value
+        return named
+
+    def prepare(self, stored: Mapping[str, tuple[torch.Size, torch.dtype]], bandwidth: int) -> None:
+        """Make room for the tensors of a state at a bandwidth, given by their sizes and types."""
+        self.fit_to(bandwidth)
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            for key in [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]:
+                size, dtype = stored[prefix + key]
+                like = size == parameter.size()
+                # Fused optimizers count their steps on the device.
+                own = torch.zeros_like(parameter) if like else torch.zeros(size, dtype=dtype, device=parameter.device)
+                self.optimizer.state[parameter][key] = own.detach()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state of the same model and recipe.
+
+        Raises:
+            InputError: a state of another model or recipe.
+        """
+        self.fit_to(state["bandwidth"])
+        if self.sharded:
+            self.scaler.load_state_dict(state["scaler"])
+            self.step = state["step"]
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"the checkpoint belongs to another model or recipe: {first}") from error
+        self.step = state["step"]

@@ -1,0 +1,77 @@
+"""Validation for a loop of one's own."""
+
+import copy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from upchirp.data import Augmentation, as_source
+from upchirp.models import check_sizes, fit_to_bandwidth
+from upchirp.models.meta import unwrap
+from upchirp.models.resizing.families import plan_fits
+from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, evaluate
+from upchirp.training.parallel.ranks import Ranks
+
+
+def validate(
+    model: nn.Module,
+    data: Any,
+    size: int,
+    *,
+    augmentation: Augmentation | None = None,
+    batch_size: int = 256,
+    workers: int = 2,
+    autocast: torch.dtype | None = None,
+) -> Evaluation:
+    """How well a model does on labelled images at an input side, whatever its bandwidth is now.
+
+    The images are resized and cropped at the centre (Appendix A.1), and normalised. The model is left as it is: one
+    that is fitted to another side is copied. Ranks of an open process group share the images out, and all of them
+    return the figures of all images; each calls it.
+
+    Args:
+        model: maps (N, 3, size, size) to (N, classes), on any device, compiled, in data-parallel wrappers or neither.
+        data: a `Source` or a map-style data set of `(image, label)`, without augmentation.
+        size: pixels; in training the final size.
+        augmentation: gives mean, standard deviation and interpolation, as in training.
+        batch_size: images in one forward pass.
+        workers: loader processes; 0 loads in this one.
+        autocast: number format of mixed precision; none computes as the model's parameters are.
+
+    Raises:
+        InputError: the model cannot take the size, or more than 1 % of the images cannot be read.
+
+    >>> from upchirp.data import GeneratedSource
+    >>> from upchirp.models import create_model
+    >>> model = create_model("test_vit", num_classes=20, final_size=32)
+    >>> validate(model, GeneratedSource("val", num_images=20), 64, workers=0).images
+    20
+    """
+    plain, augmentation = unwrap(model), augmentation or Augmentation()
+    if plan_fits(plain, size):
+        plain = copy.deepcopy(plain)
+        fit_to_bandwidth(plain, size)
+    else:
+        check_sizes(plain, [size])
+    device = next((parameter.device for parameter in plain.parameters()), torch.device("cpu"))
+    several = dist.is_available() and dist.is_initialized()
+    images = EvaluationSet(
+        as_source(data),
+        size,
+        interpolation=augmentation.interpolation,
+        workers=workers,
+        batch_size=batch_size,
+        pin_memory=device.type == "cuda",
+        ranks=Ranks(dist.get_rank(), dist.get_world_size()) if several else None,
+    )
+    (result,) = evaluate(
+        [View("model", plain, size)],
+        images,
+        mean=augmentation.mean,
+        std=augmentation.std,
+        device=device,
+        autocast=autocast,
+    )
+    return result

@@ -1,0 +1,1 @@
+"""How the processes that train together share one model, and on which device."""

@@ -1,0 +1,60 @@
+"""Where to compute, and torch's process-wide switches."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from upchirp.errors import InputError
+from upchirp.training.parallel.launcher import local_rank, world_size
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or the accelerator if there is one; of several, the one that is this rank's on its machine.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+
+    Raises:
+        InputError: a device that this machine has not.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = [kind for kind, there in available.items() if there]
+    if name is not None and name not in present:
+        raise InputError(f"this machine has no {name} device: choose one of {', '.join(present)}")
+    kind = name or present[0]
+    if world_size() == 1:
+        return torch.device(kind)
+    if kind == "mps":
+        raise InputError("several processes cannot train on mps: start one, or give --device cpu")
+    if kind == "cpu":
+        return torch.device(kind)
+    if local_rank() >= torch.cuda.device_count():
+        raise InputError(
+            f"this machine has {torch.cuda.device_count()} CUDA devices and runs more ranks: start one for each "
+            "device (--nproc-per-node), or give --device cpu"
+        )
+    torch.cuda.set_device(local_rank())
+    return torch.device(kind, local_rank())
+
+
+@contextmanager
+def numerics(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """Set the switches for a run, and set them back after it."""
+    if deterministic and device.type == "cuda":
+        # cuBLAS reads it once, when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    precision = torch.get_float32_matmul_precision()
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,98 @@
+"""Compiling ahead: all graphs that the rest of a plan needs, before its first step, so that no later one stalls."""
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from upchirp.curriculum import Step
+from upchirp.data import Batch, BatchTransform, RequestSampler
+from upchirp.errors import InputError
+from upchirp.models import fit_to_bandwidth
+from upchirp.training.engine.graphs import GraphPerShape
+from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
+from upchirp.training.engine.segment import Settings, accumulate
+from upchirp.training.engine.state import State
+from upchirp.training.parallel.replicated import Replicas
+from upchirp.training.probing.grey import grey_batch
+
+
+def compile_ahead(
+    state: State,
+    sampler: RequestSampler,
+    transform: BatchTransform,
+    settings: Settings,
+    micro_batches: MicroBatches,
+) -> str:
+    """Compile forward and backward of each shape of micro-batch that is to come; returns a line on it.
+
+    A copy of the model trains on one grey micro-batch of each shape. Graphs belong to the model's code, so the model
+    finds them when its turn comes, and the state is left as it is: weights, statistics of batch norm, moments, random
+    numbers. Processes share kernels through torch's cache on disk, so the next run of the kind takes less time.
+
+    Raises:
+        InputError: the model cannot be compiled here.
+    """
+    twin = copy.deepcopy(state.model).train()
+    # Under several ranks a graph is cut where gradients are sent off, so the copy is wrapped as the model is.
+    replicas = Replicas(twin, GraphPerShape(twin), settings.ranks, deterministic=settings.deterministic)
+    # Nothing is stepped, so there are no gradients to scale back.
+    scaler = torch.amp.GradScaler(settings.device.type, enabled=False)
+    sides: list[int] = []
+    begun = time.perf_counter()
+    with torch.random.fork_rng([settings.device] if settings.device.type == "cuda" else []):
+        for step, rows in _first_of_each_shape(sampler, micro_batches):
+            fit_to_bandwidth(twin, step.bandwidth, tried=True)
+            replicas.fit_to(step.bandwidth)
+            side = sampler.plan.final_size if sampler.full_size else step.bandwidth
+            # With a part that completes no step nobody waits for another rank.
+            batch = replace(grey_batch(step, rows, side, settings.device), completes_step=False)
+            try:
+                accumulate(replicas, scaler, batch, transform, settings, Batch.weigh)
+            except RuntimeError as error:
+                if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                    raise InputError(
+                        f"cannot compile the model for {step.bandwidth} px ({_reason(error)}): leave --compile out"
+                    ) from error
+                if not ran_out(error):
+                    raise
+                # The step itself, when it comes, takes smaller micro-batches.
+                continue
+            finally:
+                twin.zero_grad(set_to_none=True)
+            sides.append(step.bandwidth)
+    del twin, replicas
+    free_memory(settings.device)
+    graphs = f"{len(sides)} graph{'s' if len(sides) != 1 else ''}, for {', '.join(map(str, sides))} px"
+    return f"compiled {graphs}, before the first step: {time.perf_counter() - begun:.0f} s"
+
+
+def _first_of_each_shape(sampler: RequestSampler, micro_batches: MicroBatches) -> Iterator[tuple[Step, range]]:
+    """One micro-batch of each bandwidth and number of rows from the sampler's start on."""
+    seen: set[tuple[int, int]] = set()
+    end = 0
+    for stage in sampler.plan.stages:
+        end += stage.steps
+        if end <= sampler.start_step:
+            continue
+        step = sampler.plan.step(end - 1)
+        for rows in _portions(sampler, step, micro_batches.at(stage.bandwidth)):
+            if (shape := (stage.bandwidth, len(rows))) not in seen:
+                seen.add(shape)
+                yield step, rows
+
+
+def _portions(sampler: RequestSampler, step: Step, rows: int | None) -> Iterator[range]:
+    """What the engine computes at once: what the loader gives, or as many rows as memory holds."""
+    if rows is None:
+        return sampler.slices(step)
+    share = sampler.share(step.batch_size)
+    return (share[row : row + rows] for row in range(0, len(share), rows))
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first line of what the compiler says."""
+    cause = getattr(error, "inner_exception", error)
+    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)

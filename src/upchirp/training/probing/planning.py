@@ -1,0 +1,207 @@
+"""From a configuration and a model to a plan, priced before anything is trained."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from timm.layers import DropPath
+from torch import nn
+
+from upchirp.curriculum import (
+    Cost,
+    CostTable,
+    Curriculum,
+    Plan,
+    expected_savings,
+    load_curriculum,
+    pixels,
+    plan,
+)
+from upchirp.errors import InputError
+from upchirp.models import (
+    check_sizes,
+    count_flops,
+    count_parameters,
+    dead_kernel_shares,
+    flops_table,
+    size_multiple,
+)
+from upchirp.training.recipes.config import TrainConfig, parse_duration
+from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
+from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
+from upchirp.training.recipes.recipe import Optimization
+
+_REACH_OF_A_HEAD = 0.1
+"""About what the weights of a trained classifier differ by from the ones it starts with."""
+_HIGHEST_ADVISED_RATE = 1e-3
+
+
+def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curriculum:
+    """The named curriculum in sizes that the model takes.
+
+    Raises:
+        InputError: an unknown curriculum, or sizes that the model cannot take.
+    """
+    curriculum = load_curriculum(name_or_file, final_size, multiple=size_multiple(model))
+    check_sizes(model, curriculum.bandwidths)
+    return curriculum
+
+
+def scale_drop_path(model: nn.Module, plan: Plan) -> None:
+    """Lower a model's stochastic-depth rates in proportion to the budget, below the standard one (Appendix A.1)."""
+    lower_drop_path(model, min(1.0, budget_share(plan)))
+
+
+def lower_drop_path(model: nn.Module, share: float) -> None:
+    """Multiply a model's stochastic-depth rates."""
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob *= share
+
+
+def budget_share(plan: Plan) -> float:
+    """The budget as a share of the standard one.
+
+    The standard is 200 equivalent epochs, and for baselines and curricula that count samples 300 real passes.
+    """
+    if plan.axis == "samples" or len(plan.bandwidths) == 1:
+        return plan.total_samples / plan.dataset_size / STANDARD_EPOCHS_CONSTANT
+    return plan.equivalent_epochs / STANDARD_EPOCHS
+
+
+def make_plan(
+    config: TrainConfig,
+    curriculum: Curriculum,
+    dataset_size: int,
+    *,
+    model: nn.Module,
+    seconds: CostTable | None = None,
+    flops: CostTable | None = None,
+) -> Plan:
+    """The plan of a run.
+
+    `seconds` is the measured cost table that a time budget is planned with; `flops` was counted before, for that cost.
+
+    `replay="auto"` replays nothing yet: `with_replay` puts in what `choose_replay` found on the machine.
+
+    Raises:
+        InputError: a budget too small for one step in each stage.
+    """
+    optimization = config.optimization
+    budget: dict[str, float] = {"epochs": config.epochs}
+    cost: Cost = pixels
+    if config.time_budget is not None:
+        if seconds is None:
+            raise InputError("a time budget needs the machine's speed: it works in `upchirp train` only")
+        cost = seconds
+        budget = {"total_cost": parse_duration(config.time_budget)}
+    elif config.cost == "flops":
+        cost = flops or CostTable("flops", flops_table(model, curriculum.bandwidths))
+    made = plan(
+        curriculum,
+        dataset_size=dataset_size,
+        batch_size=config.batch_size,
+        learning_rate=optimization.learning_rate(config.batch_size),
+        schedule=optimization.schedule(),
+        cost=cost,
+        early_batch=config.early_batch,
+        max_batch_size=config.max_batch_size,
+        lr_cap=optimization.lr_cap,
+        **budget,
+    )
+    return made if config.replay == "auto" else with_replay(made, config, config.replay)
+
+
+def planned_samples(
+    config: TrainConfig, curriculum: Curriculum, images: int, *, model: nn.Module, seconds: CostTable | None = None
+) -> int:
+    """Images that a run trains on, each time counted, before its batch size is chosen."""
+    smallest = replace(config, batch_size=1, early_batch=None, max_batch_size=None, replay=0)
+    return make_plan(smallest, curriculum, images, model=model, seconds=seconds).total_samples
+
+
+def settle(config: TrainConfig, images: int, model: nn.Module) -> Settled:
+    """All open settings of a training whose budget is in epochs, chosen by the number of training images.
+
+    Args:
+        config: the settings.
+        images: to train on.
+        model: what is trained; it may be without values.
+    """
+    first = choose_recipe(config, images)
+    if not follows_length(first.config):
+        return Settled(replace(first.config, given=None), first.reasons)
+    curriculum = curriculum_for(model, first.config.curriculum, config.final_size)
+    samples = planned_samples(first.config, curriculum, images, model=model)
+    second = choose_batch_size(first.config, samples, model)
+    # Nothing is left to choose, whatever is replaced in it later.
+    return Settled(replace(second.config, given=None), (*first.reasons, *second.reasons))
+
+
+def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
+    """What to tell of a new head that the plan is too short for at its learning rate; None if there is nothing to tell.
+
+    Adam's steps are about as long as the learning rate, whatever the gradient, so over a cosine a weight moves by at
+    most about half of rate x steps.
+    """
+    reach = sum(stage.steps * stage.learning_rate for stage in plan.stages) / 2
+    if optimization.opt == "sgd" or reach >= _REACH_OF_A_HEAD:
+        return None
+    now = plan.stages[-1].learning_rate
+    rate = min(_HIGHEST_ADVISED_RATE, now * _REACH_OF_A_HEAD / reach)
+    # What was followed, or would change next to nothing, is no advice.
+    what = f"try --lr {rate:.0e}, or more epochs" if rate > 1.2 * now else "give more --epochs"
+    return (
+        f"the new head moves by about {reach:.1g} in {plan.total_steps} steps at a rate of {now:.1g}, "
+        f"which is little: {what}"
+    )
+
+
+def kernel_note(plan: Plan, model: nn.Module) -> str | None:
+    """What to tell of kernels that the smallest bandwidth leaves partly without gradient; None if there are none.
+
+    Raises:
+        RuntimeError: the model cannot be run backward on two random images.
+    """
+    smallest = plan.bandwidths[0]
+    dead = dead_kernel_shares(model, smallest, plan.final_size) if smallest < plan.final_size else []
+    if not dead:
+        return None
+    (name, (rows, columns), share), others = dead[0], len(dead) - 1
+    more = f" and parts of {others} other kernel{'s' if others > 1 else ''} get" if others else " gets"
+    return (
+        f"at {smallest} px {share:.0%} of the {rows} x {columns} kernel of {name}{more} no gradient: most models train "
+        "well all the same, but if accuracy falls short start larger, as for ConvNeXt: "
+        "--curriculum efficienttrain_plus_plus_convnext"
+    ).replace("%", " %")
+
+
+def with_replay(plan: Plan, config: TrainConfig, replays: int | Mapping[int, int]) -> Plan:
+    """The plan with so many replayed batches for each fresh one, or for each bandwidth its number of them."""
+    return plan.with_replay(replays, mode=config.replay_mode, gib=config.replay_gib, final=config.replay_final)
+
+
+def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:
+    """The plan as plain data, with the model's `params` and `flops` (multiply-adds of one image at the final size)."""
+    return {**plan.to_dict(), "params": count_parameters(model), "flops": count_flops(model, plan.final_size)}
+
+
+def with_selection(data: Mapping[str, Any], plan: Plan, config: TrainConfig) -> dict[str, Any]:
+    """Plain data with what the configured selection is expected to be worth under `selection`, if there is one."""
+    selection = config.selection
+    if selection is None:
+        return dict(data)
+    savings = expected_savings(plan, selection)
+    epochs = config.epochs if config.time_budget is None else None
+    expected = {**asdict(savings), "epochs": epochs and epochs * savings.budget, "summary": savings.describe(epochs)}
+    return {**data, "selection": {**asdict(selection), "expected": expected}}
+
+
+def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any]:
+    """The same with the computation speed-up against passes at the final size, in counted FLOPs (Table 7)."""
+    flops = CostTable("flops", flops_table(model, plan.bandwidths))
+    return {
+        **with_size(plan, model),
+        "baseline_epochs": baseline_epochs,
+        "speedup": plan.speedup(baseline_epochs, flops),
+    }

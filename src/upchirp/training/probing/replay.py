@@ -1,0 +1,136 @@
+"""`--replay auto`: the fewest replayed batches with which the loader keeps the device busy."""
+
+import copy
+import math
+import time
+from dataclasses import dataclass, replace
+from itertools import islice, repeat
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import Curriculum, Phase, Plan, plan
+from upchirp.data import Source
+from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
+from upchirp.training.engine.segment import run_segment
+from upchirp.training.engine.waiting import MOST_REPLAYS
+from upchirp.training.probing.grey import grey_batch
+from upchirp.training.recipes.config import TrainConfig
+
+_LOADER_BATCH = 16
+_LOADER_SECONDS = _MODEL_SECONDS = 3.0
+_MODEL_WARMUP, _MODEL_STEPS = 2, 10
+_MANY_STEPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What the two halves of training do alone, images per second."""
+
+    loader: float
+    model: float
+
+
+def replays_needed(speeds: Speeds) -> int:
+    """The smallest n with loader * (n + 1) >= model, at most `MOST_REPLAYS`.
+
+    >>> replays_needed(Speeds(loader=1000, model=900)), replays_needed(Speeds(loader=1000, model=2500))
+    (0, 2)
+    """
+    return min(MOST_REPLAYS, max(0, math.ceil(speeds.model / speeds.loader) - 1))
+
+
+def choose_replay(
+    config: TrainConfig,
+    curriculum: Curriculum,
+    model: nn.Module,
+    source: Source,
+    device: torch.device,
+    micro_batch: int,
+) -> tuple[dict[int, int], list[str]]:
+    """Replayed batches for each bandwidth that may replay, and one line on each with what was measured.
+
+    Loader and model are measured one after the other, each for a few seconds. On a CPU they share the cores in
+    training, so neither reaches what was measured: there the choice brings the loader's work below the model's, and
+    more replay would save more time.
+    """
+    sides = [side for side in curriculum.bandwidths if side < curriculum.final_size or config.replay_final]
+    chosen: dict[int, int] = {}
+    notes: list[str] = []
+    for number, side in enumerate(sides):
+        # Other images at each bandwidth: those of the one before are in the file cache by now.
+        of_side = replace(config, seed=config.seed + 1 + number)
+        speeds = Speeds(
+            loader=loader_speed(of_side, curriculum, side, source, device),
+            model=model_speed(of_side, curriculum, side, model, device, micro_batch),
+        )
+        chosen[side] = replays_needed(speeds)
+        notes.append(_note(side, speeds, chosen[side], device))
+    return chosen, notes
+
+
+def loader_speed(
+    config: TrainConfig, curriculum: Curriculum, bandwidth: int, source: Source, device: torch.device
+) -> float:
+    """Images per second that the configured workers prepare while nothing is trained."""
+    trial = _trial(curriculum, bandwidth, len(source), _LOADER_BATCH)
+    loader = make_loader(config, source, trial, device)
+    batches = iter(loader)
+    # The first batch of each worker pays for its start.
+    for _ in islice(batches, max(1, config.loader_workers)):
+        pass
+    images, begun, spent = 0, time.perf_counter(), 0.0
+    while spent < _LOADER_SECONDS:
+        images += len(next(batches).labels)
+        spent = time.perf_counter() - begun
+    del batches  # ends the workers
+    return images / spent
+
+
+def model_speed(
+    config: TrainConfig,
+    curriculum: Curriculum,
+    bandwidth: int,
+    model: nn.Module,
+    device: torch.device,
+    micro_batch: int,
+) -> float:
+    """Images per second that a copy of the model trains on, when they are on the device already."""
+    step = _trial(curriculum, bandwidth, micro_batch, micro_batch).step(0)
+    side = curriculum.final_size if config.low_frequency == "crop" else bandwidth
+    state = make_state(
+        copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
+    )
+    batches = repeat(grey_batch(step, range(micro_batch), side, device))
+    results = run_segment(state, batches, make_transform(config), make_settings(config, device))
+    for result in islice(results, _MODEL_WARMUP):
+        result.loss.item()
+    steps, begun = 0, time.perf_counter()
+    while steps < _MODEL_STEPS and time.perf_counter() - begun < _MODEL_SECONDS:
+        result = next(results)
+        steps += 1
+    result.loss.item()  # waits for the device
+    return steps * micro_batch / (time.perf_counter() - begun)
+
+
+def _trial(curriculum: Curriculum, bandwidth: int, dataset_size: int, batch_size: int) -> Plan:
+    """A plan that begins at a bandwidth and stays there for longer than anything is measured."""
+    sides = dict.fromkeys((bandwidth, curriculum.final_size))
+    phases = tuple(Phase(end=(k + 1) / len(sides), bandwidth=side) for k, side in enumerate(sides))
+    return plan(
+        Curriculum(name="trial", axis="samples", phases=phases, magnitude=curriculum.magnitude),
+        epochs=_MANY_STEPS * batch_size / dataset_size,
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        learning_rate=1e-6,
+    )
+
+
+def _note(side: int, speeds: Speeds, chosen: int, device: torch.device) -> str:
+    short = speeds.loader * (chosen + 1) < speeds.model
+    return (
+        f"replay at {side} px: the loader alone prepares {speeds.loader:.0f} images/s, the model alone takes "
+        f"{speeds.model:.0f}: {chosen} replayed for each fresh batch"
+        + (", the most that is chosen, and the device will still wait" if short else "")
+        + (" (on the CPU the two share the cores, and both are slower together)" if device.type == "cpu" else "")
+    )

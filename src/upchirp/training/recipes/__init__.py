@@ -1,0 +1,1 @@
+"""What to train, as values: settings, recipes, and the optimizer they ask for."""

@@ -1,0 +1,361 @@
+"""The configuration of a training run: one flat set of names on the command line, in YAML and in Python."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from upchirp.conversion import plain, typed
+from upchirp.curriculum import Selection
+from upchirp.curriculum.replay import ReplayMode
+from upchirp.data import Augmentation, LowFrequency, Mode
+from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, usable_cores
+from upchirp.errors import InputError
+from upchirp.training.recipes.named import Regime, recipe
+from upchirp.training.recipes.recipe import Optimization
+
+CONFIG = "config.yaml"
+"""Where a run folder keeps its settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What to train, on what, for how long, and where to keep it."""
+
+    data: str = ""
+    """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, packed folder, tar shards, Hugging
+    Face data set, or `generated`."""
+    val_share: float = VAL_SHARE
+    """Share of each class that validates where the data has no validation images: the same images in every run."""
+    model: str = ""
+    """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments for the model's constructor."""
+    curriculum: str = "efficienttrain_plus_plus"
+    """Name of a preset, or a YAML file; by default the recipe's."""
+    final_size: int = 224
+    """Input side of the last stage and at test time, pixels."""
+    epochs: float = 200.0
+    """Budget in equivalent epochs; real passes if the curriculum counts samples; by default what suits the data."""
+    time_budget: str | None = None
+    """Budget in training time instead, such as 90s, 45m or 1h30m, without evaluations; speeds are measured first."""
+    cost: Literal["pixels", "flops"] = "pixels"
+    """What the plan counts as the cost of a sample."""
+    batch_size: int = 4096
+    """Images in one optimizer step at the final size, over all micro-batches; by default it follows from the length of
+    the run."""
+    early_batch: tuple[int, ...] | Literal["auto"] | None = None
+    """Larger batches below the final size (Section 5.3): one for each bandwidth, smallest first; `auto` for steps of
+    about one cost."""
+    max_batch_size: int | None = None
+    """Largest batch that early_batch may take; by default the cost alone decides."""
+    micro_batch: int | Literal["auto"] | None = None
+    """Images in one forward pass; `auto` tries what fits in memory; by default the largest divisor of the batch size up
+    to 512. If memory runs out it is halved."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What torchrun's ranks hold: `ddp` the whole model each, `fsdp` parts of it, for models that outgrow a device."""
+    output: Path | None = None
+    """Run folder; by default a new one under runs/."""
+    resume: str | None = None
+    """`auto` goes on with the run in the output folder, if there is one; a path starts a new run from that checkpoint,
+    or from the latest one in that run folder."""
+    recipe: str = "auto"
+    """Preset of curriculum, budget, optimization and augmentation; `paper` is the model's own, `auto` takes that for
+    data of ImageNet's size and `light` for less."""
+    regime: Regime = "imagenet1k"
+    """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
+    weights: Path | None = None
+    """Start from these weights, which also tell the model: a file (.safetensors, a checkpoint, a file of timm's), or a
+    name, timm/NAME.TAG or hf-hub:OWNER/NAME, which is downloaded once."""
+    pretrained: bool = False
+    """Start from timm's own weights of the model, those of its default tag; they are downloaded once."""
+    keep_head: bool = False
+    """Keep the classifier of the weights; by default a new one is made, except for FixRes."""
+    optimization: Optimization = field(default_factory=Optimization)
+    """Optimizer, learning rate, regularisation, precision."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Crop, flip, RandAugment, erasing, mixing, label smoothing."""
+    mode: Mode = "fast"
+    """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work."""
+    low_frequency: LowFrequency = "lanczos"
+    """`lanczos` reduces to the bandwidth in the workers; `crop` crops the spectrum exactly on the device."""
+    replay: int | Literal["auto"] = 0
+    """Replayed batches for each fresh one (Section 5.3); `auto` measures what keeps the device busy."""
+    replay_mode: ReplayMode = "batch"
+    """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
+    replay_gib: float = 4.0
+    """Memory bound of the replay buffer over all processes, GiB."""
+    replay_final: bool = False
+    """Replay in the stages at the final size too."""
+    select: Literal["infobatch"] | None = None
+    """`infobatch` leaves out images of low loss and rescales the others like them (Section 6.4.3)."""
+    select_prune: float = 0.5
+    """Probability with which a pass leaves out an image whose loss is below the mean."""
+    select_until: float = 0.875
+    """Progress from which passes are whole again."""
+    seed: int = 0
+    """Seed of everything random."""
+    workers: int | None = None
+    """Loader processes, by default one for each core, 16 at most; 0 loads in the training process."""
+    loader_timeout: float = DEFAULT_TIMEOUT
+    """Seconds without a batch from the loader after which a run stops; 0 waits forever."""
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    """Where to train; by default the accelerator if there is one."""
+    deterministic: bool = False
+    """Use deterministic algorithms only, so that a resumed run ends with bit-identical weights."""
+    channels_last: bool = True
+    """Keep images and convolutions in channels-last memory order."""
+    compile: bool = False
+    """Compile the model, one graph for each bandwidth, all before the first step; evaluations stay uncompiled."""
+    evaluations: int = 10
+    """Evaluations, spread evenly over progress; the last is at the end."""
+    log_interval: int = 50
+    """Steps between log lines."""
+    checkpoint_interval: int = 500
+    """Steps between checkpoints."""
+    checkpoint_keep: int = 2
+    """How many of the latest checkpoints are kept."""
+    report: bool = True
+    """Write report.html into the run folder at the end."""
+    given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
+    """The flag names that were asked for, where `from_flat` filled in the rest; None means all of them. No setting."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "final_size",
+            "batch_size",
+            "evaluations",
+            "log_interval",
+            "checkpoint_interval",
+            "checkpoint_keep",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.parallel == "fsdp":
+            self._check_fsdp()
+        if isinstance(self.micro_batch, int) and self.micro_batch < 1:
+            raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more, or auto")
+        if self.resume == "auto" and self.output is None:
+            raise InputError("--resume auto needs to know the run: give its folder by --output")
+        check_model_kwargs(self.model_kwargs)
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers is {self.workers}: it must be 0 or more")
+        check_seed(self.seed)
+        if self.max_batch_size is not None and self.early_batch is None:
+            raise InputError("max_batch_size bounds early batches: give --early-batch too, or leave it out")
+        if not 0 <= self.loader_timeout < float("inf"):
+            raise InputError(f"loader_timeout is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
+        if self.replay != "auto" and self.replay < 0:
+            raise InputError(f"replay is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
+        if not 0 < self.replay_gib < float("inf"):
+            raise InputError(f"replay_gib is {self.replay_gib}: it must be a positive number of GiB")
+        if not self.epochs > 0:
+            raise InputError(f"epochs is {self.epochs}: it must be more than 0")
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
+        if not 0 < self.val_share < 1:
+            raise InputError(f"val_share is {self.val_share}: it must lie between 0 and 1")
+        Selection(prune=self.select_prune, until=self.select_until)  # checks both
+
+    def _check_fsdp(self) -> None:
+        for name, asked in {
+            "--compile": self.compile,
+            "--micro-batch auto": self.micro_batch == "auto",
+            "--replay auto": self.replay == "auto",
+            "--time-budget": self.time_budget is not None,
+            "--amp-dtype float16": self.optimization.amp and self.optimization.amp_dtype == "float16",
+            f"--opt {self.optimization.opt}": self.optimization.opt not in ("adamw", "sgd"),
+        }.items():
+            if asked:
+                raise InputError(f"--parallel fsdp does not go with {name}: leave one of them out")
+
+    @property
+    def selection(self) -> Selection | None:
+        """What passes leave out, if anything."""
+        return Selection(prune=self.select_prune, until=self.select_until) if self.select else None
+
+    @property
+    def loader_workers(self) -> int:
+        """How many loader processes to start."""
+        return min(16, usable_cores()) if self.workers is None else self.workers
+
+    def asked(self) -> dict[str, Any]:
+        """The settings that were asked for, under their flag names: `given`, and what was changed since."""
+        flat = self.to_flat()
+        given = flat.keys() if self.given is None else self.given
+        usual = type(self).from_flat({name: flat[name] for name in given}).to_flat()
+        return {name: value for name, value in flat.items() if name in given or value != usual[name]}
+
+    def to_flat(self) -> dict[str, Any]:
+        """All settings under their flag names, as plain data."""
+        flat: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if not is_flag(entry):
+                continue
+            nested = is_dataclass(value) and not isinstance(value, type)
+            flat.update(plain(asdict(value)) if nested else {entry.name: plain(value)})
+        return flat
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any], *, source: str = "config") -> "TrainConfig":
+        """Settings by their flag names; what is missing comes from the recipe.
+
+        >>> TrainConfig.from_flat({"model": "deit_tiny_patch16_224", "mixup": 0.2}).optimization.clip_grad
+        5.0
+
+        Raises:
+            InputError: an unknown name or a value of the wrong type.
+        """
+        names = flat_names()
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(str(key), names, n=2)
+                hint = f": did you mean {' or '.join(near)}?" if near else ""
+                raise InputError(f"{source}: unknown key {key!r}{hint}")
+        given = frozenset(values)
+        values = {**_start(values), **{name: value for name, value in values.items() if name != "weights" or value}}
+        if values.get("weights") is not None and "model" not in values:
+            named = named_model(values)
+            values, given = {**named, **values}, given | named.keys()
+        preset = recipe(*(str(values.get(name, getattr(cls, name))) for name in ("recipe", "model", "regime")))
+        config = cls(**{entry.name: getattr(preset, entry.name) for entry in fields(preset)})
+        return replace(
+            config,
+            optimization=replace(config.optimization, **typed(Optimization, values, source)),
+            augmentation=replace(config.augmentation, **typed(Augmentation, values, source)),
+            **typed(cls, values, source),
+            given=given,
+        )
+
+
+def _start(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights that the model's tag or `pretrained` names, and how images are normalised for the weights."""
+    if (stored := _resumed(values)) is not None:
+        return {name: stored[name] for name in ("weights", "mean", "std") if stored.get(name) is not None}
+    model, weights = values.get("model"), values.get("weights")
+    if values.get("pretrained") and model is None and weights is None:
+        raise InputError("--pretrained loads timm's weights of a model: name it by --model")
+    tagged = model is not None and "." in str(model)
+    if weights is None and not tagged and not values.get("pretrained"):
+        return {}
+    # Reading weights takes torch, and torch takes seconds.
+    from upchirp.training.checkpoints.description import preprocessing_for, read_description
+    from upchirp.training.checkpoints.named_weights import name_of
+
+    start = name_of(str(model)) if weights is None else Path(weights)
+    if values.get("pretrained") and (model is None or start != name_of(str(model))):
+        raise InputError(
+            f"--pretrained and --weights {start.as_posix()} are two things to start from: give one of them"
+        )
+    return {"weights": start, **preprocessing_for(read_description(start), model).settings}
+
+
+def _resumed(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of the run that is to be resumed, if there is one."""
+    folder = Path(values.get("output") or "")
+    if values.get("resume") != "auto" or not values.get("output") or not (folder / CONFIG).is_file():
+        return None
+    return load_config(folder / CONFIG)
+
+
+def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Model and final size as the run to be resumed, or else the weights file, gives them; nothing if none does."""
+    if (stored := _resumed(values)) is not None:
+        return {name: stored[name] for name in ("model", "model_kwargs", "final_size") if name in stored}
+    # Reading weights takes torch, and torch takes seconds.
+    from upchirp.training.checkpoints.description import read_description
+
+    return read_description(Path(values["weights"])).settings
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what torch takes for no seed.
+
+    Raises:
+        InputError: a number of more than 64 bits.
+    """
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise InputError(f"seed is {seed}: give a whole number from 0 to {(1 << 64) - 1}")
+
+
+def check_model_kwargs(options: Mapping[str, Any]) -> None:
+    """Refuse constructor arguments that settings of their own decide.
+
+    Raises:
+        InputError: naming the setting to use.
+    """
+    instead = {
+        "num_classes": "it follows from the data",
+        "final_size": "use --final-size",
+        "img_size": "use --final-size",
+        "drop": "use --drop",
+        "drop_rate": "use --drop",
+        "drop_path": "use --drop-path",
+        "drop_path_rate": "use --drop-path",
+        "checkpoint_path": "use --weights",
+        "pretrained": "use --pretrained",
+        "pretrained_cfg": "use --weights",
+        "pretrained_cfg_overlay": "use --weights",
+        "cache_dir": "set HF_HOME in the environment",
+    }
+    for name in options:
+        if name in instead:
+            raise InputError(f"model_kwargs cannot set {name}: {instead[name]}")
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file, by their flag names.
+
+    Raises:
+        InputError: an unreadable file, or one that is not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the config {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected lines of `name: value`, found {type(data).__name__}")
+    return data
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the resolved settings; `upchirp train --config` reads them."""
+    path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False), encoding="utf-8")
+
+
+def is_flag(entry: Field[Any]) -> bool:
+    """Whether a field is a setting, on the command line and in files."""
+    return bool(entry.metadata.get("flag", True))
+
+
+def flat_names() -> set[str]:
+    """The flag names of all settings."""
+    nested = {"optimization": Optimization, "augmentation": Augmentation}
+    own = {entry.name for entry in fields(TrainConfig) if is_flag(entry)} - nested.keys()
+    return own.union(*({entry.name for entry in fields(group)} for group in nested.values()))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as `90s`, `45m`, `2h` or `1h30m`.
+
+    >>> parse_duration("1h30m")
+    5400.0
+
+    Raises:
+        InputError: another form, or nothing at all.
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    if match is None or not any(match.groups()):
+        raise InputError(f"time budget {text!r} is not understood: write it like 90s, 45m, 2h or 1h30m")
+    hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise InputError(f"time budget {text!r} is no time at all: give more than 0 seconds")
+    return total

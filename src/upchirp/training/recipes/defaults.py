@@ -1,0 +1,181 @@
+"""Settings that follow from what is there: the recipe, budget, batch and rate that nobody asked for.
+
+Pure functions of a configuration, the number of images and what the model is made of. `benchmarks/defaults.py` holds
+what they choose against a grid of batches, rates and recipes.
+"""
+
+import math
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from upchirp.curriculum import Plan
+from upchirp.data import mix_group
+from upchirp.errors import InputError
+from upchirp.training.recipes.config import TrainConfig
+
+IMAGENET_SIZED = 500_000
+"""Training images from which the paper's recipe is chosen; it is for 1.28 million."""
+FEW_STEPS = 300
+"""Optimizer steps below which a run has hardly begun to learn, whatever its rate."""
+
+_PASSES, _TUNING_PASSES = 100.0, 30.0
+_LEAST_IMAGES = 20_000
+"""Images, at the final size, that even the smallest data set is worth."""
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 4096
+_RATE_BATCH = 64
+_RATES = {True: (3e-3, 4e-3), False: (1e-3, 2e-3)}
+"""AdamW's rate at that batch and the highest, with batch norm and without."""
+_TUNING_RATES = {True: (3e-3, 4e-3), False: (5e-4, 1e-3)}
+"""The same for weights that are trained already."""
+_TUNING = {"warmup": 0.1, "weight_decay": 0.05, "layer_decay": 0.75, "model_ema": False, "randaug_layers": 0}
+"""Fine-tuning on few images; Appendix A.2's values, for 1.28 million, leave a new head nearly where it began."""
+_MODELS = "resnet18, resnet50 or convnext_tiny (any size), deit_small_patch16_224 or swin_tiny_patch4_window7_224"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A configuration whose open settings were chosen."""
+
+    config: TrainConfig
+    reasons: tuple[str, ...]
+    """One line for each choice."""
+
+
+def check_model(config: TrainConfig) -> None:
+    """Raise if no model is named.
+
+    Raises:
+        InputError: with models to consider, or the missing file that would have named it.
+    """
+    if not config.model and config.weights is not None and not config.weights.exists():
+        raise InputError(f"cannot read the weights {config.weights}: there is no such file")
+    if not config.model:
+        raise InputError(f"no model: name any of timm's by --model, for a start {_MODELS}")
+
+
+def choose_recipe(config: TrainConfig, images: int) -> Settled:
+    """The recipe and the budget by the number of training images, where they are not given.
+
+    >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50"}), 1_281_167)
+    >>> settled.config.recipe, settled.config.epochs, settled.config.batch_size
+    ('paper', 200.0, 4096)
+    >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50", "mixup": 0.5}), 6_500)
+    >>> settled.config.recipe, settled.config.epochs, settled.config.augmentation.mixup
+    ('light', 100.0, 0.5)
+    """
+    if not _is_open(config):
+        return Settled(config, ())
+    asked = set(config.asked())
+    reasons = []
+    recipe, epochs, others = config.recipe, config.epochs, {}
+    if recipe == "auto" and images >= IMAGENET_SIZED:
+        recipe = "paper"
+        reasons.append(f"recipe paper: {images:,} images are a data set like ImageNet")
+    elif recipe == "auto":
+        recipe = "light"
+        reasons.append(
+            f"recipe light: {images:,} images are fewer than the paper's recipe is for (--recipe paper takes it)"
+        )
+        asked -= {"recipe"}
+        if config.regime == "finetune":
+            others = {name: value for name, value in _TUNING.items() if name not in asked}
+    if recipe == "light" and config.regime != "fixres" and asked.isdisjoint({"epochs", "time_budget"}):
+        passes = _TUNING_PASSES if config.regime == "finetune" else _PASSES
+        epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
+        reasons.append(f"epochs {epochs:g}: usual for so many images (--epochs or --time-budget changes it)")
+    return Settled(_filled(config, asked, recipe=recipe, epochs=epochs, **others), tuple(reasons))
+
+
+def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ranks: int = 1) -> Settled:
+    """The batch size and the learning rate by the length of the run, where they are not given and no recipe says them.
+
+    Args:
+        config: with its recipe chosen.
+        samples: images that the run trains on, each time counted.
+        model: what is trained.
+        ranks: that share a batch.
+    """
+    if not follows_length(config):
+        return Settled(config, ())
+    assert config.given is not None
+    asked = set(config.given)
+    reasons = []
+    # Whoever names recipe and batch gets the recipe's own rate.
+    rate_too = asked.isdisjoint({"lr", "lr_base"}) and not asked >= {"recipe", "batch_size"}
+    if chooses_batch_size(config):
+        unit = ranks * mix_group(config.augmentation, _LARGEST_BATCH)
+        size = math.ceil(_batch_size(samples) / unit) * unit
+        config = replace(config, batch_size=size)
+        reasons.append(f"batch size {size}: makes about {max(1, samples // size):,} steps")
+    if rate_too:
+        rate, why = _rate(config, model)
+        config = replace(config, optimization=replace(config.optimization, lr=rate))
+        reasons.append(f"learning rate {rate:.2g}: {why}")
+    return Settled(config, tuple(reasons))
+
+
+def follows_length(config: TrainConfig) -> bool:
+    """Whether settings follow from the run's length, in a configuration whose recipe is chosen."""
+    return _is_open(config) and config.recipe == "light"
+
+
+def chooses_batch_size(config: TrainConfig) -> bool:
+    """Whether the batch size is one of them."""
+    return follows_length(config) and "batch_size" not in (config.given or ())
+
+
+def steps_note(plan: Plan) -> str | None:
+    """What to tell of a run with too few steps; None if it has enough.
+
+    >>> from upchirp.curriculum import constant, plan
+    >>> print(steps_note(plan(constant(96), epochs=10, dataset_size=6500, batch_size=4096)))
+    only 16 steps, too few to learn much at any rate: 4096 is a large batch for 65,536 images, try --batch-size 64
+    """
+    steps, size = plan.total_steps, plan.stages[-1].batch_size
+    if steps >= FEW_STEPS:
+        return None
+    better = _batch_size(plan.total_samples)
+    told = f"only {steps} steps, too few to learn much at any rate: "
+    if better < size:
+        return f"{told}{size} is a large batch for {plan.total_samples:,} images, try --batch-size {better}"
+    return f"{told}give more --epochs or --time-budget"
+
+
+def _batch_size(samples: int) -> int:
+    """The power of two up to a quarter of the root of the samples: 4,096 at the length of the paper's runs.
+
+    Steps and batch then grow alike, so that short runs get their steps and long ones large batches.
+
+    >>> [_batch_size(samples) for samples in (2_000, 20_000, 1_500_000, 582_000_000)]
+    [16, 32, 256, 4096]
+    """
+    size = int(2 ** math.floor(math.log2(max(1.0, math.sqrt(samples) / 4))))
+    return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, size))
+
+
+def _is_open(config: TrainConfig) -> bool:
+    return config.given is not None and config.regime != "imagenet22k"
+
+
+def _filled(config: TrainConfig, asked: Set[str], **chosen: Any) -> TrainConfig:
+    """The configuration with some values chosen and, where its recipe is, the recipe's others."""
+    flat = config.to_flat()
+    made = TrainConfig.from_flat({**{name: flat[name] for name in asked}, **chosen})
+    return replace(made, given=frozenset(asked))
+
+
+def _rate(config: TrainConfig, model: nn.Module) -> tuple[float, str]:
+    optimization = config.optimization
+    if optimization.opt == "sgd":
+        return 0.1 * config.batch_size / 256, f"for SGD with a batch of {config.batch_size}"
+    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    tunes = config.regime in ("finetune", "fixres")
+    at_64, highest = (_TUNING_RATES if tunes else _RATES)[normalised]
+    rate = min(at_64 * math.sqrt(config.batch_size / _RATE_BATCH), highest)
+    if optimization.opt == "lamb":
+        rate *= 2
+    kind = "with" if normalised else "without"
+    return float(f"{rate:.2g}"), f"for a network {kind} batch norm and a batch of {config.batch_size}"

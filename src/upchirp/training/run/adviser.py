@@ -1,0 +1,40 @@
+"""Tells a run that waits for data what would help."""
+
+from upchirp.curriculum import Plan, Step
+from upchirp.data.settings import usable_cores
+from upchirp.training.engine.waiting import ADVISED_SHARE, advice
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.run.window import SteadyWait
+
+
+class Adviser:
+    """Watches how long a run waits for data, and advises once in a stage.
+
+    Args:
+        config: the run's settings.
+        plan: what it executes.
+        packing_helps: whether `upchirp pack` would make the images cheaper to read.
+    """
+
+    def __init__(self, config: TrainConfig, plan: Plan, *, packing_helps: bool) -> None:
+        self.wait = SteadyWait()
+        self._config = config
+        self._plan = plan
+        self._packing_helps = packing_helps
+        self._advised: set[int] = set()
+
+    def advise(self, step: Step) -> str | None:
+        """What to do about the time spent waiting, after a step; nothing if it is short, or was said in this stage."""
+        share = self.wait.take_share()
+        if share <= ADVISED_SHARE or step.stage in self._advised:
+            return None
+        self._advised.add(step.stage)
+        replays = step.bandwidth < self._plan.final_size or self._config.replay_final
+        return advice(
+            share,
+            bandwidth=step.bandwidth,
+            workers=self._config.loader_workers,
+            cores=usable_cores(),
+            packing_helps=self._packing_helps,
+            replay=self._plan.stages[step.stage].replay.batches if replays else None,
+        )

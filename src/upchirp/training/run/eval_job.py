@@ -1,0 +1,229 @@
+"""Evaluation of trained weights, from files to figures."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, match_classes, open_evaluation
+from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.data.worker_deaths import loader_failures
+from upchirp.errors import InputError
+from upchirp.models import check_sizes, create_model
+from upchirp.training.checkpoints.description import preprocessing_for
+from upchirp.training.checkpoints.named_weights import has_tag, name_of
+from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.engine.assembly import autocast_dtype
+from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, at_size, evaluate
+from upchirp.training.events import Noted, Observer, reporting
+from upchirp.training.parallel.device import choose_device
+from upchirp.training.parallel.ranks import open_ranks
+from upchirp.training.recipes.config import CONFIG, TrainConfig, check_model_kwargs, load_config
+from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
+
+
+@dataclass(frozen=True)
+class SizedEvaluation:
+    """How well a model does at one input side."""
+
+    size: int
+    """Pixels."""
+    evaluation: Evaluation
+    """Accuracy and loss."""
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data."""
+        return {"size": self.size, **self.evaluation.to_dict()}
+
+
+def evaluate_weights(
+    *,
+    run: Path | None = None,
+    model: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    data: str | None = None,
+    val_share: float | None = None,
+    sizes: Sequence[int] = (),
+    crop_pct: float | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    interpolation: Interpolation | None = None,
+    batch_size: int = 256,
+    workers: int = 2,
+    loader_timeout: float = DEFAULT_TIMEOUT,
+    device: str | None = None,
+    observers: Sequence[Observer] = (),
+) -> list[SizedEvaluation]:
+    """Evaluate a run's weights, or a weights file, on the validation images, at one input side or several.
+
+    Where weights and data both name their classes, labels are matched by name: the data may have the weights' classes
+    in another order, or some of them only.
+
+    What depends on the side (positions, windows) is resized from the one that the weights were trained at. FixRes
+    (compared with in Table 11) rests on the finding that a somewhat larger side than in training does better.
+
+    Args:
+        run: run folder; gives model, data, weights and side where they are not given.
+        model: timm's name; by default what the weights file says.
+        model_kwargs: arguments for the model's constructor.
+        weights: see `read_weights`.
+        data: see `open_evaluation`.
+        val_share: of one folder of classes evaluate only the share that training holds out; by default that is done
+            for the data of the run, and all images of other folders are evaluated.
+        sizes: input sides, pixels; by default the run's final size, else what the weights say, else 224.
+        crop_pct: share of the resized image that the centre crop keeps; by default what the weights say for their
+            own input side, and the paper's rule for others.
+        mean: of the red, green and blue values; by default what the weights say, else the run.
+        std: standard deviation of the same; likewise.
+        interpolation: filter of the resize; likewise.
+        batch_size: images in one forward pass; ranks that torchrun started share the images out.
+        workers: loader processes.
+        loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
+        device: where to evaluate.
+        observers: called with a `Noted` for what the figures rest on and `Working` for what goes on, on every rank.
+
+    Raises:
+        InputError: something is missing or does not fit together.
+    """
+    if weights is None and run is None and model is not None and has_tag(model):
+        weights = name_of(model)
+    config = _config(run, model, model_kwargs, weights)
+    if weights is None and run is not None:
+        weights = next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
+    if weights is None:
+        raise InputError("no weights: give --weights, or a --run that is finished")
+    chosen = data or config.data
+    if not chosen:
+        raise InputError("no data: give a folder of images, or `generated`")
+    if val_share is None and run is not None and _is_same(chosen, config.data):
+        # What the run was trained on is no test of it.
+        val_share = config.val_share
+    check_model_kwargs(config.model_kwargs)
+    stored = read_weights(weights)
+    told = preprocessing_for(stored.description, model)
+    sizes = list(sizes) or [config.final_size if run is not None else told.input_size or config.final_size]
+    limits = (
+        ("size", min(sizes), 1),
+        ("batch size", batch_size, 1),
+        ("workers", workers, 0),
+        ("loader timeout", loader_timeout, 0),
+    )
+    for name, value, least in limits:
+        if value < least:
+            raise InputError(f"{name} is {value}: it must be {least} or more")
+    seen = replace(
+        config.augmentation,
+        mean=mean or told.mean or config.augmentation.mean,
+        std=std or told.std or config.augmentation.std,
+        interpolation=interpolation or told.interpolation or config.augmentation.interpolation,
+    )
+    first = sizes[0]
+    report = reporting(observers)
+    report("scanning the data", None, None)
+    notes: list[str] = []
+    source, matched = _by_name(
+        open_evaluation(
+            chosen,
+            first,
+            val_share=val_share,
+            note=notes.append,
+            counted=lambda images: report("scanning the data", images, None),
+        ),
+        stored,
+    )
+    notes += matched
+    report("making the model", None, None)
+    network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
+    notes += load_weights(network, stored, first).notes(weights)
+    check_sizes(network, sizes)
+    target = choose_device(device)
+    network = network.to(target)
+    for note in notes:
+        _tell(observers, note)
+    results = []
+    with open_ranks() as ranks, loader_failures():
+        for size in sizes:
+            images = EvaluationSet(
+                source,
+                size,
+                crop_pct=told.crop_at(size) if crop_pct is None else crop_pct,
+                interpolation=seen.interpolation,
+                workers=workers,
+                batch_size=batch_size,
+                timeout=loader_timeout,
+                ranks=ranks,
+            )
+            report(f"evaluating at {size} px", None, None)
+            (result,) = evaluate(
+                [View("model", at_size(network, first, size), size)],
+                images,
+                mean=seen.mean,
+                std=seen.std,
+                device=target,
+                # As the run evaluated itself; weights from elsewhere are evaluated in float32.
+                autocast=autocast_dtype(config.optimization) if run is not None else None,
+            )
+            results.append(SizedEvaluation(size, result))
+            if not math.isfinite(result.loss):
+                _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
+    return results
+
+
+def _tell(observers: Sequence[Observer], message: str) -> None:
+    for observer in observers:
+        observer(Noted(message=message))
+
+
+def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
+    """The images under the labels that the weights have for their classes, and notes on them.
+
+    Raises:
+        InputError: the weights lack a class of the data.
+    """
+    known, own = weights.description.classes, tuple(source.classes)
+    if not known or not own:
+        return source, []
+    try:
+        labels = match_classes(own, known)
+    except InputError as error:
+        if len(own) == len(known) and (are_numbers(own) or are_numbers(known)):
+            numbered = "the data" if are_numbers(own) else "the weights"
+            return source, [f"{numbered} have numbers for classes, which are taken in the order of the other's names"]
+        raise InputError(f"{weights.path}: {error}: give data with the weights' classes") from None
+    if labels == tuple(range(len(known))):
+        return source, []
+    notes = []
+    if len(own) < len(known):
+        notes = [f"the data has {len(own)} of the weights' {len(known)} classes: a guess of another one is wrong"]
+    if list(labels) != sorted(labels):
+        notes.append("the data has its classes in another order than the weights: labels are matched by name")
+    return RelabelledSource(source, labels, known), notes
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names of data stand for the same files."""
+    paths = [Path(name).expanduser() for name in (one, other)]
+    return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))
+
+
+def _config(
+    run: Path | None, model: str | None, model_kwargs: dict[str, Any] | None, weights: Path | None
+) -> TrainConfig:
+    """The settings that an evaluation needs, as run, weights file and arguments give them."""
+    values: dict[str, Any] = {}
+    if run is not None:
+        if not holds_run(run):
+            raise InputError(f"{run} holds no run: give the folder that `upchirp train --output` wrote")
+        values = load_config(run / CONFIG)
+    elif weights is None:
+        missing = "nothing to evaluate" if model is None else "no weights"
+        raise InputError(f"{missing}: give --run, or --weights with --data")
+    else:
+        values = {"weights": str(weights)}
+    if model is not None:
+        values |= {"model": model, "model_kwargs": {}}
+    if model_kwargs:
+        values |= {"model_kwargs": model_kwargs}
+    return TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "eval")

@@ -1,0 +1,345 @@
+"""A training from configuration to exported weights."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import Plan
+from upchirp.data import (
+    DECODE_ERRORS,
+    ArchiveSource,
+    DataIdentity,
+    FolderSource,
+    HuggingFaceSource,
+    ShardSource,
+    Source,
+    SubsetSource,
+    as_source,
+    open_data,
+)
+from upchirp.data.labels import validation_for
+from upchirp.errors import InputError
+from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
+from upchirp.models.meta import unwrap
+from upchirp.training.checkpoints import checkpoint, sharded_checkpoint
+from upchirp.training.checkpoints.checkpoint import SHARDS
+from upchirp.training.engine.assembly import make_loader, make_state
+from upchirp.training.engine.state import State
+from upchirp.training.evaluation.images import EvaluationSet
+from upchirp.training.evaluation.of_state import evaluation_follows
+from upchirp.training.events import Finished, Noted, Observer, Report, Working, reporting
+from upchirp.training.parallel.device import choose_device, numerics
+from upchirp.training.parallel.ranks import Ranks, open_ranks
+from upchirp.training.parallel.sharded import sharding
+from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
+from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
+from upchirp.training.probing.shared_memory import Demand
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.defaults import check_model, choose_batch_size, choose_recipe, chooses_batch_size
+from upchirp.training.recipes.tuning import freeze
+from upchirp.training.run import run_folder
+from upchirp.training.run.beginning import begin
+from upchirp.training.run.failures import one_line_failures
+from upchirp.training.run.loop import Run
+from upchirp.training.run.report import report_run
+from upchirp.training.run.resumption import go_on_with, with_stored
+from upchirp.training.run.saving import Totals
+from upchirp.training.run.start import computed_at_once, describe, load_start, make_model, new_plan, stored_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished run achieved."""
+
+    output: Path
+    """The run folder."""
+    plan: Plan
+    """What was executed."""
+    top1: float
+    """Percent right at the final size: of the weights' average if the recipe keeps one, else of the weights."""
+    best_top1: float
+    """The best of the evaluations in the last stage."""
+    train_seconds: float
+    """Training time, without evaluations and checkpoints."""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    model: nn.Module | None = None,
+    data: tuple[Any, Any] | None = None,
+    observers: Sequence[Observer] = (),
+    go_on: str | None = None,
+) -> TrainResult:
+    """Train by the configuration; go on from a checkpoint if it says so.
+
+    Args:
+        config: what to do.
+        model: any module that maps (N, 3, H, W) to (N, classes); by default `config.model` is created.
+        data: (train, validation) as `Source` or map-style data sets of `(image, label)`; by default `config.data`
+            is opened.
+        observers: called with every event, on the first rank only; see `upchirp.training.events`.
+        go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train`.
+
+    Started by torchrun, every rank calls it in the same way, and every rank gets the result. Only the first one needs
+    the run folder.
+
+    Raises:
+        InputError: bad input, found before training where that is possible. A damaged data set or a non-finite loss
+            stops the run with its last good checkpoint kept.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written.
+
+    With `resume="auto"` a run in the output folder gives all settings that `config.given` does not name.
+    """
+    # Where the folder can be seen; the first rank tells the others.
+    config = with_stored(config)
+    device = choose_device(config.device)
+    with open_ranks(even_one=config.parallel == "fsdp") as ranks, ExitStack() as held:
+        return _train(config, model, data, observers if ranks.is_first else (), device, ranks, held, go_on)
+
+
+def _train(
+    config: TrainConfig,
+    model: nn.Module | None,
+    data: tuple[Any, Any] | None,
+    observers: Sequence[Observer],
+    device: torch.device,
+    ranks: Ranks,
+    held: ExitStack,
+    go_on: str | None,
+) -> TrainResult:
+    report = reporting(observers)
+    asked, own_model = config, model is not None
+    beginning = ranks.from_first(lambda: begin(asked, held, own_model=own_model, own_data=data is not None))
+    config, folder, resuming = beginning.config, beginning.folder, beginning.resuming
+    loaded, notes = beginning.loaded, beginning.notes
+    if beginning.end is not None:
+        return _finished_before(folder, beginning.end, observers, ranks)
+    go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
+    if model is None:
+        check_model(config)
+    report("scanning the data", None, None)
+    train_source, val_source = ranks.together(lambda: _sources(config, data, notes, report))
+    if not resuming:
+        settled = choose_recipe(config, len(train_source))
+        config = settled.config
+        notes += settled.reasons
+        if not chooses_batch_size(config):
+            choose_micro_batch(config, config.batch_size, ranks.size)
+    new = not loaded and not resuming
+    report("making the model", None, None)
+    model, started = ranks.together(lambda: _model(config, train_source, model, new=new))
+    notes += started
+    identity = DataIdentity.of(train_source, val_source)
+    trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
+    notes += ranks.together(lambda: trained_on.check_same(identity, trained))
+    described_as = describe(config, model, identity)
+
+    with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
+        model = model.to(device)
+        sharded = config.parallel == "fsdp"
+        # FSDP takes no parameters in another memory order; images are laid out all the same.
+        if config.channels_last and not sharded:
+            model = model.to(memory_format=torch.channels_last)
+        ranks.copy_first(model.state_dict().values())
+        if resuming:
+            plan = ranks.from_first(lambda: stored_plan(folder, train_source))
+            check_sizes(model, plan.bandwidths)
+        elif loaded and (config.time_budget is not None or config.replay == "auto"):
+            # Measured anew it would be another plan.
+            plan = Plan.from_dict(loaded.content.get("plan", {}))
+            config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
+            check_sizes(model, plan.bandwidths)
+        else:
+            planned = new_plan(config, model, train_source, device, own_model=own_model, ranks=ranks, report=report)
+            config, plan = planned[:2]
+            notes += planned[2]
+        delivered = micro_batches(config, plan, ranks.size)
+        computed, tried = computed_at_once(config, plan, model, folder, device, ranks, report)
+        notes += tried
+        if not own_model and config.optimization.drop_path_scaling:
+            scale_drop_path(model, plan)
+        described = with_selection(with_size(plan, model), plan, config)
+        if own_model:
+            # It may have been made for another side.
+            fit_to_bandwidth(model, plan.final_size)
+        state = make_state(
+            model,
+            config.optimization,
+            device,
+            bandwidth=plan.final_size,
+            learning_rate=config.optimization.learning_rate(config.batch_size),
+            shard=sharding(model, plan, device, ranks) if sharded else None,
+        )
+        totals = Totals()
+        if loaded:
+            totals = _restore(loaded, plan, state)
+            notes += [f"{line}: going back to the one before" for line in loaded.damaged]
+            notes.append(f"going on from {loaded.path}")
+        evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
+        demand = Demand(
+            plan=plan,
+            micro_batches=delivered,
+            evaluated=evaluated,
+            ranks=ranks.size,
+            full_size=config.low_frequency == "crop",
+            pinned=pinned,
+        )
+        workers, few = demand.workers(config.loader_workers)
+        notes += [few] if few else []
+        evaluation = EvaluationSet(
+            val_source,
+            plan.final_size,
+            interpolation=config.augmentation.interpolation,
+            workers=workers,
+            batch_size=evaluated,
+            pin_memory=pinned,
+            timeout=config.loader_timeout,
+            ranks=ranks,
+        )
+        loader = make_loader(
+            replace(config, workers=workers),
+            train_source,
+            plan,
+            device,
+            start_step=state.step,
+            micro_batch=delivered,
+            select=config.selection,
+            ranks=ranks,
+        )
+        if loaded:
+            # Checkpoints of before there was selection lack it.
+            loader.load_state_dict(loaded.content.get("loader", {"step": state.step, "selection": None}))
+        # Each rank holds a whole checkpoint there.
+        del beginning, loaded
+        if config.select and not resuming:
+            notes.append(described["selection"]["expected"]["summary"])
+        with ExitStack() as stack:
+            if ranks.is_first:
+                if not resuming:
+                    run_folder.create(folder, config, described, identity)
+                elif trained_on == DataIdentity():
+                    # A run of an earlier version: from now on it is known.
+                    run_folder.write_data(folder, identity)
+                evaluates = evaluation_follows(plan, state.step, config.evaluations)
+                exported = ("model" if state.ema is None else "ema", plan.final_size)
+                log = run_folder.RunLog(folder, state.step, evaluates=evaluates, exported=exported)
+                stack.callback(log.close)
+                observers = (log, *observers)
+            run = Run(
+                config,
+                plan,
+                state,
+                totals,
+                loader,
+                folder,
+                device,
+                evaluation,
+                observers,
+                computed,
+                described_as,
+                ranks=ranks,
+                go_on=go_on,
+                packing_helps=_packing_helps(train_source, plan.final_size),
+            )
+            for note in notes:
+                run.emit(Noted(message=note))
+            top1 = run.execute()
+            if config.report and ranks.is_first:
+                _report(run, train_source, val_source)
+    return TrainResult(
+        output=folder, plan=plan, top1=top1, best_top1=totals.best_top1, train_seconds=totals.train_seconds
+    )
+
+
+def _report(run: Run, train_source: Source, val_source: Source) -> None:
+    """Write the report; what is trained and exported is not lost if that fails."""
+    run.emit(Working(what="writing the report"))
+    try:
+        report_run(run.folder, run.config, run.plan, train_source, val_source, run.predictions, run.notes)
+    except Exception as error:
+        run.emit(Noted(message=f"no {run_folder.REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
+
+
+def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer], ranks: Ranks) -> TrainResult:
+    """The result of a run that was finished earlier, from its log."""
+    for observer in observers:
+        observer(Noted(message=f"{folder} was finished before"))
+        observer(end)
+    plan = ranks.from_first(lambda: run_folder.read_plan(folder))
+    return TrainResult(
+        output=folder, plan=plan, top1=end.top1, best_top1=end.best_top1, train_seconds=end.train_seconds
+    )
+
+
+def _model(config: TrainConfig, source: Source, model: nn.Module | None, *, new: bool) -> tuple[nn.Module, list[str]]:
+    """The model, and what it starts from."""
+    notes: list[str] = []
+    if model is None:
+        model = make_model(config, source)
+    elif (inner := unwrap(model)) is not model:
+        notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
+        model = inner
+    if config.weights is not None and new:
+        notes += load_start(config, config.weights, model, source)
+    freeze(model, config.optimization.tune)
+    check_outputs(model, config.final_size, len(source.classes) or None)
+    return model, notes
+
+
+def _sources(
+    config: TrainConfig, data: tuple[Any, Any] | None, notes: list[str], report: Report
+) -> tuple[Source, Source]:
+    if data is None:
+        if not config.data:
+            raise InputError("no data: give a folder of images, or `generated`")
+        data = open_data(
+            config.data,
+            config.final_size,
+            val_share=config.val_share,
+            note=notes.append,
+            counted=lambda images: report("scanning the data", images, None),
+        )
+    train_source, val_source = map(as_source, data)
+    val_source, told = validation_for(train_source, val_source)
+    notes += told
+    return train_source, val_source
+
+
+def _packing_helps(source: Source, final_size: int) -> bool:
+    """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
+    if isinstance(source, SubsetSource):
+        source = source.whole
+    if not isinstance(source, FolderSource | ArchiveSource | HuggingFaceSource | ShardSource):
+        return False
+    if isinstance(source, ShardSource) and source.sizes:
+        return False
+    try:
+        return min(source.load(0)[0].size) > final_size
+    except DECODE_ERRORS:
+        return False
+
+
+def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
+    """Put a checkpoint into the state; returns what was counted until then."""
+    content = loaded.content
+    # Read, not as plain data: an older checkpoint may lack what has a default now.
+    if Plan.from_dict(content.get("plan", {})) != plan:
+        raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
+    if (SHARDS in content) != state.sharded:
+        raise InputError(f"{loaded.path} was written with another --parallel: go on with the run's own")
+    try:
+        if state.sharded:
+            state.prepare(sharded_checkpoint.stored_tensors(loaded.path), content["state"]["bandwidth"])
+            sharded_checkpoint.read(state.tensors(), loaded.path)
+        state.load_state_dict(content["state"])
+        return Totals(train_seconds=float(content["train_seconds"]), best_top1=float(content["best_top1"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{loaded.path} holds no training state of upchirp: {error!r}") from error

@@ -1,0 +1,338 @@
+"""The loop around the engine: logging, evaluations, checkpoints, and what stops a run."""
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import torch
+
+from upchirp.curriculum import Plan, Step
+from upchirp.data import Corrupt, Loader
+from upchirp.data.faults import DataFault
+from upchirp.data.unreadable import CorruptImages
+from upchirp.errors import InputError
+from upchirp.training.checkpoints.description import Description
+from upchirp.training.engine.assembly import autocast_dtype, make_settings, make_transform
+from upchirp.training.engine.memory import MicroBatches, OutOfMemory, device_name
+from upchirp.training.engine.segment import StepResult, run_segment
+from upchirp.training.engine.state import State
+from upchirp.training.evaluation.images import EvaluationSet
+from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state, evaluation_follows
+from upchirp.training.evaluation.predictions import Predictions, write_predictions
+from upchirp.training.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Noted,
+    Observer,
+    Reduced,
+    Selected,
+    Started,
+    Stepped,
+    Working,
+)
+from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.probing.compiling import compile_ahead
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.run import run_folder
+from upchirp.training.run.adviser import Adviser
+from upchirp.training.run.interruption import Interrupted, collected_signals
+from upchirp.training.run.saving import Saving, Totals
+from upchirp.training.run.window import SteadyWait, Window
+
+
+class Run:
+    """One run in its folder: executes a plan and keeps what comes of it.
+
+    Args:
+        config: the settings.
+        plan: what to execute.
+        state: where to begin; it is trained in place.
+        totals: what was counted before.
+        loader: the plan's batches from the state's step on.
+        folder: the run folder.
+        device: where the state is.
+        evaluation: validation images at the final size.
+        observers: called with every event; the first rank's alone should be given any.
+        micro_batches: how many images are computed at once.
+        go_on: how to go on with the run, as the end of messages.
+        ranks: who trains; all of them execute the run, and the first one writes.
+        packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        plan: Plan,
+        state: State,
+        totals: Totals,
+        loader: Loader,
+        folder: Path,
+        device: torch.device,
+        evaluation: EvaluationSet,
+        observers: Sequence[Observer],
+        micro_batches: MicroBatches,
+        description: Description,
+        *,
+        go_on: str,
+        ranks: Ranks | None = None,
+        packing_helps: bool = False,
+    ) -> None:
+        self.config = config
+        self.plan = plan
+        self.state = state
+        self.totals = totals
+        self.loader = loader
+        self.folder = folder
+        self.device = device
+        self.evaluation = evaluation
+        self.observers = observers
+        self.micro_batches = micro_batches
+        self.go_on = go_on
+        self.ranks = ranks or Ranks()
+        self.saving = Saving(config, plan, state, totals, loader, folder, description, self.ranks, self.emit)
+        self.window = Window(device)
+        self.adviser = Adviser(config, plan, packing_helps=packing_helps)
+        self.corrupt = CorruptImages(plan.dataset_size)
+        self.clock = 0.0
+        self.predictions: Predictions | None = None
+        self.notes: list[str] = []
+
+    def emit(self, event: Event) -> None:
+        """Tell all observers."""
+        if isinstance(event, Noted):
+            self.notes.append(event.message)
+        for observer in self.observers:
+            observer(event)
+
+    def execute(self) -> float:
+        """Train to the end of the plan and export the weights; returns their top-1 at the final size.
+
+        Raises:
+            InputError: too many corrupt images, a loss or weights that are not finite, or too little memory.
+            Interrupted: a signal came; a checkpoint was written.
+        """
+        config, state, plan = self.config, self.state, self.plan
+        self.emit(Started(plan=plan, step=state.step, output=self.folder))
+        self.emit(Working(what="starting the loader and waiting for the first batch"))
+        top1 = math.nan
+        several = self.ranks.size > 1
+        # Closed with the run, so that its loader workers end whoever still holds an error that came out of it.
+        with collected_signals(patient=several) as received, closing(self._results()) as results:
+            self.clock = time.perf_counter()
+            # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
+            if evaluation_follows(plan, state.step, config.evaluations):
+                top1 = self._evaluate()
+            for result in results:
+                self._take_note(result)
+                last = state.step == plan.total_steps
+                log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
+                if log_due or self.device.type == "cpu":
+                    self._check_loss()
+                if log_due:
+                    self._log(result.step)
+                # What one rank has met, all of them act on, after the same step.
+                signum, corrupt, reduced, writing = self.ranks.largest(
+                    received[0] if received else 0,
+                    len(result.corrupt),
+                    int(result.reduced_to is not None),
+                    int(self.saving.busy),
+                )
+                if corrupt:
+                    self._note_corrupt(result.corrupt)
+                if reduced:
+                    self._agree_on_micro_batches(result.step)
+                if self.saving.pending and not writing:
+                    self.saving.finish()
+                # Before the evaluation, which may fail; a signal that has come leaves it to the run that goes on.
+                if last or signum or state.step % config.checkpoint_interval == 0:
+                    self._save()
+                if last:
+                    self.saving.finish()
+                elif signum:
+                    raise self._interrupted(signum)
+                if evaluation_follows(plan, state.step, config.evaluations):
+                    top1 = self._evaluate()
+                    (signum,) = self.ranks.largest(received[0] if received else 0)
+                    if signum and not last:
+                        self._save()
+                        raise self._interrupted(signum)
+            self.saving.finish()
+            self.saving.export()
+            if self.predictions is not None and self.ranks.is_first:
+                write_predictions(self.folder / run_folder.PREDICTIONS, self.predictions)
+            self._note_selection()
+            best, seconds = self.totals.best_top1, self.totals.train_seconds
+            self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
+            (signum,) = self.ranks.largest(received[0] if received else 0)
+            if signum:
+                raise self._interrupted(signum)
+        return top1
+
+    def _interrupted(self, signum: int) -> Interrupted:
+        self.saving.finish()
+        return Interrupted(signum, self.folder, self.state.step, self.go_on)
+
+    def _results(self) -> Generator[StepResult, None, None]:
+        """The steps of the plan."""
+        transform, settings = make_transform(self.config), make_settings(self.config, self.device, self.ranks)
+        record, sizes = self.loader.record, self.micro_batches
+        if settings.compile:
+            self.emit(Working(what="compiling a graph for each bandwidth"))
+            self.emit(Noted(message=compile_ahead(self.state, self.loader.sampler, transform, settings, sizes)))
+            self._lap()
+            # Training time, but no step's.
+            self.window, self.adviser.wait = Window(self.device), SteadyWait()
+        try:
+            yield from run_segment(self.state, self.loader, transform, settings, record=record, micro_batches=sizes)
+        except DataFault as error:
+            # Of several ranks the others wait for this one's step: none can save alone.
+            if self.ranks.size > 1 or not self.state.step:
+                raise
+            with self._saved_if_faulty():
+                raise error
+        except OutOfMemory as error:
+            # For the next start, if it is this rank's alone to tell.
+            self._store_micro_batches()
+            raise InputError(f"{error}; {self.saving.last_good()}; {self.go_on}") from error
+        except torch.OutOfMemoryError as error:
+            # The optimizer may have changed a part of the weights, so the step cannot be redone.
+            raise InputError(
+                f"out of memory in step {self.state.step + 1} outside the forward and backward passes: take a smaller "
+                f"model, or --no-model-ema; {self.saving.last_good()}"
+            ) from error
+
+    def _lap(self) -> float:
+        """Count the time since the last lap as training time."""
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        self.totals.train_seconds += seconds
+        self.window.seconds += seconds
+        self.adviser.wait.seconds += seconds
+        return seconds
+
+    @contextmanager
+    def _off_the_clock(self) -> Iterator[None]:
+        """Wait for the device, then stop counting training time."""
+        self._check_loss()
+        yield
+        self.clock = time.perf_counter()
+
+    def _take_note(self, result: StepResult) -> None:
+        seconds = self._lap()
+        self.window.add(result)
+        self.adviser.wait.add(result.step.stage, result.wait_seconds)
+        self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
+        for summary in result.passes:
+            self.emit(Selected(step=result.step, summary=summary))
+
+    def _agree_on_micro_batches(self, step: Step) -> None:
+        """After memory ran out on a rank: what fits there is what all of them take from now on."""
+        everywhere = self.ranks.gather(self.micro_batches.sizes)
+        self.micro_batches.sizes = {
+            side: min(sizes[side] for sizes in everywhere if side in sizes) for side in set().union(*everywhere)
+        }
+        if self.ranks.is_first:
+            self._store_micro_batches()
+        rows = self.micro_batches.sizes[step.bandwidth]
+        self.emit(Reduced(step=step, micro_batch=rows))
+        message = (
+            f"out of memory at {step.bandwidth} px in step {step.index + 1}: it was redone with {rows} images at once, "
+            f"and the run goes on with them; the batch stays {step.batch_size}"
+        )
+        self.emit(Noted(message=message))
+
+    def _store_micro_batches(self) -> None:
+        # The folder is where the first rank is, which may be another machine.
+        if self.folder.is_dir():
+            name = device_name(self.device)
+            run_folder.write_micro_batches(self.folder, self.config, name, self.micro_batches.sizes)
+
+    def _note_selection(self) -> None:
+        if self.loader.selected is not None:
+            without = self.plan.total_fresh_samples / self.plan.dataset_size
+            passes = self.loader.selected.passes_until(self.plan.total_fresh_samples)
+            share = f"{100 * (1 - without / passes):.1f} % of the images"
+            message = f"selection left out {share}: {passes:.1f} passes over the data instead of {without:.1f}"
+            self.emit(Noted(message=message))
+
+    def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
+        for image in (image for part in self.ranks.gather(images) for image in part):
+            if message := self.corrupt.note(image):
+                self.emit(Noted(message=message))
+        with self._saved_if_faulty():
+            self.corrupt.check()
+
+    @contextmanager
+    def _saved_if_faulty(self) -> Iterator[None]:
+        """When the data turn out to be faulty, keep what was trained until they are mended."""
+        try:
+            yield
+        except DataFault as error:
+            self._save()
+            self.saving.finish()
+            raise InputError(f"{error}, then {self.go_on}") from error
+
+    def _check_loss(self) -> None:
+        """Stop on a loss that is not finite, before anything of it is saved; on a device this waits for it."""
+        loss = self.window.mean_loss()
+        self._lap()
+        if not math.isfinite(loss):
+            raise self.saving.not_finite(f"the loss is {loss}")
+
+    def _log(self, step: Step) -> None:
+        waits = self.ranks.gather(self.window.wait_seconds)
+        self.window.wait_seconds = sum(waits) / len(waits)
+        self.emit(self.window.summary(step, self.totals.train_seconds))
+        if advice := self.adviser.advise(step):
+            self.emit(Noted(message=advice))
+        self.window = Window(self.device)
+
+    def _ends_stage(self, step: Step) -> bool:
+        return self.plan.stage_at(step.index + 1) != step.stage
+
+    def _evaluate(self) -> float:
+        """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
+        with self._saved_if_faulty(), self._off_the_clock():
+            self.emit(Working(what="evaluating"))
+            results = evaluate_state(
+                self.state,
+                self.evaluation,
+                augmentation=self.config.augmentation,
+                device=self.device,
+                autocast=autocast_dtype(self.config.optimization),
+            )
+        return self._take_evaluations(results)
+
+    def _take_evaluations(self, results: list[StateEvaluation]) -> float:
+        state = self.state
+        done = state.step == self.plan.total_steps
+        progress = 1.0 if done else self.plan.step(state.step).progress
+        for evaluated in results:
+            self.emit(
+                Evaluated(
+                    step=state.step,
+                    progress=progress,
+                    bandwidth=evaluated.bandwidth,
+                    weights=evaluated.weights,
+                    result=evaluated.result,
+                    train_seconds=self.totals.train_seconds,
+                )
+            )
+        for image in self.evaluation.corrupt:
+            self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
+        self.evaluation.corrupt = []
+        exported = results[0 if state.ema is None else 1].result
+        top1, self.predictions = exported.top1, exported.predictions
+        in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
+        if in_last_stage and top1 > self.totals.best_top1:
+            self.totals.best_top1 = top1
+            with self._off_the_clock():
+                self.saving.best()
+        return top1
+
+    def _save(self) -> None:
+        with self._off_the_clock():
+            self.saving.step()

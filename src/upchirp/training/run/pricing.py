@@ -1,0 +1,127 @@
+"""What a training costs, before it runs: its plan, priced against training as usual, and time and memory here."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from upchirp.curriculum import Plan
+from upchirp.data import Source, open_data
+from upchirp.errors import InputError
+from upchirp.models import create_model
+from upchirp.training.events import Report
+from upchirp.training.parallel.device import choose_device, numerics
+from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.probing.micro_batch import choose_micro_batch
+from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
+from upchirp.training.probing.speed import measure_needs, measure_seconds
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.defaults import check_model, choose_recipe
+from upchirp.training.recipes.named import REGIMES
+from upchirp.training.run.start import make_model, new_plan
+
+
+def estimate(
+    config: TrainConfig,
+    *,
+    dataset_size: int | None = None,
+    num_classes: int | None = None,
+    baseline_epochs: float | None = None,
+    measure: bool = False,
+    report: Report = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """The priced plan of a training as plain data.
+
+    Args:
+        config: the training. Its images are counted if it names data.
+        dataset_size: training images where it names none; by default the regime's.
+        num_classes: classes where it names no data; by default the regime's.
+        baseline_epochs: passes at the final size that the computation speed-up is against; by default the paper's for
+            the paper's budget on its own data, else the same budget as the plan's.
+        measure: train a few steps at each bandwidth, for time and memory on this machine.
+        report: told what is being done and how far it is.
+
+    Returns:
+        The plan's own data, and `images`, `classes`, `chosen` (a line for each setting that the data decided),
+        `params`, `flops`, `baseline_epochs`, `speedup`, with selection `selection`, and measured `needs`.
+
+    Raises:
+        InputError: bad input, or settings that need the machine's speed without `measure`.
+    """
+    check_model(config)
+    _check(config, dataset_size, num_classes, baseline_epochs, measure=measure)
+    regime = REGIMES[config.regime]
+    notes: list[str] = []
+    source = None
+    if config.data:
+        report("scanning the data", None, None)
+        source, _ = open_data(
+            config.data,
+            config.final_size,
+            val_share=config.val_share,
+            note=notes.append,
+            counted=lambda images: report("scanning the data", images, None),
+        )
+    if source is None:
+        images = regime.dataset_size if dataset_size is None else dataset_size
+        classes = regime.num_classes if num_classes is None else num_classes
+    else:
+        images, classes = len(source), len(source.classes)
+    with torch.device("meta"):
+        model = create_model(config.model, num_classes=classes, final_size=config.final_size, **config.model_kwargs)
+    needs: dict[str, Any] = {}
+    if measure:
+        assert source is not None
+        config, plan, chosen, needs = _measured(config, source, report)
+    else:
+        settled = settle(config, images, model)
+        config, chosen = settled.config, settled.reasons
+        plan = make_plan(config, curriculum_for(model, config.curriculum, config.final_size), images, model=model)
+    if baseline_epochs is None:
+        papers = source is None and dataset_size is None
+        baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
+    priced = with_selection(price(plan, model, baseline_epochs), plan, config)
+    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *chosen], **needs}
+
+
+def _check(
+    config: TrainConfig,
+    dataset_size: int | None,
+    num_classes: int | None,
+    baseline_epochs: float | None,
+    *,
+    measure: bool,
+) -> None:
+    if baseline_epochs is not None and not baseline_epochs > 0:
+        raise InputError(f"baseline epochs are {baseline_epochs}: they must be more than 0")
+    for name, count in (("dataset size", dataset_size), ("number of classes", num_classes)):
+        if count is not None and count < 1:
+            raise InputError(f"{name} is {count}: it must be 1 or more")
+        if count is not None and config.data:
+            raise InputError(f"the {name} is counted in {config.data}: leave it out, or leave out --data")
+    if measure and not config.data:
+        raise InputError("--measure trains a few steps: give the images by --data")
+    for name, asked in {"--replay auto": config.replay == "auto", "--time-budget": config.time_budget}.items():
+        if asked and not measure:
+            raise InputError(f"{name} needs the machine's speed: add --measure, or give a number")
+
+
+def _measured(
+    config: TrainConfig, source: Source, report: Report
+) -> tuple[TrainConfig, Plan, tuple[str, ...], dict[str, Any]]:
+    """The plan that `train` would make on this machine, and what it needs there."""
+    device = choose_device(config.device)
+    settled = choose_recipe(config, len(source))
+    with numerics(device, deterministic=config.deterministic):
+        model = make_model(settled.config, source).to(device)
+        if config.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        config, plan, lines = new_plan(
+            settled.config, model, source, device, own_model=False, ranks=Ranks(), report=report
+        )
+        curriculum = curriculum_for(model, config.curriculum, config.final_size)
+        micro_batch = choose_micro_batch(config, config.batch_size)
+        replays = {stage.bandwidth: stage.replay.batches for stage in plan.stages}
+        table = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, report=report)
+        needs = measure_needs(plan, table, device)
+    return config, plan, (*settled.reasons, *lines), {"device": str(device), "needs": asdict(needs)}

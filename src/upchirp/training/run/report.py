@@ -1,0 +1,73 @@
+"""The report that a run leaves in its folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from upchirp.curriculum import Plan
+from upchirp.data import Source
+from upchirp.training.evaluation.predictions import Predictions
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.run.environment import hardware, versions
+from upchirp.training.run.examples import examples_of
+from upchirp.training.run.run_folder import REPORT, read_metrics
+
+
+def report_run(
+    folder: Path,
+    config: TrainConfig,
+    plan: Plan,
+    train: Source,
+    val: Source,
+    predictions: Predictions | None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write a finished run's `report.html`; returns its path.
+
+    Args:
+        folder: the run folder, with the whole log in it.
+        config: its settings.
+        plan: what was executed.
+        train: its training images, of which a few are shown.
+        val: its validation images.
+        predictions: what the exported weights guessed for those.
+        notes: what was said on the way.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    # matplotlib takes most of a second, which only a run that ends needs to spend.
+    from upchirp.reports.run_html import MOST_PIXELS, RunRecord, write_run_report
+
+    count = 0
+    if predictions is not None and len(predictions):
+        count = max(len(val.classes), 1 + int(max(predictions.labels.max(), predictions.guesses.max())))
+    right, images = predictions.by_class(count) if predictions is not None and count else (None, None)
+    (examples,) = examples_of({plan.curriculum: plan}, train, config)
+    record = RunRecord(
+        name=folder.name,
+        settings=config.to_flat(),
+        plan=plan,
+        log=read_metrics(folder),
+        facts=_facts(config, train, val),
+        hardware=hardware(),
+        versions=versions(),
+        classes=tuple(val.classes),
+        right=right,
+        images=images,
+        confusions=predictions.confusions() if predictions is not None else (),
+        matrix=predictions.matrix(count) if predictions is not None and 0 < count <= MOST_PIXELS else None,
+        examples=examples,
+        notes=notes,
+    )
+    write_run_report(record, folder / REPORT)
+    return folder / REPORT
+
+
+def _facts(config: TrainConfig, train: Source, val: Source) -> dict[str, str]:
+    return {
+        "data": str(config.data) if config.data else "given from Python",
+        "training images": f"{len(train):,}",
+        "validation images": f"{len(val):,}",
+        "classes": f"{len(train.classes):,}" if train.classes else "without names",
+        "recipe": config.recipe,
+    }

@@ -1,0 +1,261 @@
+"""The folder of a run: who may use it, and the logs in it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from upchirp.curriculum import Plan
+from upchirp.data import DataIdentity
+from upchirp.errors import InputError
+from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
+from upchirp.training.recipes.config import CONFIG, TrainConfig, load_config, save_config
+
+PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
+    "plan.json",
+    "data.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "tensorboard",
+    "micro_batches.json",
+)
+LOCK = "run.lock"
+TIMM_CONFIG = "config.json"
+WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
+PREDICTIONS = "predictions.npz"
+"""What the exported weights guessed for each validation image."""
+REPORT = "report.html"
+
+MAY_DIFFER = {
+    "output", "resume", "workers", "loader_timeout", "device", "compile", "channels_last", "deterministic",
+    "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep", "micro_batch", "report",
+}  # fmt: skip
+"""Settings that a resumed run may change: the data, the steps and the learning rates stay the same."""
+_CHANGE_ROUNDING = ("micro_batch", "device", "compile", "channels_last", "deterministic")
+"""Those of them that change the order of floating-point sums, or batch norm's statistics."""
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was started in the folder."""
+    return (folder / CONFIG).exists()
+
+
+def check_is_free(folder: Path) -> None:
+    """Raise unless the folder is missing, or empty but for its lock.
+
+    Raises:
+        InputError: it holds a run, or anything else.
+    """
+    if holds_run(folder):
+        raise InputError(f"{folder} holds another run: go on with it by --resume auto, or choose another --output")
+    # These alone were left by a run that was killed while its folder was made.
+    if folder.exists() and (
+        not folder.is_dir() or any(entry.name not in (LOCK, PLAN, DATA, f"{CONFIG}.tmp") for entry in folder.iterdir())
+    ):
+        raise InputError(f"{folder} is not an empty folder: choose another --output")
+
+
+def check_is_same_run(folder: Path, config: TrainConfig) -> list[str]:
+    """Raise if the folder's run was started with other settings that matter; else say which others differ.
+
+    Returns:
+        One line for each changed setting that keeps the run from being bit-identical to the uninterrupted one.
+
+    Raises:
+        InputError: naming the settings that differ.
+    """
+    stored = TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG)).to_flat()
+    asked = config.to_flat()
+    # The same data lie elsewhere under another name; where they are known, they are compared themselves.
+    may_differ = MAY_DIFFER | {"data"} if read_data(folder).train else MAY_DIFFER
+    if different := [name for name in asked if name not in may_differ and asked[name] != stored[name]]:
+        listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
+        raise InputError(
+            f"{folder} holds a run with other settings: {listed}: resume with the same, or choose another --output"
+        )
+
+    return [
+        f"{name} was {stored[name]} and is {asked[name]} now: the weights will not be bit-identical"
+        for name in _CHANGE_ROUNDING
+        if asked[name] != stored[name]
+    ]
+
+
+def create(folder: Path, config: TrainConfig, plan: Mapping[str, Any], data: DataIdentity) -> None:
+    """Make the folder of a new run; `plan.json` may hold more than the plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    write_data(folder, data)
+    # The run may be gone on with from another working directory.
+    where = Path(config.data).expanduser()
+    config = replace(config, data=str(where.absolute()) if config.data and where.exists() else config.data)
+    # Last, and at once: a folder holds a run when it holds this.
+    save_config(config, folder / f"{CONFIG}.tmp")
+    (folder / f"{CONFIG}.tmp").replace(folder / CONFIG)
+
+
+def write_data(folder: Path, data: DataIdentity) -> None:
+    """Keep which data the run is trained on."""
+    (folder / DATA).write_text(json.dumps(data.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_data(folder: Path) -> DataIdentity:
+    """Which data the folder's run is trained on; nothing is known of runs of earlier versions.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    path = folder / DATA
+    if not path.exists():
+        return DataIdentity()
+    try:
+        return DataIdentity.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read {path} ({error}): delete it, and the data are taken as the same") from error
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan that the folder's run executes.
+
+    Raises:
+        InputError: a missing or damaged plan.
+    """
+    path = folder / PLAN
+    try:
+        return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def write_micro_batches(folder: Path, config: TrainConfig, device: str, sizes: Mapping[int, int]) -> None:
+    """Keep what is computed at once by bandwidth, after memory ran out on a kind of device."""
+    temporary = folder / f"{MICRO_BATCHES}.tmp"
+    kept = {"device": device, "micro_batch": config.micro_batch, "sizes": sizes}
+    temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    temporary.replace(folder / MICRO_BATCHES)
+
+
+def read_micro_batches(folder: Path, config: TrainConfig, device: str) -> dict[int, int]:
+    """What is computed at once by bandwidth since memory ran out; empty if it never did.
+
+    Neither for another kind of device nor for another setting of the micro-batch it says anything.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    path = folder / MICRO_BATCHES
+    if not path.exists():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if (kept["device"], kept["micro_batch"]) != (device, config.micro_batch):
+            return {}
+        return {int(side): int(size) for side, size in kept["sizes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read {path} ({error}): delete it, and memory is tried anew") from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; a last line that was cut off by a crash is left out."""
+    records: list[dict[str, Any]] = []
+    path = folder / METRICS
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The last line of a finished run's log; `None` if the run is not done or its weights are gone."""
+    last = read_metrics(folder)[-1:]
+    done = bool(last) and last[0]["kind"] == "end" and (folder / WEIGHTS).exists()
+    return last[0] if done else None
+
+
+class RunLog:
+    """Writes events to `metrics.jsonl` and TensorBoard.
+
+    On resuming, what was logged after the checkpoint is dropped, so each step stands there once.
+
+    Args:
+        folder: the run folder.
+        start_step: the step of the checkpoint.
+        evaluates: whether the run begins with the evaluation of that step.
+        exported: which weights the run exports and at which side, so that TensorBoard shows one accuracy by itself.
+    """
+
+    def __init__(self, folder: Path, start_step: int, *, evaluates: bool, exported: tuple[str, int]) -> None:
+        self._exported = exported
+        dropped = {("evaluation", start_step)} if evaluates else set()
+        kept = [
+            record
+            for record in read_metrics(folder)
+            if record["step"] <= start_step
+            and record["kind"] != "end"
+            and (record["kind"], record["step"]) not in dropped
+        ]
+        temporary = folder / f"{METRICS}.tmp"
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        temporary.replace(folder / METRICS)
+        self._lines = (folder / METRICS).open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start_step + 1)
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, Logged):
+            step = event.step
+            values = {
+                "loss": event.loss,
+                "learning_rate": step.learning_rate,
+                "bandwidth": step.bandwidth,
+                "magnitude": step.magnitude,
+                "images_per_second": event.images_per_second,
+                "wait_share": event.wait_share,
+            }
+            where = {"stage": step.stage, "progress": step.progress, "train_seconds": event.train_seconds}
+            self._write("train", step.index + 1, {**where, **values})
+            self._plot("train", step.index + 1, values)
+        elif isinstance(event, Evaluated):
+            evaluation: dict[str, object] = {
+                "progress": event.progress,
+                "bandwidth": event.bandwidth,
+                "weights": event.weights,
+                "train_seconds": event.train_seconds,
+            }
+            self._write("evaluation", event.step, {**evaluation, **event.result.to_dict()})
+            tag = f"evaluation/{event.weights}/{event.bandwidth}"
+            self._plot(tag, event.step, {"top1": event.result.top1, "loss": event.result.loss})
+            if (event.weights, event.bandwidth) == self._exported:
+                self._board.add_scalar("top1", event.result.top1, event.step)
+        elif isinstance(event, Selected):
+            self._write("pass", event.step.index + 1, {"progress": event.step.progress, **asdict(event.summary)})
+            size = event.summary.kept + event.summary.left_out
+            self._plot("pass", event.step.index + 1, {"left_out": event.summary.left_out / size})
+        elif isinstance(event, Reduced):
+            bandwidth = event.step.bandwidth
+            self._write("micro_batch", event.step.index + 1, {"bandwidth": bandwidth, "micro_batch": event.micro_batch})
+        elif isinstance(event, Saved):
+            self._board.flush()
+        elif isinstance(event, Finished):
+            values = {"top1": event.top1, "best_top1": event.best_top1, "train_seconds": event.train_seconds}
+            self._write("end", event.step, values)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        try:
+            self._lines.close()
+        finally:
+            self._board.close()
+
+    def _write(self, kind: str, step: int, values: Mapping[str, object]) -> None:
+        self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._lines.flush()
+
+    def _plot(self, tag: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._board.add_scalar(f"{tag}/{name}", value, step)

@@ -1,0 +1,192 @@
+"""What a run starts from: its model with the weights it loads, and its plan."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.conversion import plain
+from upchirp.curriculum import CostTable, Plan
+from upchirp.data import DataIdentity, Source, default_crop_pct
+from upchirp.errors import InputError
+from upchirp.models import create_model
+from upchirp.training.checkpoints.description import Description
+from upchirp.training.checkpoints.preprocessing import Preprocessing
+from upchirp.training.checkpoints.weights import load_weights, read_weights
+from upchirp.training.engine.memory import MicroBatches, device_name
+from upchirp.training.events import Report
+from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.probing.micro_batch import can_try, choose_micro_batch, find_micro_batches, fits_on, micro_batches
+from upchirp.training.probing.planning import (
+    curriculum_for,
+    kernel_note,
+    make_plan,
+    new_head_note,
+    planned_samples,
+    with_replay,
+)
+from upchirp.training.probing.replay import choose_replay
+from upchirp.training.probing.speed import measure_seconds
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.defaults import choose_batch_size, chooses_batch_size, steps_note
+from upchirp.training.recipes.named import papers_curriculum
+from upchirp.training.run import run_folder
+
+_TRIAL_BATCH = 64
+"""Images of a step whose speed is measured while the batch is still to be chosen."""
+
+
+def make_model(config: TrainConfig, source: Source) -> nn.Module:
+    """The configured model, initialised from the seed."""
+    if not source.classes:
+        raise InputError("the data set has no `classes`: add the attribute, or pass a model")
+    torch.manual_seed(config.seed)
+    return create_model(
+        config.model,
+        num_classes=len(source.classes),
+        final_size=config.final_size,
+        drop_path=config.optimization.drop_path,
+        drop=config.optimization.drop,
+        **config.model_kwargs,
+    )
+
+
+def load_start(config: TrainConfig, path: Path, model: nn.Module, source: Source) -> list[str]:
+    """Load the weights that a new run begins with; returns lines on them."""
+    new_head = not config.keep_head
+    weights = read_weights(path)
+    if not new_head:
+        weights.check_head(source.classes)
+    loaded = load_weights(model, weights, config.final_size, new_head=new_head)
+    resized = "" if loaded.size == config.final_size else f", resized from {loaded.size} px"
+    return [f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head", *loaded.notes(path)]
+
+
+def describe(config: TrainConfig, model: nn.Module, data: DataIdentity) -> Description:
+    """What is written with the weights of a run."""
+    seen = config.augmentation
+    preprocessing = Preprocessing(
+        input_size=config.final_size,
+        mean=seen.mean,
+        std=seen.std,
+        interpolation=seen.interpolation,
+        crop_pct=default_crop_pct(config.final_size),
+    )
+    made: Any = getattr(model, "default_cfg", None)
+    if not isinstance(made, dict) or made.get("architecture") != config.model.partition(".")[0]:
+        # A module of the user's own: no name makes it anew.
+        return Description(data=data, preprocessing=preprocessing)
+    return Description(
+        model=config.model,
+        model_kwargs=plain(config.model_kwargs),
+        final_size=config.final_size,
+        data=data,
+        preprocessing=preprocessing,
+    )
+
+
+def stored_plan(folder: Path, source: Source) -> Plan:
+    """The plan of the run in a folder.
+
+    Raises:
+        InputError: the data has another number of images now.
+    """
+    plan = run_folder.read_plan(folder)
+    if plan.dataset_size != len(source):
+        raise InputError(f"{folder} was planned for {plan.dataset_size} training images, now there are {len(source)}")
+    return plan
+
+
+def new_plan(
+    config: TrainConfig,
+    model: nn.Module,
+    source: Source,
+    device: torch.device,
+    *,
+    own_model: bool,
+    ranks: Ranks,
+    report: Report,
+) -> tuple[TrainConfig, Plan, list[str]]:
+    """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
+
+    Returns:
+        The settings with those chosen that the plan's length decides, the plan, and one line for each choice.
+
+    Raises:
+        InputError: a curriculum or budget that does not fit.
+    """
+    curriculum = curriculum_for(model, config.curriculum, config.final_size)
+
+    def measured(micro_batch: int, replays: int | Mapping[int, int]) -> CostTable:
+        table = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks, report)
+        return ranks.from_first(lambda: table)
+
+    timed = config.time_budget is not None
+    trial = _TRIAL_BATCH
+    if not chooses_batch_size(config):
+        usual = choose_micro_batch(config, config.batch_size, ranks.size)
+        # A CPU is as fast with few images at once, and a trial of many takes minutes there.
+        trial = min(usual, trial) if device.type == "cpu" else usual
+    seconds = measured(trial, 0) if timed else None
+    samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
+    settled = choose_batch_size(config, samples, model, ranks=ranks.size)
+    config, notes = settled.config, list(settled.reasons)
+    micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
+    replays: int | dict[int, int] = 0
+    if config.replay == "auto":
+        report("measuring how many replayed batches keep the device busy", None, None)
+        chosen = choose_replay(config, curriculum, model, source, device, micro_batch)
+        # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
+        replays, lines = ranks.from_first(lambda: chosen)
+        notes += lines
+    else:
+        replays = config.replay
+    if timed and (replays or micro_batch < trial or (device.type != "cpu" and micro_batch != trial)):
+        seconds = measured(min(micro_batch, trial) if device.type == "cpu" else micro_batch, replays)
+    plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
+    if note := steps_note(plan):
+        notes.append(note)
+    report("looking at the kernels' gradients", None, None)
+    if own_model or config.curriculum != papers_curriculum(config.model):
+        notes += _kernel_notes(plan, model)
+    if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
+        notes.append(note)
+    return config, plan, notes
+
+
+def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
+    try:
+        note = kernel_note(plan, model)
+    except (RuntimeError, ValueError, TypeError) as error:
+        note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
+    return [note] if note else []
+
+
+def computed_at_once(
+    config: TrainConfig,
+    plan: Plan,
+    model: nn.Module,
+    folder: Path,
+    device: torch.device,
+    ranks: Ranks,
+    report: Report,
+) -> tuple[MicroBatches, list[str]]:
+    """How many images are computed at once where that is not what the loader gives, and lines on it."""
+    sizes: dict[int, int] = {}
+    notes: list[str] = []
+    if config.micro_batch == "auto" and can_try(device):
+        report("trying how many images fit in memory", None, None)
+        sizes = find_micro_batches(config, plan, fits_on(config, plan, model, device), ranks=ranks)
+        notes.append(f"--micro-batch auto: memory holds {_listed(sizes)}")
+    elif config.micro_batch == "auto":
+        usual = micro_batches(config, plan, ranks.size)
+        notes.append(f"--micro-batch auto tries CUDA's memory only: here it is {_listed(usual)}")
+    if reduced := ranks.from_first(lambda: run_folder.read_micro_batches(folder, config, device_name(device))):
+        notes.append(f"memory ran out in this run before, so it goes on with {_listed(reduced)} at once")
+    return MicroBatches(sizes | {side: min(size, sizes.get(side, size)) for side, size in reduced.items()}), notes
+
+
+def _listed(sizes: Mapping[int, int]) -> str:
+    return ", ".join(f"{size} images at {side} px" for side, size in sorted(sizes.items()))
