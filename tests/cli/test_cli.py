@@ -196,10 +196,8 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["train", "--reprob", "3"], "error: reprob is 3.0: it is a probability"),
         (["train", "--seed", str(1 << 64)], "seed is 18446744073709551616: give a whole number from 0 to 1844"),
         (["compare", "--seeds", "0", str(1 << 64), "--output", "x"], "seed is 18446744073709551616"),
-        (
-            ["train", "--data", "generated", "--final-size", "32", "--workers", "999", "--model", "test_vit"],
-            "workers is",
-        ),
+        # Before the data are looked for.
+        (["train", "--data", "nowhere", "--workers", "999", "--model", "test_vit"], "workers is 999"),
         (["pack", "--data", "generated", "--output", "x", "--workers", "999"], "workers is 999"),
         (["train", "--config", "none.yaml"], "cannot read the config none.yaml"),
         (["train", "--config"], "--config needs a value"),

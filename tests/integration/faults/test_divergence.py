@@ -14,6 +14,9 @@ from upchirp import TrainConfig, train
 from upchirp.models import create_model
 from upchirp.training import load_checkpoint
 
+# 12 steps on small images.
+SHORT: dict[str, Any] = {"final_size": 32, "curriculum": "constant", "batch_size": 16, "micro_batch": None}
+
 
 class Spoiled(nn.Module):
     """A model whose output, or gradient, is multiplied by a number at one of its training steps."""
@@ -38,7 +41,7 @@ class Spoiled(nn.Module):
 def test_a_loss_that_is_not_finite(
     faults: Faults, config: Make, latest: Callable[[TrainConfig], Path], factor: float
 ) -> None:
-    run = config(checkpoint_interval=2, micro_batch=None)
+    run = config(checkpoint_interval=2, **SHORT)
     whole = replace(run, output=run.output.with_name("whole"))
     train(whole, model=Spoiled(0, 1.0))
     message = faults.stopped(run, model=Spoiled(6, factor))
@@ -52,8 +55,7 @@ def test_a_loss_that_is_not_finite(
 
 def test_gradients_that_overflow_in_16_bits_cost_their_step_only(faults: Faults, config: Make) -> None:
     """The loss scale starts at 65,536, so a factor of 1,000 is too much for float16, and less than a step is lost."""
-    changes: dict[str, Any] = {"amp_dtype": "float16", "micro_batch": None, "checkpoint_interval": 1}
-    run = config(**changes)
+    run = config(amp_dtype="float16", micro_batch=None, checkpoint_interval=1, epochs=2)
     seen: list[Any] = []
     train(run, model=Spoiled(5, 1e38, gradient=True), observers=[seen.append])
     kept = sorted((run.output / "checkpoints").glob("step_*.pt"))

@@ -23,6 +23,7 @@ from upchirp.data import (
     open_data,
 )
 from upchirp.data.labels import validation_for
+from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
 from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
 from upchirp.models.meta import unwrap
@@ -123,6 +124,7 @@ def _train(
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
     if model is None:
         check_model(config)
+    check_workers(config.loader_workers)
     report("scanning the data", None, None)
     train_source, val_source = ranks.together(lambda: _sources(config, data, notes, report))
     if not resuming:
