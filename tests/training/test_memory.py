@@ -23,8 +23,8 @@ from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory
 from upchirp.training.engine.segment import StepResult, run_segment
-from upchirp.training.engine.state import State
 from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import find_micro_batches, fits_on
 from upchirp.training.run import start
 

@@ -19,6 +19,7 @@ from upchirp.training.engine.assembly import make_loader, make_settings, make_st
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory
 from upchirp.training.engine.segment import run_segment
 from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.whole import Replicated
 
 CPU = torch.device("cpu")
 SIDES = (32, 48, 64)
@@ -30,9 +31,9 @@ def segment(run: TrainConfig, ranks: Ranks, model: Hungry, small: dict[int, int]
     steps = plan(
         efficienttrain_plus_plus(64, multiple=16), epochs=3, dataset_size=64, batch_size=32, learning_rate=1e-2
     )
-    state = make_state(model, run.optimization, CPU, bandwidth=64, learning_rate=1e-2)
+    state = make_state(model, run.optimization, CPU, bandwidth=64, learning_rate=1e-2, parallel=Replicated(ranks))
     loader = make_loader(run, source, steps, CPU, micro_batch=16, ranks=ranks)
-    settings, sizes = make_settings(run, CPU, ranks), MicroBatches()
+    settings, sizes = make_settings(run, CPU), MicroBatches()
     reduced, failure = {}, None
     results = run_segment(state, loader, make_transform(run), settings, micro_batches=sizes)
     try:

@@ -28,7 +28,7 @@ from upchirp.data import Targets, open_data
 from upchirp.training import Event, Noted, Selected, Settings, TrainResult, load_checkpoint, read_metrics, run_segment
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
-from upchirp.training.engine.state import State
+from upchirp.training.parallel.state import State
 
 Make = Callable[..., TrainConfig]
 EVERY_STEP = {"checkpoint_interval": 1, "checkpoint_keep": 100}

@@ -3,7 +3,6 @@
 from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
 from upchirp.training.engine.segment import Settings, StepResult, run_segment
-from upchirp.training.engine.state import State
 from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View
 from upchirp.training.evaluation.validation import validate
 from upchirp.training.events import (
@@ -21,6 +20,7 @@ from upchirp.training.events import (
     Working,
 )
 from upchirp.training.parallel.ranks import Ranks, open_ranks
+from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import micro_batches
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
 from upchirp.training.recipes.config import TrainConfig, load_config, save_config

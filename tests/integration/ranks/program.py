@@ -17,7 +17,7 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.data import as_source
 from upchirp.training import EvaluationSet, Interrupted, Ranks, View, load_config, open_ranks
 from upchirp.training.evaluation.images import evaluate
-from upchirp.training.parallel import sharded as shards
+from upchirp.training.parallel import shards
 from upchirp.training.run import job, loop
 
 

@@ -14,8 +14,8 @@ from tests.integration.ranks.conftest import finish, losses, settings, small
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint
-from upchirp.training.checkpoints.sharded_checkpoint import stored_tensors
-from upchirp.training.parallel import sharded as shards
+from upchirp.training.parallel import shards
+from upchirp.training.parallel.shard_files import stored_tensors
 
 needs_shards = pytest.mark.skipif(not shards.is_available(), reason="FSDP needs torch 2.7")
 

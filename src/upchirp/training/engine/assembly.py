@@ -1,6 +1,6 @@
 """The parts of a run, as its configuration says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -8,9 +8,10 @@ from torch import nn
 from upchirp.curriculum import Plan, Selection
 from upchirp.data import BatchTransform, Corrupt, Loader, Source
 from upchirp.training.engine.segment import Settings
-from upchirp.training.engine.state import State
+from upchirp.training.parallel.parallel import Parallel
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.sharded import split_groups
+from upchirp.training.parallel.state import State
+from upchirp.training.parallel.whole import Alone
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer
 from upchirp.training.recipes.recipe import Optimization
@@ -23,24 +24,30 @@ def make_state(
     *,
     bandwidth: int,
     learning_rate: float,
-    shard: Callable[[nn.Module], None] | None = None,
+    parallel: Parallel | None = None,
+    bandwidths: Collection[int] = (),
 ) -> State:
     """A fresh state around a model that is on its device and takes inputs of side `bandwidth`.
 
-    `shard` shares the parameters of a module out over the ranks, in place.
+    Args:
+        model: what is trained.
+        optimization: by which optimizer, with or without an average.
+        device: where the model is.
+        bandwidth: the side that it takes now.
+        learning_rate: the highest.
+        parallel: how ranks hold it; by default this process alone.
+        bandwidths: all sides that it is to take.
     """
-    ema = create_ema(model, optimization, sharded=shard is not None)
-    if shard is not None:
-        for module in [model] if ema is None else [model, ema.module]:
-            shard(module)
-    optimizer = create_optimizer(model, optimization, learning_rate=learning_rate, sharded=shard is not None)
-    if shard is not None:
-        split_groups(optimizer)
+    parallel = parallel or Alone()
+    ema = create_ema(model, optimization, fused=parallel.fused)
+    parallel.share_out([model] if ema is None else [model, ema.module], bandwidths, device)
+    optimizer = create_optimizer(model, optimization, learning_rate=learning_rate, fused=parallel.fused)
+    parallel.arrange(optimizer)
     return State(
         model=model,
         optimizer=optimizer,
         ema=ema,
-        sharded=shard is not None,
+        parallel=parallel,
         scaler=torch.amp.GradScaler(device.type, enabled=optimization.amp and optimization.amp_dtype == "float16"),
         bandwidth=bandwidth,
     )
@@ -95,8 +102,8 @@ def make_transform(config: TrainConfig) -> BatchTransform:
     )
 
 
-def make_settings(config: TrainConfig, device: torch.device, ranks: Ranks | None = None) -> Settings:
-    """How the engine computes; by default on this rank alone."""
+def make_settings(config: TrainConfig, device: torch.device) -> Settings:
+    """How the engine computes."""
     return Settings(
         device=device,
         seed=config.seed,
@@ -104,8 +111,6 @@ def make_settings(config: TrainConfig, device: torch.device, ranks: Ranks | None
         clip_grad=config.optimization.clip_grad,
         autocast=autocast_dtype(config.optimization),
         compile=config.compile,
-        ranks=ranks or Ranks(),
-        deterministic=config.deterministic,
     )
 
 

@@ -6,19 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
 
 from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary, mixed_cross_entropy, regroup
 from upchirp.models import autocast
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, free_memory, ran_out
-from upchirp.training.engine.state import State
 from upchirp.training.engine.step_batches import StepBatches
 from upchirp.training.engine.waiting import Waiting
+from upchirp.training.parallel.parallel import Passes
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.replicated import Replicas
-from upchirp.training.parallel.sharded import Shards, clip_gradients
+from upchirp.training.parallel.state import State
 from upchirp.training.recipes.optimizer import set_learning_rate
 
 
@@ -38,10 +36,6 @@ class Settings:
     """Number format of mixed precision; none computes in float32."""
     compile: bool = False
     """Compile the model, one graph for each bandwidth."""
-    ranks: Ranks = field(default_factory=Ranks)
-    """Who trains copies of the model, each on its rows of a batch."""
-    deterministic: bool = False
-    """Sum gradients over the ranks in the same order wherever a segment begins."""
 
 
 @dataclass(frozen=True)
@@ -94,25 +88,20 @@ def run_segment(
         OutOfMemory: the smallest micro-batch does not fit, and the state is that of before the step; or memory ran out
             while gradients were summed over ranks, which no rank can undo alone.
     """
-    forward = GraphPerShape(state.model) if settings.compile else state.model
-    replicas = (
-        Shards(state.model, settings.ranks)
-        if state.sharded
-        else Replicas(state.model, forward, settings.ranks, deterministic=settings.deterministic)
-    )
+    passes = state.parallel.passes(state.model, GraphPerShape(state.model) if settings.compile else None)
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     state.model.train()
     micro_batches = micro_batches or MicroBatches()
     buffers = Buffers()
     waiting = Waiting(settings.device)
-    gradients = _Gradients(state, replicas, transform, settings, record, buffers, waiting)
+    gradients = _Gradients(state, passes, transform, settings, record, buffers, waiting)
     arriving = waiting.timed(batches)
     started = time.perf_counter()
     for arrived in arriving:
         of_step = StepBatches(arrived, arriving)
         step = of_step.step
         state.fit_to(step.bandwidth)
-        replicas.fit_to(step.bandwidth)
+        passes.fit_to(step.bandwidth)
         buffers.keep(state.model)
         reduced_to: int | None = None
         while (losses := gradients.of(of_step, micro_batches)) is None:
@@ -121,10 +110,10 @@ def run_segment(
             reduced_to = _halve(micro_batches, of_step, transform)
         if not of_step.complete:
             return
-        replicas.average_statistics()
+        passes.average_statistics()
         _update(state, parameters, step, settings)
         waiting.work_queued()
-        loss = _mean_loss(torch.stack(losses).sum() * step.batch_size, of_step.weight, settings.ranks)
+        loss = _mean_loss(torch.stack(losses).sum() * step.batch_size, of_step.weight, state.parallel.ranks)
         now = time.perf_counter()
         yield StepResult(step, loss, now - started, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
         started = time.perf_counter()
@@ -141,7 +130,7 @@ class _Gradients:
     """Sums up the gradients of steps, micro-batch by micro-batch."""
 
     state: State
-    replicas: Replicas | Shards
+    passes: Passes
     transform: BatchTransform
     settings: Settings
     record: Record
@@ -171,7 +160,7 @@ class _Gradients:
         except RuntimeError as error:
             if not ran_out(error):
                 raise
-            if self.state.sharded:
+            if not self.state.parallel.may_redo:
                 raise OutOfMemory(
                     f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that share a model "
                     "cannot redo: take a smaller --micro-batch"
@@ -186,11 +175,11 @@ class _Gradients:
         self.buffers.restore()
 
     def _seed(self, step: Step) -> None:
-        torch.manual_seed(step_seed(self.settings.seed, step.index, self.settings.ranks.rank))
+        torch.manual_seed(step_seed(self.settings.seed, step.index, self.state.parallel.ranks.rank))
 
     def _rehearse(self, part: Batch) -> None:
         """Compute a step's only part without the other ranks first: what fits now, fits while they wait for it."""
-        if not self.replicas.sums or len(part.rows) <= self.rehearsed.get(part.step.bandwidth, 0):
+        if not self.passes.sums or len(part.rows) <= self.rehearsed.get(part.step.bandwidth, 0):
             return
         self._accumulate(replace(part, completes_step=False))
         self.undo()
@@ -200,11 +189,11 @@ class _Gradients:
             self.rehearsed[part.step.bandwidth] = len(part.rows)
 
     def _accumulate(self, part: Batch) -> torch.Tensor:
-        return accumulate(self.replicas, self.state.scaler, part, self.transform, self.settings, self.record)
+        return accumulate(self.passes, self.state.scaler, part, self.transform, self.settings, self.record)
 
 
 def accumulate(
-    replicas: Replicas | Shards,
+    passes: Passes,
     scaler: torch.amp.GradScaler,
     batch: Batch,
     transform: BatchTransform,
@@ -217,15 +206,15 @@ def accumulate(
         OutOfMemoryInSum: in the backward pass of a step's last micro-batch, if there are other ranks.
     """
     inputs, targets = batch.prepare(transform, settings.device)
-    with replicas.part(last=batch.completes_step) as factor:
+    with passes.part(last=batch.completes_step) as factor:
         with autocast(settings.device, settings.autocast):
-            logits = replicas(inputs)
+            logits = passes(inputs)
         losses = record(batch, mixed_cross_entropy(logits, targets, settings.smoothing, reduction="none"))
         loss = losses.mean() * (len(batch.rows) / batch.step.batch_size)
         try:
             scaler.scale(loss * factor).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            if batch.completes_step and replicas.sums and ran_out(error):
+            if batch.completes_step and passes.sums and ran_out(error):
                 raise OutOfMemoryInSum from error
             raise
     return loss.detach()
@@ -247,11 +236,8 @@ def _mean_loss(summed: torch.Tensor, weight: float, ranks: Ranks) -> torch.Tenso
 def _update(state: State, parameters: list[torch.Tensor], step: Step, settings: Settings) -> None:
     set_learning_rate(state.optimizer, step.learning_rate)
     clip_grad = settings.clip_grad
-    if clip_grad is not None and state.sharded:
-        clip_gradients(parameters, clip_grad, settings.ranks)
-    elif clip_grad is not None:
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(parameters, clip_grad)
+    if clip_grad is not None:
+        state.parallel.clip(state, parameters, clip_grad)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,5 @@
 """Evaluation at the final size, and during early stages at the current bandwidth (Figure 8)."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ from upchirp.data.unreadable import UnreadableImages, too_many
 from upchirp.data.worker_processes import batches_of
 from upchirp.data.workers import check_label
 from upchirp.errors import InputError
-from upchirp.models import fit_to_bandwidth
 from upchirp.spectral import low_frequency_crop
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.parallel.ranks import Ranks
@@ -218,15 +216,6 @@ def evaluate(
         Evaluation(top1=100 * top1, top5=100 * top5, loss=loss, images=count, predictions=guesses)
         for (top1, top5, loss), guesses in zip(means, predictions, strict=True)
     ]
-
-
-def at_size(model: nn.Module, current: int, size: int) -> nn.Module:
-    """The model itself if it takes inputs of that side now, else a copy that was fitted to it."""
-    if current == size:
-        return model
-    fitted = copy.deepcopy(model)
-    fit_to_bandwidth(fitted, size, tried=True)
-    return fitted
 
 
 def _predictions(

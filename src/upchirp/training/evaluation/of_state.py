@@ -1,7 +1,6 @@
 """Evaluation of a training state: weights and average at the final size, weights at the current bandwidth."""
 
-from contextlib import ExitStack
-from itertools import groupby
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,9 +8,8 @@ from torch import nn
 
 from upchirp.curriculum import Plan
 from upchirp.data import Augmentation
-from upchirp.training.engine.state import State
-from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, at_size, evaluate
-from upchirp.training.parallel.sharded import fitted_to
+from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, evaluate
+from upchirp.training.parallel.state import State
 
 
 class StateEvaluation(NamedTuple):
@@ -55,26 +53,16 @@ def evaluate_state(
     if state.bandwidth < data.size:
         of_state.append(("model", state.model, state.bandwidth))
 
-    def evaluated(views: list[View]) -> list[Evaluation]:
-        return evaluate(
-            views,
+    results: list[Evaluation] = []
+    rest = iter(of_state)
+    for models in state.parallel.at_sizes([(model, side) for _, model, side in of_state], state.bandwidth):
+        results += evaluate(
+            [View(name, model, side) for model, (name, _, side) in zip(models, islice(rest, len(models)), strict=True)],
             data,
             mean=augmentation.mean,
             std=augmentation.std,
             device=device,
             autocast=autocast,
-            in_step=state.sharded,
+            in_step=state.parallel.in_step,
         )
-
-    if state.sharded:
-        # In place, those of one size together: there is no room for copies.
-        results = []
-        for size, of_size in groupby(of_state, key=lambda each: each[2]):
-            views = [View(*each) for each in of_size]
-            with ExitStack() as fitted:
-                for view in views:
-                    fitted.enter_context(fitted_to(view.model, state.bandwidth, size))
-                results += evaluated(views)
-    else:
-        results = evaluated([View(name, at_size(model, state.bandwidth, side), side) for name, model, side in of_state])
     return [StateEvaluation(name, side, result) for (name, _, side), result in zip(of_state, results, strict=True)]

@@ -1,122 +1,103 @@
-"""A model that the ranks hold parts of (FSDP2), for models that outgrow a device."""
+"""Ranks that each hold a part of the state (FSDP2), for models that outgrow a device."""
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from upchirp.curriculum import Plan
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth, resized_parameters
+from upchirp.training.checkpoints.checkpoint import SHARDS, Loaded
+from upchirp.training.parallel import shard_files
+from upchirp.training.parallel.parallel import Passes, Writer, other_way
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.replicated import average_statistics
+from upchirp.training.parallel.shards import Shards, clip_gradients, is_available, shard, split_groups
+from upchirp.training.parallel.state import State
 
 
-def shard(model: nn.Module, whole: Iterable[str], device: torch.device, ranks: Ranks) -> None:
-    """Share a model's parameters out over the ranks, in place: block by block, then what is left.
-
-    Args:
-        model: on any device, its parameters contiguous.
-        whole: names of parameters that every rank keeps whole, as they are resized when the bandwidth changes.
-        device: where the ranks compute.
-        ranks: all of them.
-    """
-    mesh = init_device_mesh(device.type, (ranks.size,))
-    kept = {model.get_parameter(name) for name in whole}
-    for module in [*reversed(list(_blocks(model))), model]:
-        fully_shard(module, mesh=mesh, ignored_params=kept)
-
-
-def is_available() -> bool:
-    """Whether torch can keep parameters whole in a sharded model, as it can from 2.7 on."""
-    return "ignored_params" in inspect.signature(fully_shard).parameters
-
-
-def sharding(model: nn.Module, plan: Plan, device: torch.device, ranks: Ranks) -> Callable[[nn.Module], None]:
-    """What shards a model that is to take a plan's bandwidths, or a copy of it.
-
-    Raises:
-        InputError: torch is too old.
-    """
-    if not is_available():
-        raise InputError("--parallel fsdp needs torch 2.7 or later: update it, or leave it out")
-    resized = resized_parameters(model, plan.bandwidths)
-    return lambda module: shard(module, resized, device, ranks)
-
-
-class Shards:
-    """Forward passes that gather each block's parameters when their turn comes, and share its gradients out again.
-
-    The counterpart of `Replicas`; what it sums and promises is the same.
+class Sharded:
+    """Ranks that each hold a part of the state; see `Parallel` for the methods.
 
     Args:
-        model: after `shard`.
         ranks: who holds a part.
     """
 
-    sums = False
-    """Whether a rank may redo a micro-batch while others wait: none may, as all gather parameters in every pass."""
+    # torch has no fused update of shards for all optimizers, and none for their average.
+    fused = False
+    # All gather parameters in every pass.
+    may_redo = False
+    in_step = True
 
-    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
-        assert isinstance(model, FSDPModule)
-        self._model: Any = model
-        self._ranks = ranks
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
 
-    def fit_to(self, bandwidth: int) -> None:
-        """Nothing: what a bandwidth changes is not shared out."""
+    def place(self, model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:
+        """The model on its device; FSDP takes no parameters in another memory order."""
+        model = model.to(device)
+        self.ranks.copy_first(model.state_dict().values())
+        return model
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """What the model returns for images (N, 3, B, B)."""
-        logits: Tensor = self._model(images)
-        return logits
+    def share_out(self, modules: Sequence[nn.Module], bandwidths: Collection[int], device: torch.device) -> None:
+        """Let each rank keep its part, and all of what is resized when the bandwidth changes."""
+        if not is_available():
+            raise InputError("--parallel fsdp needs torch 2.7 or later: update it, or leave it out")
+        resized = resized_parameters(modules[0], bandwidths)
+        for module in modules:
+            shard(module, resized, device, self.ranks)
 
-    @contextmanager
-    def part(self, *, last: bool) -> Iterator[float]:
-        """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
+    def arrange(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give shares and whole parameters groups of their own."""
+        split_groups(optimizer)
 
-        Gives the factor that the loss needs, as FSDP takes means.
-        """
-        self._model.set_requires_gradient_sync(last)
-        yield float(self._ranks.size)
-        if last:
-            whole = [parameter for parameter in self._model.parameters() if not isinstance(parameter, DTensor)]
-            self._ranks.average([parameter.grad for parameter in whole if parameter.grad is not None])
+    def passes(self, model: nn.Module, forward: Callable[[Tensor], Tensor] | None = None) -> Passes:
+        """Passes through a model that is shared out."""
+        return Shards(model, self.ranks)
 
-    def average_statistics(self) -> None:
-        """Give all ranks the mean of what their batch norms counted."""
-        average_statistics(self._model, self._ranks)
+    def resize(
+        self, model: nn.Module, bandwidth: int, *, optimizer: torch.optim.Optimizer | None, ema: ModelEmaV3 | None
+    ) -> None:
+        """Fit model, moments and average to a bandwidth, without trying it on a copy, which cannot be made."""
+        fit_to_bandwidth(model, bandwidth, optimizer=optimizer, ema=ema, tried=True)
 
+    def at_sizes(self, models: Sequence[tuple[nn.Module, int]], current: int) -> Iterator[list[nn.Module]]:
+        """Those of one size together, in place: there is no room for copies."""
+        for size, group in groupby(models, key=lambda each: each[1]):
+            of_size = [model for model, _ in group]
+            with ExitStack() as fitted:
+                for model in of_size:
+                    fitted.enter_context(_fitted_to(model, current, size))
+                yield of_size
 
-def split_groups(optimizer: torch.optim.Optimizer) -> None:
-    """Give sharded parameters and whole ones groups of their own: an update takes many of one kind at once."""
-    groups = []
-    for group in optimizer.param_groups:
-        for sharded in (True, False):
-            if parameters := [each for each in group["params"] if isinstance(each, DTensor) is sharded]:
-                groups.append({**group, "params": parameters})
-    optimizer.param_groups[:] = groups
+    def clip(self, state: State, parameters: Sequence[Tensor], most: float) -> None:
+        """Scale all gradients so that their common norm over all ranks is at most `most`."""
+        clip_gradients(parameters, most, self.ranks)
 
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors gathered on the first rank's host."""
+        whole = ((name, each.full_tensor() if isinstance(each, DTensor) else each) for name, each in tensors.items())
+        return {name: each.cpu() for name, each in whole if self.ranks.is_first}
 
-@torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], most: float, ranks: Ranks) -> None:
-    """Scale all gradients so that their common norm is at most `most`."""
-    gradients = [each.grad for each in parameters if each.grad is not None]
-    shards = [local(each) for each in gradients if isinstance(each, DTensor)]
-    whole = [each for each in gradients if not isinstance(each, DTensor)]
-    squares = ranks.add(_square(shards, gradients[0].device)) + _square(whole, gradients[0].device)
-    factor = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([local(each) for each in gradients], factor)
+    def writer(self) -> Writer:
+        """Lets every rank write its part while training goes on."""
+        return shard_files.Writer(self.ranks)
+
+    def restore(self, state: State, loaded: Loaded) -> None:
+        """Fill a state with its parts, which any number of ranks wrote."""
+        if SHARDS not in loaded.content:
+            raise InputError(other_way(loaded))
+        position = loaded.content["state"]
+        state.prepare(shard_files.stored_tensors(loaded.path), position["bandwidth"])
+        shard_files.read(state.tensors(), loaded.path)
+        state.load_position(position)
 
 
 @contextmanager
-def fitted_to(model: nn.Module, current: int, size: int) -> Iterator[None]:
-    """Let a sharded model take inputs of another side for a while; copies of it cannot be made."""
+def _fitted_to(model: nn.Module, current: int, size: int) -> Iterator[None]:
+    """Let a model take inputs of another side for a while."""
     if current == size:
         yield
         return
@@ -129,30 +110,3 @@ def fitted_to(model: nn.Module, current: int, size: int) -> Iterator[None]:
         with torch.no_grad():
             for name, value in whole.items():
                 model.get_parameter(name).copy_(value)
-
-
-def full(values: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """The tensors as a whole, on the first rank's host; all ranks take part, and the others get nothing."""
-    whole = ((name, each.full_tensor() if isinstance(each, DTensor) else each) for name, each in values.items())
-    return {name: each.cpu() for name, each in whole if ranks.is_first}
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _square(tensors: list[Tensor], device: torch.device) -> Tensor:
-    if not tensors:
-        return torch.zeros((), device=device)
-    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).square().sum()
-
-
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Modules that follow one another in a list or a sequence and have parts of their own."""
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList | nn.Sequential):
-            for part in module:
-                has_parts = any(True for _ in part.children()) and any(True for _ in part.parameters())
-                if has_parts and not isinstance(part, nn.ModuleList | nn.ModuleDict):
-                    yield part

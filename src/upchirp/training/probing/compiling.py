@@ -14,8 +14,7 @@ from upchirp.models import fit_to_bandwidth
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
 from upchirp.training.engine.segment import Settings, accumulate
-from upchirp.training.engine.state import State
-from upchirp.training.parallel.replicated import Replicas
+from upchirp.training.parallel.state import State
 from upchirp.training.probing.grey import grey_batch
 
 
@@ -37,7 +36,7 @@ def compile_ahead(
     """
     twin = copy.deepcopy(state.model).train()
     # Under several ranks a graph is cut where gradients are sent off, so the copy is wrapped as the model is.
-    replicas = Replicas(twin, GraphPerShape(twin), settings.ranks, deterministic=settings.deterministic)
+    passes = state.parallel.passes(twin, GraphPerShape(twin))
     # Nothing is stepped, so there are no gradients to scale back.
     scaler = torch.amp.GradScaler(settings.device.type, enabled=False)
     sides: list[int] = []
@@ -45,12 +44,12 @@ def compile_ahead(
     with torch.random.fork_rng([settings.device] if settings.device.type == "cuda" else []):
         for step, rows in _first_of_each_shape(sampler, micro_batches):
             fit_to_bandwidth(twin, step.bandwidth, tried=True)
-            replicas.fit_to(step.bandwidth)
+            passes.fit_to(step.bandwidth)
             side = sampler.plan.final_size if sampler.full_size else step.bandwidth
             # With a part that completes no step nobody waits for another rank.
             batch = replace(grey_batch(step, rows, side, settings.device), completes_step=False)
             try:
-                accumulate(replicas, scaler, batch, transform, settings, Batch.weigh)
+                accumulate(passes, scaler, batch, transform, settings, Batch.weigh)
             except RuntimeError as error:
                 if isinstance(error, torch._dynamo.exc.TorchDynamoException):
                     raise InputError(
@@ -63,7 +62,7 @@ def compile_ahead(
             finally:
                 twin.zero_grad(set_to_none=True)
             sides.append(step.bandwidth)
-    del twin, replicas
+    del twin, passes
     free_memory(settings.device)
     graphs = f"{len(sides)} graph{'s' if len(sides) != 1 else ''}, for {', '.join(map(str, sides))} px"
     return f"compiled {graphs}, before the first step: {time.perf_counter() - begun:.0f} s"

@@ -16,7 +16,8 @@ from upchirp.data import Source
 from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.engine.segment import run_segment
 from upchirp.training.events import Report
-from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.parallel import Parallel
+from upchirp.training.parallel.whole import Alone
 from upchirp.training.probing.planning import with_replay
 from upchirp.training.recipes.config import TrainConfig
 
@@ -66,7 +67,7 @@ def measure_seconds(
     device: torch.device,
     micro_batch: int,
     replays: int | Mapping[int, int] = 0,
-    ranks: Ranks | None = None,
+    parallel: Parallel | None = None,
     report: Report = lambda what, done, total: None,
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
@@ -75,7 +76,8 @@ def measure_seconds(
     bandwidth began is left out, so a machine that waits for data shows it. With replay a fresh batch lasts for
     several steps, and as many more are measured. All ranks train, and each gets its own clock's times.
     """
-    ranks = ranks or Ranks()
+    parallel = parallel or Alone()
+    ranks = parallel.ranks
     batch_size = micro_batch * ranks.size
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
     warmup = (_PREFETCHED * config.loader_workers + 1) * cycle
@@ -92,13 +94,18 @@ def measure_seconds(
     )
     trial = with_replay(trial, config, replays)
     state = make_state(
-        copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
+        copy.deepcopy(model),
+        config.optimization,
+        device,
+        bandwidth=curriculum.final_size,
+        learning_rate=1e-6,
+        parallel=parallel,
     )
     batches = make_loader(config, source, trial, device, ranks=ranks)
     times: dict[int, list[float]] = {side: [] for side in bandwidths}
     before = time.perf_counter()
     report(_MEASURING, 0, trial.total_steps)
-    for result in run_segment(state, batches, make_transform(config), make_settings(config, device, ranks)):
+    for result in run_segment(state, batches, make_transform(config), make_settings(config, device)):
         result.loss.item()  # waits for the device
         now = time.perf_counter()
         times[result.step.bandwidth].append(now - before)

@@ -11,15 +11,14 @@ from upchirp.training.recipes.recipe import Optimization
 
 
 def create_optimizer(
-    model: nn.Module, optimization: Optimization, *, learning_rate: float, sharded: bool = False
+    model: nn.Module, optimization: Optimization, *, learning_rate: float, fused: bool = True
 ) -> torch.optim.Optimizer:
     """The recipe's optimizer over the parameters it tunes; biases, norms and what the model names don't decay."""
     options: dict[str, Any] = {"betas": optimization.opt_betas, "eps": optimization.opt_eps, "fused": True}
     if optimization.opt == "lamb":
         options = {"betas": optimization.opt_betas}
     elif optimization.opt == "sgd":
-        # torch has no fused update of shards for it.
-        options = {"momentum": optimization.momentum, "fused": not sharded}
+        options = {"momentum": optimization.momentum, "fused": fused}
     if all(parameter.device.type == "mps" for parameter in model.parameters()):
         options.pop("fused", None)
     if optimization.layer_decay is not None:
@@ -36,8 +35,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
 
-def create_ema(model: nn.Module, optimization: Optimization, *, sharded: bool = False) -> ModelEmaV3 | None:
+def create_ema(model: nn.Module, optimization: Optimization, *, fused: bool = True) -> ModelEmaV3 | None:
     """An average of the weights whose decay warms up, or none if the recipe keeps none."""
     if not optimization.model_ema:
         return None
-    return ModelEmaV3(model, decay=optimization.model_ema_decay, use_warmup=True, foreach=not sharded)
+    return ModelEmaV3(model, decay=optimization.model_ema_decay, use_warmup=True, foreach=fused)

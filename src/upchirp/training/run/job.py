@@ -27,16 +27,16 @@ from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
 from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
 from upchirp.models.meta import unwrap
-from upchirp.training.checkpoints import checkpoint, sharded_checkpoint
-from upchirp.training.checkpoints.checkpoint import SHARDS
+from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.assembly import make_loader, make_state
-from upchirp.training.engine.state import State
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
 from upchirp.training.events import Finished, Noted, Observer, Report, Working, reporting
 from upchirp.training.parallel.device import choose_device, numerics
-from upchirp.training.parallel.ranks import Ranks, open_ranks
-from upchirp.training.parallel.sharded import sharding
+from upchirp.training.parallel.opening import open_parallel
+from upchirp.training.parallel.parallel import Parallel
+from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.probing.shared_memory import Demand
@@ -100,8 +100,9 @@ def train(
     # Where the folder can be seen; the first rank tells the others.
     config = with_stored(config)
     device = choose_device(config.device)
-    with open_ranks(even_one=config.parallel == "fsdp") as ranks, ExitStack() as held:
-        return _train(config, model, data, observers if ranks.is_first else (), device, ranks, held, go_on)
+    with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
+        observers = observers if parallel.ranks.is_first else ()
+        return _train(config, model, data, observers, device, parallel, held, go_on)
 
 
 def _train(
@@ -110,10 +111,11 @@ def _train(
     data: tuple[Any, Any] | None,
     observers: Sequence[Observer],
     device: torch.device,
-    ranks: Ranks,
+    parallel: Parallel,
     held: ExitStack,
     go_on: str | None,
 ) -> TrainResult:
+    ranks = parallel.ranks
     report = reporting(observers)
     asked, own_model = config, model is not None
     beginning = ranks.from_first(lambda: begin(asked, held, own_model=own_model, own_data=data is not None))
@@ -143,12 +145,7 @@ def _train(
     described_as = describe(config, model, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
-        model = model.to(device)
-        sharded = config.parallel == "fsdp"
-        # FSDP takes no parameters in another memory order; images are laid out all the same.
-        if config.channels_last and not sharded:
-            model = model.to(memory_format=torch.channels_last)
-        ranks.copy_first(model.state_dict().values())
+        model = parallel.place(model, device, channels_last=config.channels_last)
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.bandwidths)
@@ -158,7 +155,9 @@ def _train(
             config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.bandwidths)
         else:
-            planned = new_plan(config, model, train_source, device, own_model=own_model, ranks=ranks, report=report)
+            planned = new_plan(
+                config, model, train_source, device, own_model=own_model, parallel=parallel, report=report
+            )
             config, plan = planned[:2]
             notes += planned[2]
         delivered = micro_batches(config, plan, ranks.size)
@@ -176,7 +175,8 @@ def _train(
             device,
             bandwidth=plan.final_size,
             learning_rate=config.optimization.learning_rate(config.batch_size),
-            shard=sharding(model, plan, device, ranks) if sharded else None,
+            parallel=parallel,
+            bandwidths=plan.bandwidths,
         )
         totals = Totals()
         if loaded:
@@ -333,13 +333,8 @@ def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
     # Read, not as plain data: an older checkpoint may lack what has a default now.
     if Plan.from_dict(content.get("plan", {})) != plan:
         raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
-    if (SHARDS in content) != state.sharded:
-        raise InputError(f"{loaded.path} was written with another --parallel: go on with the run's own")
     try:
-        if state.sharded:
-            state.prepare(sharded_checkpoint.stored_tensors(loaded.path), content["state"]["bandwidth"])
-            sharded_checkpoint.read(state.tensors(), loaded.path)
-        state.load_state_dict(content["state"])
+        state.parallel.restore(state, loaded)
         return Totals(train_seconds=float(content["train_seconds"]), best_top1=float(content["best_top1"]))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):

@@ -17,7 +17,6 @@ from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, device_name
 from upchirp.training.engine.segment import StepResult, run_segment
-from upchirp.training.engine.state import State
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state, evaluation_follows
 from upchirp.training.evaluation.predictions import Predictions, write_predictions
@@ -34,6 +33,7 @@ from upchirp.training.events import (
     Working,
 )
 from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.state import State
 from upchirp.training.probing.compiling import compile_ahead
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.run import run_folder
@@ -177,7 +177,7 @@ class Run:
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
-        transform, settings = make_transform(self.config), make_settings(self.config, self.device, self.ranks)
+        transform, settings = make_transform(self.config), make_settings(self.config, self.device)
         record, sizes = self.loader.record, self.micro_batches
         if settings.compile:
             self.emit(Working(what="compiling a graph for each bandwidth"))

@@ -11,7 +11,7 @@ from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.training.events import Report
 from upchirp.training.parallel.device import choose_device, numerics
-from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.whole import Alone
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
 from upchirp.training.probing.speed import measure_needs, measure_seconds
@@ -117,7 +117,7 @@ def _measured(
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
         config, plan, lines = new_plan(
-            settled.config, model, source, device, own_model=False, ranks=Ranks(), report=report
+            settled.config, model, source, device, own_model=False, parallel=Alone(), report=report
         )
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         micro_batch = choose_micro_batch(config, config.batch_size)

@@ -9,12 +9,10 @@ from upchirp.data import Loader
 from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.checkpoints.sharded_checkpoint import Writer
 from upchirp.training.checkpoints.timm_folder import write_timm_config
-from upchirp.training.engine.state import State
 from upchirp.training.events import Event, Noted, Saved
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.sharded import full
+from upchirp.training.parallel.state import State
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.run import run_folder
 
@@ -66,7 +64,7 @@ class Saving:
         self.ranks = ranks
         self.emit = emit
         self.checkpoints = folder / run_folder.CHECKPOINTS
-        self._writer = Writer(ranks) if state.sharded else None
+        self._writer = state.parallel.writer()
 
     def step(self) -> None:
         """Write the checkpoint of the step that the state is at."""
@@ -82,7 +80,7 @@ class Saving:
         if self.state.ema is not None:
             modules[run_folder.WEIGHTS_EMA] = self.state.ema.module
         for name, module in modules.items():
-            weights = full(module.state_dict(), self.ranks) if self.state.sharded else module.state_dict()
+            weights = self.state.parallel.whole(module.state_dict())
             if self.ranks.is_first:
                 checkpoint.export_weights(weights, self.folder / name, self.description.to_dict())
         if self.ranks.is_first:
@@ -96,16 +94,16 @@ class Saving:
     @property
     def busy(self) -> bool:
         """Whether this rank still writes a checkpoint while training goes on."""
-        return self._writer is not None and self._writer.busy
+        return self._writer.busy
 
     @property
     def pending(self) -> bool:
         """Whether a checkpoint that was begun is not finished yet, on any rank."""
-        return self._writer is not None and self._writer.pending
+        return self._writer.pending
 
     def finish(self) -> None:
         """Wait for a checkpoint that is being written while training goes on, if there is one."""
-        if self._writer is not None and (path := self._writer.finish()):
+        if path := self._writer.finish():
             self._saved(path)
 
     def last_good(self) -> str:
@@ -121,24 +119,19 @@ class Saving:
         )
 
     def _save(self, path: Path) -> None:
-        # Of a sharded state each rank sees its own part.
+        # A rank may hold a part only, and sees no further.
         if any(self.ranks.largest(int(not self.state.is_finite()))):
             raise self.not_finite("weights are not finite")
         content = {
-            "state": self.state.state_dict(),
             "plan": self.plan.to_dict(),
             "described": self.description.to_dict(),
             "loader": self.loader.state_dict(),
             "train_seconds": self.totals.train_seconds,
             "best_top1": self.totals.best_top1,
         }
-        if self._writer is not None:
-            self.finish()
-            self._writer.begin(content, self.state.tensors(), path)
-            return
-        if self.ranks.is_first:
-            checkpoint.save(content, path)
-        self._saved(path)
+        self.finish()
+        if written := self._writer.begin(self.state, content, path):
+            self._saved(written)
 
     def _saved(self, path: Path) -> None:
         if self.ranks.is_first:

@@ -17,6 +17,7 @@ from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import load_weights, read_weights
 from upchirp.training.engine.memory import MicroBatches, device_name
 from upchirp.training.events import Report
+from upchirp.training.parallel.parallel import Parallel
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import can_try, choose_micro_batch, find_micro_batches, fits_on, micro_batches
 from upchirp.training.probing.planning import (
@@ -106,7 +107,7 @@ def new_plan(
     device: torch.device,
     *,
     own_model: bool,
-    ranks: Ranks,
+    parallel: Parallel,
     report: Report,
 ) -> tuple[TrainConfig, Plan, list[str]]:
     """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
@@ -117,10 +118,11 @@ def new_plan(
     Raises:
         InputError: a curriculum or budget that does not fit.
     """
+    ranks = parallel.ranks
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
 
     def measured(micro_batch: int, replays: int | Mapping[int, int]) -> CostTable:
-        table = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, ranks, report)
+        table = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, parallel, report)
         return ranks.from_first(lambda: table)
 
     timed = config.time_budget is not None

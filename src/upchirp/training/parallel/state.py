@@ -9,8 +9,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models import fit_to_bandwidth
-from upchirp.training.parallel.sharded import local
+from upchirp.training.parallel.local import local
+from upchirp.training.parallel.parallel import Parallel
 
 
 @dataclass(kw_only=True)
@@ -29,30 +29,32 @@ class State:
     """The input side that model, moments and average have now."""
     step: int = 0
     """Optimizer steps done."""
-    sharded: bool = False
-    """Whether the ranks hold parts of the model (see `upchirp.training.parallel.sharded`)."""
+    parallel: Parallel
+    """How the ranks hold all this."""
 
     def fit_to(self, bandwidth: int) -> None:
         """Resize what depends on the input size: parameters, moments and average together."""
         if bandwidth != self.bandwidth:
-            fit_to_bandwidth(self.model, bandwidth, optimizer=self.optimizer, ema=self.ema, tried=self.sharded)
+            self.parallel.resize(self.model, bandwidth, optimizer=self.optimizer, ema=self.ema)
             self.bandwidth = bandwidth
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it loads with `weights_only=True`.
-
-        Of a sharded state the plain values alone; its tensors are those of `tensors`.
-        """
-        if self.sharded:
-            return {"scaler": self.scaler.state_dict(), "bandwidth": self.bandwidth, "step": self.step}
+        """Tensors and plain values only, so that it loads with `weights_only=True`."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "bandwidth": self.bandwidth,
-            "step": self.step,
+            **self.position(),
         }
+
+    def position(self) -> dict[str, Any]:
+        """The plain values among them; the tensors by names of their own are those of `tensors`."""
+        return {"scaler": self.scaler.state_dict(), "bandwidth": self.bandwidth, "step": self.step}
+
+    def load_position(self, position: Mapping[str, Any]) -> None:
+        """Take over the plain values, when the tensors are here already."""
+        self.scaler.load_state_dict(position["scaler"])
+        self.step = position["step"]
 
     def is_finite(self) -> bool:
         """Whether all weights are finite; an infinite gradient can spoil them under a finite loss."""
@@ -89,17 +91,12 @@ class State:
             InputError: a state of another model or recipe.
         """
         self.fit_to(state["bandwidth"])
-        if self.sharded:
-            self.scaler.load_state_dict(state["scaler"])
-            self.step = state["step"]
-            return
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
-            self.scaler.load_state_dict(state["scaler"])
+            self.load_position(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(f"the checkpoint belongs to another model or recipe: {first}") from error
-        self.step = state["step"]

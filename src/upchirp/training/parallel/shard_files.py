@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.state import State
 
 _METADATA = ".metadata"
 _CHECKPOINT = "torch.distributed.checkpoint"
@@ -65,7 +66,7 @@ class Writer:
         """Whether a checkpoint is begun that is not there yet."""
         return self._future is not None
 
-    def begin(self, content: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
+    def begin(self, state: State, content: dict[str, Any], path: Path) -> None:
         """Copy the tensors to the host, and let them be written; the checkpoint before must be finished."""
         assert self._future is None
         folder = path.with_suffix("")
@@ -73,8 +74,8 @@ class Writer:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         self._ranks.largest(0)  # nobody writes before
-        written: Any = async_save(tensors, checkpoint_id=folder, process_group=self._group)
-        self._content, self._path = content, path
+        written: Any = async_save(state.tensors(), checkpoint_id=folder, process_group=self._group)
+        self._content, self._path = {"state": state.position(), **content}, path
         self._future = self._thread.submit(self._digests, written, folder)
 
     def finish(self) -> Path | None:
