@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.integration.ranks.conftest import finish, losses, settings
+from tests.processes import finish_ranks
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
@@ -126,3 +127,9 @@ def test_a_batch_is_cut_by_ranks_and_micro_batches(image_folder: Path, tmp_path:
     ]:
         with pytest.raises(InputError, match=line):
             choose_micro_batch(config(**changes), batch_size, ranks=ranks)
+
+
+def test_what_all_ranks_refuse_is_said_once(tmp_path: Path) -> None:
+    done = finish_ranks(2, "-m", "upchirp", "train", "--data", tmp_path / "none", "--model", "test_vit")
+    assert done.returncode == 2
+    assert done.stderr.count("none is missing") == 1, done.stderr
