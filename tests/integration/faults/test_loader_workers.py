@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ def test_a_worker(
     message = faults.stopped(run, data=parts)
     assert message_of(action) in message
     assert ("--loader-timeout" if action is hang else "--workers") in message
-    faults.resume(run, data=parts)
+    # A busy machine may take longer than that to start the workers.
+    faults.resume(replace(run, loader_timeout=600.0), data=parts)
 
 
 def test_a_worker_that_is_killed_from_outside(faults: Faults, config: Make, latest: Callable[..., Path]) -> None:
