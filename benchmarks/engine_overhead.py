@@ -14,10 +14,9 @@ import timm
 import torch
 from torch.nn import functional
 
-from upchirp import Augmentation, Batch, BatchTransform, Plan, constant, plan
+from upchirp import Augmentation, Batch, Plan, constant, plan
 from upchirp.compare import hardware, versions
-from upchirp.training import Optimization, Settings, create_optimizer, run_segment, set_learning_rate
-from upchirp.training.engine.assembly import make_state
+from upchirp.training import Optimization, Trainer, create_optimizer, set_learning_rate
 
 AUGMENTATION = Augmentation(reprob=0.0, mixup=0.0, cutmix=0.0)
 
@@ -57,14 +56,12 @@ def bare_loop(name: str, data: list[Batch]) -> Callable[[], None]:
 
 
 def engine(name: str, data: list[Batch], side: int) -> Callable[[], None]:
-    model = timm.create_model(name, num_classes=40).to(memory_format=torch.channels_last)
-    device = torch.device("cpu")
-    state = make_state(model, Optimization(), device, bandwidth=side, learning_rate=1e-3)
-    transform = BatchTransform(AUGMENTATION, seed=0, channels_last=True)
-    settings = Settings(device=device, smoothing=0.1, autocast=torch.bfloat16)
+    trainer = Trainer(augmentation=AUGMENTATION)
+    state = trainer.state(trainer.place(timm.create_model(name, num_classes=40)), bandwidth=side, learning_rate=1e-3)
+    steps = plan(constant(side), epochs=1, dataset_size=len(data) * len(data[0].labels))
 
     def run() -> None:
-        for _ in run_segment(state, data, transform, settings):
+        for _ in trainer.run(state, steps, data):
             pass
 
     return run

@@ -17,7 +17,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -31,8 +31,7 @@ from upchirp.compare import CompareConfig, compare, hardware, versions
 from upchirp.data import RequestSampler
 from upchirp.models import count_flops, count_parameters, create_model
 from upchirp.spectral.reference import low_frequency_crop as reference_crop
-from upchirp.training import Settings, State, StepResult, TrainConfig, run_segment
-from upchirp.training.engine.assembly import make_settings, make_state, make_transform
+from upchirp.training import State, TrainConfig, Trainer
 from upchirp.training.engine.memory import MicroBatches
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.compiling import compile_ahead
@@ -137,12 +136,8 @@ def fresh_state(bench: Bench, config: TrainConfig) -> State:
     model = create_model(
         config.model, num_classes=1000, final_size=bench.final_size, drop_path=config.optimization.drop_path
     )
-    model = model.to(bench.device).to(memory_format=torch.channels_last)
-    return make_state(model, config.optimization, bench.device, bandwidth=bench.final_size, learning_rate=1e-5)
-
-
-def results_of(state: State, batches: Iterable[Batch], config: TrainConfig, settings: Settings) -> Iterator[StepResult]:
-    return run_segment(state, batches, make_transform(config), settings)
+    trainer = Trainer.of(config, bench.device)
+    return trainer.state(trainer.place(model), bandwidth=bench.final_size, learning_rate=1e-5)
 
 
 def say(text: str) -> None:
@@ -169,9 +164,9 @@ def checks(bench: Bench) -> dict[str, Any]:
             state = fresh_state(bench, config)
             fused = any(group.get("fused") or False for group in state.optimizer.param_groups)
             batches = (random_batch(step, rows, bench.device) for step in bench.plan(rows, 2).steps())
-            settings = make_settings(config, bench.device)
+            trainer, steps = Trainer.of(config, bench.device), bench.plan(rows, 2)
             before = counters["stats"]["unique_graphs"]
-            losses[mode] = [result.loss.item() for result in results_of(state, batches, config, settings)]
+            losses[mode] = [result.loss.item() for result in trainer.run(state, steps, batches)]
             graphs[mode] = counters["stats"]["unique_graphs"] - before
         found["models"][name] = {"losses": losses, "graphs": graphs, "fused_optimizer": fused}
         say(f"checks {name}: {found['models'][name]}")
@@ -228,8 +223,8 @@ def step_seconds(bench: Bench, name: str) -> dict[tuple[str, int, int], float]:
     for number, mode, side, rows in itertools.product(range(bench.rounds), bench.modes, bench.sides, bench.rows):
         step = replace(first_steps[side], batch_size=rows)
         batch = random_batch(step, rows, bench.device)
-        settings = make_settings(configs[mode], bench.device)
-        results = results_of(states[mode], itertools.repeat(batch), configs[mode], settings)
+        trainer = Trainer.of(configs[mode], bench.device)
+        results = trainer.run(states[mode], bench.plan(rows, 1), itertools.repeat(batch))
         # Graphs and algorithms are chosen in the first round.
         for _ in range(3 if number else 6):
             next(results)
@@ -245,20 +240,20 @@ def switch(bench: Bench, *, ahead: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in bench.models:
         config = bench.config(name, bench.modes[0], rows)
-        state, settings = fresh_state(bench, config), make_settings(config, bench.device)
+        state, trainer = fresh_state(bench, config), Trainer.of(config, bench.device)
         batches = {step.bandwidth: random_batch(step, rows, bench.device) for step in run.steps()}
         note, begun = None, time.perf_counter()
         if config.compile:
             # As a process of its own would: kernels come from the cache on disk, if they are there.
             torch.compiler.reset()
         if config.compile and ahead:
-            note = compile_ahead(state, RequestSampler(run), make_transform(config), settings, MicroBatches())
+            note = compile_ahead(trainer, state, RequestSampler(run), MicroBatches())
         ahead_seconds = time.perf_counter() - begun
         spent: dict[int, list[float]] = {}
         stream = (replace(batches[step.bandwidth], step=step) for step in run.steps())
         synchronize(bench.device)
         before = time.perf_counter()
-        for result in results_of(state, stream, config, settings):
+        for result in trainer.run(state, run, stream):
             result.loss.item()  # waits for the device
             now = time.perf_counter()
             spent.setdefault(result.step.bandwidth, []).append(now - before)

@@ -12,13 +12,11 @@ from collections.abc import Iterable
 from statistics import median
 
 import timm
-import torch
 
-from upchirp import Augmentation, Batch, BatchTransform, Loader, constant, plan
+from upchirp import Augmentation, Batch, Loader, constant, plan
 from upchirp.compare import hardware, versions
 from upchirp.data import Source, open_data
-from upchirp.training import Optimization, Settings, run_segment
-from upchirp.training.engine.assembly import make_state
+from upchirp.training import Trainer
 
 AUGMENTATION = Augmentation(scale=(0.35, 1.0), randaug_layers=1, reprob=0.0, mixup=0.0, cutmix=0.0)
 WARMUP = 8
@@ -33,13 +31,9 @@ def images_per_second(options: argparse.Namespace, source: Source, side: int, wa
     if way == "alone":
         batches = itertools.repeat(next(iter(loader)), steps)
     model = timm.create_model(options.model, num_classes=len(source.classes), channels=options.channels)
-    device = torch.device("cpu")
-    state = make_state(
-        model.to(memory_format=torch.channels_last), Optimization(), device, bandwidth=side, learning_rate=1e-3
-    )
-    settings = Settings(device=device, autocast=torch.bfloat16)
-    transform = BatchTransform(AUGMENTATION, seed=0, channels_last=True)
-    seconds = [result.seconds for result in run_segment(state, batches, transform, settings)]
+    trainer = Trainer(augmentation=AUGMENTATION)
+    state = trainer.state(trainer.place(model), bandwidth=side, learning_rate=1e-3)
+    seconds = [result.seconds for result in trainer.run(state, run, batches)]
     return size * options.steps / sum(seconds[WARMUP:])
 
 

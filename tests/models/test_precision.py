@@ -4,9 +4,8 @@ from torch import nn
 
 import upchirp
 from upchirp import Curriculum, Phase
-from upchirp.data import Augmentation, BatchTransform
-from upchirp.training import Optimization, Settings, run_segment
-from upchirp.training.engine.assembly import make_state
+from upchirp.data import Augmentation
+from upchirp.training import Optimization, Trainer
 from upchirp.training.probing.grey import grey_batch
 
 # Channels, kernel, stride, padding, groups, sides of the map. Computed in bfloat16 the first six leave garbage on CPUs
@@ -61,13 +60,13 @@ def test_training_leaves_alone_what_sees_only_padding():
     )
     model = nn.Sequential(nn.Conv2d(3, 64, 2, 2), nn.Conv2d(64, 64, 3, 2, 1), nn.Flatten(), nn.Linear(64, 4))
     before = model[1].weight.detach().clone()
-    state = make_state(
-        model, Optimization(opt="sgd", weight_decay=0.0), torch.device("cpu"), bandwidth=2, learning_rate=0.1
+    trainer = Trainer(
+        optimization=Optimization(opt="sgd", weight_decay=0.0),
+        augmentation=Augmentation(mixup=0.0, cutmix=0.0, reprob=0.0, smoothing=0.0),
     )
-    transform = BatchTransform(Augmentation(mixup=0.0, cutmix=0.0, reprob=0.0), seed=0)
+    state = trainer.state(model, bandwidth=2, learning_rate=0.1)
     batches = (grey_batch(step, range(8), 2) for step in plan.steps())
-    settings = Settings(device=torch.device("cpu"), autocast=torch.bfloat16)
-    for _ in run_segment(state, batches, transform, settings):
+    for _ in trainer.run(state, plan, batches):
         fill_memory(before.shape)
     changed = (model[1].weight.detach() != before).any(dim=1).any(dim=0)
     assert changed.nonzero().tolist() == [[1, 1]]

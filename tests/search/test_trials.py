@@ -12,10 +12,10 @@ from upchirp.curriculum import Stage
 from upchirp.data import Corrupt, split
 from upchirp.data.sources import FolderSource
 from upchirp.models import create_model
-from upchirp.search import SearchConfig, Trial, runner
+from upchirp.search import SearchConfig, Trial
 from upchirp.search.runner import Stopped, Task, run_task
 from upchirp.search.trial_plan import Planner
-from upchirp.training import StepResult
+from upchirp.training import StepResult, Trainer
 from upchirp.training.checkpoints import checkpoint
 
 Make = Callable[..., SearchConfig]
@@ -97,13 +97,13 @@ def test_images_that_cannot_be_read_are_named_once_and_stop_a_trial_above_one_pe
 ) -> None:
     trial = task(Trial((32,), 0, 1, tuning=1), epochs=4)
     given = [Corrupt(7, "cat/7.jpg", "truncated")]
-    segment = runner.run_segment
+    run = Trainer.run
 
     def damaged(*words: object, **options: object) -> Iterator[StepResult]:
-        for result in segment(*words, **options):
+        for result in run(*words, **options):
             yield replace(result, corrupt=tuple(given))
 
-    monkeypatch.setattr(runner, "run_segment", damaged)
+    monkeypatch.setattr(Trainer, "run", damaged)
     assert trial.plan.run.dataset_size < 100, "one image is more than 1 %, but one alone stops nothing"
     assert [note for note in run_task(trial).notes if "cat/7.jpg" in note] == [
         "cannot read cat/7.jpg (truncated): replaced by another (1 so far)"

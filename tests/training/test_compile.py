@@ -14,9 +14,9 @@ from upchirp import InputError, TrainConfig, plan, preset, train
 from upchirp.data import RequestSampler
 from upchirp.models import create_model
 from upchirp.training import Event, Interrupted, Noted, Stepped
-from upchirp.training.engine.assembly import make_settings, make_state, make_transform
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import MicroBatches
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.probing.compiling import compile_ahead
 
 Make = Callable[..., TrainConfig]
@@ -109,14 +109,13 @@ def test_measuring_for_a_time_budget_compiles_the_graphs_of_the_run(config: Make
 def test_what_memory_holds_decides_the_shapes(config: Make, graphs: Shapes) -> None:
     made = config(model="test_resnet", compile=True, micro_batch=32)
     run = plan(preset("efficienttrain_plus_plus", final_size=64), epochs=3, dataset_size=64, batch_size=32)
-    device = torch.device("cpu")
+    trainer = Trainer.of(made, torch.device("cpu"))
     model = create_model("test_resnet", num_classes=2, final_size=64)
-    state = make_state(model, made.optimization, device, bandwidth=64, learning_rate=1e-3)
+    state = trainer.state(model, bandwidth=64, learning_rate=1e-3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     sampler = RequestSampler(run, micro_batch=32, start_step=run.stages[0].steps)
     random = torch.get_rng_state()
-    transform, settings = make_transform(made), make_settings(made, device)
-    line = compile_ahead(state, sampler, transform, settings, MicroBatches({64: 8}))
+    line = compile_ahead(trainer, state, sampler, MicroBatches({64: 8}))
     second, last = run.bandwidths[1:]
     assert graphs == [(32, second), (8, last)]
     assert line.startswith(f"compiled 2 graphs, for {second}, {last} px")

@@ -20,9 +20,8 @@ from upchirp import train as run_training
 from upchirp.data import open_data
 from upchirp.training import Event, Interrupted, Noted, Reduced, Stepped, load_checkpoint, read_metrics
 from upchirp.training.checkpoints import checkpoint as checkpoints
-from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory
-from upchirp.training.engine.segment import StepResult, run_segment
+from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import find_micro_batches, fits_on
@@ -48,20 +47,16 @@ def segment(
 ) -> tuple[State, list[StepResult], list[tuple[list[int], list[float]]]]:
     """Train from the start; returns the state, the results, and the data and losses of every micro-batch."""
     source, _ = open_data(run.data, 64)
-    state = make_state(model, run.optimization, CPU, bandwidth=64, learning_rate=1e-2)
-    loader = make_loader(run, source, steps_of(run), CPU, micro_batch=delivered, select=run.selection)
+    trainer, whole = Trainer.of(run, CPU), steps_of(run)
+    state = trainer.state(model, bandwidth=64, learning_rate=1e-2)
+    loader = trainer.loader(source, whole, micro_batch=delivered, select=run.selection)
     data: list[tuple[list[int], list[float]]] = []
 
     def record(batch: Any, losses: torch.Tensor) -> torch.Tensor:
         data.append((batch.indices.tolist(), losses.tolist()))
         return loader.record(batch, losses)
 
-    results = []
-    settings = make_settings(run, CPU)
-    for result in run_segment(state, loader, make_transform(run), settings, record=record, micro_batches=sizes):
-        results.append(result)
-        if len(results) == steps:
-            break
+    results = list(trainer.run(state, whole, loader, until=steps, record=record, micro_batches=sizes))
     return state, results, data
 
 
@@ -88,10 +83,10 @@ def test_a_redone_step_is_one_with_the_small_micro_batch(make: Make, where: str,
     assert sizes.sizes == {48: 8, 64: 8}
 
     # The reference is given the small micro-batch at the step in which memory ran out.
-    expected = make_state(Hungry(), run.optimization, CPU, bandwidth=64, learning_rate=1e-2)
-    loader = make_loader(run, open_data(run.data, 64)[0], steps_of(run), CPU, micro_batch=16, select=run.selection)
-    settings, chosen = make_settings(run, CPU), MicroBatches()
-    calm = run_segment(expected, loader, make_transform(run), settings, record=loader.record, micro_batches=chosen)
+    trainer, chosen = Trainer.of(run, CPU), MicroBatches()
+    expected = trainer.state(Hungry(), bandwidth=64, learning_rate=1e-2)
+    loader = trainer.loader(open_data(run.data, 64)[0], steps_of(run), micro_batch=16, select=run.selection)
+    calm = trainer.run(expected, steps_of(run), loader, micro_batches=chosen)
     losses = []
     for result in results:
         if result.reduced_to is not None:
@@ -331,7 +326,7 @@ def test_a_trial_finds_what_a_model_can_be_trained_with(make: Make, where: str) 
     run = make()
     model = Hungry(limit=24, side=48, where=where)
     before = copy.deepcopy(model.state_dict())
-    fits = fits_on(run, steps_of(run), model, CPU)
+    fits = fits_on(Trainer.of(run, CPU), steps_of(run), model)
     stages = steps_of(run).stages
     tried = [fits(stages[k], images) for k, images in ((0, 32), (1, 32), (1, 24), (2, 32))]
     assert tried == [True, False, True, False]

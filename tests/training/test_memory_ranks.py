@@ -15,9 +15,8 @@ from tests.training.hungry import Hungry
 from upchirp import TrainConfig, efficienttrain_plus_plus, plan, train
 from upchirp.data import open_data
 from upchirp.training import Event, Noted, Reduced, read_metrics
-from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory
-from upchirp.training.engine.segment import run_segment
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.whole import Replicated
 
@@ -31,11 +30,12 @@ def segment(run: TrainConfig, ranks: Ranks, model: Hungry, small: dict[int, int]
     steps = plan(
         efficienttrain_plus_plus(64, multiple=16), epochs=3, dataset_size=64, batch_size=32, learning_rate=1e-2
     )
-    state = make_state(model, run.optimization, CPU, bandwidth=64, learning_rate=1e-2, parallel=Replicated(ranks))
-    loader = make_loader(run, source, steps, CPU, micro_batch=16, ranks=ranks)
-    settings, sizes = make_settings(run, CPU), MicroBatches()
+    trainer = Trainer.of(run, CPU, Replicated(ranks))
+    state = trainer.state(model, bandwidth=64, learning_rate=1e-2)
+    loader = trainer.loader(source, steps, micro_batch=16)
+    sizes = MicroBatches()
     reduced, failure = {}, None
-    results = run_segment(state, loader, make_transform(run), settings, micro_batches=sizes)
+    results = trainer.run(state, steps, loader, micro_batches=sizes)
     try:
         for step in steps.steps():
             if step.index in (small or {}):

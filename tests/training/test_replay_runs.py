@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import open_data
 from upchirp.models import create_model
-from upchirp.training import Event, Interrupted, Noted, Started, Stepped, curriculum_for, load_checkpoint
+from upchirp.training import Event, Interrupted, Noted, Started, Stepped, Trainer, curriculum_for, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.probing import replay as replay_choice
 from upchirp.training.probing.replay import MOST_REPLAYS, Speeds, loader_speed, model_speed, replays_needed
@@ -160,11 +160,11 @@ def test_speeds_are_measured_on_loader_and_model(config: Make, monkeypatch: pyte
     model = create_model("test_vit", num_classes=2, final_size=64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     curriculum = curriculum_for(model, run.curriculum, 64)
-    cpu = torch.device("cpu")
+    trainer = Trainer.of(run, torch.device("cpu"))
     counted = Counting(run)
-    speed = loader_speed(run, curriculum, 32, counted, cpu)
+    speed = loader_speed(trainer, curriculum, 32, counted)
     assert speed == pytest.approx(counted.read.total() / 0.2, rel=0.5)
-    small, large = (model_speed(run, curriculum, side, model, cpu, 16) for side in (32, 64))
+    small, large = (model_speed(trainer, curriculum, side, model, 16) for side in (32, 64))
     assert small > large > 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -15,7 +15,7 @@ import upchirp.models  # noqa: F401  registers PVT and CSWin with timm
 from upchirp.models import create_model
 from upchirp.training import recipe
 from upchirp.training.checkpoints.checkpoint import export_weights
-from upchirp.training.engine.assembly import make_state
+from upchirp.training.engine.trainer import Trainer
 
 SIZES = (96, 160, 224)
 STEPS = 4
@@ -78,9 +78,8 @@ def test_row(name: str, tmp_path: Path) -> None:
     kwargs = {"num_classes": 4, **ROWS[name]}
     model = shortened(create_model(name, final_size=SIZES[-1], **kwargs))
     parameters = {id(parameter) for parameter in model.parameters()}
-    state = make_state(
-        model, recipe("auto", name).optimization, torch.device("cpu"), bandwidth=SIZES[-1], learning_rate=1
-    )
+    trainer = Trainer(optimization=recipe("auto", name).optimization)
+    state = trainer.state(model, bandwidth=SIZES[-1], learning_rate=1)
     for group in state.optimizer.param_groups:
         group["lr"] = 5e-3
     labels = torch.arange(4)

@@ -25,10 +25,10 @@ from upchirp import (
 )
 from upchirp import train as run_training
 from upchirp.data import Targets, open_data
-from upchirp.training import Event, Noted, Selected, Settings, TrainResult, load_checkpoint, read_metrics, run_segment
+from upchirp.training import Event, Noted, Optimization, Selected, Trainer, TrainResult, load_checkpoint, read_metrics
 from upchirp.training.checkpoints import checkpoint as checkpoints
-from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
 from upchirp.training.parallel.state import State
+from upchirp.training.parallel.whole import Alone
 
 Make = Callable[..., TrainConfig]
 EVERY_STEP = {"checkpoint_interval": 1, "checkpoint_keep": 100}
@@ -80,8 +80,9 @@ def test_a_segment_from_any_step_ends_with_the_same_weights_and_data(make: Make,
         """Train from a stored state to the end; returns the state before each step, the data, the weights."""
         torch.manual_seed(0)
         model = Small()
-        state = make_state(model, run.optimization, cpu, bandwidth=64, learning_rate=1e-2)
-        loader = make_loader(run, source, steps, cpu, micro_batch=16, select=run.selection)
+        trainer = Trainer.of(run, cpu)
+        state = trainer.state(model, bandwidth=64, learning_rate=1e-2)
+        loader = trainer.loader(source, steps, micro_batch=16, select=run.selection)
         if stored is not None:
             content = torch.load(io.BytesIO(stored), weights_only=True)
             state.load_state_dict(content["state"])
@@ -94,7 +95,7 @@ def test_a_segment_from_any_step_ends_with_the_same_weights_and_data(make: Make,
             return weighted
 
         states = []
-        for _ in run_segment(state, loader, make_transform(run), make_settings(run, cpu), record=record):
+        for _ in trainer.run(state, steps, loader, record=record):
             stream = io.BytesIO()
             torch.save({"state": state.state_dict(), "loader": loader.state_dict()}, stream)
             states.append(stream.getvalue())
@@ -180,8 +181,10 @@ def test_the_gradient_is_weighted_and_the_logged_loss_is_that_of_all_images(size
     torch.manual_seed(0)
     # Micro-batches of two cannot be mixed, as a group is eight.
     mixup = 0.5 if size == 8 else 0.0
-    transform = BatchTransform(Augmentation(reprob=0.0, mixup=mixup, cutmix=0.0, mixup_prob=1.0), seed=0)
-    step = replace(plan(constant(8), epochs=1, dataset_size=8, batch_size=8).step(0), learning_rate=1.0)
+    augmentation = Augmentation(reprob=0.0, mixup=mixup, cutmix=0.0, mixup_prob=1.0, smoothing=0.1)
+    transform = BatchTransform(augmentation, seed=0)
+    whole = plan(constant(8), epochs=1, dataset_size=8, batch_size=8)
+    step = replace(whole.step(0), learning_rate=1.0)
     images, labels = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8) % 4
     weights = torch.tensor([1.0, 2, 1, 1, 2, 2, 1, 1])
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4, bias=False))
@@ -205,9 +208,9 @@ def test_the_gradient_is_weighted_and_the_logged_loss_is_that_of_all_images(size
 
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    state = State(model=model, optimizer=optimizer, ema=None, scaler=scaler, bandwidth=8)
-    engine = Settings(device=torch.device("cpu"), smoothing=0.1)
-    (result,) = run_segment(state, batches, transform, engine, record=record)
+    state = State(model=model, optimizer=optimizer, ema=None, scaler=scaler, bandwidth=8, parallel=Alone())
+    trainer = Trainer(optimization=Optimization(amp=False), augmentation=augmentation)
+    (result,) = trainer.run(state, whole, batches, record=record)
     torch.testing.assert_close(before - model[1].weight, gradient, rtol=1e-4, atol=1e-6)
     assert torch.cat([indices for indices, _ in seen]).tolist() == list(range(10, 18))
     torch.testing.assert_close(torch.cat([rows for _, rows in seen]), losses.detach())

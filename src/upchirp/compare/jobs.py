@@ -15,6 +15,7 @@ from upchirp.data import Source, open_data
 from upchirp.data.sources import Note, warn
 from upchirp.models import create_model
 from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, read_metrics, settle
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.speed import measure_seconds
@@ -129,7 +130,7 @@ def _speeds_on_this_machine(config: TrainConfig, bandwidths: Sequence[int], sour
     )
     every = Curriculum(name="every bandwidth", axis="samples", phases=phases, magnitude=usual.magnitude)
     micro_batch = choose_micro_batch(config, config.batch_size)
-    table: CostTable = measure_seconds(config, every, model, source, device, micro_batch)
+    table: CostTable = measure_seconds(Trainer.of(config, device), every, model, source, micro_batch)
     return {side: 1 / table(side) for side in bandwidths}
 
 

@@ -18,9 +18,8 @@ from upchirp.data.unreadable import CorruptImages, UnreadableImages
 from upchirp.errors import InputError
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
-from upchirp.training import EvaluationSet, StepResult, TrainConfig, View, run_segment
+from upchirp.training import EvaluationSet, StepResult, TrainConfig, Trainer, View
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.engine.assembly import autocast_dtype, make_loader, make_settings, make_state, make_transform
 from upchirp.training.evaluation.images import evaluate
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
@@ -109,18 +108,12 @@ class _Execution:
         # The raw weights are scored, so no average is kept.
         optimization = replace(task.config.optimization, model_ema=False)
         model = copy.deepcopy(task.model) if task.model is not None else make_model(task.config, task.train)
-        model = model.to(device)
-        if task.config.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+        self.trainer = replace(Trainer.of(task.config, device), optimization=optimization)
+        model = self.trainer.place(model)
         if task.model is None and optimization.drop_path_scaling:
             lower_drop_path(model, task.drop_path)
-        self.state = make_state(
-            model,
-            optimization,
-            device,
-            bandwidth=self.plan.final_size,
-            learning_rate=optimization.learning_rate(task.config.batch_size),
-        )
+        rate = optimization.learning_rate(task.config.batch_size)
+        self.state = self.trainer.state(model, bandwidth=self.plan.final_size, learning_rate=rate)
         self._restore()
 
     @property
@@ -134,18 +127,10 @@ class _Execution:
         for plan, end in parts:
             if plan is None or state.step >= end:
                 continue
-            loader = make_loader(
-                config,
-                self.task.train,
-                plan,
-                self.device,
-                start_step=state.step,
-                micro_batch=micro_batches(config, plan),
+            loader = self.trainer.loader(
+                self.task.train, plan, start_step=state.step, micro_batch=micro_batches(config, plan)
             )
-            for result in run_segment(state, loader, make_transform(config), make_settings(config, self.device)):
-                yield result
-                if state.step == end:
-                    break
+            yield from self.trainer.run(state, plan, loader, until=end)
 
     def execute(self) -> Result:
         state, config, plan = self.state, self.task.config, self.task.plan
@@ -235,7 +220,7 @@ class _Execution:
             mean=config.augmentation.mean,
             std=config.augmentation.std,
             device=self.device,
-            autocast=autocast_dtype(config.optimization),
+            autocast=self.trainer.autocast,
         )
         self.notes += [f"cannot read {image.name} ({image.reason}): left out of the score" for image in data.corrupt]
         return evaluation.top1

@@ -2,7 +2,7 @@
 
 from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
-from upchirp.training.engine.segment import Settings, StepResult, run_segment
+from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View
 from upchirp.training.evaluation.validation import validate
 from upchirp.training.events import (
@@ -53,7 +53,6 @@ __all__ = [
     "Regime",
     "Saved",
     "Selected",
-    "Settings",
     "Settled",
     "SizedEvaluation",
     "Started",
@@ -62,6 +61,7 @@ __all__ = [
     "Stepped",
     "TrainConfig",
     "TrainResult",
+    "Trainer",
     "View",
     "Working",
     "Weights",
@@ -83,7 +83,6 @@ __all__ = [
     "read_weights",
     "recipe",
     "recipe_name",
-    "run_segment",
     "save_config",
     "set_learning_rate",
     "settle",

@@ -15,7 +15,7 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import as_source
-from upchirp.training import EvaluationSet, Interrupted, Ranks, View, load_config, open_ranks
+from upchirp.training import EvaluationSet, Interrupted, Ranks, Trainer, View, load_config, open_ranks
 from upchirp.training.evaluation.images import evaluate
 from upchirp.training.parallel import shards
 from upchirp.training.run import job, loop
@@ -102,13 +102,13 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"evaluation": None}
 
     states: list[Any] = []
-    make_state = job.make_state
+    make_state = Trainer.state
 
     def kept(*words: Any, **options: Any) -> Any:
         states.append(make_state(*words, **options))
         return states[-1]
 
-    job.make_state = kept
+    Trainer.state = kept
 
     def run(name: str, **changes: Any) -> TrainConfig:
         return replace(base, output=output / name, **changes)

@@ -3,11 +3,10 @@
 from itertools import islice
 from typing import Literal, NamedTuple
 
-import torch
 from torch import nn
 
 from upchirp.curriculum import Plan
-from upchirp.data import Augmentation
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, evaluate
 from upchirp.training.parallel.state import State
 
@@ -34,14 +33,7 @@ def evaluation_follows(plan: Plan, steps: int, evaluations: int) -> bool:
     return int(after * evaluations) > int(before * evaluations)
 
 
-def evaluate_state(
-    state: State,
-    data: EvaluationSet,
-    *,
-    augmentation: Augmentation,
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> list[StateEvaluation]:
+def evaluate_state(trainer: Trainer, state: State, data: EvaluationSet) -> list[StateEvaluation]:
     """Evaluate the weights, then their average if there is one, at the set's size; then the weights at their bandwidth.
 
     Raises:
@@ -59,10 +51,10 @@ def evaluate_state(
         results += evaluate(
             [View(name, model, side) for model, (name, _, side) in zip(models, islice(rest, len(models)), strict=True)],
             data,
-            mean=augmentation.mean,
-            std=augmentation.std,
-            device=device,
-            autocast=autocast,
+            mean=trainer.augmentation.mean,
+            std=trainer.augmentation.std,
+            device=trainer.device,
+            autocast=trainer.autocast,
             in_step=state.parallel.in_step,
         )
     return [StateEvaluation(name, side, result) for (name, _, side), result in zip(of_state, results, strict=True)]

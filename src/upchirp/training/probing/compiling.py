@@ -8,23 +8,18 @@ from dataclasses import replace
 import torch
 
 from upchirp.curriculum import Step
-from upchirp.data import Batch, BatchTransform, RequestSampler
+from upchirp.data import Batch, RequestSampler
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
-from upchirp.training.engine.segment import Settings, accumulate
+from upchirp.training.engine.step import accumulate
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.grey import grey_batch
 
 
-def compile_ahead(
-    state: State,
-    sampler: RequestSampler,
-    transform: BatchTransform,
-    settings: Settings,
-    micro_batches: MicroBatches,
-) -> str:
+def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro_batches: MicroBatches) -> str:
     """Compile forward and backward of each shape of micro-batch that is to come; returns a line on it.
 
     A copy of the model trains on one grey micro-batch of each shape. Graphs belong to the model's code, so the model
@@ -34,22 +29,23 @@ def compile_ahead(
     Raises:
         InputError: the model cannot be compiled here.
     """
+    device = trainer.device
     twin = copy.deepcopy(state.model).train()
     # Under several ranks a graph is cut where gradients are sent off, so the copy is wrapped as the model is.
     passes = state.parallel.passes(twin, GraphPerShape(twin))
     # Nothing is stepped, so there are no gradients to scale back.
-    scaler = torch.amp.GradScaler(settings.device.type, enabled=False)
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
     sides: list[int] = []
     begun = time.perf_counter()
-    with torch.random.fork_rng([settings.device] if settings.device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for step, rows in _first_of_each_shape(sampler, micro_batches):
             fit_to_bandwidth(twin, step.bandwidth, tried=True)
             passes.fit_to(step.bandwidth)
             side = sampler.plan.final_size if sampler.full_size else step.bandwidth
             # With a part that completes no step nobody waits for another rank.
-            batch = replace(grey_batch(step, rows, side, settings.device), completes_step=False)
+            batch = replace(grey_batch(step, rows, side, device), completes_step=False)
             try:
-                accumulate(passes, scaler, batch, transform, settings, Batch.weigh)
+                accumulate(passes, scaler, batch, trainer.computing, Batch.weigh)
             except RuntimeError as error:
                 if isinstance(error, torch._dynamo.exc.TorchDynamoException):
                     raise InputError(
@@ -63,7 +59,7 @@ def compile_ahead(
                 twin.zero_grad(set_to_none=True)
             sides.append(step.bandwidth)
     del twin, passes
-    free_memory(settings.device)
+    free_memory(device)
     graphs = f"{len(sides)} graph{'s' if len(sides) != 1 else ''}, for {', '.join(map(str, sides))} px"
     return f"compiled {graphs}, before the first step: {time.perf_counter() - begun:.0f} s"
 

@@ -1,6 +1,5 @@
 """Micro-batches: how many images of a step are computed at once. They change memory and rounding, never the plan."""
 
-import copy
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,9 +11,8 @@ from torch import nn
 from upchirp.curriculum import Plan, Stage
 from upchirp.data import mix_group
 from upchirp.errors import InputError
-from upchirp.training.engine.assembly import make_settings, make_state, make_transform
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, free_memory, ran_out
-from upchirp.training.engine.segment import run_segment
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.grey import grey_batch
 from upchirp.training.recipes.config import TrainConfig
@@ -136,21 +134,18 @@ def can_try(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def fits_on(config: TrainConfig, plan: Plan, model: nn.Module, device: torch.device) -> Fits:
+def fits_on(trainer: Trainer, plan: Plan, model: nn.Module) -> Fits:
     """Tries two whole steps of training on a device with a copy of the model; the second has the optimizer's state."""
-    settings = replace(make_settings(config, device), compile=False)
-    transform = make_transform(config)
+    trainer = replace(trainer.alone(), computation=replace(trainer.computation, compile=False))
 
     def train_on(stage: Stage, images: int) -> bool:
         begin = sum(each.steps for each in plan.stages[: plan.stages.index(stage)])
         step = replace(plan.step(begin), batch_size=images)
-        side = plan.final_size if config.low_frequency == "crop" else stage.bandwidth
+        side = plan.final_size if trainer.loading.low_frequency == "crop" else stage.bandwidth
         try:
-            state = make_state(
-                copy.deepcopy(model), config.optimization, device, bandwidth=plan.final_size, learning_rate=1e-6
-            )
+            state = trainer.trial_state(model, bandwidth=plan.final_size)
             batches = [grey_batch(step, range(images), side)] * 2
-            for result in run_segment(state, batches, transform, settings, micro_batches=MicroBatches(least=images)):
+            for result in trainer.run(state, plan, batches, micro_batches=MicroBatches(least=images)):
                 result.loss.item()
         except OutOfMemory:
             return False
@@ -165,7 +160,7 @@ def fits_on(config: TrainConfig, plan: Plan, model: nn.Module, device: torch.dev
             return train_on(stage, images)
         finally:
             # Only now nothing refers to the copy of the model any more.
-            free_memory(device)
+            free_memory(trainer.device)
 
     return fits
 

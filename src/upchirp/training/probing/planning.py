@@ -28,6 +28,7 @@ from upchirp.models import (
 )
 from upchirp.training.recipes.config import TrainConfig, parse_duration
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
+from upchirp.training.recipes.groups import Replaying
 from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipes.recipe import Optimization
 
@@ -109,7 +110,7 @@ def make_plan(
         lr_cap=optimization.lr_cap,
         **budget,
     )
-    return made if config.replay == "auto" else with_replay(made, config, config.replay)
+    return made if config.replay == "auto" else with_replay(made, config.replaying, config.replay)
 
 
 def planned_samples(
@@ -176,9 +177,9 @@ def kernel_note(plan: Plan, model: nn.Module) -> str | None:
     ).replace("%", " %")
 
 
-def with_replay(plan: Plan, config: TrainConfig, replays: int | Mapping[int, int]) -> Plan:
+def with_replay(plan: Plan, replaying: Replaying, replays: int | Mapping[int, int]) -> Plan:
     """The plan with so many replayed batches for each fresh one, or for each bandwidth its number of them."""
-    return plan.with_replay(replays, mode=config.replay_mode, gib=config.replay_gib, final=config.replay_final)
+    return plan.with_replay(replays, mode=replaying.replay_mode, gib=replaying.replay_gib, final=replaying.replay_final)
 
 
 def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`--replay auto`: the fewest replayed batches with which the loader keeps the device busy."""
 
-import copy
 import math
 import time
 from dataclasses import dataclass, replace
@@ -11,11 +10,9 @@ from torch import nn
 
 from upchirp.curriculum import Curriculum, Phase, Plan, plan
 from upchirp.data import Source
-from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
-from upchirp.training.engine.segment import run_segment
+from upchirp.training.engine.trainer import TRIAL_RATE, Trainer
 from upchirp.training.engine.waiting import MOST_REPLAYS
 from upchirp.training.probing.grey import grey_batch
-from upchirp.training.recipes.config import TrainConfig
 
 _LOADER_BATCH = 16
 _LOADER_SECONDS = _MODEL_SECONDS = 3.0
@@ -41,43 +38,36 @@ def replays_needed(speeds: Speeds) -> int:
 
 
 def choose_replay(
-    config: TrainConfig,
-    curriculum: Curriculum,
-    model: nn.Module,
-    source: Source,
-    device: torch.device,
-    micro_batch: int,
+    trainer: Trainer, curriculum: Curriculum, model: nn.Module, source: Source, micro_batch: int, *, final: bool
 ) -> tuple[dict[int, int], list[str]]:
     """Replayed batches for each bandwidth that may replay, and one line on each with what was measured.
 
     Loader and model are measured one after the other, each for a few seconds. On a CPU they share the cores in
     training, so neither reaches what was measured: there the choice brings the loader's work below the model's, and
-    more replay would save more time.
+    more replay would save more time. `final` says whether the final size may replay too.
     """
-    sides = [side for side in curriculum.bandwidths if side < curriculum.final_size or config.replay_final]
+    sides = [side for side in curriculum.bandwidths if side < curriculum.final_size or final]
     chosen: dict[int, int] = {}
     notes: list[str] = []
     for number, side in enumerate(sides):
         # Other images at each bandwidth: those of the one before are in the file cache by now.
-        of_side = replace(config, seed=config.seed + 1 + number)
+        loading = replace(trainer.loading, seed=trainer.loading.seed + 1 + number)
+        of_side = replace(trainer.alone(), loading=loading)
         speeds = Speeds(
-            loader=loader_speed(of_side, curriculum, side, source, device),
-            model=model_speed(of_side, curriculum, side, model, device, micro_batch),
+            loader=loader_speed(of_side, curriculum, side, source),
+            model=model_speed(of_side, curriculum, side, model, micro_batch),
         )
         chosen[side] = replays_needed(speeds)
-        notes.append(_note(side, speeds, chosen[side], device))
+        notes.append(_note(side, speeds, chosen[side], trainer.device))
     return chosen, notes
 
 
-def loader_speed(
-    config: TrainConfig, curriculum: Curriculum, bandwidth: int, source: Source, device: torch.device
-) -> float:
+def loader_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, source: Source) -> float:
     """Images per second that the configured workers prepare while nothing is trained."""
     trial = _trial(curriculum, bandwidth, len(source), _LOADER_BATCH)
-    loader = make_loader(config, source, trial, device)
-    batches = iter(loader)
+    batches = iter(trainer.loader(source, trial))
     # The first batch of each worker pays for its start.
-    for _ in islice(batches, max(1, config.loader_workers)):
+    for _ in islice(batches, max(1, trainer.loading.processes)):
         pass
     images, begun, spent = 0, time.perf_counter(), 0.0
     while spent < _LOADER_SECONDS:
@@ -87,22 +77,12 @@ def loader_speed(
     return images / spent
 
 
-def model_speed(
-    config: TrainConfig,
-    curriculum: Curriculum,
-    bandwidth: int,
-    model: nn.Module,
-    device: torch.device,
-    micro_batch: int,
-) -> float:
+def model_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, model: nn.Module, micro_batch: int) -> float:
     """Images per second that a copy of the model trains on, when they are on the device already."""
-    step = _trial(curriculum, bandwidth, micro_batch, micro_batch).step(0)
-    side = curriculum.final_size if config.low_frequency == "crop" else bandwidth
-    state = make_state(
-        copy.deepcopy(model), config.optimization, device, bandwidth=curriculum.final_size, learning_rate=1e-6
-    )
-    batches = repeat(grey_batch(step, range(micro_batch), side, device))
-    results = run_segment(state, batches, make_transform(config), make_settings(config, device))
+    trial = _trial(curriculum, bandwidth, micro_batch, micro_batch)
+    side = curriculum.final_size if trainer.loading.low_frequency == "crop" else bandwidth
+    state = trainer.trial_state(model, bandwidth=curriculum.final_size)
+    results = trainer.run(state, trial, repeat(grey_batch(trial.step(0), range(micro_batch), side, trainer.device)))
     for result in islice(results, _MODEL_WARMUP):
         result.loss.item()
     steps, begun = 0, time.perf_counter()
@@ -122,7 +102,7 @@ def _trial(curriculum: Curriculum, bandwidth: int, dataset_size: int, batch_size
         epochs=_MANY_STEPS * batch_size / dataset_size,
         dataset_size=dataset_size,
         batch_size=batch_size,
-        learning_rate=1e-6,
+        learning_rate=TRIAL_RATE,
     )
 
 

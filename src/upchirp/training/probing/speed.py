@@ -1,6 +1,5 @@
 """What a training needs on this machine: time by a few real steps at each bandwidth, and memory."""
 
-import copy
 import resource
 import sys
 import time
@@ -13,13 +12,10 @@ from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, plan
 from upchirp.data import Source
-from upchirp.training.engine.assembly import make_loader, make_settings, make_state, make_transform
-from upchirp.training.engine.segment import run_segment
+from upchirp.training.engine.trainer import TRIAL_RATE, Trainer
 from upchirp.training.events import Report
-from upchirp.training.parallel.parallel import Parallel
-from upchirp.training.parallel.whole import Alone
 from upchirp.training.probing.planning import with_replay
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Replaying
 
 _CALIBRATION_STEPS = 6
 _MEASURING = "measuring the speed at each bandwidth"
@@ -60,14 +56,14 @@ def measure_needs(plan: Plan, table: CostTable, device: torch.device) -> Needs:
 
 
 def measure_seconds(
-    config: TrainConfig,
+    trainer: Trainer,
     curriculum: Curriculum,
     model: nn.Module,
     source: Source,
-    device: torch.device,
     micro_batch: int,
     replays: int | Mapping[int, int] = 0,
-    parallel: Parallel | None = None,
+    *,
+    replaying: Replaying | None = None,
     report: Report = lambda what, done, total: None,
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
@@ -76,11 +72,9 @@ def measure_seconds(
     bandwidth began is left out, so a machine that waits for data shows it. With replay a fresh batch lasts for
     several steps, and as many more are measured. All ranks train, and each gets its own clock's times.
     """
-    parallel = parallel or Alone()
-    ranks = parallel.ranks
-    batch_size = micro_batch * ranks.size
+    batch_size = micro_batch * trainer.parallel.ranks.size
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
-    warmup = (_PREFETCHED * config.loader_workers + 1) * cycle
+    warmup = (_PREFETCHED * trainer.loading.processes + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
     bandwidths = curriculum.bandwidths
     phases = tuple(Phase(end=(k + 1) / len(bandwidths), bandwidth=side) for k, side in enumerate(bandwidths))
@@ -90,22 +84,14 @@ def measure_seconds(
         epochs=len(bandwidths) * count * batch_size / len(source),
         dataset_size=len(source),
         batch_size=batch_size,
-        learning_rate=1e-6,
+        learning_rate=TRIAL_RATE,
     )
-    trial = with_replay(trial, config, replays)
-    state = make_state(
-        copy.deepcopy(model),
-        config.optimization,
-        device,
-        bandwidth=curriculum.final_size,
-        learning_rate=1e-6,
-        parallel=parallel,
-    )
-    batches = make_loader(config, source, trial, device, ranks=ranks)
+    trial = with_replay(trial, replaying or Replaying(), replays)
+    state = trainer.trial_state(model, bandwidth=curriculum.final_size)
     times: dict[int, list[float]] = {side: [] for side in bandwidths}
     before = time.perf_counter()
     report(_MEASURING, 0, trial.total_steps)
-    for result in run_segment(state, batches, make_transform(config), make_settings(config, device)):
+    for result in trainer.run(state, trial, source):
         result.loss.item()  # waits for the device
         now = time.perf_counter()
         times[result.step.bandwidth].append(now - before)

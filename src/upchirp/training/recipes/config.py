@@ -13,8 +13,9 @@ from upchirp.conversion import plain, typed
 from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Augmentation, LowFrequency, Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, usable_cores
+from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE
 from upchirp.errors import InputError
+from upchirp.training.recipes.groups import Computation, Keeping, Loading, Replaying, group_of
 from upchirp.training.recipes.named import Regime, recipe
 from upchirp.training.recipes.recipe import Optimization
 
@@ -179,9 +180,29 @@ class TrainConfig:
         return Selection(prune=self.select_prune, until=self.select_until) if self.select else None
 
     @property
+    def loading(self) -> Loading:
+        """How images are loaded."""
+        return group_of(Loading, self)
+
+    @property
+    def computation(self) -> Computation:
+        """How the device computes."""
+        return group_of(Computation, self)
+
+    @property
+    def replaying(self) -> Replaying:
+        """How the replay buffer is used."""
+        return group_of(Replaying, self)
+
+    @property
+    def keeping(self) -> Keeping:
+        """What a run says and keeps, and how often."""
+        return group_of(Keeping, self)
+
+    @property
     def loader_workers(self) -> int:
         """How many loader processes to start."""
-        return min(16, usable_cores()) if self.workers is None else self.workers
+        return self.loading.processes
 
     def asked(self) -> dict[str, Any]:
         """The settings that were asked for, under their flag names: `given`, and what was changed since."""

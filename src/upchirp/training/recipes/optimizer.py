@@ -35,6 +35,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
 
+def autocast_dtype(optimization: Optimization) -> torch.dtype | None:
+    """The number format of mixed precision, if it is on."""
+    if not optimization.amp:
+        return None
+    return torch.bfloat16 if optimization.amp_dtype == "bfloat16" else torch.float16
+
+
 def create_ema(model: nn.Module, optimization: Optimization, *, fused: bool = True) -> ModelEmaV3 | None:
     """An average of the weights whose decay warms up, or none if the recipe keeps none."""
     if not optimization.model_ema:

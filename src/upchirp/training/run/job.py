@@ -28,7 +28,7 @@ from upchirp.errors import InputError
 from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
 from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.engine.assembly import make_loader, make_state
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
 from upchirp.training.events import Finished, Noted, Observer, Report, Working, reporting
@@ -145,7 +145,7 @@ def _train(
     described_as = describe(config, model, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
-        model = parallel.place(model, device, channels_last=config.channels_last)
+        model = Trainer.of(config, device, parallel).place(model)
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.bandwidths)
@@ -155,13 +155,13 @@ def _train(
             config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.bandwidths)
         else:
-            planned = new_plan(
-                config, model, train_source, device, own_model=own_model, parallel=parallel, report=report
-            )
+            trainer = Trainer.of(config, device, parallel)
+            planned = new_plan(config, trainer, model, train_source, own_model=own_model, report=report)
             config, plan = planned[:2]
             notes += planned[2]
         delivered = micro_batches(config, plan, ranks.size)
-        computed, tried = computed_at_once(config, plan, model, folder, device, ranks, report)
+        trainer = Trainer.of(config, device, parallel)
+        computed, tried = computed_at_once(config, trainer, plan, model, folder, report)
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
@@ -169,13 +169,10 @@ def _train(
         if own_model:
             # It may have been made for another side.
             fit_to_bandwidth(model, plan.final_size)
-        state = make_state(
+        state = trainer.state(
             model,
-            config.optimization,
-            device,
             bandwidth=plan.final_size,
             learning_rate=config.optimization.learning_rate(config.batch_size),
-            parallel=parallel,
             bandwidths=plan.bandwidths,
         )
         totals = Totals()
@@ -204,15 +201,9 @@ def _train(
             timeout=config.loader_timeout,
             ranks=ranks,
         )
-        loader = make_loader(
-            replace(config, workers=workers),
-            train_source,
-            plan,
-            device,
-            start_step=state.step,
-            micro_batch=delivered,
-            select=config.selection,
-            ranks=ranks,
+        trainer = replace(trainer, loading=replace(trainer.loading, workers=workers))
+        loader = trainer.loader(
+            train_source, plan, start_step=state.step, micro_batch=delivered, select=config.selection
         )
         if loaded:
             # Checkpoints of before there was selection lack it.
@@ -235,17 +226,16 @@ def _train(
                 observers = (log, *observers)
             run = Run(
                 config,
+                trainer,
                 plan,
                 state,
                 totals,
                 loader,
                 folder,
-                device,
                 evaluation,
                 observers,
                 computed,
                 described_as,
-                ranks=ranks,
                 go_on=go_on,
                 packing_helps=_packing_helps(train_source, plan.final_size),
             )

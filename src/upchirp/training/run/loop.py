@@ -14,9 +14,8 @@ from upchirp.data.faults import DataFault
 from upchirp.data.unreadable import CorruptImages
 from upchirp.errors import InputError
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.engine.assembly import autocast_dtype, make_settings, make_transform
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, device_name
-from upchirp.training.engine.segment import StepResult, run_segment
+from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state, evaluation_follows
 from upchirp.training.evaluation.predictions import Predictions, write_predictions
@@ -32,7 +31,6 @@ from upchirp.training.events import (
     Stepped,
     Working,
 )
-from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.compiling import compile_ahead
 from upchirp.training.recipes.config import TrainConfig
@@ -48,52 +46,51 @@ class Run:
 
     Args:
         config: the settings.
+        trainer: who trains, on which device; all ranks execute the run, and the first one writes.
         plan: what to execute.
         state: where to begin; it is trained in place.
         totals: what was counted before.
         loader: the plan's batches from the state's step on.
         folder: the run folder.
-        device: where the state is.
         evaluation: validation images at the final size.
         observers: called with every event; the first rank's alone should be given any.
         micro_batches: how many images are computed at once.
         go_on: how to go on with the run, as the end of messages.
-        ranks: who trains; all of them execute the run, and the first one writes.
         packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
     """
 
     def __init__(
         self,
         config: TrainConfig,
+        trainer: Trainer,
         plan: Plan,
         state: State,
         totals: Totals,
         loader: Loader,
         folder: Path,
-        device: torch.device,
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
         micro_batches: MicroBatches,
         description: Description,
         *,
         go_on: str,
-        ranks: Ranks | None = None,
         packing_helps: bool = False,
     ) -> None:
         self.config = config
+        self.trainer = trainer
         self.plan = plan
         self.state = state
         self.totals = totals
         self.loader = loader
         self.folder = folder
-        self.device = device
+        self.device = trainer.device
         self.evaluation = evaluation
         self.observers = observers
         self.micro_batches = micro_batches
         self.go_on = go_on
-        self.ranks = ranks or Ranks()
+        self.ranks = trainer.parallel.ranks
         self.saving = Saving(config, plan, state, totals, loader, folder, description, self.ranks, self.emit)
-        self.window = Window(device)
+        self.window = Window(self.device)
         self.adviser = Adviser(config, plan, packing_helps=packing_helps)
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = 0.0
@@ -177,16 +174,15 @@ class Run:
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
-        transform, settings = make_transform(self.config), make_settings(self.config, self.device)
-        record, sizes = self.loader.record, self.micro_batches
-        if settings.compile:
+        trainer, sizes = self.trainer, self.micro_batches
+        if trainer.computation.compile:
             self.emit(Working(what="compiling a graph for each bandwidth"))
-            self.emit(Noted(message=compile_ahead(self.state, self.loader.sampler, transform, settings, sizes)))
+            self.emit(Noted(message=compile_ahead(trainer, self.state, self.loader.sampler, sizes)))
             self._lap()
             # Training time, but no step's.
             self.window, self.adviser.wait = Window(self.device), SteadyWait()
         try:
-            yield from run_segment(self.state, self.loader, transform, settings, record=record, micro_batches=sizes)
+            yield from trainer.run(self.state, self.plan, self.loader, micro_batches=sizes)
         except DataFault as error:
             # Of several ranks the others wait for this one's step: none can save alone.
             if self.ranks.size > 1 or not self.state.step:
@@ -297,13 +293,7 @@ class Run:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
         with self._saved_if_faulty(), self._off_the_clock():
             self.emit(Working(what="evaluating"))
-            results = evaluate_state(
-                self.state,
-                self.evaluation,
-                augmentation=self.config.augmentation,
-                device=self.device,
-                autocast=autocast_dtype(self.config.optimization),
-            )
+            results = evaluate_state(self.trainer, self.state, self.evaluation)
         return self._take_evaluations(results)
 
     def _take_evaluations(self, results: list[StateEvaluation]) -> float:

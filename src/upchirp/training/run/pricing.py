@@ -9,9 +9,9 @@ from upchirp.curriculum import Plan
 from upchirp.data import Source, open_data
 from upchirp.errors import InputError
 from upchirp.models import create_model
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.parallel.device import choose_device, numerics
-from upchirp.training.parallel.whole import Alone
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
 from upchirp.training.probing.speed import measure_needs, measure_seconds
@@ -113,15 +113,14 @@ def _measured(
     device = choose_device(config.device)
     settled = choose_recipe(config, len(source))
     with numerics(device, deterministic=config.deterministic):
-        model = make_model(settled.config, source).to(device)
-        if config.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        config, plan, lines = new_plan(
-            settled.config, model, source, device, own_model=False, parallel=Alone(), report=report
-        )
+        trainer = Trainer.of(settled.config, device)
+        model = trainer.place(make_model(settled.config, source))
+        config, plan, lines = new_plan(settled.config, trainer, model, source, own_model=False, report=report)
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         micro_batch = choose_micro_batch(config, config.batch_size)
         replays = {stage.bandwidth: stage.replay.batches for stage in plan.stages}
-        table = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, report=report)
+        table = measure_seconds(
+            trainer, curriculum, model, source, micro_batch, replays, replaying=config.replaying, report=report
+        )
         needs = measure_needs(plan, table, device)
     return config, plan, (*settled.reasons, *lines), {"device": str(device), "needs": asdict(needs)}

@@ -16,9 +16,8 @@ from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import load_weights, read_weights
 from upchirp.training.engine.memory import MicroBatches, device_name
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
-from upchirp.training.parallel.parallel import Parallel
-from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import can_try, choose_micro_batch, find_micro_batches, fits_on, micro_batches
 from upchirp.training.probing.planning import (
     curriculum_for,
@@ -102,12 +101,11 @@ def stored_plan(folder: Path, source: Source) -> Plan:
 
 def new_plan(
     config: TrainConfig,
+    trainer: Trainer,
     model: nn.Module,
     source: Source,
-    device: torch.device,
     *,
     own_model: bool,
-    parallel: Parallel,
     report: Report,
 ) -> tuple[TrainConfig, Plan, list[str]]:
     """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
@@ -118,11 +116,13 @@ def new_plan(
     Raises:
         InputError: a curriculum or budget that does not fit.
     """
-    ranks = parallel.ranks
+    device, ranks = trainer.device, trainer.parallel.ranks
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
 
     def measured(micro_batch: int, replays: int | Mapping[int, int]) -> CostTable:
-        table = measure_seconds(config, curriculum, model, source, device, micro_batch, replays, parallel, report)
+        table = measure_seconds(
+            trainer, curriculum, model, source, micro_batch, replays, replaying=config.replaying, report=report
+        )
         return ranks.from_first(lambda: table)
 
     timed = config.time_budget is not None
@@ -139,7 +139,7 @@ def new_plan(
     replays: int | dict[int, int] = 0
     if config.replay == "auto":
         report("measuring how many replayed batches keep the device busy", None, None)
-        chosen = choose_replay(config, curriculum, model, source, device, micro_batch)
+        chosen = choose_replay(trainer, curriculum, model, source, micro_batch, final=config.replay_final)
         # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
         replays, lines = ranks.from_first(lambda: chosen)
         notes += lines
@@ -147,7 +147,9 @@ def new_plan(
         replays = config.replay
     if timed and (replays or micro_batch < trial or (device.type != "cpu" and micro_batch != trial)):
         seconds = measured(min(micro_batch, trial) if device.type == "cpu" else micro_batch, replays)
-    plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
+    plan = with_replay(
+        make_plan(config, curriculum, len(source), model=model, seconds=seconds), config.replaying, replays
+    )
     if note := steps_note(plan):
         notes.append(note)
     report("looking at the kernels' gradients", None, None)
@@ -167,20 +169,15 @@ def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
 
 
 def computed_at_once(
-    config: TrainConfig,
-    plan: Plan,
-    model: nn.Module,
-    folder: Path,
-    device: torch.device,
-    ranks: Ranks,
-    report: Report,
+    config: TrainConfig, trainer: Trainer, plan: Plan, model: nn.Module, folder: Path, report: Report
 ) -> tuple[MicroBatches, list[str]]:
     """How many images are computed at once where that is not what the loader gives, and lines on it."""
+    device, ranks = trainer.device, trainer.parallel.ranks
     sizes: dict[int, int] = {}
     notes: list[str] = []
     if config.micro_batch == "auto" and can_try(device):
         report("trying how many images fit in memory", None, None)
-        sizes = find_micro_batches(config, plan, fits_on(config, plan, model, device), ranks=ranks)
+        sizes = find_micro_batches(config, plan, fits_on(trainer, plan, model), ranks=ranks)
         notes.append(f"--micro-batch auto: memory holds {_listed(sizes)}")
     elif config.micro_batch == "auto":
         usual = micro_batches(config, plan, ranks.size)

@@ -3,7 +3,7 @@
 import torch
 
 from upchirp.curriculum import Step
-from upchirp.training.engine.segment import StepResult
+from upchirp.training.engine.trainer import StepResult
 from upchirp.training.events import Logged
 
 _STEADY_STEPS = 10

@@ -1,0 +1,155 @@
+"""One optimizer step: the gradients of its micro-batches, added up, and the update."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from upchirp.curriculum import Step
+from upchirp.data import Batch, BatchTransform, mixed_cross_entropy, regroup
+from upchirp.models import autocast
+from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, ran_out
+from upchirp.training.engine.step_batches import StepBatches
+from upchirp.training.engine.waiting import Waiting
+from upchirp.training.parallel.parallel import Passes
+from upchirp.training.parallel.state import State
+from upchirp.training.recipes.optimizer import set_learning_rate
+
+Record = Callable[[Batch, torch.Tensor], torch.Tensor]
+"""Takes a batch and the loss of each row, (rows,), and returns what is to be trained on; see `Loader.record`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """How a step computes; what it computes is in the batches and the state."""
+
+    device: torch.device
+    """Where the model is."""
+    transform: BatchTransform
+    """What the device does with a batch."""
+    seed: int
+    """Seeds dropout and drop path, anew at every step."""
+    smoothing: float
+    """Label smoothing."""
+    autocast: torch.dtype | None
+    """Number format of mixed precision; none computes in float32."""
+
+
+@dataclass
+class Gradients:
+    """Sums up the gradients of steps, micro-batch by micro-batch."""
+
+    state: State
+    passes: Passes
+    computing: Computing
+    record: Record
+    buffers: Buffers
+    waiting: Waiting
+    rehearsed: dict[int, int] = field(default_factory=dict)
+    """By bandwidth, how many rows are known to fit while no other rank waits for them."""
+    first_step: int | None = None
+
+    def of(self, batches: StepBatches, micro_batches: MicroBatches) -> list[torch.Tensor] | None:
+        """Add up one step's gradient; returns the losses of its parts, or nothing if memory ran out."""
+        step, losses = batches.step, list[torch.Tensor]()
+        self.first_step = step.index if self.first_step is None else self.first_step
+        self._seed(step)
+        try:
+            for part in regroup(batches, micro_batches.at(step.bandwidth), self.computing.device):
+                if part.completes_step and not losses:
+                    self._rehearse(part)
+                losses.append(self._accumulate(part))
+                self.waiting.work_queued()
+        except OutOfMemoryInSum as error:
+            half = halve(micro_batches, batches, self.computing.transform)
+            raise OutOfMemory(
+                f"out of memory at {step.bandwidth} px in step {step.index + 1} while ranks summed gradients, so it "
+                f"cannot be redone: the run goes on with {half} images at once there"
+            ) from error
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            if not self.state.parallel.may_redo:
+                raise OutOfMemory(
+                    f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that share a model "
+                    "cannot redo: take a smaller --micro-batch"
+                ) from error
+            # Handled by the caller: the error's frames hold the memory that is to be freed.
+            return None
+        return losses
+
+    def undo(self) -> None:
+        """Go back to where the step began."""
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self.buffers.restore()
+
+    def _seed(self, step: Step) -> None:
+        torch.manual_seed(step_seed(self.computing.seed, step.index, self.state.parallel.ranks.rank))
+
+    def _rehearse(self, part: Batch) -> None:
+        """Compute a step's only part without the other ranks first: what fits now, fits while they wait for it."""
+        if not self.passes.sums or len(part.rows) <= self.rehearsed.get(part.step.bandwidth, 0):
+            return
+        self._accumulate(replace(part, completes_step=False))
+        self.undo()
+        self._seed(part.step)
+        # After the first update there are the optimizer's moments too.
+        if part.step.index != self.first_step:
+            self.rehearsed[part.step.bandwidth] = len(part.rows)
+
+    def _accumulate(self, part: Batch) -> torch.Tensor:
+        return accumulate(self.passes, self.state.scaler, part, self.computing, self.record)
+
+
+def accumulate(
+    passes: Passes,
+    scaler: torch.amp.GradScaler,
+    batch: Batch,
+    computing: Computing,
+    record: Record,
+) -> torch.Tensor:
+    """Add one micro-batch's share of the gradient; returns its share of the step's mean loss.
+
+    Raises:
+        OutOfMemoryInSum: in the backward pass of a step's last micro-batch, if there are other ranks.
+    """
+    inputs, targets = batch.prepare(computing.transform, computing.device)
+    with passes.part(last=batch.completes_step) as factor:
+        with autocast(computing.device, computing.autocast):
+            logits = passes(inputs)
+        losses = record(batch, mixed_cross_entropy(logits, targets, computing.smoothing, reduction="none"))
+        loss = losses.mean() * (len(batch.rows) / batch.step.batch_size)
+        try:
+            scaler.scale(loss * factor).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if batch.completes_step and passes.sums and ran_out(error):
+                raise OutOfMemoryInSum from error
+            raise
+    return loss.detach()
+
+
+def halve(micro_batches: MicroBatches, batches: StepBatches, transform: BatchTransform) -> int:
+    """Take half the micro-batch from a step on; returns how many images that are."""
+    step = batches.step
+    tried = batches.rows if step.bandwidth in micro_batches.sizes else batches.first_rows
+    return micro_batches.halve(step.bandwidth, rows=len(tried), group=transform.mix_group(step.batch_size))
+
+
+def update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: float | None) -> None:
+    """Take an optimizer step along the gradients that were added up; the state is whole afterwards."""
+    set_learning_rate(state.optimizer, step.learning_rate)
+    if clip_grad is not None:
+        state.parallel.clip(state, parameters, clip_grad)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step = step.index + 1
+    if state.ema is not None:
+        state.ema.update(state.model, step=state.step)
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of one step's dropout and drop path on one rank."""
+    digest = hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,271 @@
+"""The engine: from a training state at one step of a plan to the state at a later one.
+
+Training, resuming, searching and measuring the machine are chains of `Trainer.run`.
+"""
+
+import copy
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from upchirp.curriculum import Plan, Selection, Step
+from upchirp.data import Augmentation, Batch, BatchTransform, Corrupt, Loader, PassSummary, Source
+from upchirp.training.engine.graphs import GraphPerShape
+from upchirp.training.engine.memory import Buffers, MicroBatches, free_memory
+from upchirp.training.engine.step import Computing, Gradients, Record, halve, update
+from upchirp.training.engine.step_batches import StepBatches
+from upchirp.training.engine.waiting import Waiting
+from upchirp.training.parallel.parallel import Parallel
+from upchirp.training.parallel.state import State
+from upchirp.training.parallel.whole import Alone
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Computation, Loading
+from upchirp.training.recipes.optimizer import autocast_dtype, create_ema, create_optimizer
+from upchirp.training.recipes.recipe import Optimization
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of one optimizer step."""
+
+    step: Step
+    """The step of the plan."""
+    loss: torch.Tensor
+    """Mean loss over the step's images on all ranks: a scalar on the device, not yet waited for.
+
+    With selection it is weighted by the images' weights, so that it estimates the mean of what is left out too.
+    """
+    seconds: float
+    """Wall-clock time of the step, waiting included."""
+    wait_seconds: float
+    """Time in which the device had nothing to do but wait for the loader."""
+    corrupt: tuple[Corrupt, ...]
+    """This rank's images that were replaced because they could not be read."""
+    passes: tuple[PassSummary, ...]
+    """Selected passes over the data that began with the step."""
+    reduced_to: int | None = None
+    """Images of a micro-batch from this step on, if memory ran out in it and the step was redone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What stays the same for as long as a process trains; whatever trains, trains by `run`.
+
+    >>> from upchirp import constant, plan
+    >>> from upchirp.data import GeneratedSource
+    >>> source = GeneratedSource("train", size=32, num_images=8, num_classes=2)
+    >>> trainer = Trainer(loading=Loading(workers=0))
+    >>> state = trainer.state(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2)), bandwidth=16, learning_rate=0.1)
+    >>> steps = plan(constant(16), epochs=3, dataset_size=8, batch_size=8)
+    >>> [result.step.index for result in trainer.run(state, steps, source, until=2)], state.step
+    ([0, 1], 2)
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where the model is."""
+    optimization: Optimization = field(default_factory=Optimization)
+    """Optimizer, regularisation, precision."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to images."""
+    loading: Loading = field(default_factory=Loading)
+    """How they are loaded."""
+    computation: Computation = field(default_factory=Computation)
+    """How the device computes."""
+    parallel: Parallel = field(default_factory=Alone)
+    """How the ranks hold what is trained."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, device: torch.device, parallel: Parallel | None = None) -> "Trainer":
+        """The trainer that a configuration asks for; by default of this process alone."""
+        return cls(
+            device=device,
+            optimization=config.optimization,
+            augmentation=config.augmentation,
+            loading=config.loading,
+            computation=config.computation,
+            parallel=parallel or Alone(),
+        )
+
+    @property
+    def transform(self) -> BatchTransform:
+        """What the device does with a batch."""
+        return BatchTransform(
+            self.augmentation,
+            seed=self.loading.seed,
+            low_frequency=self.loading.low_frequency,
+            channels_last=self.computation.channels_last,
+        )
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The number format of mixed precision, if it is on."""
+        return autocast_dtype(self.optimization)
+
+    @property
+    def computing(self) -> Computing:
+        """How a step computes."""
+        return Computing(
+            device=self.device,
+            transform=self.transform,
+            seed=self.loading.seed,
+            smoothing=self.augmentation.smoothing,
+            autocast=self.autocast,
+        )
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, with the first rank's values on every rank."""
+        return self.parallel.place(model, self.device, channels_last=self.computation.channels_last)
+
+    def state(
+        self, model: nn.Module, *, bandwidth: int, learning_rate: float, bandwidths: Collection[int] = ()
+    ) -> State:
+        """A fresh state around a model that is on the device.
+
+        Args:
+            model: what is trained.
+            bandwidth: the side that it takes now.
+            learning_rate: the highest.
+            bandwidths: all sides that it is to take; only ranks that share a model out need to know them.
+        """
+        parallel, optimization = self.parallel, self.optimization
+        ema = create_ema(model, optimization, fused=parallel.fused)
+        parallel.share_out([model] if ema is None else [model, ema.module], bandwidths, self.device)
+        optimizer = create_optimizer(model, optimization, learning_rate=learning_rate, fused=parallel.fused)
+        parallel.arrange(optimizer)
+        scaled = optimization.amp and optimization.amp_dtype == "float16"
+        return State(
+            model=model,
+            optimizer=optimizer,
+            ema=ema,
+            scaler=torch.amp.GradScaler(self.device.type, enabled=scaled),
+            bandwidth=bandwidth,
+            parallel=parallel,
+        )
+
+    def trial_state(self, model: nn.Module, *, bandwidth: int) -> State:
+        """A fresh state around a copy of a model, for steps that only show what training takes."""
+        return self.state(copy.deepcopy(model), bandwidth=bandwidth, learning_rate=TRIAL_RATE)
+
+    def loader(
+        self,
+        source: Source,
+        plan: Plan,
+        *,
+        start_step: int = 0,
+        micro_batch: int | Mapping[int, int] | None = None,
+        select: Selection | None = None,
+    ) -> Loader:
+        """This rank's batches of a plan from a step on."""
+        ranks = self.parallel.ranks
+        return Loader(
+            source,
+            plan,
+            augmentation=self.augmentation,
+            mode=self.loading.mode,
+            low_frequency=self.loading.low_frequency,
+            seed=self.loading.seed,
+            workers=self.loading.processes,
+            start_step=start_step,
+            micro_batch=micro_batch,
+            rank=ranks.rank,
+            world_size=ranks.size,
+            pin_memory=self.device.type == "cuda",
+            share_cores=self.device.type == "cpu",
+            select=select,
+            merge=ranks.latest if ranks.size > 1 else None,
+            timeout=self.loading.loader_timeout,
+            # The run counts them, over all ranks.
+            on_corrupt=_left_to_the_run,
+        )
+
+    def run(
+        self,
+        state: State,
+        plan: Plan,
+        data: Source | Iterable[Batch],
+        *,
+        until: int | None = None,
+        micro_batches: MicroBatches | None = None,
+        record: Record | None = None,
+    ) -> Iterator[StepResult]:
+        """Train `state` along a plan from where it is, one optimizer step for each result.
+
+        Nothing is decided here: bandwidth, batch size and learning rate come with the batches, randomness from
+        (seed, step, rank). Stop iterating to end the segment; the state is whole after every result, and the same on
+        all ranks.
+
+        A step whose gradients do not fit in memory is redone from its start with half the micro-batch, so it ends as if
+        it had begun with that one; `micro_batches` keeps it for the steps that follow. A rank does so by itself: the
+        others wait for its gradients.
+
+        Args:
+            state: trained in place.
+            plan: what to execute.
+            data: images to load, or the plan's batches from the state's step on, such as a `Loader` that is to be asked
+                for more than batches.
+            until: steps done when the segment ends; by default where the plan or the batches end. The loader is asked
+                for no batch after it.
+            micro_batches: how many images are computed at once; by default as many as the loader gives.
+            record: sees all losses of this rank's rows; by default a loader's own.
+
+        Raises:
+            OutOfMemory: the smallest micro-batch does not fit, and the state is that of before the step; or memory ran
+                out while gradients were summed over ranks, which no rank can undo alone.
+        """
+        batches = self.loader(data, plan, start_step=state.step) if isinstance(data, Source) else data
+        if record is None:
+            record = batches.record if isinstance(batches, Loader) else Batch.weigh
+        compiled = GraphPerShape(state.model) if self.computation.compile else None
+        passes = state.parallel.passes(state.model, compiled)
+        computing = self.computing
+        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+        state.model.train()
+        micro_batches = micro_batches or MicroBatches()
+        buffers = Buffers()
+        waiting = Waiting(self.device)
+        gradients = Gradients(state, passes, computing, record, buffers, waiting)
+        arriving = waiting.timed(batches)
+        started = time.perf_counter()
+        while until is None or state.step < until:
+            if (arrived := next(arriving, None)) is None:
+                return
+            of_step = StepBatches(arrived, arriving)
+            step = of_step.step
+            state.fit_to(step.bandwidth)
+            passes.fit_to(step.bandwidth)
+            buffers.keep(state.model)
+            reduced_to: int | None = None
+            while (losses := gradients.of(of_step, micro_batches)) is None:
+                gradients.undo()
+                free_memory(self.device)
+                reduced_to = halve(micro_batches, of_step, computing.transform)
+            if not of_step.complete:
+                return
+            passes.average_statistics()
+            update(state, parameters, step, self.optimization.clip_grad)
+            waiting.work_queued()
+            loss = _mean_loss(torch.stack(losses).sum() * step.batch_size, of_step.weight, state.parallel)
+            now = time.perf_counter()
+            yield StepResult(step, loss, now - started, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
+            started = time.perf_counter()
+
+    def alone(self) -> "Trainer":
+        """The same on this process alone."""
+        return replace(self, parallel=Alone())
+
+
+TRIAL_RATE = 1e-6
+"""Learning rate of steps that only show what training takes."""
+
+
+def _mean_loss(summed: torch.Tensor, weight: float, parallel: Parallel) -> torch.Tensor:
+    """The mean of what each rank has the sum of, and of how many rows."""
+    both = parallel.ranks.add(torch.stack([summed, torch.full_like(summed, weight)]))
+    return both[0] / both[1]
+
+
+def _left_to_the_run(images: Sequence[Corrupt]) -> None:
+    """The batches hold them."""
