@@ -103,6 +103,7 @@ def test_plan_json_has_the_documented_keys(capsys: pytest.CaptureFixture[str]) -
     assert stage["magnitude"] == pytest.approx([1.8, 5.4])
     assert stage["samples"] == stage["steps"] * stage["batch_size"]
     assert stage["learning_rate"] == 4e-3
+    assert [stage["micro_batch"] for stage in priced["stages"]] == [2048, 512, 512]
 
 
 def test_plan_table_is_readable(capsys: pytest.CaptureFixture[str]) -> None:

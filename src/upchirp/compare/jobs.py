@@ -17,7 +17,7 @@ from upchirp.models import create_model
 from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, read_metrics, settle
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.device import choose_device
-from upchirp.training.probing.micro_batch import choose_micro_batch
+from upchirp.training.probing.micro_batch import tried_at_once
 from upchirp.training.probing.speed import measure_seconds
 
 
@@ -129,8 +129,9 @@ def _speeds_on_this_machine(config: TrainConfig, bandwidths: Sequence[int], sour
         replace(last, end=(place + 1) / len(bandwidths), bandwidth=side) for place, side in enumerate(bandwidths)
     )
     every = Curriculum(name="every bandwidth", axis="samples", phases=phases, magnitude=usual.magnitude)
-    micro_batch = choose_micro_batch(config, config.batch_size)
-    table: CostTable = measure_seconds(Trainer.of(config, device), every, model, source, micro_batch)
+    table: CostTable = measure_seconds(
+        Trainer.of(config, device), every, model, source, tried_at_once(config, every, device)
+    )
     return {side: 1 / table(side) for side in bandwidths}
 
 

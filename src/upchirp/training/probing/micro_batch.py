@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from upchirp.curriculum import Plan, Stage
+from upchirp.curriculum import Curriculum, Plan, Stage
 from upchirp.data import mix_group
 from upchirp.errors import InputError
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, free_memory, ran_out
@@ -18,6 +18,8 @@ from upchirp.training.probing.grey import grey_batch
 from upchirp.training.recipes.config import TrainConfig
 
 _USUAL, _LEAST = 512, 32
+TRIAL_BATCH = 64
+"""Images at once whose speed is measured on a CPU, and while the batch is still to be chosen."""
 _SPARE = 10
 """For so many images that are chosen one more must fit: later steps find memory in pieces."""
 
@@ -25,11 +27,23 @@ Fits = Callable[[Stage, int], bool]
 """Whether so many images of a stage can be trained on at once."""
 
 
-def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1) -> int:
+def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1, *, bandwidth: int | None = None) -> int:
     """The asked-for micro-batch, or the largest divisor of a rank's share up to a size that most devices hold.
 
-    >>> choose_micro_batch(TrainConfig(), 4096), choose_micro_batch(TrainConfig(), 4096, ranks=64)
-    (512, 64)
+    That size is 512 images at the final size and as many pixels at smaller ones: a GPU needs so many small images to be
+    busy, and holds them in the same memory.
+
+    Args:
+        config: what is asked for, the final size, and how images are mixed.
+        batch_size: images in one step of all ranks.
+        ranks: that share them.
+        bandwidth: side of the images in pixels; by default the final size.
+
+    >>> config = TrainConfig(final_size=224)
+    >>> [choose_micro_batch(config, 4096, bandwidth=side) for side in (224, 160, 96)]
+    [512, 512, 2048]
+    >>> choose_micro_batch(config, 4096, ranks=64)
+    64
 
     Raises:
         InputError: a batch that the ranks cannot share, an asked-for size that does not fit a rank's share, or a share
@@ -53,12 +67,12 @@ def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1) -> 
                 f"choose a divisor of {'it' if ranks == 1 else share}{which}"
             )
         return config.micro_batch
-    size = next((size for size in reversed(_divisors(share, group)) if size <= _USUAL), share)
+    most = _USUAL if bandwidth is None else int(_USUAL * max(1.0, (config.final_size / bandwidth) ** 2))
+    size = next((size for size in reversed(_divisors(share, group)) if size <= most), share)
     if size < min(_LEAST, share):
         better = max(1, round(share / 64)) * 64 * ranks
         raise InputError(
-            f"{of} has no divisor from {_LEAST} to {_USUAL} to compute it "
-            f"in parts: take {better}, or give --micro-batch"
+            f"{of} has no divisor from {_LEAST} to {most} to compute it in parts: take {better}, or give --micro-batch"
         )
     return size
 
@@ -68,12 +82,24 @@ def micro_batches(config: TrainConfig, plan: Plan, ranks: int = 1) -> dict[int, 
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> micro_batches(TrainConfig(), plan(efficienttrain_plus_plus(), epochs=9, batch_size=768, early_batch="auto"))
-    {96: 384, 160: 512, 224: 384}
+    {96: 2112, 160: 768, 224: 384}
 
     Raises:
         InputError: as `choose_micro_batch` does, for any stage.
     """
-    return {stage.bandwidth: choose_micro_batch(config, stage.batch_size, ranks) for stage in plan.stages}
+    return {
+        stage.bandwidth: choose_micro_batch(config, stage.batch_size, ranks, bandwidth=stage.bandwidth)
+        for stage in plan.stages
+    }
+
+
+def tried_at_once(config: TrainConfig, curriculum: Curriculum, device: torch.device, ranks: int = 1) -> dict[int, int]:
+    """How many images are computed at once, by bandwidth, to measure a device's speed."""
+    usual = {
+        side: choose_micro_batch(config, config.batch_size, ranks, bandwidth=side) for side in curriculum.bandwidths
+    }
+    # A CPU is as fast with few images at once, and a trial of many takes minutes there.
+    return {side: min(size, TRIAL_BATCH) for side, size in usual.items()} if device.type == "cpu" else usual
 
 
 def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import fmean
 
 import torch
@@ -60,7 +61,7 @@ def measure_seconds(
     curriculum: Curriculum,
     model: nn.Module,
     source: Source,
-    micro_batch: int,
+    micro_batch: Mapping[int, int],
     replays: int | Mapping[int, int] = 0,
     *,
     replaying: Replaying | None = None,
@@ -71,24 +72,24 @@ def measure_seconds(
     A copy of the model is trained, so the run itself starts untouched. What the workers had prepared before a
     bandwidth began is left out, so a machine that waits for data shows it. With replay a fresh batch lasts for
     several steps, and as many more are measured. All ranks train, and each gets its own clock's times.
+
+    Args:
+        trainer: how to train and load.
+        curriculum: its bandwidths are measured.
+        model: made for the final size, on the device.
+        source: the training images.
+        micro_batch: images that a rank computes at once, by bandwidth; no fewer at a smaller one.
+        replays: further uses of each image, of all bandwidths or by bandwidth.
+        replaying: how images are replayed.
+        report: called with what is done, the steps done, and all steps.
     """
-    batch_size = micro_batch * trainer.parallel.ranks.size
+    sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.bandwidths}
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
     warmup = (_PREFETCHED * trainer.loading.processes + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
-    bandwidths = curriculum.bandwidths
-    phases = tuple(Phase(end=(k + 1) / len(bandwidths), bandwidth=side) for k, side in enumerate(bandwidths))
-    trial = plan(
-        Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
-        total_cost=None,
-        epochs=len(bandwidths) * count * batch_size / len(source),
-        dataset_size=len(source),
-        batch_size=batch_size,
-        learning_rate=TRIAL_RATE,
-    )
-    trial = with_replay(trial, replaying or Replaying(), replays)
+    trial = with_replay(calibration(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
     state = trainer.trial_state(model, bandwidth=curriculum.final_size)
-    times: dict[int, list[float]] = {side: [] for side in bandwidths}
+    times: dict[int, list[float]] = {side: [] for side in sizes}
     before = time.perf_counter()
     report(_MEASURING, 0, trial.total_steps)
     for result in trainer.run(state, trial, source):
@@ -97,4 +98,31 @@ def measure_seconds(
         times[result.step.bandwidth].append(now - before)
         before = now
         report(_MEASURING, result.step.index + 1, trial.total_steps)
-    return CostTable("seconds", {side: fmean(spent[warmup:]) / batch_size for side, spent in times.items()})
+    return CostTable("seconds", {side: fmean(spent[warmup:]) / sizes[side] for side, spent in times.items()})
+
+
+def calibration(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, dataset_size: int) -> Plan:
+    """A plan of so many steps at each bandwidth of a curriculum.
+
+    Args:
+        curriculum: the bandwidths and the magnitude.
+        sizes: images in a step, by bandwidth; no fewer at a smaller one.
+        steps: at each bandwidth.
+        dataset_size: training images.
+
+    >>> from upchirp.curriculum import efficienttrain_plus_plus
+    >>> trial = calibration(efficienttrain_plus_plus(), {96: 2048, 160: 512, 224: 512}, 9, 6500)
+    >>> [(stage.bandwidth, stage.batch_size, stage.steps) for stage in trial.stages]
+    [(96, 2048, 9), (160, 512, 9), (224, 512, 9)]
+    """
+    images = steps * sum(sizes.values())
+    ends = [steps * images_until / images for images_until in accumulate(sizes.values())]
+    phases = tuple(Phase(end=end, bandwidth=side) for side, end in zip(sizes, [*ends[:-1], 1.0], strict=True))
+    return plan(
+        Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
+        epochs=images / dataset_size,
+        dataset_size=dataset_size,
+        batch_size=sizes[curriculum.final_size],
+        early_batch=[size for side, size in sizes.items() if side < curriculum.final_size],
+        learning_rate=TRIAL_RATE,
+    )

@@ -56,7 +56,7 @@ class TrainConfig:
     """Largest batch that early_batch may take; by default the cost alone decides."""
     micro_batch: int | Literal["auto"] | None = None
     """Images in one forward pass; `auto` tries what fits in memory; by default the largest divisor of the batch size up
-    to 512. If memory runs out it is halved."""
+    to 512 images of the final size, and to as many pixels of smaller ones. If memory runs out it is halved."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """What torchrun's ranks hold: `ddp` the whole model each, `fsdp` parts of it, for models that outgrow a device."""
     output: Path | None = None

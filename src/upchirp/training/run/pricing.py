@@ -12,7 +12,7 @@ from upchirp.models import create_model
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.parallel.device import choose_device, numerics
-from upchirp.training.probing.micro_batch import choose_micro_batch
+from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
@@ -42,8 +42,9 @@ def estimate(
         report: told what is being done and how far it is.
 
     Returns:
-        The plan's own data, and `images`, `classes`, `chosen` (a line for each setting that the data decided),
-        `params`, `flops`, `baseline_epochs`, `speedup`, with selection `selection`, and measured `needs`.
+        The plan's own data with each stage's `micro_batch` on one device, and `images`, `classes`, `chosen` (a line
+        for each setting that the data decided), `params`, `flops`, `baseline_epochs`, `speedup`, with selection
+        `selection`, and measured `needs`.
 
     Raises:
         InputError: bad input, or settings that need the machine's speed without `measure`.
@@ -81,6 +82,9 @@ def estimate(
         papers = source is None and dataset_size is None
         baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
     priced = with_selection(price(plan, model, baseline_epochs), plan, config)
+    at_once = micro_batches(config, plan)
+    for stage in priced["stages"]:
+        stage["micro_batch"] = at_once[stage["bandwidth"]]
     return {**priced, "images": images, "classes": classes, "chosen": [*notes, *chosen], **needs}
 
 
@@ -117,7 +121,7 @@ def _measured(
         model = trainer.place(make_model(settled.config, source))
         config, plan, lines = new_plan(settled.config, trainer, model, source, own_model=False, report=report)
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
-        micro_batch = choose_micro_batch(config, config.batch_size)
+        micro_batch = tried_at_once(config, curriculum, device)
         replays = {stage.bandwidth: stage.replay.batches for stage in plan.stages}
         table = measure_seconds(
             trainer, curriculum, model, source, micro_batch, replays, replaying=config.replaying, report=report

@@ -18,7 +18,15 @@ from upchirp.training.checkpoints.weights import load_weights, read_weights
 from upchirp.training.engine.memory import MicroBatches, device_name
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
-from upchirp.training.probing.micro_batch import can_try, choose_micro_batch, find_micro_batches, fits_on, micro_batches
+from upchirp.training.probing.micro_batch import (
+    TRIAL_BATCH,
+    can_try,
+    choose_micro_batch,
+    find_micro_batches,
+    fits_on,
+    micro_batches,
+    tried_at_once,
+)
 from upchirp.training.probing.planning import (
     curriculum_for,
     kernel_note,
@@ -33,9 +41,6 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import choose_batch_size, chooses_batch_size, steps_note
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.run import run_folder
-
-_TRIAL_BATCH = 64
-"""Images of a step whose speed is measured while the batch is still to be chosen."""
 
 
 def make_model(config: TrainConfig, source: Source) -> nn.Module:
@@ -119,34 +124,33 @@ def new_plan(
     device, ranks = trainer.device, trainer.parallel.ranks
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
 
-    def measured(micro_batch: int, replays: int | Mapping[int, int]) -> CostTable:
+    def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
         table = measure_seconds(
             trainer, curriculum, model, source, micro_batch, replays, replaying=config.replaying, report=report
         )
         return ranks.from_first(lambda: table)
 
     timed = config.time_budget is not None
-    trial = _TRIAL_BATCH
+    trial = dict.fromkeys(curriculum.bandwidths, TRIAL_BATCH)
     if not chooses_batch_size(config):
-        usual = choose_micro_batch(config, config.batch_size, ranks.size)
-        # A CPU is as fast with few images at once, and a trial of many takes minutes there.
-        trial = min(usual, trial) if device.type == "cpu" else usual
+        trial = tried_at_once(config, curriculum, device, ranks.size)
     seconds = measured(trial, 0) if timed else None
     samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
     settled = choose_batch_size(config, samples, model, ranks=ranks.size)
     config, notes = settled.config, list(settled.reasons)
-    micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
     replays: int | dict[int, int] = 0
     if config.replay == "auto":
         report("measuring how many replayed batches keep the device busy", None, None)
+        micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
         chosen = choose_replay(trainer, curriculum, model, source, micro_batch, final=config.replay_final)
         # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
         replays, lines = ranks.from_first(lambda: chosen)
         notes += lines
     else:
         replays = config.replay
-    if timed and (replays or micro_batch < trial or (device.type != "cpu" and micro_batch != trial)):
-        seconds = measured(min(micro_batch, trial) if device.type == "cpu" else micro_batch, replays)
+    at_once = tried_at_once(config, curriculum, device, ranks.size)
+    if timed and (replays or at_once != trial):
+        seconds = measured(at_once, replays)
     plan = with_replay(
         make_plan(config, curriculum, len(source), model=model, seconds=seconds), config.replaying, replays
     )
