@@ -28,7 +28,7 @@ def shown(run: Plan, *, terminal: bool) -> str:
             display.shown = 0.0
             display(Stepped(step=step, seconds=0.5, wait_seconds=0.1))
         display(Logged(step=run.step(2), loss=3.25, images_per_second=512, wait_share=0.2, train_seconds=1.5))
-        result = Evaluation(top1=12.5, top5=50, loss=3.0, images=100)
+        result = Evaluation(figures={"top1": 12.5, "top5": 50, "loss": 3.0}, images=100)
         display(Evaluated(step=3, progress=0.1, bandwidth=64, weights="ema", result=result, train_seconds=1.5))
         display(Noted(message="cannot read a[b].jpg"))
         display(Finished(step=3, top1=12.5, best_top1=13.0, train_seconds=75))

@@ -13,7 +13,7 @@ from upchirp.data import Corrupt, split
 from upchirp.data.sources import FolderSource
 from upchirp.models import create_model
 from upchirp.search import SearchConfig, Trial
-from upchirp.search.runner import Stopped, Task, run_task
+from upchirp.search.runner import Stopped, TrialJob, run_trial
 from upchirp.search.trial_plan import Planner
 from upchirp.training import StepResult, Trainer
 from upchirp.training.checkpoints import checkpoint
@@ -22,15 +22,15 @@ Make = Callable[..., SearchConfig]
 
 
 @pytest.fixture
-def task(search_config: Make, image_folder: Path, tmp_path: Path) -> Callable[..., Task]:
+def task(search_config: Make, image_folder: Path, tmp_path: Path) -> Callable[..., TrialJob]:
     """Makes the task of a trial on all images of the small folder."""
 
-    def make(trial: Trial, start: Path | None = None, **changes: object) -> Task:
+    def make(trial: Trial, start: Path | None = None, **changes: object) -> TrialJob:
         config = search_config(**changes)
         train, val = split(FolderSource(image_folder / "train"), 0.25, 0)
         with torch.device("meta"):
             model = create_model("test_vit", num_classes=2, final_size=64)
-        return Task(
+        return TrialJob(
             config=config.training,
             plan=Planner(config, model, len(train)).of(trial),
             drop_path=1.0,
@@ -46,26 +46,26 @@ def task(search_config: Make, image_folder: Path, tmp_path: Path) -> Callable[..
     return make
 
 
-def test_halving_changes_nothing_of_what_survives(task: Callable[..., Task]) -> None:
+def test_halving_changes_nothing_of_what_survives(task: Callable[..., TrialJob]) -> None:
     """Half a stage and then the other half is the whole stage, bit for bit: halving only leaves out."""
     whole = task(Trial((32,), 0, 1, tuning=1), epochs=6)
-    expected = run_task(whole)
+    expected = run_trial(whole)
     first = task(Trial((32,), 0, 0.5, tuning=0.5), epochs=6)
-    run_task(first)
+    run_trial(first)
     assert 0 < first.plan.middle < whole.plan.middle < whole.plan.end
     state = checkpoint.step_path(first.folder, first.plan.middle)
     second = task(Trial((32,), 0.5, 1, tuning=1), start=state, epochs=6)
     second = replace(second, folder=whole.folder.parent / "second")
     assert second.plan.begin == first.plan.middle and second.plan.middle == whole.plan.middle
-    outcome = run_task(second).outcome
+    outcome = run_trial(second).outcome
     assert (outcome.accuracy, outcome.loss) == (expected.outcome.accuracy, expected.outcome.loss)
     assert outcome.cost == pytest.approx(expected.outcome.cost - first.plan.training_cost)
 
 
-def test_a_trial_stopped_at_any_step_ends_the_same(task: Callable[..., Task], tmp_path: Path) -> None:
+def test_a_trial_stopped_at_any_step_ends_the_same(task: Callable[..., TrialJob], tmp_path: Path) -> None:
     trial = Trial((32,), 0, 1, tuning=1)
     whole = task(trial, epochs=4)
-    expected = run_task(whole)
+    expected = run_trial(whole)
     assert whole.plan.middle > 2 and whole.plan.end > whole.plan.middle
     state = checkpoint.step_path(whole.folder, whole.plan.middle)
     before = checkpoint.load(state)["state"]
@@ -75,25 +75,25 @@ def test_a_trial_stopped_at_any_step_ends_the_same(task: Callable[..., Task], tm
     single.stop.touch()
     for _ in range(whole.plan.end - 1):
         with pytest.raises(Stopped):
-            run_task(single)
-    resumed = run_task(single)
+            run_trial(single)
+    resumed = run_trial(single)
     assert resumed.outcome == expected.outcome
     after = checkpoint.load(checkpoint.step_path(single.folder, whole.plan.middle))["state"]
     assert all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"])
 
 
-def test_a_damaged_state_of_a_trial_is_begun_anew(task: Callable[..., Task]) -> None:
+def test_a_damaged_state_of_a_trial_is_begun_anew(task: Callable[..., TrialJob]) -> None:
     whole = task(Trial((32,), 0, 1, tuning=1))
-    expected = run_task(whole)
+    expected = run_trial(whole)
     (state,) = checkpoint.checkpoints(whole.folder)
     state.write_bytes(state.read_bytes()[:-10])
-    again = run_task(whole)
+    again = run_trial(whole)
     assert again.outcome == expected.outcome
     assert "damaged" in again.notes[0] and "anew" in again.notes[0]
 
 
 def test_images_that_cannot_be_read_are_named_once_and_stop_a_trial_above_one_percent(
-    task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+    task: Callable[..., TrialJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = task(Trial((32,), 0, 1, tuning=1), epochs=4)
     given = [Corrupt(7, "cat/7.jpg", "truncated")]
@@ -105,26 +105,26 @@ def test_images_that_cannot_be_read_are_named_once_and_stop_a_trial_above_one_pe
 
     monkeypatch.setattr(Trainer, "run", damaged)
     assert trial.plan.run.dataset_size < 100, "one image is more than 1 %, but one alone stops nothing"
-    assert [note for note in run_task(trial).notes if "cat/7.jpg" in note] == [
+    assert [note for note in run_trial(trial).notes if "cat/7.jpg" in note] == [
         "cannot read cat/7.jpg (truncated): replaced by another (1 so far)"
     ]
     given.append(Corrupt(8, "cat/8.jpg", "truncated"))
     with pytest.raises(InputError, match=r"more than 1 % of the .* cat/8.jpg \(truncated\)"):
-        run_task(replace(trial, folder=trial.folder.with_name("again")))
+        run_trial(replace(trial, folder=trial.folder.with_name("again")))
 
 
-def test_the_next_stage_begins_before_the_fine_tuning(task: Callable[..., Task]) -> None:
+def test_the_next_stage_begins_before_the_fine_tuning(task: Callable[..., TrialJob]) -> None:
     """Line 7: Theta is the winner's state when its stage ended, and learning rates and data go on from there."""
     first = task(Trial((32,), 0, 1, tuning=1), epochs=4)
-    run_task(first)
+    run_trial(first)
     state = checkpoint.step_path(first.folder, first.plan.middle)
     second = task(Trial((32, 64), 1, 2, tuning=1), start=state, epochs=4)
     assert second.plan.begin == first.plan.middle
-    result = run_task(second)
+    result = run_trial(second)
     # Without an interruption at the boundary: one run of both stages in a row.
     both = replace(task(Trial((32, 64), 0, 2, tuning=1), epochs=4), folder=first.folder.parent / "both")
     assert both.plan.run == second.plan.run
-    assert run_task(both).outcome.accuracy == result.outcome.accuracy
+    assert run_trial(both).outcome.accuracy == result.outcome.accuracy
     ours, theirs = (
         checkpoint.load(checkpoint.step_path(folder, second.plan.middle))["state"]["model"]
         for folder in (second.folder, both.folder)

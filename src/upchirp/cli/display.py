@@ -85,7 +85,7 @@ class Display:
             case Evaluated():
                 self._print(
                     f"step {event.step}, {event.progress:.0%}: {event.weights} at {event.bandwidth} px: "
-                    f"top-1 {event.result.top1:.2f} %, top-5 {event.result.top5:.2f} %, loss {event.result.loss:.3f}"
+                    f"{event.result.describe()}"
                 )
             case Noted():
                 self._print(f"note: {event.message}")

@@ -10,10 +10,10 @@ import yaml
 from torch import nn
 
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
-from upchirp.data import DataIdentity, Source, as_source, open_data, split
+from upchirp.data import DataIdentity, Source, UnlabelledSource, as_source, open_data, split
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
-from upchirp.models import check_outputs, create_model
+from upchirp.models import create_model
 from upchirp.search.config import SearchConfig
 from upchirp.search.engines import open_engine
 from upchirp.search.events import Begun, Found, SearchObserver
@@ -25,6 +25,7 @@ from upchirp.search.summary import provenance, summarise, write_summary
 from upchirp.search.trainer import Trainer
 from upchirp.search.trial_plan import Planner
 from upchirp.training import Noted, check_model, load_config, settle
+from upchirp.training.engine.task import Classification, Task
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.config import CONFIG
@@ -32,7 +33,7 @@ from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
 from upchirp.training.run.resumption import go_on_by
-from upchirp.training.run.start import make_model
+from upchirp.training.run.start import no_model
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 
@@ -69,14 +70,19 @@ class _Prepared:
 
 
 def estimate(
-    config: SearchConfig, *, model: nn.Module | None = None, data: Any = None, note: Note = warn
+    config: SearchConfig,
+    *,
+    model: nn.Module | None = None,
+    data: Any = None,
+    task: Task | None = None,
+    note: Note = warn,
 ) -> dict[str, Any]:
     """What a search costs, before anything runs: `trainings`, `equivalent_epochs`, `candidates`, and their grounds.
 
     Raises:
         InputError: bad input, as `search` would find it.
     """
-    prepared = _prepare(config, model, data, note)
+    prepared = _prepare(config, model, data, task or Classification(), note)
     price = prepared.planner.price
     config = prepared.config
     return {
@@ -101,6 +107,7 @@ def search(
     *,
     model: nn.Module | None = None,
     data: Any = None,
+    task: Task | None = None,
     command: str = "",
     observers: Sequence[SearchObserver] = (),
 ) -> SearchResult:
@@ -111,6 +118,7 @@ def search(
         model: any module that maps (N, 3, H, W) to (N, classes), not trained yet; by default `config.training.model`.
         data: the training images as a `Source` or a map-style data set of `(image, label)`; by default those of
             `config.training.data`, whose validation images are not used.
+        task: what the model is trained to do; by default to tell the labels. Its best figure counts as accuracy.
         command: the command line, for the record.
         observers: called with every event; see `upchirp.search.events`.
 
@@ -121,13 +129,14 @@ def search(
     if world_size() > 1:
         raise InputError("a search starts its own processes: start it without torchrun, and give --parallel N")
     with held_folder(config.training.output, f"search-{config.training.model}") as (folder, notes):
-        return _search(config, model, data, command, observers, folder, notes)
+        return _search(config, model, data, task, command, observers, folder, notes)
 
 
 def _search(
     config: SearchConfig,
     model: nn.Module | None,
     data: Any,
+    task: Task | None,
     command: str,
     observers: Sequence[SearchObserver],
     folder: Path,
@@ -137,7 +146,7 @@ def _search(
     if not resuming:
         run_folder.check_is_free(folder)
     notes = list(notes)
-    prepared = _prepare(config, model, data, notes.append)
+    prepared = _prepare(config, model, data, task or Classification(), notes.append)
     config = prepared.config
     if resuming:
         _check_is_same_search(folder, config, Journal(folder / JOURNAL))
@@ -160,6 +169,7 @@ def _search(
             opened,
             received,
             observers,
+            task=task,
             go_on=go_on_by(command, config.training, folder),
         )
         for note in notes:
@@ -197,7 +207,7 @@ def _find(config: SearchConfig, planner: Planner, trainer: Trainer) -> tuple[int
     )
 
 
-def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, note: Note) -> _Prepared:
+def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task, note: Note) -> _Prepared:
     training = config.training
     if model is None:
         check_model(training)
@@ -207,21 +217,24 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, note: Not
         whole = open_data(training.data, training.final_size, val_share=training.val_share, note=note)[0]
     else:
         raise InputError("no data: give a folder with train/ and val/, or `generated`")
+    if not task.labelled:
+        whole = UnlabelledSource(whole)
     train, val = split(whole, config.search_val, training.seed)
     if config.subset < 1:
         train = split(train, config.subset, training.seed)[1]
     if model is None:
         # As `make_model` will make it, without its values.
-        if not whole.classes:
-            make_model(training, whole)
+        outputs = task.outputs(len(whole.classes))
+        if outputs is None:
+            raise no_model(task)
         with torch.device("meta"):
             model = create_model(
                 training.model,
-                num_classes=len(whole.classes),
+                num_classes=outputs,
                 final_size=training.final_size,
                 **training.model_kwargs,
             )
-    check_outputs(model, training.final_size, len(whole.classes) or None)
+    task.check(model, training.final_size, len(whole.classes))
     training = settle(replace(training, epochs=config.epochs), len(train), model).config
     choose_micro_batch(training, training.batch_size)
     config = replace(config, training=training)

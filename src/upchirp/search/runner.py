@@ -20,6 +20,7 @@ from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import EvaluationSet, StepResult, TrainConfig, Trainer, View
 from upchirp.training.checkpoints import checkpoint
+from upchirp.training.engine.task import Task
 from upchirp.training.evaluation.images import evaluate
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
@@ -35,7 +36,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TrialJob:
     """All that is needed to train a trial, wherever that happens; it can be pickled."""
 
     config: TrainConfig
@@ -58,11 +59,13 @@ class Task:
     """Images to score on."""
     model: nn.Module | None
     """The initial model; None makes the configured one."""
+    task: Task | None = None
+    """What it is trained to do; None tells labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came of a task."""
+    """What came of a trial."""
 
     outcome: Outcome
     """Its score; accuracy 0 and an infinite loss if it diverged."""
@@ -84,57 +87,57 @@ class _Counted:
     """Training time."""
 
 
-def run_task(task: Task) -> Result:
-    """Train, fine-tune and score, going on from the task's own latest checkpoint if there is one.
+def run_trial(job: TrialJob) -> Result:
+    """Train, fine-tune and score, going on from the job's own latest checkpoint if there is one.
 
     Raises:
         Stopped: the file `stop` appeared; the state was saved.
         InputError: a parent's state that cannot be read, or too many corrupt images.
     """
-    device = choose_device(task.config.device)
-    with numerics(device, deterministic=task.config.deterministic), _threads(task.threads, device):
-        return _Execution(task, device).execute()
+    device = choose_device(job.config.device)
+    with numerics(device, deterministic=job.config.deterministic), _threads(job.threads, device):
+        return _Execution(job, device).execute()
 
 
 class _Execution:
-    """One task on one device."""
+    """One job on one device."""
 
-    def __init__(self, task: Task, device: torch.device) -> None:
-        self.task = task
+    def __init__(self, job: TrialJob, device: torch.device) -> None:
+        self.job = job
         self.device = device
         self.counted = _Counted()
         self.notes: list[str] = []
         self.corrupt = CorruptImages(self.plan.dataset_size)
         # The raw weights are scored, so no average is kept.
-        optimization = replace(task.config.optimization, model_ema=False)
-        model = copy.deepcopy(task.model) if task.model is not None else make_model(task.config, task.train)
-        self.trainer = replace(Trainer.of(task.config, device), optimization=optimization)
+        optimization = replace(job.config.optimization, model_ema=False)
+        model = copy.deepcopy(job.model) if job.model is not None else make_model(job.config, job.train, job.task)
+        self.trainer = replace(Trainer.of(job.config, device, task=job.task), optimization=optimization)
         model = self.trainer.place(model)
-        if task.model is None and optimization.drop_path_scaling:
-            lower_drop_path(model, task.drop_path)
-        rate = optimization.learning_rate(task.config.batch_size)
+        if job.model is None and optimization.drop_path_scaling:
+            lower_drop_path(model, job.drop_path)
+        rate = optimization.learning_rate(job.config.batch_size)
         self.state = self.trainer.state(model, bandwidth=self.plan.final_size, learning_rate=rate)
         self._restore()
 
     @property
     def plan(self) -> Plan:
-        return self.task.plan.run
+        return self.job.plan.run
 
     def _steps(self) -> Iterator[StepResult]:
         """The steps of the trial's two segments, from where the state is."""
-        state, config = self.state, self.task.config
-        parts = ((self.plan, self.task.plan.middle), (self.task.plan.tuning, self.task.plan.end))
+        state, config = self.state, self.job.config
+        parts = ((self.plan, self.job.plan.middle), (self.job.plan.tuning, self.job.plan.end))
         for plan, end in parts:
             if plan is None or state.step >= end:
                 continue
             loader = self.trainer.loader(
-                self.task.train, plan, start_step=state.step, micro_batch=micro_batches(config, plan)
+                self.job.train, plan, start_step=state.step, micro_batch=micro_batches(config, plan)
             )
             yield from self.trainer.run(state, plan, loader, until=end)
 
     def execute(self) -> Result:
-        state, config, plan = self.state, self.task.config, self.task.plan
-        self.task.folder.mkdir(parents=True, exist_ok=True)
+        state, config, plan = self.state, self.job.config, self.job.plan
+        self.job.folder.mkdir(parents=True, exist_ok=True)
         # The loss that is kept is that of the fine-tuning, or of the last stage where there is none.
         kept_from = plan.middle if plan.end > plan.middle else plan.end - self.plan.stages[-1].steps
         losses: list[torch.Tensor] = []
@@ -146,7 +149,7 @@ class _Execution:
             if result.step.index >= kept_from:
                 losses.append(result.loss)
             last = state.step == plan.end
-            stopping = self.task.stop.exists()
+            stopping = self.job.stop.exists()
             saving = state.step == plan.middle or state.step % config.checkpoint_interval == 0 or stopping
             if last or saving or self.device.type == "cpu":
                 finite = math.isfinite(result.loss.item())
@@ -158,7 +161,7 @@ class _Execution:
             now = time.perf_counter()
             if now - reported > _PROGRESS_SECONDS:
                 reported = now
-                _write_progress(self.task.folder, state.step)
+                _write_progress(self.job.folder, state.step)
             if (saving and not last) or state.step == plan.middle:
                 self.counted.seconds += now - started
                 self._count(losses)
@@ -173,13 +176,13 @@ class _Execution:
         else:
             self.notes.append(f"it diverged at step {state.step} and is out: its loss or weights are not finite")
             outcome = Outcome(0.0, math.inf, plan.training_cost)
-        keep_only(self.task.folder, {plan.middle})
+        keep_only(self.job.folder, {plan.middle})
         return Result(outcome=outcome, seconds=self.counted.seconds, notes=tuple(self.notes))
 
     def _restore(self) -> None:
         """Go on from the trial's own checkpoint, else begin with the parent's state."""
         try:
-            loaded = checkpoint.load_latest(self.task.folder)
+            loaded = checkpoint.load_latest(self.job.folder)
         except InputError as error:
             self.notes.append(f"{error}: it begins anew")
             loaded = None
@@ -187,8 +190,8 @@ class _Execution:
             self.notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             self.state.load_state_dict(loaded.content["state"])
             self.counted = _Counted(**loaded.content["counted"])
-        elif self.task.start is not None:
-            self.state.load_state_dict(checkpoint.load(self.task.start)["state"])
+        elif self.job.start is not None:
+            self.state.load_state_dict(checkpoint.load(self.job.start)["state"])
 
     def _count(self, losses: list[torch.Tensor]) -> None:
         """Add up losses that were left on the device."""
@@ -200,13 +203,13 @@ class _Execution:
 
     def _save(self) -> None:
         content: dict[str, Any] = {"state": self.state.state_dict(), "counted": vars(self.counted)}
-        checkpoint.save(content, checkpoint.step_path(self.task.folder, self.state.step))
-        keep_only(self.task.folder, {self.task.plan.middle, self.state.step})
+        checkpoint.save(content, checkpoint.step_path(self.job.folder, self.state.step))
+        keep_only(self.job.folder, {self.job.plan.middle, self.state.step})
 
     def _accuracy(self) -> float:
-        state, config = self.state, self.task.config
+        state, config = self.state, self.job.config
         data = EvaluationSet(
-            self.task.val,
+            self.job.val,
             self.plan.final_size,
             interpolation=config.augmentation.interpolation,
             workers=config.loader_workers,
@@ -221,9 +224,10 @@ class _Execution:
             std=config.augmentation.std,
             device=self.device,
             autocast=self.trainer.autocast,
+            task=self.trainer.task,
         )
         self.notes += [f"cannot read {image.name} ({image.reason}): left out of the score" for image in data.corrupt]
-        return evaluation.top1
+        return evaluation.score
 
     def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
         self.notes += filter(None, map(self.corrupt.note, images))
@@ -244,7 +248,7 @@ def keep_only(folder: Path, steps: set[int]) -> None:
 
 
 def read_progress(folder: Path) -> int:
-    """Steps of the run that a task has done, as it told about every half second; 0 before it did."""
+    """Steps of the run that a job has done, as it told about every half second; 0 before it did."""
     try:
         return int((folder / _PROGRESS).read_text(encoding="ascii"))
     except (OSError, ValueError):

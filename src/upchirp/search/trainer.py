@@ -20,11 +20,12 @@ from upchirp.search.config import SearchConfig
 from upchirp.search.engines import Engine
 from upchirp.search.events import Scored, SearchEvent, SearchObserver, Working
 from upchirp.search.journal import Journal
-from upchirp.search.runner import Result, Stopped, Task, read_progress, run_task
+from upchirp.search.runner import Result, Stopped, TrialJob, read_progress, run_trial
 from upchirp.search.trial import Outcome, Trial
 from upchirp.search.trial_plan import Planner, TrialPlan
 from upchirp.training import Interrupted, Noted
 from upchirp.training.checkpoints import checkpoint
+from upchirp.training.engine.task import Task
 from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 
 STATES, STOP = "states", "stop"
@@ -45,6 +46,7 @@ class Trainer:
         engine: what runs the trainings.
         received: signals that ask to stop, as they come.
         observers: called with every event.
+        task: what the model is trained to do; None tells labels.
         go_on: how to go on with the search, as the end of messages.
     """
 
@@ -61,6 +63,7 @@ class Trainer:
         received: Sequence[int],
         observers: Sequence[SearchObserver] = (),
         *,
+        task: Task | None = None,
         go_on: str = "go on with --resume auto",
     ) -> None:
         self.config = config
@@ -73,6 +76,7 @@ class Trainer:
         self.engine = engine
         self.received = received
         self.observers = observers
+        self.task = task
         self.go_on = go_on
         self.finished = {record["name"]: record for record in journal.of("trial")}
         self.total = planner.price.equivalent_epochs
@@ -129,19 +133,19 @@ class Trainer:
         # The longest first, so that parallel ones end together: at equal compute small inputs take more time than large
         # ones, as they take more steps.
         longest_first = sorted(trials, key=lambda trial: trial.bandwidths[-1], reverse=self.config.axis == "samples")
-        waiting = deque((trial, self._task(trial)) for trial in longest_first)
-        running: dict[Future[Result], tuple[Trial, Task]] = {}
+        waiting = deque((trial, self._job(trial)) for trial in longest_first)
+        running: dict[Future[Result], tuple[Trial, TrialJob]] = {}
         failure: Exception | None = None
         stopping = False
         while running or (waiting and not stopping):
             while waiting and not stopping and len(running) < self.config.parallel:
-                trial, task = waiting.popleft()
-                running[self.engine.submit(run_task, task)] = (trial, task)
+                trial, job = waiting.popleft()
+                running[self.engine.submit(run_trial, job)] = (trial, job)
             done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
-                trial, task = running.pop(future)
+                trial, job = running.pop(future)
                 try:
-                    self._record(trial, task.plan, future.result())
+                    self._record(trial, job.plan, future.result())
                 except Stopped:
                     stopping = True
                 except BrokenExecutor as error:
@@ -165,14 +169,14 @@ class Trainer:
             signum = self.received[0] if self.received else signal.SIGTERM
             raise Interrupted(signum, self.folder, len(self.finished), self.go_on)
 
-    def _task(self, trial: Trial) -> Task:
+    def _job(self, trial: Trial) -> TrialJob:
         plan = self.planner.of(trial)
         start = None
         if trial.parent is not None:
             start = checkpoint.step_path(self._state_folder(trial.parent), plan.begin)
         train, val = self.sources
         standard = STANDARD_EPOCHS if self.config.axis == "compute" else STANDARD_EPOCHS_CONSTANT
-        return Task(
+        return TrialJob(
             config=self._training(),
             plan=plan,
             drop_path=min(1.0, self.config.epochs / standard),
@@ -183,6 +187,7 @@ class Trainer:
             train=train,
             val=val,
             model=self.model,
+            task=self.task,
         )
 
     def _training(self) -> Any:
@@ -212,8 +217,8 @@ class Trainer:
         self.emit(Scored(trial=trial, outcome=outcome, seconds=result.seconds))
 
     def _tell(self, running: Any) -> None:
-        tasks = [task for _, task in running]
-        part = sum(task.plan.spent(max(task.plan.begin, read_progress(task.folder))) for task in tasks)
+        tasks = [job for _, job in running]
+        part = sum(job.plan.spent(max(job.plan.begin, read_progress(job.folder))) for job in tasks)
         spent = self.spent + part
         seconds = time.monotonic() - self.started
         done = spent - self.spent_before

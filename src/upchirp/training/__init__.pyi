@@ -2,6 +2,7 @@
 
 from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View
 from upchirp.training.evaluation.validation import validate
@@ -37,6 +38,7 @@ from upchirp.training.run.run_folder import read_metrics, read_plan
 __all__ = [
     "RECIPES",
     "REGIMES",
+    "Classification",
     "Evaluated",
     "Evaluation",
     "EvaluationSet",
@@ -59,6 +61,7 @@ __all__ = [
     "State",
     "StepResult",
     "Stepped",
+    "Task",
     "TrainConfig",
     "TrainResult",
     "Trainer",

@@ -37,7 +37,7 @@ def test_the_last_evaluation_fails(
     total = evaluated_steps(faults.undisturbed)[-1]
 
     def evaluate(*arguments: Any, **options: Any) -> Any:
-        if arguments[0].step == total:
+        if arguments[1].step == total:
             fail()
         return own(*arguments, **options)
 

@@ -27,6 +27,11 @@ class Targets:
     weight: Tensor
     """Shares of `labels`, 0 to 1, float32, (N,)."""
 
+    @classmethod
+    def of(cls, labels: Tensor) -> "Targets":
+        """The targets of images that were not mixed, by their labels (N,)."""
+        return cls(labels, labels, torch.ones(len(labels), device=labels.device))
+
 
 def mix_group(augmentation: Augmentation, batch_size: int) -> int:
     """Samples that are mixed as one group; micro-batches must be multiples of it. 1 if nothing is mixed.

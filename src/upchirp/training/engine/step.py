@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from upchirp.curriculum import Step
-from upchirp.data import Batch, BatchTransform, mixed_cross_entropy, regroup
+from upchirp.data import Batch, BatchTransform, regroup
 from upchirp.models import autocast
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, ran_out
 from upchirp.training.engine.step_batches import StepBatches
+from upchirp.training.engine.task import Task
 from upchirp.training.engine.waiting import Waiting
 from upchirp.training.parallel.parallel import Passes
 from upchirp.training.parallel.state import State
@@ -30,8 +31,8 @@ class Computing:
     """What the device does with a batch."""
     seed: int
     """Seeds dropout and drop path, anew at every step."""
-    smoothing: float
-    """Label smoothing."""
+    task: Task
+    """What the model is asked."""
     autocast: torch.dtype | None
     """Number format of mixed precision; none computes in float32."""
 
@@ -114,11 +115,11 @@ def accumulate(
     Raises:
         OutOfMemoryInSum: in the backward pass of a step's last micro-batch, if there are other ranks.
     """
-    inputs, targets = batch.prepare(computing.transform, computing.device)
+    shown, asked = computing.task.ask(*batch.prepare(computing.transform, computing.device))
     with passes.part(last=batch.completes_step) as factor:
         with autocast(computing.device, computing.autocast):
-            logits = passes(inputs)
-        losses = record(batch, mixed_cross_entropy(logits, targets, computing.smoothing, reduction="none"))
+            outputs = passes(shown)
+        losses = record(batch, computing.task.loss(outputs, asked))
         loss = losses.mean() * (len(batch.rows) / batch.step.batch_size)
         try:
             scaler.scale(loss * factor).backward()  # type: ignore[no-untyped-call]

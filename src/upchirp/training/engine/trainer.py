@@ -17,6 +17,7 @@ from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import Buffers, MicroBatches, free_memory
 from upchirp.training.engine.step import Computing, Gradients, Record, halve, update
 from upchirp.training.engine.step_batches import StepBatches
+from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.waiting import Waiting
 from upchirp.training.parallel.parallel import Parallel
 from upchirp.training.parallel.state import State
@@ -76,10 +77,18 @@ class Trainer:
     """How the device computes."""
     parallel: Parallel = field(default_factory=Alone)
     """How the ranks hold what is trained."""
+    given_task: Task | None = None
+    """What the model is asked; by default the labels."""
 
     @classmethod
-    def of(cls, config: TrainConfig, device: torch.device, parallel: Parallel | None = None) -> "Trainer":
-        """The trainer that a configuration asks for; by default of this process alone."""
+    def of(
+        cls,
+        config: TrainConfig,
+        device: torch.device,
+        parallel: Parallel | None = None,
+        task: Task | None = None,
+    ) -> "Trainer":
+        """The trainer that a configuration asks for; by default of this process alone, for the labels."""
         return cls(
             device=device,
             optimization=config.optimization,
@@ -87,7 +96,13 @@ class Trainer:
             loading=config.loading,
             computation=config.computation,
             parallel=parallel or Alone(),
+            given_task=task,
         )
+
+    @property
+    def task(self) -> Task:
+        """What the model is asked."""
+        return self.given_task or Classification(self.augmentation.smoothing)
 
     @property
     def transform(self) -> BatchTransform:
@@ -111,7 +126,7 @@ class Trainer:
             device=self.device,
             transform=self.transform,
             seed=self.loading.seed,
-            smoothing=self.augmentation.smoothing,
+            task=self.task,
             autocast=self.autocast,
         )
 

@@ -1,14 +1,13 @@
 """Evaluation at the final size, and during early stages at the current bandwidth (Figure 8)."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.data import (
@@ -17,6 +16,7 @@ from upchirp.data import (
     EvalTransform,
     Interpolation,
     Source,
+    Targets,
     default_crop_pct,
     normalize,
     outlive_interrupts,
@@ -27,6 +27,7 @@ from upchirp.data.worker_processes import batches_of
 from upchirp.data.workers import check_label
 from upchirp.errors import InputError
 from upchirp.spectral import low_frequency_crop
+from upchirp.training.engine.task import Classification, Task
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.parallel.ranks import Ranks
 
@@ -35,22 +36,49 @@ _CACHE_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well a model does on a set of images."""
+    """How well a model does on a set of images.
 
-    top1: float
-    """Percent of images whose first guess is right."""
-    top5: float
-    """Percent of images whose label is among the first five guesses."""
-    loss: float
-    """Mean cross-entropy, without label smoothing."""
+    >>> Evaluation(figures={"top1": 50.0, "top5": 75.0, "loss": 1.5}, images=4).describe()
+    'top-1 50.00 %, top-5 75.00 %, loss 1.500'
+    """
+
+    figures: Mapping[str, float]
+    """The task's figures by their names; of a classification `top1` and `top5` in percent, and `loss`, the mean cross
+    entropy without label smoothing."""
     images: int
     """How many images were evaluated."""
+    best: str = "top1"
+    """The figure that tells which weights are best."""
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
-    """The first guess for each image."""
+    """The first guess for each image, if the task has guesses."""
+
+    @property
+    def score(self) -> float:
+        """The figure that tells which weights are best."""
+        return self.figures[self.best]
+
+    @property
+    def top1(self) -> float:
+        """Percent of images whose first guess is right; undefined for a task without guesses."""
+        return self.figures.get("top1", math.nan)
+
+    @property
+    def top5(self) -> float:
+        """Percent of images whose label is among the first five guesses; undefined for a task without guesses."""
+        return self.figures.get("top5", math.nan)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return self.figures["loss"]
 
     def to_dict(self) -> dict[str, float]:
         """The figures as plain data, without the predictions."""
-        return {name: getattr(self, name) for name in ("top1", "top5", "loss", "images")}
+        return {**self.figures, "images": self.images}
+
+    def describe(self) -> str:
+        """The figures in one line."""
+        return ", ".join(_described(name, value) for name, value in self.figures.items())
 
 
 class EvalBatch(NamedTuple):
@@ -173,6 +201,7 @@ def evaluate(
     device: torch.device,
     autocast: torch.dtype | None = None,
     in_step: bool = False,
+    task: Task | None = None,
 ) -> list[Evaluation]:
     """Evaluate several models, or one at several sizes, in one pass over the images.
 
@@ -182,8 +211,9 @@ def evaluate(
     Raises:
         UnreadableImages: more than 1 % of the images.
     """
+    task = task or Classification()
     modes = [view.model.training for view in views]
-    sums = torch.zeros(len(views), 3, dtype=torch.float32, device=device)
+    sums = torch.zeros(len(views), len(task.figures), dtype=torch.float32, device=device)
     seen: list[torch.Tensor] = []
     guessed: list[list[torch.Tensor]] = [[] for _ in views]
     count, left = 0, data.batches
@@ -192,15 +222,17 @@ def evaluate(
             view.model.eval()
         for images, labels, indices in data:
             inputs = normalize(images.to(device, non_blocking=True), mean, std)
-            targets = labels.to(device, non_blocking=True)
+            targets = Targets.of(labels.to(device, non_blocking=True))
             seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
             for view, total, guesses in zip(views, sums, guessed, strict=True):
                 own = inputs if view.bandwidth >= data.size else low_frequency_crop(inputs, view.bandwidth)
+                shown, asked = task.ask(own, targets)
                 with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-                    logits = view.model(own)
-                total += _sums(logits.float(), targets)
+                    outputs = view.model(shown)
+                total += task.measure(outputs, asked)
                 # Left on the device, which nobody waits for here.
-                guesses.append(logits.argmax(dim=1).to(torch.int32))
+                if (guess := task.guesses(outputs)) is not None:
+                    guesses.append(guess.to(torch.int32))
             count += len(labels)
             left -= 1
         for view in [*views] * left if in_step else []:
@@ -211,11 +243,22 @@ def evaluate(
             view.model.train(training)
     (count,) = data.ranks.add(torch.tensor([count])).tolist()
     means = (data.ranks.add(sums) / max(count, 1)).tolist()
-    predictions = _predictions(seen, guessed, data.ranks)
+    predicted = all(map(any, data.ranks.gather(list(map(bool, guessed)))))
+    predictions = _predictions(seen, guessed, data.ranks) if predicted else [None] * len(views)
     return [
-        Evaluation(top1=100 * top1, top5=100 * top5, loss=loss, images=count, predictions=guesses)
-        for (top1, top5, loss), guesses in zip(means, predictions, strict=True)
+        Evaluation(
+            figures={name: task.figures[name] * value for name, value in zip(task.figures, own, strict=True)},
+            images=count,
+            best=task.best,
+            predictions=guesses,
+        )
+        for own, guesses in zip(means, predictions, strict=True)
     ]
+
+
+def _described(name: str, value: float) -> str:
+    percent = name in ("top1", "top5")
+    return f"top-{name[3:]} {value:.2f} %" if percent else f"{name} {value:.3f}"
 
 
 def _predictions(
@@ -228,13 +271,6 @@ def _predictions(
     everywhere = np.concatenate(ranks.gather(rows), axis=1)
     indices, labels, *guesses = everywhere[:, np.argsort(everywhere[0], kind="stable")]
     return [Predictions(indices=indices, labels=labels, guesses=own) for own in guesses]
-
-
-def _sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = guesses == labels[:, None]
-    loss = functional.cross_entropy(logits, labels, reduction="sum")
-    return torch.stack([hits[:, 0].sum().float(), hits.any(dim=1).sum().float(), loss])
 
 
 class _Prepared(Dataset[Any]):

@@ -56,5 +56,6 @@ def evaluate_state(trainer: Trainer, state: State, data: EvaluationSet) -> list[
             device=trainer.device,
             autocast=trainer.autocast,
             in_step=state.parallel.in_step,
+            task=trainer.task,
         )
     return [StateEvaluation(name, side, result) for (name, _, side), result in zip(of_state, results, strict=True)]

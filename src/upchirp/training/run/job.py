@@ -19,15 +19,17 @@ from upchirp.data import (
     ShardSource,
     Source,
     SubsetSource,
+    UnlabelledSource,
     as_source,
     open_data,
 )
 from upchirp.data.labels import validation_for
 from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
-from upchirp.models import check_outputs, check_sizes, fit_to_bandwidth
+from upchirp.models import check_sizes, fit_to_bandwidth
 from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints import checkpoint
+from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
@@ -74,6 +76,7 @@ def train(
     *,
     model: nn.Module | None = None,
     data: tuple[Any, Any] | None = None,
+    task: Task | None = None,
     observers: Sequence[Observer] = (),
     go_on: str | None = None,
 ) -> TrainResult:
@@ -84,6 +87,7 @@ def train(
         model: any module that maps (N, 3, H, W) to (N, classes); by default `config.model` is created.
         data: (train, validation) as `Source` or map-style data sets of `(image, label)`; by default `config.data`
             is opened.
+        task: what the model is trained to do; by default to tell the labels.
         observers: called with every event, on the first rank only; see `upchirp.training.events`.
         go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train`.
 
@@ -102,13 +106,14 @@ def train(
     device = choose_device(config.device)
     with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
         observers = observers if parallel.ranks.is_first else ()
-        return _train(config, model, data, observers, device, parallel, held, go_on)
+        return _train(config, model, data, task, observers, device, parallel, held, go_on)
 
 
 def _train(
     config: TrainConfig,
     model: nn.Module | None,
     data: tuple[Any, Any] | None,
+    given_task: Task | None,
     observers: Sequence[Observer],
     device: torch.device,
     parallel: Parallel,
@@ -116,6 +121,7 @@ def _train(
     go_on: str | None,
 ) -> TrainResult:
     ranks = parallel.ranks
+    task = given_task or Classification()
     report = reporting(observers)
     asked, own_model = config, model is not None
     beginning = ranks.from_first(lambda: begin(asked, held, own_model=own_model, own_data=data is not None))
@@ -128,7 +134,7 @@ def _train(
         check_model(config)
     check_workers(config.loader_workers)
     report("scanning the data", None, None)
-    train_source, val_source = ranks.together(lambda: _sources(config, data, notes, report))
+    train_source, val_source = ranks.together(lambda: _sources(config, data, task, notes, report))
     if not resuming:
         settled = choose_recipe(config, len(train_source))
         config = settled.config
@@ -137,7 +143,7 @@ def _train(
             choose_micro_batch(config, config.batch_size, ranks.size)
     new = not loaded and not resuming
     report("making the model", None, None)
-    model, started = ranks.together(lambda: _model(config, train_source, model, new=new))
+    model, started = ranks.together(lambda: _model(config, train_source, model, task, new=new))
     notes += started
     identity = DataIdentity.of(train_source, val_source)
     trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
@@ -145,7 +151,7 @@ def _train(
     described_as = describe(config, model, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
-        model = Trainer.of(config, device, parallel).place(model)
+        model = Trainer.of(config, device, parallel, given_task).place(model)
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.bandwidths)
@@ -155,12 +161,12 @@ def _train(
             config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.bandwidths)
         else:
-            trainer = Trainer.of(config, device, parallel)
+            trainer = Trainer.of(config, device, parallel, given_task)
             planned = new_plan(config, trainer, model, train_source, own_model=own_model, report=report)
             config, plan = planned[:2]
             notes += planned[2]
         delivered = micro_batches(config, plan, ranks.size)
-        trainer = Trainer.of(config, device, parallel)
+        trainer = Trainer.of(config, device, parallel, given_task)
         computed, tried = computed_at_once(config, trainer, plan, model, folder, report)
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
@@ -269,23 +275,25 @@ def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer],
     )
 
 
-def _model(config: TrainConfig, source: Source, model: nn.Module | None, *, new: bool) -> tuple[nn.Module, list[str]]:
+def _model(
+    config: TrainConfig, source: Source, model: nn.Module | None, task: Task, *, new: bool
+) -> tuple[nn.Module, list[str]]:
     """The model, and what it starts from."""
     notes: list[str] = []
     if model is None:
-        model = make_model(config, source)
+        model = make_model(config, source, task)
     elif (inner := unwrap(model)) is not model:
         notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
         model = inner
     if config.weights is not None and new:
         notes += load_start(config, config.weights, model, source)
     freeze(model, config.optimization.tune)
-    check_outputs(model, config.final_size, len(source.classes) or None)
+    task.check(model, config.final_size, len(source.classes))
     return model, notes
 
 
 def _sources(
-    config: TrainConfig, data: tuple[Any, Any] | None, notes: list[str], report: Report
+    config: TrainConfig, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
 ) -> tuple[Source, Source]:
     if data is None:
         if not config.data:
@@ -298,6 +306,8 @@ def _sources(
             counted=lambda images: report("scanning the data", images, None),
         )
     train_source, val_source = map(as_source, data)
+    if not task.labelled:
+        return UnlabelledSource(train_source), UnlabelledSource(val_source)
     val_source, told = validation_for(train_source, val_source)
     notes += told
     return train_source, val_source

@@ -315,7 +315,7 @@ class Run:
             self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
         self.evaluation.corrupt = []
         exported = results[0 if state.ema is None else 1].result
-        top1, self.predictions = exported.top1, exported.predictions
+        top1, self.predictions = exported.score, exported.predictions
         in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
         if in_last_stage and top1 > self.totals.best_top1:
             self.totals.best_top1 = top1

@@ -229,9 +229,9 @@ class RunLog:
             }
             self._write("evaluation", event.step, {**evaluation, **event.result.to_dict()})
             tag = f"evaluation/{event.weights}/{event.bandwidth}"
-            self._plot(tag, event.step, {"top1": event.result.top1, "loss": event.result.loss})
+            self._plot(tag, event.step, {event.result.best: event.result.score, "loss": event.result.loss})
             if (event.weights, event.bandwidth) == self._exported:
-                self._board.add_scalar("top1", event.result.top1, event.step)
+                self._board.add_scalar(event.result.best, event.result.score, event.step)
         elif isinstance(event, Selected):
             self._write("pass", event.step.index + 1, {"progress": event.step.progress, **asdict(event.summary)})
             size = event.summary.kept + event.summary.left_out

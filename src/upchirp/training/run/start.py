@@ -16,6 +16,7 @@ from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import load_weights, read_weights
 from upchirp.training.engine.memory import MicroBatches, device_name
+from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.micro_batch import (
@@ -43,19 +44,28 @@ from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.run import run_folder
 
 
-def make_model(config: TrainConfig, source: Source) -> nn.Module:
-    """The configured model, initialised from the seed."""
-    if not source.classes:
-        raise InputError("the data set has no `classes`: add the attribute, or pass a model")
+def make_model(config: TrainConfig, source: Source, task: Task | None = None) -> nn.Module:
+    """The configured model, initialised from the seed; by default for a classification of the source's classes."""
+    task = task or Classification()
+    outputs = task.outputs(len(source.classes))
+    if outputs is None:
+        raise no_model(task)
     torch.manual_seed(config.seed)
     return create_model(
         config.model,
-        num_classes=len(source.classes),
+        num_classes=outputs,
         final_size=config.final_size,
         drop_path=config.optimization.drop_path,
         drop=config.optimization.drop,
         **config.model_kwargs,
     )
+
+
+def no_model(task: Task) -> InputError:
+    """The error of a task that no model can be made for by name."""
+    if task.labelled:
+        return InputError("the data set has no `classes`: add the attribute, or pass a model")
+    return InputError(f"a model for {type(task).__name__} cannot be made by name: pass a model")
 
 
 def load_start(config: TrainConfig, path: Path, model: nn.Module, source: Source) -> list[str]:
