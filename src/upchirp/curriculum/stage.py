@@ -44,8 +44,10 @@ class Stage:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Stage":
-        """Rebuild a stage from plain data, where ranges are lists, counts of images are derived, and a priced plan says
-        what a device computes at once."""
+        """Rebuild a stage from plain data, where ranges are lists.
+
+        Counts of images are derived, and so is what a device computes at once, which a priced plan says.
+        """
         derived = ("samples", "fresh_samples", "micro_batch")
         own = {name: value for name, value in data.items() if name not in derived}
         ranges = {name: tuple(own[name]) for name in ("progress", "magnitude")}
