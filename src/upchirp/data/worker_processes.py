@@ -76,7 +76,8 @@ def _started(loader: DataLoader[Any], starting: bool) -> Any:
         with warnings.catch_warnings():
             # New versions of torch say at length what is said below in a line.
             warnings.filterwarnings("ignore", "Got pickle error")
-            return iter(loader)
+            with _handler_of_ended_children():
+                return iter(loader)
     except (OSError, EOFError, RuntimeError) as error:
         if reported := told(error, starting=starting):
             raise LoaderFailure(reported) from error
@@ -92,6 +93,23 @@ def _started(loader: DataLoader[Any], starting: bool) -> Any:
                 "or load without workers"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def _handler_of_ended_children() -> Iterator[None]:
+    """Keep torch from raising what became of a worker out of a signal handler.
+
+    Raised in the middle of anything, the error can cut the closing of a file short, which is then closed once more
+    under a number that another file has by now. The loader looks after its workers every five seconds anyhow.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
 class _Watch:
