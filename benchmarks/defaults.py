@@ -27,15 +27,17 @@ import torch
 from upchirp import TrainConfig, train
 from upchirp.compare import hardware, versions
 
-GRID: list[dict[str, Any]] = [
-    {"recipe": recipe, "batch_size": batch_size, "lr": lr}
-    for (recipe, batch_size), lr in product([("light", 16), ("light", 64), ("light", 256), ("paper", 64)], [1e-3, 3e-3])
+GRID = [
+    f"{recipe}:{rate}"
+    for recipe, rate in product(["light:16", "light:64", "light:256", "paper:64"], ["3e-4", "1e-3", "3e-3"])
 ]
+"""Recipe, batch and rate; further settings may follow, as `light:64:1e-3:clip_grad=1.0`."""
 MODELS: dict[str, dict[str, Any]] = {
     "resnet10t": {"model": "resnet10t"},
     "vit_tiny/8": {"model": "deit_tiny_patch16_224", "model_kwargs": {"patch_size": 8}},
+    "convnext_atto": {"model": "convnext_atto"},
 }
-"""A network with batch norm and one without, of a size for small images."""
+"""Networks of a size for small images, with batch norm and without."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,18 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"{self.case.name}-{self.case.epochs:g}-{self.model.replace('/', '-')}-{self.settings}-seed{self.seed}"
+        settings = self.settings.replace(":", "-")
+        model = self.model.replace("/", "-")
+        return f"{self.case.name}-{self.case.epochs:g}-{model}-{settings}-seed{self.seed}"
 
 
-def settings_name(settings: dict[str, Any]) -> str:
-    return f"{settings['recipe']}-{settings['batch_size']}-{settings['lr']:g}"
-
-
-SETTINGS: dict[str, dict[str, Any]] = {"chosen": {}} | {settings_name(each): each for each in GRID}
+def asked_for(settings: str) -> dict[str, Any]:
+    """What is asked for by a point of the grid; nothing for `chosen`."""
+    if settings == "chosen":
+        return {}
+    recipe, batch_size, rate, *others = settings.split(":")
+    more = {name: json.loads(value) for name, _, value in (other.partition("=") for other in others)}
+    return {"recipe": recipe, "batch_size": int(batch_size), "lr": float(rate), **more}
 
 
 def subset(data: Path, folder: Path, per_class: int) -> Path:
@@ -110,7 +116,7 @@ def run(job: Job, options: argparse.Namespace) -> dict[str, Any]:
             "checkpoint_interval": 100_000,
             "output": str(output),
             "resume": "auto",
-            **SETTINGS[job.settings],
+            **asked_for(job.settings),
         }
     )
     result = train(config)
@@ -123,7 +129,7 @@ def run(job: Job, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
-    for seed, case, model, settings in product(options.seeds, options.cases, options.models, SETTINGS):
+    for seed, case, model, settings in product(options.seeds, options.cases, options.models, options.settings):
         if settings == "chosen" or seed in options.grid_seeds:
             yield Job(case, model, settings, seed)
 
@@ -176,7 +182,8 @@ def main() -> None:
         help="folders with train/ and val/, training images a class (0 for all), equivalent epochs",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, help="folder for subsets, runs and results.json")
-    parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=["resnet10t", "vit_tiny/8"])
+    parser.add_argument("--settings", nargs="+", default=["chosen", *GRID], metavar="RECIPE:BATCH:RATE")
     parser.add_argument("--final-size", type=int, default=64)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--grid-seeds", type=int, nargs="*", default=[0, 1, 2])
