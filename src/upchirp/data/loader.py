@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Selection, Step
+from upchirp.data.chunks import Chunks, prefetched, put_together
 from upchirp.data.device.mixing import Targets
 from upchirp.data.device.transform import BatchTransform, to_device
 from upchirp.data.images.augmentation import TrainTransform
@@ -108,7 +109,7 @@ class Loader:
         mode: `fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work.
         low_frequency: `lanczos` reduces to the bandwidth in the worker; `crop` leaves that to the device.
         seed: seed of the run.
-        workers: loader processes; 0 loads in this one.
+        workers: loader processes, each of which prepares a part of a batch at a time; 0 loads in this one.
         start_step: where to begin, for resuming.
         micro_batch: images in one batch, or of each bandwidth; by default a rank's whole share of the step.
         rank: this process; by default, like `world_size`, as `torch.distributed` says if its process group is open.
@@ -172,7 +173,7 @@ class Loader:
         transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
         self._requested = Requested(source, transform)
         self._workers = workers
-        self._pin_memory = pin_memory
+        self._pin_memory = pin_memory and torch.cuda.is_available()
         self._share_cores = share_cores
         self._timeout = timeout
         self._on_corrupt = on_corrupt or WarnOfCorrupt(len(source))
@@ -198,12 +199,9 @@ class Loader:
                 if loaded is None:
                     sampler.resume_step = step.index
                     loaded = batches_of(data_loader, self._timeout)
-                images, labels, corrupt = next(loaded)
+                images, labels, corrupt = put_together(loaded, len(fresh), pin_memory=self._pin_memory)
                 self._on_corrupt(corrupt)
                 positions = fresh_positions(step, rows)
-                labels = torch.from_numpy(labels)
-                if self._pin_memory:
-                    labels = labels.pin_memory()
                 order = sampler.order.take(positions.start, len(positions))
                 samples = Samples(images, labels, *map(torch.from_numpy, order))
                 if step.replay.batches:
@@ -285,12 +283,20 @@ class Loader:
         return plan.step(oldest).first_fresh if oldest < plan.total_steps else plan.total_fresh_samples
 
     def _data_loader(self) -> DataLoader[Any]:
+        sampler = self.sampler
+        options: dict[str, Any] = {"batch_sampler": sampler}
+        if self._workers:
+            full_side = sampler.plan.final_size if sampler.full_size else None
+            batches = [(full_side or stage.bandwidth, sampler.batch_rows(stage)) for stage in sampler.plan.stages]
+            options = {
+                "batch_sampler": Chunks(sampler, full_side),
+                "prefetch_factor": prefetched(self._workers, batches),
+            }
         return DataLoader(
             self._requested,
-            batch_sampler=self.sampler,
+            **options,
             collate_fn=_as_is,
             num_workers=self._workers,
-            pin_memory=self._pin_memory,
             worker_init_fn=start_in_background if self._share_cores else start_worker,
             # With selection there is one iteration for each pass.
             persistent_workers=self.selected is not None and self._workers > 0,

@@ -190,8 +190,12 @@ class RequestSampler(Sampler[list[Request]]):
     def slices(self, step: Step) -> Iterator[range]:
         """The rows of the step's global batch that this rank takes, one range for each micro-batch."""
         share = self.share(step.batch_size)
-        size = self.micro_batch[step.bandwidth] if self.micro_batch else len(share)
+        size = self.batch_rows(step)
         return (range(row, row + size) for row in range(share.start, share.stop, size))
+
+    def batch_rows(self, of: Step | Stage) -> int:
+        """Rows of each micro-batch of a step or stage."""
+        return self.micro_batch[of.bandwidth] if self.micro_batch else len(self.share(of.batch_size))
 
     def share(self, batch_size: int) -> range:
         """The rows of a global batch that this rank takes."""
@@ -239,8 +243,7 @@ class RequestSampler(Sampler[list[Request]]):
     def micro_batches(self) -> int:
         """Micro-batches from the start step to the end of the plan, replayed ones too."""
         return sum(
-            (stage.steps - skipped)
-            * (stage.batch_size // self.world_size // self.micro_batch[stage.bandwidth] if self.micro_batch else 1)
+            (stage.steps - skipped) * (len(self.share(stage.batch_size)) // self.batch_rows(stage))
             for stage, skipped in zip(self.plan.stages, self._skipped(), strict=True)
         )
 

@@ -175,8 +175,8 @@ def test_a_small_shared_memory_takes_fewer_workers(
         made(self, *arguments, **options)
 
     monkeypatch.setattr(EvaluationSet, "__init__", note)
-    # A step of 32 images and two batches of 16, for training and for evaluations, take 1.125 MiB with one worker.
-    for mebibytes, workers in ((64, 2), (1.5, 1), (1, 0)):
+    # Two chunks of 64 images of 64 pixels for training and as many for evaluations take 3 MiB with one worker.
+    for mebibytes, workers in ((64, 2), (5, 1), (2, 0)):
         notes.clear()
         monkeypatch.setattr(shared_memory, "room", lambda size=mebibytes: int(size * 2**20))
         run = config(workers=2, output=str(tmp_path / str(workers)))

@@ -1,8 +1,9 @@
 """Evaluation at the final size, and during early stages at the current bandwidth (Figure 8)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from upchirp.data import (
     normalize,
     outlive_interrupts,
 )
+from upchirp.data.chunks import chunk_rows, cut
 from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
 from upchirp.data.unreadable import UnreadableImages, too_many
 from upchirp.data.worker_processes import batches_of
@@ -127,13 +129,18 @@ class EvaluationSet:
         self.ranks = ranks or Ranks()
         self.batches = math.ceil(math.ceil(self.images / self.ranks.size) / batch_size)
         transform = EvalTransform(size, default_crop_pct(size) if crop_pct is None else crop_pct, interpolation)
+        images = _Prepared(source, transform, range(self.ranks.rank, len(source), self.ranks.size))
+        self._chunks = [
+            cut(range(len(images))[first : first + batch_size], chunk_rows(size) if workers else batch_size)
+            for first in range(0, len(images), batch_size)
+        ]
+        self._pin_memory = pin_memory and torch.cuda.is_available()
         self._loader: DataLoader[Any] = DataLoader(
-            _Prepared(source, transform, range(self.ranks.rank, len(source), self.ranks.size)),
-            batch_size=batch_size,
+            images,
+            batch_sampler=[list(chunk) for batch in self._chunks for chunk in batch],
             num_workers=workers,
             collate_fn=_stack,
             worker_init_fn=outlive_interrupts,
-            pin_memory=pin_memory,
             generator=torch.Generator().manual_seed(0),
         )
         self._timeout = timeout
@@ -146,7 +153,9 @@ class EvaluationSet:
         self.corrupt = []
         keep = self.images * 3 * self.size**2 <= _CACHE_BYTES * self.ranks.size
         batches: list[EvalBatch] = []
-        for batch, corrupt in batches_of(self._loader, self._timeout):
+        parts = batches_of(self._loader, self._timeout)
+        for chunks in self._chunks:
+            batch, corrupt = _put_together(islice(parts, len(chunks)), pin_memory=self._pin_memory)
             self.corrupt += corrupt
             if self._too_many_are_corrupt():
                 # All ranks have to hear of it, which `share_corrupt` sees to.
@@ -154,8 +163,6 @@ class EvaluationSet:
             if not len(batch.labels):
                 continue
             if keep:
-                # What came from a worker lies in shared memory, which is small in containers.
-                batch = EvalBatch(*(part.clone() if part.is_shared() else part for part in batch))
                 batches.append(batch)
             yield batch
         if keep:
@@ -294,14 +301,32 @@ class _Prepared(Dataset[Any]):
             return Corrupt(index, self.source.describe(index), str(error))
 
 
-def _stack(items: list[Any]) -> tuple[EvalBatch, list[Corrupt]] | InputError:
+def _stack(items: list[Any]) -> tuple[Any, ...] | InputError:
+    """Images, labels and indices of a chunk, and those that cannot be read."""
     if refused := [item for item in items if isinstance(item, InputError)]:
         return refused[0]
     corrupt = [item for item in items if isinstance(item, Corrupt)]
     whole = [item for item in items if not isinstance(item, Corrupt)]
-    labels = torch.tensor([label for _, label, _ in whole], dtype=torch.int64)
-    indices = torch.tensor([index for _, _, index in whole], dtype=torch.int32)
+    # Arrays travel inside the message; for each tensor two processes shake hands.
+    labels = np.array([label for _, label, _ in whole], dtype=np.int64)
+    indices = np.array([index for _, _, index in whole], dtype=np.int32)
     if not whole:
-        return EvalBatch(torch.empty(0, 3, 1, 1, dtype=torch.uint8), labels, indices), corrupt
-    images = torch.from_numpy(np.stack([image for image, _, _ in whole])).permute(0, 3, 1, 2)
-    return EvalBatch(images, labels, indices), corrupt
+        return torch.empty(0, 1, 1, 3, dtype=torch.uint8), labels, indices, corrupt
+    return torch.from_numpy(np.stack([image for image, _, _ in whole])), labels, indices, corrupt
+
+
+def _put_together(parts: Iterable[tuple[Any, ...]], *, pin_memory: bool) -> tuple[EvalBatch, list[Corrupt]]:
+    """Chunks as one batch, each taken out of shared memory, which is small in containers, as it comes."""
+    images, labels, indices, corrupt = [], [], [], list[Corrupt]()
+    for part, own_labels, own_indices, replaced in parts:
+        images.append(part.clone() if part.is_shared() else part)
+        labels.append(own_labels)
+        indices.append(own_indices)
+        corrupt += replaced
+    batch = EvalBatch(
+        # One without any readable image has no side.
+        torch.cat([each for each in images if len(each)] or images[:1]).permute(0, 3, 1, 2),
+        torch.from_numpy(np.concatenate(labels)),
+        torch.from_numpy(np.concatenate(indices)),
+    )
+    return EvalBatch(*(part.pin_memory() for part in batch)) if pin_memory else batch, corrupt

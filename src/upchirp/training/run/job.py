@@ -187,14 +187,7 @@ def _train(
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
         evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
-        demand = Demand(
-            plan=plan,
-            micro_batches=delivered,
-            evaluated=evaluated,
-            ranks=ranks.size,
-            full_size=config.low_frequency == "crop",
-            pinned=pinned,
-        )
+        demand = Demand(plan=plan, full_size=config.low_frequency == "crop")
         workers, few = demand.workers(config.loader_workers)
         notes += [few] if few else []
         evaluation = EvaluationSet(

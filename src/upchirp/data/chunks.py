@@ -1,0 +1,115 @@
+"""What a loader worker prepares at once: a bounded part of a batch, put together again in the training process.
+
+A whole batch in one worker would come late, with as many others right behind it, and fill the shared memory.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from upchirp.data.requests import Request
+from upchirp.data.shared_memory import room
+from upchirp.data.workers import Corrupt
+
+ROWS = 64
+"""Images of a chunk at most."""
+BYTES = 7 * 2**18
+"""Their pixels at most, unless one image has more: with eight workers, each two chunks ahead in training and in
+evaluation, this fits the 64 MB of shared memory that containers have."""
+PREFETCHED = 2
+"""Chunks that a worker is ahead at least, so that it need not wait for the training process."""
+_BATCHES_AHEAD = 1.5
+
+Item = TypeVar("Item")
+Part = tuple[Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]]
+"""Images, labels and what was replaced of some neighbouring rows, as a worker gives them."""
+
+
+def chunk_rows(side: int) -> int:
+    """Images of a side in pixels in one chunk at most.
+
+    >>> chunk_rows(32), chunk_rows(96), chunk_rows(224), chunk_rows(2000)
+    (64, 64, 12, 1)
+    """
+    return max(1, min(ROWS, BYTES // (3 * side**2)))
+
+
+def chunk_bytes(side: int) -> int:
+    """Shared memory that a chunk takes at most."""
+    return 3 * side**2 * chunk_rows(side)
+
+
+def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
+    """Neighbouring parts of at most `most` items, as few and as equal as can be.
+
+    >>> cut(range(10), 4)
+    [range(0, 4), range(4, 7), range(7, 10)]
+    """
+    short, longer = divmod(len(items), parts := -(-len(items) // most) or 1)
+    ends = [number * short + min(number, longer) for number in range(parts + 1)]
+    return [items[start:end] for start, end in pairwise(ends)]
+
+
+def prefetched(workers: int, batches: Sequence[tuple[int, int]]) -> int:
+    """How many chunks each worker is ahead: one to two batches in all, where shared memory has room for them.
+
+    Args:
+        workers: their number, from 1.
+        batches: of each stage the side of its images, pixels, and how many make a batch.
+    """
+    wanted = max(_BATCHES_AHEAD * rows / (workers * chunk_rows(side)) for side, rows in batches)
+    free = room()
+    # Half of it is for evaluations.
+    fitting = math.inf if free is None else free // 2 // (workers * max(chunk_bytes(side) for side, _ in batches))
+    return max(PREFETCHED, math.ceil(min(wanted, fitting)))
+
+
+def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple[Tensor, Tensor, tuple[Corrupt, ...]]:
+    """The next parts as one batch, out of shared memory.
+
+    Args:
+        parts: in the order of the rows.
+        rows: of the batch; whole parts make it up.
+        pin_memory: put the batch in page-locked memory.
+
+    Returns:
+        Images, uint8 (rows, 3, S, S), channels last in memory; labels, int64 (rows,); what was replaced.
+    """
+    images, labels, corrupt = next(parts)
+    if len(labels) == rows and not (pin_memory or images.is_shared()):  # type: ignore[no-untyped-call]
+        return images, torch.from_numpy(labels), corrupt
+    whole = torch.empty(rows, *images.shape[2:], 3, dtype=torch.uint8, pin_memory=pin_memory).permute(0, 3, 1, 2)
+    all_labels = torch.empty(rows, dtype=torch.int64, pin_memory=pin_memory)
+    done = 0
+    while True:
+        # Copied as they come: a worker's memory is free again before the batch is whole.
+        of = slice(done, done + len(labels))
+        whole[of], all_labels[of] = images, torch.from_numpy(labels)
+        done = of.stop
+        if done == rows:
+            return whole, all_labels, corrupt
+        images, labels, more = next(parts)
+        corrupt += more
+
+
+class Chunks:
+    """Batches of requests, cut into chunks: a batch sampler for `torch.utils.data.DataLoader`.
+
+    Args:
+        batches: of requests.
+        full_side: of all images, pixels; by default each has the bandwidth that is asked for.
+    """
+
+    def __init__(self, batches: Iterable[Sequence[Request]], full_side: int | None = None) -> None:
+        self._batches = batches
+        self._full_side = full_side
+
+    def __iter__(self) -> Iterator[Sequence[Request]]:
+        for requests in self._batches:
+            yield from cut(requests, chunk_rows(self._full_side or requests[0].bandwidth))
