@@ -16,7 +16,7 @@ _NO_ROOM = re.compile(r"unable to (?:allocate shared memory|write to file </torc
 
 _SHARED_MEMORY = (
     "found no room in shared memory (/dev/shm): give the container more (docker run --shm-size=8g), or take fewer "
-    "--workers or a smaller --micro-batch"
+    "--workers"
 )
 
 
