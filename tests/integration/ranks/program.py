@@ -15,10 +15,10 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import as_source
-from upchirp.training import EvaluationSet, Interrupted, Ranks, Trainer, View, load_config, open_ranks
+from upchirp.training import EvaluationSet, Event, Interrupted, Ranks, Stepped, Trainer, View, load_config, open_ranks
 from upchirp.training.evaluation.images import evaluate
 from upchirp.training.parallel import shards
-from upchirp.training.run import job, loop
+from upchirp.training.run import job
 
 
 class HalfUsed(nn.Module):
@@ -78,16 +78,14 @@ def only_here(rank: int, act: Callable[..., Any]) -> Callable[..., Any]:
     return fails
 
 
-def signalled_at(step: int, *, rank: int) -> Callable[..., Any]:
-    """The loop's own bookkeeping, with SIGTERM to one rank after a step."""
-    own = loop.Run._take_note
+def signalled_at(step: int, *, rank: int) -> Callable[[Event], None]:
+    """An observer that sends SIGTERM to one rank after a step."""
 
-    def take_note(run: loop.Run, result: Any) -> None:
-        own(run, result)
-        if dist.get_rank() == rank and result.step.index + 1 == step:
+    def observe(event: Event) -> None:
+        if dist.get_rank() == rank and isinstance(event, Stepped) and event.step.index + 1 == step:
             signal.raise_signal(signal.SIGTERM)
 
-    return take_note
+    return observe
 
 
 def digest(states: list[Any]) -> list[float]:
@@ -127,9 +125,7 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         )
         train(replace(selection, output=output / "selection"))
         train(replace(base, output=started, resume="auto"))
-        take_note, loop.Run._take_note = loop.Run._take_note, signalled_at(5, rank=1)
-        seen["signal"] = line_of(lambda: train(run("signal")))
-        loop.Run._take_note = take_note
+        seen["signal"] = line_of(lambda: train(run("signal"), observers=[signalled_at(5, rank=1)]))
         sources, job._sources = job._sources, only_here(1, job._sources)
         seen["prepare"] = line_of(lambda: train(run("prepare")))
         job._sources = sources
@@ -142,9 +138,8 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         values = torch.tensor([[1.0, 2.0, 3.0], [4.0, float("inf"), 6.0]][ranks.rank])
         if shards.is_available():
             train(run("shards", parallel="fsdp", checkpoint_interval=4))
-            loop.Run._take_note = signalled_at(6, rank=1)
-            seen["shards_signal"] = line_of(lambda: train(run("shards_started", parallel="fsdp")))
-            loop.Run._take_note = take_note
+            late = [signalled_at(6, rank=1)]
+            seen["shards_signal"] = line_of(lambda: train(run("shards_started", parallel="fsdp"), observers=late))
             # Asked for by name: what is not is taken from the folder.
             asked = frozenset({*(base.given or ()), "parallel"})
             seen["other"] = line_of(lambda: train(run("shards_started", parallel="ddp", given=asked, resume="auto")))

@@ -34,10 +34,10 @@ class StepResult:
 
     step: Step
     """The step of the plan."""
-    loss: torch.Tensor
-    """Mean loss over the step's images on all ranks: a scalar on the device, not yet waited for.
+    summed_loss: torch.Tensor
+    """Sum of the losses of this rank's images, and of the weights of these, (2,) on the device, not yet waited for.
 
-    With selection it is weighted by the images' weights, so that it estimates the mean of what is left out too.
+    The weights are 1 without selection; with it the mean estimates that of what is left out too.
     """
     seconds: float
     """Wall-clock time of the step, waiting included."""
@@ -49,6 +49,11 @@ class StepResult:
     """Selected passes over the data that began with the step."""
     reduced_to: int | None = None
     """Images of a micro-batch from this step on, if memory ran out in it and the step was redone."""
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """Mean loss over this rank's images: a scalar on the device."""
+        return self.summed_loss[0] / self.summed_loss[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,12 +264,14 @@ class Trainer:
                 reduced_to = halve(micro_batches, of_step, computing.transform)
             if not of_step.complete:
                 return
-            passes.average_statistics()
+            if state.parallel.deterministic:
+                state.parallel.average_statistics(state.model)
             update(state, parameters, step, self.optimization.clip_grad)
             waiting.work_queued()
-            loss = _mean_loss(torch.stack(losses).sum() * step.batch_size, of_step.weight, state.parallel)
+            summed = torch.stack(losses).sum() * step.batch_size
+            summed = torch.stack([summed, torch.full_like(summed, of_step.weight)])
             now = time.perf_counter()
-            yield StepResult(step, loss, now - started, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
+            yield StepResult(step, summed, now - started, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
             started = time.perf_counter()
 
     def alone(self) -> "Trainer":
@@ -274,12 +281,6 @@ class Trainer:
 
 TRIAL_RATE = 1e-6
 """Learning rate of steps that only show what training takes."""
-
-
-def _mean_loss(summed: torch.Tensor, weight: float, parallel: Parallel) -> torch.Tensor:
-    """The mean of what each rank has the sum of, and of how many rows."""
-    both = parallel.ranks.add(torch.stack([summed, torch.full_like(summed, weight)]))
-    return both[0] / both[1]
 
 
 def _left_to_the_run(images: Sequence[Corrupt]) -> None:

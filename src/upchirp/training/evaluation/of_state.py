@@ -39,6 +39,7 @@ def evaluate_state(trainer: Trainer, state: State, data: EvaluationSet) -> list[
     Raises:
         UnreadableImages: more than 1 % of the images cannot be read.
     """
+    state.average_statistics()
     of_state: list[tuple[Literal["model", "ema"], nn.Module, int]] = [("model", state.model, data.size)]
     if state.ema is not None:
         of_state.append(("ema", state.ema.module, data.size))

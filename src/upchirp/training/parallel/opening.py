@@ -19,7 +19,7 @@ def open_parallel(kind: Literal["ddp", "fsdp"], *, deterministic: bool = False) 
     """
     with open_ranks(even_one=kind == "fsdp") as ranks:
         if kind == "fsdp":
-            yield Sharded(ranks)
+            yield Sharded(ranks, deterministic=deterministic)
         elif ranks.size > 1:
             yield Replicated(ranks, deterministic=deterministic)
         else:

@@ -35,9 +35,6 @@ class Passes(Protocol):
         Gives the factor that the loss needs: a rank's loss is its share of the global batch's.
         """
 
-    def average_statistics(self) -> None:
-        """Give all ranks the mean of what their batch norms counted; it enters no loss before an evaluation."""
-
 
 class Writer(Protocol):
     """Writes checkpoints. All ranks call its methods together."""
@@ -72,6 +69,8 @@ class Parallel(Protocol):
     """Whether a rank may repeat a step's passes by itself when its memory runs out."""
     in_step: bool
     """Whether all ranks must call the model equally often, in evaluations too."""
+    deterministic: bool
+    """Whether a run that was interrupted ends with the same bits: then statistics are averaged after every step."""
 
     def place(self, model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:
         """The model on its device, with the first rank's values on every rank."""
@@ -102,6 +101,13 @@ class Parallel(Protocol):
 
     def clip(self, state: "State", parameters: Sequence[Tensor], most: float) -> None:
         """Scale all gradients so that their common norm is at most `most`."""
+
+    def average_statistics(self, *models: nn.Module) -> None:
+        """Give all ranks the mean of what their batch norms counted, which is needed before anything reads it.
+
+        It enters no loss of a training, and running means are linear in what they are made of: averaged late, they are
+        the same but for rounding.
+        """
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors as a whole on the first rank; what other ranks get is of no use. All ranks call it together."""

@@ -1,6 +1,6 @@
 """A model that every rank holds a copy of: the same weights and statistics everywhere after each step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -69,15 +69,12 @@ class Replicas:
         with nullcontext() if self._wrapped is None or last else self._wrapped.no_sync():
             yield float(self._ranks.size)
 
-    def average_statistics(self) -> None:
-        """Give all ranks the mean of what their batch norms counted; it enters no loss before an evaluation."""
-        average_statistics(self._model, self._ranks)
 
-
-def average_statistics(model: nn.Module, ranks: Ranks) -> None:
-    """Replace the running statistics of a model's batch norms by their means over the ranks."""
+def average_statistics(models: Iterable[nn.Module], ranks: Ranks) -> None:
+    """Replace the running statistics of batch norms by their means over the ranks."""
     if ranks.size > 1:
-        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+        modules = (module for model in models for module in model.modules())
+        norms = [module for module in modules if isinstance(module, _NormBase)]
         ranks.average([value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None])
 
 

@@ -15,6 +15,7 @@ from upchirp.training.checkpoints.checkpoint import SHARDS, Loaded
 from upchirp.training.parallel import shard_files
 from upchirp.training.parallel.parallel import Passes, Writer, other_way
 from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.parallel.replicas import average_statistics
 from upchirp.training.parallel.shards import Shards, clip_gradients, is_available, shard, split_groups
 from upchirp.training.parallel.state import State
 
@@ -24,6 +25,7 @@ class Sharded:
 
     Args:
         ranks: who holds a part.
+        deterministic: let a run that was interrupted end with the same bits.
     """
 
     # torch has no fused update of shards for all optimizers, and none for their average.
@@ -32,8 +34,9 @@ class Sharded:
     may_redo = False
     in_step = True
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, *, deterministic: bool = False) -> None:
         self.ranks = ranks
+        self.deterministic = deterministic
 
     def place(self, model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:
         """The model on its device; FSDP takes no parameters in another memory order."""
@@ -75,6 +78,10 @@ class Sharded:
     def clip(self, state: State, parameters: Sequence[Tensor], most: float) -> None:
         """Scale all gradients so that their common norm over all ranks is at most `most`."""
         clip_gradients(parameters, most, self.ranks)
+
+    def average_statistics(self, *models: nn.Module) -> None:
+        """Give all ranks the mean of what their batch norms counted."""
+        average_statistics(models, self.ranks)
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors gathered on the first rank's host."""

@@ -13,7 +13,6 @@ from torch.distributed.tensor import DTensor
 
 from upchirp.training.parallel.local import local
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.replicas import average_statistics
 
 
 def shard(model: nn.Module, whole: Iterable[str], device: torch.device, ranks: Ranks) -> None:
@@ -73,10 +72,6 @@ class Shards:
         if last:
             whole = [parameter for parameter in self._model.parameters() if not isinstance(parameter, DTensor)]
             self._ranks.average([parameter.grad for parameter in whole if parameter.grad is not None])
-
-    def average_statistics(self) -> None:
-        """Give all ranks the mean of what their batch norms counted."""
-        average_statistics(self._model, self._ranks)
 
 
 def split_groups(optimizer: torch.optim.Optimizer) -> None:

@@ -38,6 +38,11 @@ class State:
             self.parallel.resize(self.model, bandwidth, optimizer=self.optimizer, ema=self.ema)
             self.bandwidth = bandwidth
 
+    def average_statistics(self) -> None:
+        """Let all ranks hold the mean of what their batch norms counted, before it is read; all call it together."""
+        if not self.parallel.deterministic:
+            self.parallel.average_statistics(*([self.model] if self.ema is None else [self.model, self.ema.module]))
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it loads with `weights_only=True`."""
         return {

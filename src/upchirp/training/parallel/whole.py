@@ -15,7 +15,7 @@ from upchirp.models import fit_to_bandwidth
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.parallel.parallel import Passes, Writer, other_way
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.replicas import Replicas
+from upchirp.training.parallel.replicas import Replicas, average_statistics
 from upchirp.training.parallel.state import State
 
 
@@ -25,6 +25,7 @@ class Alone:
     fused = True
     may_redo = True
     in_step = False
+    deterministic = False
 
     def __init__(self, ranks: Ranks | None = None) -> None:
         self.ranks = ranks or Ranks()
@@ -62,6 +63,9 @@ class Alone:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(parameters, most)
 
+    def average_statistics(self, *models: nn.Module) -> None:
+        """Nothing: there is one rank's only."""
+
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors, which are whole."""
         return dict(tensors)
@@ -82,7 +86,7 @@ class Replicated(Alone):
 
     Args:
         ranks: who holds a copy.
-        deterministic: take the same sums in the same order however often the model is wrapped anew.
+        deterministic: take the same sums in the same order however often the model is wrapped anew, or a run begins.
     """
 
     def __init__(self, ranks: Ranks, *, deterministic: bool = False) -> None:
@@ -92,6 +96,10 @@ class Replicated(Alone):
     def passes(self, model: nn.Module, forward: Callable[[Tensor], Tensor] | None = None) -> Passes:
         """Passes through a model, or through a compiled `forward` of it."""
         return Replicas(model, forward or model, self.ranks, deterministic=self.deterministic)
+
+    def average_statistics(self, *models: nn.Module) -> None:
+        """Give all ranks the mean of what their batch norms counted."""
+        average_statistics(models, self.ranks)
 
 
 class _Plain:
@@ -111,9 +119,6 @@ class _Plain:
     @contextmanager
     def part(self, *, last: bool) -> Iterator[float]:
         yield 1.0
-
-    def average_statistics(self) -> None:
-        pass
 
 
 class _WriterAtOnce:

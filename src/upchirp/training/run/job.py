@@ -88,7 +88,7 @@ def train(
         data: (train, validation) as `Source` or map-style data sets of `(image, label)`; by default `config.data`
             is opened.
         task: what the model is trained to do; by default to tell the labels.
-        observers: called with every event, on the first rank only; see `upchirp.training.events`.
+        observers: called with every event, on every rank; see `upchirp.training.events`.
         go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train`.
 
     Started by torchrun, every rank calls it in the same way, and every rank gets the result. Only the first one needs
@@ -105,7 +105,6 @@ def train(
     config = with_stored(config)
     device = choose_device(config.device)
     with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
-        observers = observers if parallel.ranks.is_first else ()
         return _train(config, model, data, task, observers, device, parallel, held, go_on)
 
 

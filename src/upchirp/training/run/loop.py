@@ -53,7 +53,7 @@ class Run:
         loader: the plan's batches from the state's step on.
         folder: the run folder.
         evaluation: validation images at the final size.
-        observers: called with every event; the first rank's alone should be given any.
+        observers: called with every event, on the rank that they are given to.
         micro_batches: how many images are computed at once.
         go_on: how to go on with the run, as the end of messages.
         packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
@@ -90,7 +90,7 @@ class Run:
         self.go_on = go_on
         self.ranks = trainer.parallel.ranks
         self.saving = Saving(config, plan, state, totals, loader, folder, description, self.ranks, self.emit)
-        self.window = Window(self.device)
+        self.window = Window(self.device, self.ranks)
         self.adviser = Adviser(config, plan, packing_helps=packing_helps)
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = 0.0
@@ -126,17 +126,20 @@ class Run:
                 self._take_note(result)
                 last = state.step == plan.total_steps
                 log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
-                if log_due or self.device.type == "cpu":
-                    self._check_loss()
-                if log_due:
-                    self._log(result.step)
-                # What one rank has met, all of them act on, after the same step.
-                signum, corrupt, reduced, writing = self.ranks.largest(
+                # All ranks act after the same step, whichever of them got a signal, met a damaged image or ran out of
+                # memory: one that acts alone would wait for the others for ever.
+                signum, corrupt, reduced, writing, diverged = self.ranks.largest(
                     received[0] if received else 0,
                     len(result.corrupt),
                     int(result.reduced_to is not None),
                     int(self.saving.busy),
+                    # On a CPU it costs nothing to look.
+                    int(self.device.type == "cpu" and not self.window.is_finite()),
                 )
+                if log_due or diverged:
+                    self._check_loss()
+                if log_due:
+                    self._log(result.step)
                 if corrupt:
                     self._note_corrupt(result.corrupt)
                 if reduced:
@@ -180,7 +183,7 @@ class Run:
             self.emit(Noted(message=compile_ahead(trainer, self.state, self.loader.sampler, sizes)))
             self._lap()
             # Training time, but no step's.
-            self.window, self.adviser.wait = Window(self.device), SteadyWait()
+            self.window, self.adviser.wait = Window(self.device, self.ranks), SteadyWait()
         try:
             yield from trainer.run(self.state, self.plan, self.loader, micro_batches=sizes)
         except DataFault as error:
@@ -284,7 +287,7 @@ class Run:
         self.emit(self.window.summary(step, self.totals.train_seconds))
         if advice := self.adviser.advise(step):
             self.emit(Noted(message=advice))
-        self.window = Window(self.device)
+        self.window = Window(self.device, self.ranks)
 
     def _ends_stage(self, step: Step) -> bool:
         return self.plan.stage_at(step.index + 1) != step.stage

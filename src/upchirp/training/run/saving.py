@@ -76,6 +76,7 @@ class Saving:
 
     def export(self) -> None:
         """Write the weights, and their average if there is one, as plain timm loads them, and a timm configuration."""
+        self.state.average_statistics()
         modules = {run_folder.WEIGHTS: self.state.model}
         if self.state.ema is not None:
             modules[run_folder.WEIGHTS_EMA] = self.state.ema.module
@@ -119,6 +120,7 @@ class Saving:
         )
 
     def _save(self, path: Path) -> None:
+        self.state.average_statistics()
         # A rank may hold a part only, and sees no further.
         if any(self.ranks.largest(int(not self.state.is_finite()))):
             raise self.not_finite("weights are not finite")

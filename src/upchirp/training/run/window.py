@@ -5,30 +5,47 @@ import torch
 from upchirp.curriculum import Step
 from upchirp.training.engine.trainer import StepResult
 from upchirp.training.events import Logged
+from upchirp.training.parallel.ranks import Ranks
 
 _STEADY_STEPS = 10
 """Steps after which the share of time spent waiting says something."""
 
 
 class Window:
-    """Means over the steps since the last log line, with the loss left on the device."""
+    """Means over the steps since the last log line, with the losses left on the device and on their ranks.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: where the losses are.
+        ranks: who trains; all of them count the same steps.
+    """
+
+    def __init__(self, device: torch.device, ranks: Ranks) -> None:
         self.loss = torch.zeros((), device=device)
         self.steps = 0
         self.images = 0
         self.seconds = 0.0
         self.wait_seconds = 0.0
+        self._ranks = ranks
+        self._own: list[torch.Tensor] = []
 
     def add(self, result: StepResult) -> None:
         """Count a step."""
-        self.loss = self.loss + result.loss
+        self._own.append(result.summed_loss)
         self.steps += 1
         self.images += result.step.batch_size
         self.wait_seconds += result.wait_seconds
 
+    def is_finite(self) -> bool:
+        """Whether this rank's losses are finite; waits for the device, and for no other rank."""
+        return bool(torch.isfinite(self.loss + sum(own[0] for own in self._own)))
+
     def mean_loss(self) -> float:
-        """Mean loss of the steps; waits for the device."""
+        """Mean loss of the steps over all ranks, which call it together; waits for the device."""
+        if self._own:
+            summed, weights = self._ranks.add(torch.stack(self._own)).unbind(1)
+            for loss in summed / weights:
+                self.loss = self.loss + loss
+            self._own.clear()
         return self.loss.item() / max(self.steps, 1)
 
     def summary(self, step: Step, train_seconds: float) -> Logged:
