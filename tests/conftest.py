@@ -23,7 +23,7 @@ def _one_thread_per_process() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _no_reports_by_default() -> Iterator[None]:
     """A report takes a second, which the runs of hundreds of tests are spared; `report=True` asks for it."""
-    defaults = TrainConfig.__init__.__kwdefaults__
+    defaults = TrainConfig.__init__.__wrapped__.__kwdefaults__
     assert defaults is not None and defaults["report"] is True
     defaults["report"] = False
     yield

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from upchirp import InputError, TrainConfig
-from upchirp.training import RECIPES, load_config, recipe, save_config
+from upchirp.training import RECIPES, Optimization, load_config, recipe, save_config
 from upchirp.training.recipes.config import flat_names, parse_duration
 
 
@@ -130,3 +131,15 @@ def test_a_config_knows_what_was_asked_for_and_not_what_the_recipe_says() -> Non
     assert config.given == {"model", "lr"}
     assert "given" not in config.to_flat()
     assert TrainConfig().given is None
+
+
+def test_what_a_constructor_is_not_given_is_the_recipes() -> None:
+    config = TrainConfig(model="deit_small_patch16_224", epochs=3.0)
+    paper = TrainConfig.from_flat({"model": "deit_small_patch16_224", "epochs": 3.0})
+    assert config == paper
+    assert config.optimization.drop_path == 0.1
+    assert TrainConfig(model="convnext_tiny").curriculum == "efficienttrain_plus_plus_convnext"
+    # What is given stands, and `replace` fills in nothing.
+    own = Optimization(lr=0.5)
+    assert TrainConfig(model="deit_small_patch16_224", optimization=own).optimization == own
+    assert replace(config, model="resnet50").optimization == config.optimization

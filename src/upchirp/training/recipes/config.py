@@ -4,8 +4,9 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -19,13 +20,37 @@ from upchirp.training.recipes.groups import Computation, Keeping, Loading, Repla
 from upchirp.training.recipes.named import Regime, recipe
 from upchirp.training.recipes.recipe import Optimization
 
+Config = TypeVar("Config")
+
 CONFIG = "config.yaml"
 """Where a run folder keeps its settings."""
 
 
+def _filled_by_recipe(config: type[Config]) -> type[Config]:
+    """Let the model's recipe give what a constructor is not given."""
+    init: Any = config.__init__
+
+    @wraps(init)
+    def filling(self: Any, **values: Any) -> None:
+        asked = [str(values.get(name, init.__kwdefaults__[name])) for name in ("recipe", "model", "regime")]
+        preset = recipe(*asked)
+        init(self, **{**{entry.name: getattr(preset, entry.name) for entry in fields(preset)}, **values})
+
+    config.__init__ = filling  # type: ignore[method-assign]
+    return config
+
+
+@_filled_by_recipe
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What to train, on what, for how long, and where to keep it."""
+    """What to train, on what, for how long, and where to keep it.
+
+    What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
+    last two are taken whole or not at all; `from_flat` takes single settings of them and lets data decide the rest.
+
+    >>> TrainConfig(model="deit_small_patch16_224").optimization.clip_grad
+    5.0
+    """
 
     data: str = ""
     """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, packed folder, tar shards, Hugging
