@@ -357,6 +357,7 @@ def test_odd_batches_are_fine_without_mixing():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("low_frequency", ["lanczos", "crop"])
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 def test_on_cuda_no_step_waits_for_the_device_and_values_are_the_cpus(low_frequency):
     side = 32 if low_frequency == "lanczos" else 48
     images, labels = uint8_images(64, side), torch.arange(64)
@@ -368,8 +369,9 @@ def test_on_cuda_no_step_waits_for_the_device_and_values_are_the_cpus(low_freque
     images, labels = images.cuda(), labels.cuda()
     transform(images, labels, **{**arguments, "step": 3})
     logits = torch.zeros(64, 64, device="cuda")
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        # Inside, as the mode would stay for other tests if setting it raised.
+        torch.cuda.set_sync_debug_mode("error")
         pixels, targets = transform(images, labels, **arguments)
         mixed_cross_entropy(logits, targets, 0.1)
     finally:
