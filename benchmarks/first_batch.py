@@ -1,7 +1,7 @@
 """How soon loader workers give the first batch, how evenly the others come, and images per second, by micro-batch.
 
 Nothing trains: batches are taken as fast as they come. `first` is the time to the first batch, the start of the workers
-included; `longest` the longest wait for one of the batches after it; `rate` counts the images after the first batch.
+included; `longest` the longest wait for one of the batches after it; `rate` counts all images over all of the time.
 
 Example: `python benchmarks/first_batch.py --workers 2`
 """
@@ -37,7 +37,7 @@ def measure(source: Source, side: int, micro_batch: int, workers: int, images: i
         next(batches)
         arrived.append(time.perf_counter() - started)
     waits = [later - earlier for earlier, later in pairwise(arrived)]
-    return {"first": arrived[0], "longest": max(waits), "rate": (count - 1) * micro_batch / (arrived[-1] - arrived[0])}
+    return {"first": arrived[0], "longest": max(waits), "rate": count * micro_batch / arrived[-1]}
 
 
 def main() -> None:
