@@ -267,7 +267,7 @@ def test_a_trial_that_fails_ends_the_search_with_the_way_to_go_on(
     def fail(task: object) -> None:
         raise InputError("no room")
 
-    monkeypatch.setattr("upchirp.search.trainer.run_trial", fail)
+    monkeypatch.setattr("upchirp.search.trials.run_trial", fail)
     said = "^no room; once that is mended, go on with: upchirp search --stages 3 --resume auto$"
     with pytest.raises(InputError, match=said):
         search(search_config(), command="upchirp search --stages 3")

@@ -15,15 +15,15 @@ from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.search.config import SearchConfig
-from upchirp.search.engines import open_engine
 from upchirp.search.events import Begun, Found, SearchObserver
+from upchirp.search.executors import open_executor
 from upchirp.search.greedy import greedy_search
 from upchirp.search.journal import Journal
 from upchirp.search.objectives import objective
 from upchirp.search.sequential import sequential_search
 from upchirp.search.summary import provenance, summarise, write_summary
-from upchirp.search.trainer import Trainer
 from upchirp.search.trial_plan import Planner
+from upchirp.search.trials import Trials
 from upchirp.training import Noted, check_model, load_config, settle
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.parallel.launcher import world_size
@@ -155,10 +155,10 @@ def _search(
         _create(folder, config)
     journal = Journal(folder / JOURNAL)
     notes += _check_is_same_data(journal, prepared)
-    engine = open_engine(config.engine, config.parallel, folder, threads=config.threads)
-    # Engines may set handlers of their own, so ours come after them.
-    with engine as opened, collected_signals() as received:
-        trainer = Trainer(
+    executor = open_executor(config.engine, config.parallel, folder, threads=config.threads)
+    # Executors may set handlers of their own, so ours come after them.
+    with executor as opened, collected_signals() as received:
+        trials = Trials(
             config,
             planner,
             prepared.train,
@@ -173,24 +173,24 @@ def _search(
             go_on=go_on_by(command, config.training, folder),
         )
         for note in notes:
-            trainer.emit(Noted(message=note))
-        trainer.emit(
-            Begun(price=planner.price, candidates=planner.candidates, finished=len(trainer.finished), output=folder)
+            trials.emit(Noted(message=note))
+        trials.emit(
+            Begun(price=planner.price, candidates=planner.candidates, finished=len(trials.finished), output=folder)
         )
-        found = _find(config, planner, trainer)
-        trainer.clear()
+        found = _find(config, planner, trials)
+        trials.clear()
     curriculum = scaled(planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size)
     summary = summarise(config, planner, found, curriculum, journal.of("trial"), command, images=len(prepared.train))
     save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
     write_summary(summary, folder)
-    trainer.emit(Found(bandwidths=found, equivalent_epochs=trainer.spent, seconds=trainer.seconds))
+    trials.emit(Found(bandwidths=found, equivalent_epochs=trials.spent, seconds=trials.seconds))
     return SearchResult(output=folder, curriculum=curriculum, bandwidths=found, summary=summary)
 
 
-def _find(config: SearchConfig, planner: Planner, trainer: Trainer) -> tuple[int, ...]:
+def _find(config: SearchConfig, planner: Planner, trials: Trials) -> tuple[int, ...]:
     if config.algorithm == "greedy":
         return greedy_search(
-            trainer,
+            trials,
             stages=config.stages,
             candidates=planner.candidates,
             final_size=planner.final_size,
@@ -198,7 +198,7 @@ def _find(config: SearchConfig, planner: Planner, trainer: Trainer) -> tuple[int
             tolerance=config.tolerance,
         )
     return sequential_search(
-        trainer,
+        trials,
         stages=config.stages,
         candidates=planner.candidates,
         final_size=planner.final_size,

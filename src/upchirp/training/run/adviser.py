@@ -3,7 +3,7 @@
 from upchirp.curriculum import Plan, Step
 from upchirp.data.settings import usable_cores
 from upchirp.training.engine.waiting import ADVISED_SHARE, advice
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Loading, Replaying
 from upchirp.training.run.window import SteadyWait
 
 
@@ -11,14 +11,16 @@ class Adviser:
     """Watches how long a run waits for data, and advises once in a stage.
 
     Args:
-        config: the run's settings.
+        loading: how images are loaded.
+        replaying: how they are replayed.
         plan: what it executes.
         packing_helps: whether `upchirp pack` would make the images cheaper to read.
     """
 
-    def __init__(self, config: TrainConfig, plan: Plan, *, packing_helps: bool) -> None:
+    def __init__(self, loading: Loading, replaying: Replaying, plan: Plan, *, packing_helps: bool) -> None:
         self.wait = SteadyWait()
-        self._config = config
+        self._loading = loading
+        self._replaying = replaying
         self._plan = plan
         self._packing_helps = packing_helps
         self._advised: set[int] = set()
@@ -29,11 +31,11 @@ class Adviser:
         if share <= ADVISED_SHARE or step.stage in self._advised:
             return None
         self._advised.add(step.stage)
-        replays = step.bandwidth < self._plan.final_size or self._config.replay_final
+        replays = step.bandwidth < self._plan.final_size or self._replaying.replay_final
         return advice(
             share,
             bandwidth=step.bandwidth,
-            workers=self._config.loader_workers,
+            workers=self._loading.processes,
             cores=usable_cores(),
             packing_helps=self._packing_helps,
             replay=self._plan.stages[step.stage].replay.batches if replays else None,

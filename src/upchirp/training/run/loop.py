@@ -89,9 +89,9 @@ class Run:
         self.micro_batches = micro_batches
         self.go_on = go_on
         self.ranks = trainer.parallel.ranks
-        self.saving = Saving(config, plan, state, totals, loader, folder, description, self.ranks, self.emit)
+        self.saving = Saving(config.keeping, plan, state, totals, loader, folder, description, self.ranks, self.emit)
         self.window = Window(self.device, self.ranks)
-        self.adviser = Adviser(config, plan, packing_helps=packing_helps)
+        self.adviser = Adviser(config.loading, config.replaying, plan, packing_helps=packing_helps)
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = 0.0
         self.predictions: Predictions | None = None
@@ -111,7 +111,7 @@ class Run:
             InputError: too many corrupt images, a loss or weights that are not finite, or too little memory.
             Interrupted: a signal came; a checkpoint was written.
         """
-        config, state, plan = self.config, self.state, self.plan
+        keeping, state, plan = self.config.keeping, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
         self.emit(Working(what="starting the loader and waiting for the first batch"))
         top1 = math.nan
@@ -120,12 +120,12 @@ class Run:
         with collected_signals(patient=several) as received, closing(self._results()) as results:
             self.clock = time.perf_counter()
             # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
-            if evaluation_follows(plan, state.step, config.evaluations):
+            if evaluation_follows(plan, state.step, keeping.evaluations):
                 top1 = self._evaluate()
             for result in results:
                 self._take_note(result)
                 last = state.step == plan.total_steps
-                log_due = last or self.window.steps >= config.log_interval or self._ends_stage(result.step)
+                log_due = last or self.window.steps >= keeping.log_interval or self._ends_stage(result.step)
                 # All ranks act after the same step, whichever of them got a signal, met a damaged image or ran out of
                 # memory: one that acts alone would wait for the others for ever.
                 signum, corrupt, reduced, writing, diverged = self.ranks.largest(
@@ -147,13 +147,13 @@ class Run:
                 if self.saving.pending and not writing:
                     self.saving.finish()
                 # Before the evaluation, which may fail; a signal that has come leaves it to the run that goes on.
-                if last or signum or state.step % config.checkpoint_interval == 0:
+                if last or signum or state.step % keeping.checkpoint_interval == 0:
                     self._save()
                 if last:
                     self.saving.finish()
                 elif signum:
                     raise self._interrupted(signum)
-                if evaluation_follows(plan, state.step, config.evaluations):
+                if evaluation_follows(plan, state.step, keeping.evaluations):
                     top1 = self._evaluate()
                     (signum,) = self.ranks.largest(received[0] if received else 0)
                     if signum and not last:

@@ -13,7 +13,7 @@ from upchirp.training.checkpoints.timm_folder import write_timm_config
 from upchirp.training.events import Event, Noted, Saved
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Keeping
 from upchirp.training.run import run_folder
 
 
@@ -31,7 +31,7 @@ class Saving:
     """Writes a run's checkpoints and weights into its folder; of several ranks the first one, or all their parts.
 
     Args:
-        config: the settings.
+        keeping: how many checkpoints are kept.
         plan: what is executed.
         state: what is saved.
         totals: saved beside it.
@@ -44,7 +44,7 @@ class Saving:
 
     def __init__(
         self,
-        config: TrainConfig,
+        keeping: Keeping,
         plan: Plan,
         state: State,
         totals: Totals,
@@ -54,7 +54,7 @@ class Saving:
         ranks: Ranks,
         emit: Callable[[Event], None],
     ) -> None:
-        self.config = config
+        self.keeping = keeping
         self.plan = plan
         self.state = state
         self.totals = totals
@@ -137,6 +137,6 @@ class Saving:
 
     def _saved(self, path: Path) -> None:
         if self.ranks.is_first:
-            checkpoint.prune(self.checkpoints, self.config.checkpoint_keep)
+            checkpoint.prune(self.checkpoints, self.keeping.checkpoint_keep)
             checkpoint.prune_best(self.checkpoints)
         self.emit(Saved(step=checkpoint.step_of(path), path=path))

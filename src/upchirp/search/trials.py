@@ -1,4 +1,4 @@
-"""Real training for the algorithms: trials become tasks of an engine, outcomes go to the journal."""
+"""Real training for the algorithms: trials become jobs of an executor, outcomes go to the journal."""
 
 import math
 import shutil
@@ -17,8 +17,8 @@ from upchirp.data import Source
 from upchirp.data.settings import usable_cores
 from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
-from upchirp.search.engines import Engine
 from upchirp.search.events import Scored, SearchEvent, SearchObserver, Working
+from upchirp.search.executors import Executor
 from upchirp.search.journal import Journal
 from upchirp.search.runner import Result, Stopped, TrialJob, read_progress, run_trial
 from upchirp.search.trial import Outcome, Trial
@@ -32,7 +32,7 @@ STATES, STOP = "states", "stop"
 _POLL_SECONDS = 0.5
 
 
-class Trainer:
+class Trials:
     """Trains trials and remembers their outcomes; one that the journal knows is not trained again.
 
     Args:
@@ -43,7 +43,7 @@ class Trainer:
         model: the initial model; None makes the configured one.
         folder: the folder of the search.
         journal: where outcomes are kept.
-        engine: what runs the trainings.
+        executor: what runs the trainings.
         received: signals that ask to stop, as they come.
         observers: called with every event.
         task: what the model is trained to do; None tells labels.
@@ -59,7 +59,7 @@ class Trainer:
         model: nn.Module | None,
         folder: Path,
         journal: Journal,
-        engine: Engine,
+        executor: Executor,
         received: Sequence[int],
         observers: Sequence[SearchObserver] = (),
         *,
@@ -73,7 +73,7 @@ class Trainer:
         # Tasks may run in processes with another working directory.
         self.folder = folder.resolve()
         self.journal = journal
-        self.engine = engine
+        self.executor = executor
         self.received = received
         self.observers = observers
         self.task = task
@@ -113,7 +113,7 @@ class Trainer:
         try:
             self._run(missing)
         except BaseException:
-            # The engine waits for what still runs before it lets go: let that save its state and end.
+            # The executor waits for what still runs before it lets go: let that save its state and end.
             self.stop.touch()
             raise
         outcomes = [outcome_of(self.finished[trial.name]) for trial in trials]
@@ -140,7 +140,7 @@ class Trainer:
         while running or (waiting and not stopping):
             while waiting and not stopping and len(running) < self.config.parallel:
                 trial, job = waiting.popleft()
-                running[self.engine.submit(run_trial, job)] = (trial, job)
+                running[self.executor.submit(run_trial, job)] = (trial, job)
             done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
                 trial, job = running.pop(future)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from upchirp import InputError
-from upchirp.search.engines import open_engine
+from upchirp.search.executors import open_executor
 
 
 class FakeExecutor:
@@ -37,7 +37,7 @@ def fail() -> None:
 
 def test_errors_come_through_slurm_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=FakeExecutor))
-    with open_engine("slurm", 2, tmp_path, threads=1) as engine:
+    with open_executor("slurm", 2, tmp_path, threads=1) as engine:
         assert engine.submit(divmod, 7, 2).result() == (3, 1)
         with pytest.raises(InputError, match="one clear line"):
             engine.submit(fail).result()
@@ -46,5 +46,5 @@ def test_errors_come_through_slurm_as_they_are(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(("name", "module"), [("ray", "ray"), ("slurm", "submitit")])
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=f"pip install 'upchirp.{name}"), open_engine(name, 1, tmp_path, threads=1):
+    with pytest.raises(InputError, match=f"pip install 'upchirp.{name}"), open_executor(name, 1, tmp_path, threads=1):
         pass

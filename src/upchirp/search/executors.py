@@ -1,6 +1,6 @@
-"""Where trials run: processes of this machine, or the cluster that an existing engine runs. No scheduler of our own.
+"""Where trials run: processes of this machine, or the cluster that an existing scheduler runs. No scheduler of our own.
 
-An engine is anything with `submit(function, *arguments)` that returns a `concurrent.futures.Future`, such as the
+An executor is anything with `submit(function, *arguments)` that returns a `concurrent.futures.Future`, such as the
 executors of the standard library. Beyond one machine the output folder must lie on a file system that all share.
 """
 
@@ -23,7 +23,7 @@ from upchirp.search.config import Engine as EngineName
 _MINUTES = 24 * 60
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Runs functions, some at the same time."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "Future[Any]":
@@ -32,8 +32,8 @@ class Engine(Protocol):
 
 
 @contextmanager
-def open_engine(name: EngineName, parallel: int, folder: Path, *, threads: int) -> Iterator[Engine]:
-    """An engine by its name.
+def open_executor(name: EngineName, parallel: int, folder: Path, *, threads: int) -> Iterator[Executor]:
+    """An executor by its name.
 
     Args:
         name: `local`, `ray` or `slurm`.
