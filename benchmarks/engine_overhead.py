@@ -58,7 +58,8 @@ def bare_loop(name: str, data: list[Batch]) -> Callable[[], None]:
 def engine(name: str, data: list[Batch], side: int) -> Callable[[], None]:
     trainer = Trainer(augmentation=AUGMENTATION)
     state = trainer.state(trainer.place(timm.create_model(name, num_classes=40)), bandwidth=side, learning_rate=1e-3)
-    steps = plan(constant(side), epochs=1, dataset_size=len(data) * len(data[0].labels))
+    rows = len(data[0].labels)
+    steps = plan(constant(side), epochs=1, dataset_size=len(data) * rows, batch_size=rows)
 
     def run() -> None:
         for _ in trainer.run(state, steps, data):
