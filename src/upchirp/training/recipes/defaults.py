@@ -26,9 +26,9 @@ _LEAST_IMAGES = 20_000
 """Images, at the final size, that even the smallest data set is worth."""
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 4096
 _RATE_BATCH = 64
-_RATES = {True: (3e-3, 4e-3), False: (1e-3, 2e-3)}
-"""AdamW's rate at that batch and the highest, with batch norm and without."""
-_TUNING_RATES = {True: (3e-3, 4e-3), False: (5e-4, 1e-3)}
+_RATES = {"batch norm": (3e-3, 4e-3), "attention": (3e-4, 1e-3), "neither batch norm nor attention": (2e-3, 3e-3)}
+"""AdamW's rate at that batch and the highest, by what a network is made of; the first that it has counts."""
+_TUNING_RATES = {**dict.fromkeys(_RATES, (5e-4, 1e-3)), "batch norm": (3e-3, 4e-3)}
 """The same for weights that are trained already."""
 _TUNING = {"warmup": 0.1, "weight_decay": 0.05, "layer_decay": 0.75, "model_ema": False, "randaug_layers": 0}
 """Fine-tuning on few images; Appendix A.2's values, for 1.28 million, leave a new head nearly where it began."""
@@ -171,11 +171,26 @@ def _rate(config: TrainConfig, model: nn.Module) -> tuple[float, str]:
     optimization = config.optimization
     if optimization.opt == "sgd":
         return 0.1 * config.batch_size / 256, f"for SGD with a batch of {config.batch_size}"
-    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    made_of = _made_of(model)
     tunes = config.regime in ("finetune", "fixres")
-    at_64, highest = (_TUNING_RATES if tunes else _RATES)[normalised]
+    at_64, highest = (_TUNING_RATES if tunes else _RATES)[made_of]
     rate = min(at_64 * math.sqrt(config.batch_size / _RATE_BATCH), highest)
     if optimization.opt == "lamb":
         rate *= 2
-    kind = "with" if normalised else "without"
-    return float(f"{rate:.2g}"), f"for a network {kind} batch norm and a batch of {config.batch_size}"
+    return float(f"{rate:.2g}"), f"for a network with {made_of} and a batch of {config.batch_size}"
+
+
+def _made_of(model: nn.Module) -> str:
+    """The key of the table of rates.
+
+    >>> _made_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))), _made_of(nn.MultiheadAttention(8, 1))
+    ('batch norm', 'attention')
+    """
+    modules = list(model.modules())
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules):
+        return "batch norm"
+    # No class is common to the attention of timm, torchvision and others; its name is.
+    names = {type(module).__name__.lower() for module in modules}
+    if any("attention" in name or "attn" in name for name in names):
+        return "attention"
+    return "neither batch norm nor attention"
