@@ -55,3 +55,10 @@ def test_tables_of_scaling_are_the_scripts():
         shown = text.split(f"<!-- table: {name} -->\n")[1].split("\n<!-- end of table -->")[0]
         assert shown == to_markdown(rows), name
     assert f"{record['table_13']['latency_us']} us" in text
+
+
+def test_floors_are_drawn_as_they_are():
+    floors = load(ROOT / "benchmarks" / "floors.py")
+    text = floors.DOCUMENT.read_text(encoding="utf-8")
+    assert floors.drawn(text) == text, "draw them anew by python benchmarks/floors.py"
+    assert floors.drawn(text.replace("    search --> compare\n", "")) == text
