@@ -70,6 +70,18 @@ def prefetched(workers: int, batches: Sequence[tuple[int, int]]) -> int:
     return max(PREFETCHED, math.ceil(min(wanted, fitting)))
 
 
+def batches_ahead(workers: int, batches: Sequence[tuple[int, int]]) -> int:
+    """How many whole batches of any stage the workers may be ahead: what they prepared before a stage is over then.
+
+    >>> batches_ahead(0, [(96, 2048)]), batches_ahead(1, [(224, 8)])
+    (0, 2)
+    """
+    if not workers:
+        return 0
+    chunks = workers * prefetched(workers, batches)
+    return max(math.ceil(chunks * min(rows, chunk_rows(side)) / rows) for side, rows in batches)
+
+
 def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple[Tensor, Tensor, tuple[Corrupt, ...]]:
     """The next parts as one batch, out of shared memory.
 

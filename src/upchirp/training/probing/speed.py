@@ -13,6 +13,7 @@ from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, plan
 from upchirp.data import Source
+from upchirp.data.chunks import batches_ahead
 from upchirp.training.engine.trainer import TRIAL_RATE, Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.planning import with_replay
@@ -20,8 +21,6 @@ from upchirp.training.recipes.groups import Replaying
 
 _CALIBRATION_STEPS = 6
 _MEASURING = "measuring the speed at each bandwidth"
-_PREFETCHED = 2
-"""Batches that torch's DataLoader prepares ahead for each worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,9 @@ def measure_seconds(
     """
     sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.bandwidths}
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
-    warmup = (_PREFETCHED * trainer.loading.processes + 1) * cycle
+    sides = {side: curriculum.final_size if trainer.loading.low_frequency == "crop" else side for side in sizes}
+    ahead = batches_ahead(trainer.loading.processes, [(sides[side], micro_batch[side]) for side in sizes])
+    warmup = (ahead + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
     trial = with_replay(calibration(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
     state = trainer.trial_state(model, bandwidth=curriculum.final_size)
