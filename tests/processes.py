@@ -113,7 +113,7 @@ def start(*words: object, environment: Mapping[str, str] = ENVIRONMENT, session:
 def finish_ranks(count: int, *words: object, timeout: float = 240) -> Done:
     """Run so many ranks of a program to their ends, as torchrun does.
 
-    They meet in a store that outlives them; when one fails, the others are terminated.
+    They meet in a store that outlives them; when one fails, the others are terminated, and its code is the one told.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     together = {
@@ -131,12 +131,13 @@ def finish_ranks(count: int, *words: object, timeout: float = 240) -> Done:
         for rank in range(count)
     ]
     deadline = time.monotonic() + timeout
+    failed = 0
     while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
-        if any(rank.poll() for rank in ranks):
+        if failed := next((code for rank in ranks if (code := rank.poll())), 0):
             for rank in ranks:
                 rank.send_signal(signal.SIGTERM)
             break
         time.sleep(POLL_SECONDS)
     ends = [rank.finish(max(30, deadline - time.monotonic())) for rank in ranks]
-    code = next((end.returncode for end in ends if end.returncode), 0)
+    code = failed or next((end.returncode for end in ends if end.returncode), 0)
     return Done(code, *("".join(parts) for parts in list(zip(*ends, strict=True))[1:]))
