@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,22 +26,12 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from defaults import MODELS, Case, subset
+from defaults import MODELS, Case, Job, subset
 from upchirp import TrainConfig, train
 from upchirp.compare import hardware, versions
 
 SETTINGS = ("upchirp", "constant", "plain-1e-4", "plain-3e-4", "plain-1e-3", "plain-3e-3", "scratch")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One fine-tuning."""
-
-    case: Case
-    model: str
-    settings: str
-    seed: int
 
 
 def pretrain(model: str, options: argparse.Namespace) -> Path:
@@ -117,7 +106,7 @@ def run(job: Job, weights: Path, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     if job.settings.startswith("plain"):
         return {**about, "top1": plain(job, data, weights, options)}
-    output = options.output / f"{job.case.name}-{job.model.replace('/', '-')}-{job.settings}-{job.seed}"
+    output = options.output / job.name
     start: dict[str, Any] = {} if job.settings == "scratch" else {"regime": "finetune", "weights": str(weights)}
     result = train(
         TrainConfig.from_flat(

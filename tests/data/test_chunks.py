@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from upchirp import Loader, Selection, efficienttrain_plus_plus, plan
 from upchirp.data import Corrupt, FolderSource, chunks
-from upchirp.data.loader import Batch
+from upchirp.data.batch import Batch
 from upchirp.data.requests import RequestSampler
 
 

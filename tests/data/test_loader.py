@@ -8,7 +8,7 @@ from PIL import Image
 
 from upchirp import Augmentation, BatchTransform, InputError, Loader, Plan, efficienttrain_plus_plus, plan
 from upchirp.data import FolderSource
-from upchirp.data.loader import Batch
+from upchirp.data.batch import Batch
 
 
 class Squares(torch.utils.data.Dataset):

@@ -13,7 +13,7 @@ from PIL import Image
 from upchirp import Augmentation, Curriculum, InputError, Loader, Phase, Plan, plan
 from upchirp.curriculum.replay import GIB, Replay
 from upchirp.data import MapStyleSource, RequestSampler
-from upchirp.data.loader import Batch
+from upchirp.data.batch import Batch
 from upchirp.data.replay import ReplayBuffer, shown
 
 PLAIN = Augmentation(randaug_layers=0, mixup=0.0, cutmix=0.0)

@@ -6,7 +6,8 @@ import yaml
 
 from upchirp import InputError, TrainConfig
 from upchirp.training import RECIPES, Optimization, load_config, recipe, save_config
-from upchirp.training.recipes.config import flat_names, parse_duration
+from upchirp.training.recipes.checks import parse_duration
+from upchirp.training.recipes.config import flat_names
 
 
 def test_the_saved_config_loads_to_the_same(tmp_path: Path) -> None:

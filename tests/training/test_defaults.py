@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from upchirp import InputError, TrainConfig, constant, plan, train
+from upchirp.compare import CompareConfig, compare
 from upchirp.training import Event, Noted, load_config, settle
 from upchirp.training.probing.planning import new_head_note
 from upchirp.training.recipes.defaults import FEW_STEPS, choose_batch_size, choose_recipe, steps_note
@@ -134,6 +135,16 @@ def test_a_run_says_what_it_chose_keeps_it_and_goes_on_with_it(
 def test_no_model_is_no_default(image_folder: Path, config: Callable[..., TrainConfig]) -> None:
     with pytest.raises(InputError, match="no model: name any of timm's by --model"):
         train(TrainConfig.from_flat({"data": str(image_folder)}))
+
+
+def test_a_model_that_there_is_not_is_told_before_data_are_looked_for(tmp_path: Path) -> None:
+    asked = TrainConfig.from_flat(
+        {"model": "resnet81", "data": str(tmp_path / "nowhere"), "output": str(tmp_path / "run")}
+    )
+    with pytest.raises(InputError, match="timm has no model 'resnet81': did you mean"):
+        train(asked)
+    with pytest.raises(InputError, match="timm has no model 'resnet81': did you mean"):
+        compare(CompareConfig(training=asked, curricula=("constant", "linear")))
 
 
 def test_advice_on_a_new_head_that_was_followed_is_not_given_again() -> None:

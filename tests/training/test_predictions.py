@@ -10,7 +10,8 @@ from torch import nn
 
 from upchirp import InputError
 from upchirp.data import as_source
-from upchirp.training.evaluation.images import EvaluationSet, View, evaluate
+from upchirp.training.evaluation.evaluation import View, evaluate
+from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.predictions import Predictions, read_predictions, write_predictions
 
 

@@ -16,7 +16,7 @@ from upchirp.training import Event, Logged, Noted, train
 from upchirp.training.engine import waiting
 from upchirp.training.engine.waiting import Waiting, advice
 from upchirp.training.run.environment import hardware
-from upchirp.training.run.job import _packing_helps
+from upchirp.training.run.start import packing_helps
 
 
 def test_on_a_cpu_waiting_is_the_time_until_a_batch_arrives() -> None:
@@ -147,7 +147,7 @@ def test_cores_are_those_that_the_process_may_use(image_folder) -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
-        assert TrainConfig(data=str(image_folder)).loader_workers == hardware()["cores"] == usable_cores() == 1
+        assert TrainConfig(data=str(image_folder)).processes == hardware()["cores"] == usable_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
 
@@ -156,7 +156,7 @@ def test_packing_is_advised_where_it_helps(image_folder, tmp_path) -> None:
     """The folder's images have a shorter side of 40 pixels."""
     pack(image_folder, tmp_path / "packed", PackSettings(sizes=(20,)), workers=1)
     folder, packed = (open_data(root)[0] for root in (image_folder, tmp_path / "packed"))
-    assert _packing_helps(folder, 32)
-    assert not _packing_helps(folder, 40)
-    assert not _packing_helps(packed, 32)
-    assert not _packing_helps(MapStyleSource(Pictures(0.0)), 32)
+    assert packing_helps(folder, 32)
+    assert not packing_helps(folder, 40)
+    assert not packing_helps(packed, 32)
+    assert not packing_helps(MapStyleSource(Pictures(0.0)), 32)

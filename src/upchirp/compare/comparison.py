@@ -17,6 +17,7 @@ from upchirp.training import (
     Observer,
     TrainResult,
     Working,
+    check_model,
     train,
 )
 from upchirp.training.parallel.launcher import world_size
@@ -73,6 +74,7 @@ def _compare(
 ) -> Comparison:
     if config.training.resume is None and any(entry.name != LOCK for entry in output.iterdir()):
         raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
+    check_model(config.training)
     sources = open_data(
         config.training.data, config.training.final_size, val_share=config.training.val_share, note=note
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig
-from upchirp.training.recipes.config import check_seed
+from upchirp.training.recipes.checks import check_seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ def estimate(config: CompareConfig, *, measure: bool = False, note: Note = warn)
     """
     output = config.training.output
     training = config.training
+    check_model(training)
     source, _ = open_data(training.data, training.final_size, val_share=training.val_share, note=note)
     config = settled(config, source)
     training = config.training
@@ -68,9 +69,8 @@ def settled(config: CompareConfig, source: Source) -> CompareConfig:
     """The comparison with what its data decides, which all runs share.
 
     Raises:
-        InputError: no model is named, or one that cannot be made.
+        InputError: a model that cannot be made.
     """
-    check_model(config.training)
     model = _model(config.training, source, "meta")
     return replace(config, training=settle(config.training, len(source), model).config)
 

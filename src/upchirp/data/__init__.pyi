@@ -1,5 +1,6 @@
 """Data: which image when (requests), from where (sources), prepared how (augmentation), on the device (batch)."""
 
+from upchirp.data.batch import Batch
 from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy
 from upchirp.data.device.transform import BatchTransform, normalize
 from upchirp.data.identity import (
@@ -11,7 +12,7 @@ from upchirp.data.identity import (
     same_classes,
 )
 from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
-from upchirp.data.loader import Batch, Loader
+from upchirp.data.loader import Loader
 from upchirp.data.regrouping import regroup
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary

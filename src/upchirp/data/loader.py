@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +10,8 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Selection, Step
+from upchirp.data.batch import Batch
 from upchirp.data.chunks import Chunks, prefetched, put_together
-from upchirp.data.device.mixing import Targets
-from upchirp.data.device.transform import BatchTransform, to_device
 from upchirp.data.images.augmentation import TrainTransform
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
@@ -24,69 +22,6 @@ from upchirp.data.unreadable import WarnOfCorrupt
 from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
 from upchirp.data.workers import Corrupt, Requested
 from upchirp.errors import InputError
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch: the images of some rows of a step's global batch."""
-
-    images: torch.Tensor
-    """uint8, (rows, 3, S, S), channels last in memory; S is the bandwidth, or the final size with
-    `low_frequency="crop"`."""
-    labels: torch.Tensor
-    """int64, (rows,)."""
-    step: Step
-    """The step that the batch belongs to."""
-    rows: range
-    """Which rows of the step's global batch these are."""
-    indices: torch.Tensor
-    """Which images of the data set were asked for: int64, (rows,)."""
-    weights: torch.Tensor | None = None
-    """Factors of the rows' losses: float32, (rows,); none if all are 1, as without selection."""
-    completes_step: bool = True
-    """Whether these are the last rows of this rank's share of the step."""
-    corrupt: tuple[Corrupt, ...] = ()
-    """Fresh images that were replaced because they could not be read."""
-    passes: tuple[PassSummary, ...] = ()
-    """Selected passes over the data that begin in the step; given with its first rows."""
-
-    def weigh(self, losses: torch.Tensor) -> torch.Tensor:
-        """The rows' losses (rows,) times their weights."""
-        return losses if self.weights is None else losses * to_device(self.weights.numpy(), losses.device)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
-        """The batch with images and labels on a device; what moves batches for a loop (Lightning, Accelerate) calls it.
-
-        The other tensors stay on the host, which keeps the books of selection.
-        """
-        images = self.images.to(device, non_blocking=non_blocking)
-        return replace(self, images=images, labels=self.labels.to(device, non_blocking=non_blocking))
-
-    def prepare(self, transform: BatchTransform, device: torch.device | str = "cpu") -> tuple[torch.Tensor, Targets]:
-        """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
-        return transform(
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            bandwidth=self.step.bandwidth,
-            step=self.step.index,
-            batch_size=self.step.batch_size,
-            first_row=self.rows.start,
-        )
-
-    @property
-    def bandwidth(self) -> int:
-        """Side in pixels of the low-frequency input."""
-        return self.step.bandwidth
-
-    @property
-    def learning_rate(self) -> float:
-        """Learning rate of the step."""
-        return self.step.learning_rate
-
-    @property
-    def progress(self) -> float:
-        """Share of the run done before the step, in [0, 1)."""
-        return self.step.progress
 
 
 class Loader:

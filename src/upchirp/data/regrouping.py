@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from upchirp.data.loader import Batch
+from upchirp.data.batch import Batch
 
 
 def regroup(batches: Iterable[Batch], rows: int | None, device: torch.device | str = "cpu") -> Iterator[Batch]:

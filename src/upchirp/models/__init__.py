@@ -1,7 +1,7 @@
 """Models: made from timm, fitted to a bandwidth, and priced."""
 
 from upchirp.models.classifier import classifier_names, in_classifier
-from upchirp.models.create import create_model
+from upchirp.models.create import check_name, create_model
 from upchirp.models.cswin import CSWinTransformer
 from upchirp.models.flops import count_flops, count_parameters, flops_table
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
@@ -26,6 +26,7 @@ __all__ = [
     "PyramidVisionTransformer",
     "ResizableInput",
     "autocast",
+    "check_name",
     "check_outputs",
     "check_sizes",
     "classifier_names",

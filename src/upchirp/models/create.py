@@ -52,8 +52,7 @@ def create_model(
     ...
     upchirp.errors.InputError: timm has no model 'resnet5000': did you mean resnet50, resnet50t, resnet50s?
     """
-    if not timm.is_model(name.partition(".")[0]):
-        raise InputError(f"timm has no model {name!r}: {_neighbours(name)}")
+    check_name(name)
     if "img_size" in kwargs:
         raise InputError("img_size is the final size here: set final_size instead")
     if final_size < 1:
@@ -84,6 +83,16 @@ def create_model(
         return twin
     model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     return model
+
+
+def check_name(name: str) -> None:
+    """Raise if timm knows no model of that name, with or without a pretrained tag.
+
+    Raises:
+        InputError: offering the nearest names.
+    """
+    if not timm.is_model(name.partition(".")[0]):
+        raise InputError(f"timm has no model {name!r}: {_neighbours(name)}")
 
 
 def _build_shapes(name: str, arguments: dict[str, Any], optional: set[str]) -> tuple[dict[str, Any], nn.Module]:

@@ -28,7 +28,7 @@ from upchirp.training import Noted, check_model, load_config, settle
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.probing.micro_batch import choose_micro_batch
-from upchirp.training.recipes.config import CONFIG
+from upchirp.training.recipes.config_file import CONFIG
 from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals

@@ -21,7 +21,7 @@ from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import EvaluationSet, StepResult, TrainConfig, Trainer, View
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.task import Task
-from upchirp.training.evaluation.images import evaluate
+from upchirp.training.evaluation.evaluation import evaluate
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import lower_drop_path
@@ -212,7 +212,7 @@ class _Execution:
             self.job.val,
             self.plan.final_size,
             interpolation=config.augmentation.interpolation,
-            workers=config.loader_workers,
+            workers=config.processes,
             batch_size=min(256, choose_micro_batch(config, config.batch_size)),
             pin_memory=self.device.type == "cuda",
             timeout=config.loader_timeout,

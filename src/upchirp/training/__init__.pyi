@@ -4,7 +4,8 @@ from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import StepResult, Trainer
-from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View
+from upchirp.training.evaluation.evaluation import Evaluation, View
+from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.validation import validate
 from upchirp.training.events import (
     Evaluated,
@@ -24,7 +25,8 @@ from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import micro_batches
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
-from upchirp.training.recipes.config import TrainConfig, load_config, save_config
+from upchirp.training.recipes.config import TrainConfig, save_config
+from upchirp.training.recipes.config_file import load_config
 from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.recipes.named import RECIPES, REGIMES, Regime, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, set_learning_rate

@@ -10,7 +10,7 @@ from upchirp.curriculum import Plan, Step
 if TYPE_CHECKING:
     # What shows events is there before torch is.
     from upchirp.data import PassSummary
-    from upchirp.training.evaluation.images import Evaluation
+    from upchirp.training.evaluation.evaluation import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

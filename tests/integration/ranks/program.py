@@ -16,7 +16,7 @@ from torch import nn
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import as_source
 from upchirp.training import EvaluationSet, Event, Interrupted, Ranks, Stepped, Trainer, View, load_config, open_ranks
-from upchirp.training.evaluation.images import evaluate
+from upchirp.training.evaluation.evaluation import evaluate
 from upchirp.training.parallel import shards
 from upchirp.training.run import job
 
@@ -126,9 +126,9 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         train(replace(selection, output=output / "selection"))
         train(replace(base, output=started, resume="auto"))
         seen["signal"] = line_of(lambda: train(run("signal"), observers=[signalled_at(5, rank=1)]))
-        sources, job._sources = job._sources, only_here(1, job._sources)
+        sources, job.open_sources = job.open_sources, only_here(1, job.open_sources)
         seen["prepare"] = line_of(lambda: train(run("prepare")))
-        job._sources = sources
+        job.open_sources = sources
         infinite = replace(base.optimization, lr_base=1e30, clip_grad=None)
         seen["infinite"] = line_of(lambda: train(run("infinite", optimization=infinite)))
         seen["batch"] = line_of(lambda: train(run("batch", batch_size=30, micro_batch=None)))

@@ -6,11 +6,10 @@ from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.open import Note, as_source, open_data, open_evaluation, warn
-from upchirp.data.sources.relabelled import RelabelledSource
+from upchirp.data.sources.relabelled import RelabelledSource, UnlabelledSource
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import SubsetSource, hold_out, split
-from upchirp.data.sources.unlabelled import UnlabelledSource
 
 __all__ = [
     "ArchiveFolder",

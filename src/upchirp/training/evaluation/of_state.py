@@ -7,7 +7,8 @@ from torch import nn
 
 from upchirp.curriculum import Plan
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, evaluate
+from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
+from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.parallel.state import State
 
 

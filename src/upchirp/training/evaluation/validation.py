@@ -11,7 +11,8 @@ from upchirp.data import Augmentation, as_source
 from upchirp.models import check_sizes, fit_to_bandwidth
 from upchirp.models.meta import unwrap
 from upchirp.models.resizing.families import plan_fits
-from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, evaluate
+from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
+from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.parallel.ranks import Ranks
 
 

@@ -26,7 +26,8 @@ from upchirp.models import (
     flops_table,
     size_multiple,
 )
-from upchirp.training.recipes.config import TrainConfig, parse_duration
+from upchirp.training.recipes.checks import parse_duration
+from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
 from upchirp.training.recipes.groups import Replaying
 from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT

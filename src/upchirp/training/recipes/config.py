@@ -1,7 +1,6 @@
 """The configuration of a training run: one flat set of names on the command line, in YAML and in Python."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import wraps
@@ -12,18 +11,16 @@ import yaml
 
 from upchirp.conversion import plain, typed
 from upchirp.curriculum import Selection
-from upchirp.curriculum.replay import ReplayMode
-from upchirp.data import Augmentation, LowFrequency, Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE
+from upchirp.data import Augmentation
+from upchirp.data.settings import VAL_SHARE
 from upchirp.errors import InputError
+from upchirp.training.recipes.checks import check_model_kwargs, check_seed, parse_duration
+from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.recipes.groups import Computation, Keeping, Loading, Replaying, group_of
 from upchirp.training.recipes.named import Regime, recipe
 from upchirp.training.recipes.recipe import Optimization
 
 Config = TypeVar("Config")
-
-CONFIG = "config.yaml"
-"""Where a run folder keeps its settings."""
 
 
 def _filled_by_recipe(config: type[Config]) -> type[Config]:
@@ -42,7 +39,7 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
 
 @_filled_by_recipe
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Loading, Computation, Replaying, Keeping):
     """What to train, on what, for how long, and where to keep it.
 
     What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
@@ -105,46 +102,16 @@ class TrainConfig:
     """Optimizer, learning rate, regularisation, precision."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Crop, flip, RandAugment, erasing, mixing, label smoothing."""
-    mode: Mode = "fast"
-    """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work."""
-    low_frequency: LowFrequency = "lanczos"
-    """`lanczos` reduces to the bandwidth in the workers; `crop` crops the spectrum exactly on the device."""
-    replay: int | Literal["auto"] = 0
-    """Replayed batches for each fresh one (Section 5.3); `auto` measures what keeps the device busy."""
-    replay_mode: ReplayMode = "batch"
-    """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
-    replay_gib: float = 4.0
-    """Memory bound of the replay buffer over all processes, GiB."""
-    replay_final: bool = False
-    """Replay in the stages at the final size too."""
     select: Literal["infobatch"] | None = None
     """`infobatch` leaves out images of low loss and rescales the others like them (Section 6.4.3)."""
     select_prune: float = 0.5
     """Probability with which a pass leaves out an image whose loss is below the mean."""
     select_until: float = 0.875
     """Progress from which passes are whole again."""
-    seed: int = 0
-    """Seed of everything random."""
-    workers: int | None = None
-    """Loader processes, by default one for each core, 16 at most; 0 loads in the training process."""
-    loader_timeout: float = DEFAULT_TIMEOUT
-    """Seconds without a batch from the loader after which a run stops; 0 waits forever."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to train; by default the accelerator if there is one."""
     deterministic: bool = False
     """Use deterministic algorithms only, so that a resumed run ends with bit-identical weights."""
-    channels_last: bool = True
-    """Keep images and convolutions in channels-last memory order."""
-    compile: bool = False
-    """Compile the model, one graph for each bandwidth, all before the first step; evaluations stay uncompiled."""
-    evaluations: int = 10
-    """Evaluations, spread evenly over progress; the last is at the end."""
-    log_interval: int = 50
-    """Steps between log lines."""
-    checkpoint_interval: int = 500
-    """Steps between checkpoints."""
-    checkpoint_keep: int = 2
-    """How many of the latest checkpoints are kept."""
     report: bool = True
     """Write report.html into the run folder at the end."""
     given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
@@ -223,11 +190,6 @@ class TrainConfig:
     def keeping(self) -> Keeping:
         """What a run says and keeps, and how often."""
         return group_of(Keeping, self)
-
-    @property
-    def loader_workers(self) -> int:
-        """How many loader processes to start."""
-        return self.loading.processes
 
     def asked(self) -> dict[str, Any]:
         """The settings that were asked for, under their flag names: `given`, and what was changed since."""
@@ -319,58 +281,6 @@ def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
     return read_description(Path(values["weights"])).settings
 
 
-def check_seed(seed: int) -> None:
-    """Refuse what torch takes for no seed.
-
-    Raises:
-        InputError: a number of more than 64 bits.
-    """
-    if not -(1 << 63) <= seed < 1 << 64:
-        raise InputError(f"seed is {seed}: give a whole number from 0 to {(1 << 64) - 1}")
-
-
-def check_model_kwargs(options: Mapping[str, Any]) -> None:
-    """Refuse constructor arguments that settings of their own decide.
-
-    Raises:
-        InputError: naming the setting to use.
-    """
-    instead = {
-        "num_classes": "it follows from the data",
-        "final_size": "use --final-size",
-        "img_size": "use --final-size",
-        "drop": "use --drop",
-        "drop_rate": "use --drop",
-        "drop_path": "use --drop-path",
-        "drop_path_rate": "use --drop-path",
-        "checkpoint_path": "use --weights",
-        "pretrained": "use --pretrained",
-        "pretrained_cfg": "use --weights",
-        "pretrained_cfg_overlay": "use --weights",
-        "cache_dir": "set HF_HOME in the environment",
-    }
-    for name in options:
-        if name in instead:
-            raise InputError(f"model_kwargs cannot set {name}: {instead[name]}")
-
-
-def load_config(path: Path) -> dict[str, Any]:
-    """The settings of a YAML file, by their flag names.
-
-    Raises:
-        InputError: an unreadable file, or one that is not a mapping.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the config {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected lines of `name: value`, found {type(data).__name__}")
-    return data
-
-
 def save_config(config: TrainConfig, path: Path) -> None:
     """Write the resolved settings; `upchirp train --config` reads them."""
     path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False), encoding="utf-8")
@@ -386,22 +296,3 @@ def flat_names() -> set[str]:
     nested = {"optimization": Optimization, "augmentation": Augmentation}
     own = {entry.name for entry in fields(TrainConfig) if is_flag(entry)} - nested.keys()
     return own.union(*({entry.name for entry in fields(group)} for group in nested.values()))
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of a duration such as `90s`, `45m`, `2h` or `1h30m`.
-
-    >>> parse_duration("1h30m")
-    5400.0
-
-    Raises:
-        InputError: another form, or nothing at all.
-    """
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
-    if match is None or not any(match.groups()):
-        raise InputError(f"time budget {text!r} is not understood: write it like 90s, 45m, 2h or 1h30m")
-    hours, minutes, seconds = (float(group or 0) for group in match.groups())
-    total = 3600 * hours + 60 * minutes + seconds
-    if total <= 0:
-        raise InputError(f"time budget {text!r} is no time at all: give more than 0 seconds")
-    return total

@@ -14,6 +14,7 @@ from torch import nn
 from upchirp.curriculum import Plan
 from upchirp.data import mix_group
 from upchirp.errors import InputError
+from upchirp.models import check_name
 from upchirp.training.recipes.config import TrainConfig
 
 IMAGENET_SIZED = 500_000
@@ -45,15 +46,16 @@ class Settled:
 
 
 def check_model(config: TrainConfig) -> None:
-    """Raise if no model is named.
+    """Raise if no model is named that there is: before any data is read.
 
     Raises:
-        InputError: with models to consider, or the missing file that would have named it.
+        InputError: with models to consider, the nearest names, or the missing file that would have named it.
     """
     if not config.model and config.weights is not None and not config.weights.exists():
         raise InputError(f"cannot read the weights {config.weights}: there is no such file")
     if not config.model:
         raise InputError(f"no model: name any of timm's by --model, for a start {_MODELS}")
+    check_name(config.model)
 
 
 def choose_recipe(config: TrainConfig, images: int) -> Settled:

@@ -1,8 +1,9 @@
-"""Settings in groups, each for the part of a training that reads it; `TrainConfig` holds them all under flat names."""
+"""Settings in groups, each for the part of a training that reads it; a `TrainConfig` has them all under flat names."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import LowFrequency, Mode
 from upchirp.data.settings import DEFAULT_TIMEOUT, usable_cores
 
@@ -20,9 +21,9 @@ class Loading:
     seed: int = 0
     """Seed of everything random."""
     workers: int | None = None
-    """Loader processes; None for one for each core, 16 at most."""
+    """Loader processes, by default one for each core, 16 at most; 0 loads in the training process."""
     loader_timeout: float = DEFAULT_TIMEOUT
-    """Seconds without a batch after which a training stops; 0 waits forever."""
+    """Seconds without a batch from the loader after which a run stops; 0 waits forever."""
 
     @property
     def processes(self) -> int:
@@ -37,7 +38,7 @@ class Computation:
     channels_last: bool = True
     """Keep images and convolutions in channels-last memory order."""
     compile: bool = False
-    """Compile the model, one graph for each bandwidth."""
+    """Compile the model, one graph for each bandwidth, all before the first step; evaluations stay uncompiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,11 @@ class Replaying:
     """How the replay buffer is used."""
 
     replay: int | Literal["auto"] = 0
-    """Replayed batches for each fresh one; `auto` measures what keeps the device busy."""
-    replay_mode: Literal["batch", "mixed"] = "batch"
-    """Whether whole batches are replayed, or a part of each."""
+    """Replayed batches for each fresh one (Section 5.3); `auto` measures what keeps the device busy."""
+    replay_mode: ReplayMode = "batch"
+    """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
     replay_gib: float = 4.0
-    """Memory bound of the buffer over all processes, GiB."""
+    """Memory bound of the replay buffer over all processes, GiB."""
     replay_final: bool = False
     """Replay in the stages at the final size too."""
 

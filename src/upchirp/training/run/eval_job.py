@@ -14,12 +14,15 @@ from upchirp.models import check_sizes, create_model
 from upchirp.training.checkpoints.description import preprocessing_for
 from upchirp.training.checkpoints.named_weights import has_tag, name_of
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
-from upchirp.training.evaluation.images import Evaluation, EvaluationSet, View, evaluate
+from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
+from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import open_ranks
 from upchirp.training.parallel.whole import at_size
-from upchirp.training.recipes.config import CONFIG, TrainConfig, check_model_kwargs, load_config
+from upchirp.training.recipes.checks import check_model_kwargs
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 

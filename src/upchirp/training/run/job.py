@@ -11,29 +11,18 @@ from torch import nn
 
 from upchirp.curriculum import Plan
 from upchirp.data import (
-    DECODE_ERRORS,
-    ArchiveSource,
     DataIdentity,
-    FolderSource,
-    HuggingFaceSource,
-    ShardSource,
     Source,
-    SubsetSource,
-    UnlabelledSource,
-    as_source,
-    open_data,
 )
-from upchirp.data.labels import validation_for
 from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, fit_to_bandwidth
-from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
-from upchirp.training.events import Finished, Noted, Observer, Report, Working, reporting
+from upchirp.training.events import Finished, Noted, Observer, Working, reporting
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.opening import open_parallel
 from upchirp.training.parallel.parallel import Parallel
@@ -44,7 +33,6 @@ from upchirp.training.probing.planning import scale_drop_path, with_selection, w
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import check_model, choose_batch_size, choose_recipe, chooses_batch_size
-from upchirp.training.recipes.tuning import freeze
 from upchirp.training.run import run_folder
 from upchirp.training.run.beginning import begin
 from upchirp.training.run.failures import one_line_failures
@@ -52,7 +40,15 @@ from upchirp.training.run.loop import Run
 from upchirp.training.run.report import report_run
 from upchirp.training.run.resumption import go_on_with, with_stored
 from upchirp.training.run.saving import Totals
-from upchirp.training.run.start import computed_at_once, describe, load_start, make_model, new_plan, stored_plan
+from upchirp.training.run.start import (
+    computed_at_once,
+    describe,
+    new_plan,
+    open_sources,
+    packing_helps,
+    start_model,
+    stored_plan,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +127,9 @@ def _train(
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
     if model is None:
         check_model(config)
-    check_workers(config.loader_workers)
+    check_workers(config.processes)
     report("scanning the data", None, None)
-    train_source, val_source = ranks.together(lambda: _sources(config, data, task, notes, report))
+    train_source, val_source = ranks.together(lambda: open_sources(config, data, task, notes, report))
     if not resuming:
         settled = choose_recipe(config, len(train_source))
         config = settled.config
@@ -142,7 +138,7 @@ def _train(
             choose_micro_batch(config, config.batch_size, ranks.size)
     new = not loaded and not resuming
     report("making the model", None, None)
-    model, started = ranks.together(lambda: _model(config, train_source, model, task, new=new))
+    model, started = ranks.together(lambda: start_model(config, train_source, model, task, new=new))
     notes += started
     identity = DataIdentity.of(train_source, val_source)
     trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
@@ -187,7 +183,7 @@ def _train(
             notes.append(f"going on from {loaded.path}")
         evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
         demand = Demand(plan=plan, full_size=config.low_frequency == "crop")
-        workers, few = demand.workers(config.loader_workers)
+        workers, few = demand.workers(config.processes)
         notes += [few] if few else []
         evaluation = EvaluationSet(
             val_source,
@@ -235,7 +231,7 @@ def _train(
                 computed,
                 described_as,
                 go_on=go_on,
-                packing_helps=_packing_helps(train_source, plan.final_size),
+                packing_helps=packing_helps(train_source, plan.final_size),
             )
             for note in notes:
                 run.emit(Noted(message=note))
@@ -265,58 +261,6 @@ def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer],
     return TrainResult(
         output=folder, plan=plan, top1=end.top1, best_top1=end.best_top1, train_seconds=end.train_seconds
     )
-
-
-def _model(
-    config: TrainConfig, source: Source, model: nn.Module | None, task: Task, *, new: bool
-) -> tuple[nn.Module, list[str]]:
-    """The model, and what it starts from."""
-    notes: list[str] = []
-    if model is None:
-        model = make_model(config, source, task)
-    elif (inner := unwrap(model)) is not model:
-        notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
-        model = inner
-    if config.weights is not None and new:
-        notes += load_start(config, config.weights, model, source)
-    freeze(model, config.optimization.tune)
-    task.check(model, config.final_size, len(source.classes))
-    return model, notes
-
-
-def _sources(
-    config: TrainConfig, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
-) -> tuple[Source, Source]:
-    if data is None:
-        if not config.data:
-            raise InputError("no data: give a folder of images, or `generated`")
-        data = open_data(
-            config.data,
-            config.final_size,
-            val_share=config.val_share,
-            note=notes.append,
-            counted=lambda images: report("scanning the data", images, None),
-        )
-    train_source, val_source = map(as_source, data)
-    if not task.labelled:
-        return UnlabelledSource(train_source), UnlabelledSource(val_source)
-    val_source, told = validation_for(train_source, val_source)
-    notes += told
-    return train_source, val_source
-
-
-def _packing_helps(source: Source, final_size: int) -> bool:
-    """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
-    if isinstance(source, SubsetSource):
-        source = source.whole
-    if not isinstance(source, FolderSource | ArchiveSource | HuggingFaceSource | ShardSource):
-        return False
-    if isinstance(source, ShardSource) and source.sizes:
-        return False
-    try:
-        return min(source.load(0)[0].size) > final_size
-    except DECODE_ERRORS:
-        return False
 
 
 def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:

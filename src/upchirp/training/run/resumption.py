@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from upchirp.training.parallel.launcher import world_size
-from upchirp.training.recipes.config import CONFIG, TrainConfig, load_config
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.run.run_folder import holds_run
 
 

@@ -12,7 +12,8 @@ from upchirp.curriculum import Plan
 from upchirp.data import DataIdentity
 from upchirp.errors import InputError
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
-from upchirp.training.recipes.config import CONFIG, TrainConfig, load_config, save_config
+from upchirp.training.recipes.config import TrainConfig, save_config
+from upchirp.training.recipes.config_file import CONFIG, load_config
 
 PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
     "plan.json",

@@ -1,4 +1,4 @@
-"""What a run starts from: its model with the weights it loads, and its plan."""
+"""What a run starts from: its data, its model with the weights it loads, and its plan."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +9,24 @@ from torch import nn
 
 from upchirp.conversion import plain
 from upchirp.curriculum import CostTable, Plan
-from upchirp.data import DataIdentity, Source, default_crop_pct
+from upchirp.data import (
+    DECODE_ERRORS,
+    ArchiveSource,
+    DataIdentity,
+    FolderSource,
+    HuggingFaceSource,
+    ShardSource,
+    Source,
+    SubsetSource,
+    UnlabelledSource,
+    as_source,
+    default_crop_pct,
+    open_data,
+)
+from upchirp.data.labels import validation_for
 from upchirp.errors import InputError
 from upchirp.models import create_model
+from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import load_weights, read_weights
@@ -41,6 +56,7 @@ from upchirp.training.probing.speed import measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import choose_batch_size, chooses_batch_size, steps_note
 from upchirp.training.recipes.named import papers_curriculum
+from upchirp.training.recipes.tuning import freeze
 from upchirp.training.run import run_folder
 
 
@@ -100,6 +116,59 @@ def describe(config: TrainConfig, model: nn.Module, data: DataIdentity) -> Descr
         data=data,
         preprocessing=preprocessing,
     )
+
+
+def start_model(
+    config: TrainConfig, source: Source, model: nn.Module | None, task: Task, *, new: bool
+) -> tuple[nn.Module, list[str]]:
+    """The model, and what it starts from."""
+    notes: list[str] = []
+    if model is None:
+        model = make_model(config, source, task)
+    elif (inner := unwrap(model)) is not model:
+        notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
+        model = inner
+    if config.weights is not None and new:
+        notes += load_start(config, config.weights, model, source)
+    freeze(model, config.optimization.tune)
+    task.check(model, config.final_size, len(source.classes))
+    return model, notes
+
+
+def open_sources(
+    config: TrainConfig, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
+) -> tuple[Source, Source]:
+    """Training and validation images, with the labels that the task asks for."""
+    if data is None:
+        if not config.data:
+            raise InputError("no data: give a folder of images, or `generated`")
+        data = open_data(
+            config.data,
+            config.final_size,
+            val_share=config.val_share,
+            note=notes.append,
+            counted=lambda images: report("scanning the data", images, None),
+        )
+    train_source, val_source = map(as_source, data)
+    if not task.labelled:
+        return UnlabelledSource(train_source), UnlabelledSource(val_source)
+    val_source, told = validation_for(train_source, val_source)
+    notes += told
+    return train_source, val_source
+
+
+def packing_helps(source: Source, final_size: int) -> bool:
+    """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
+    if isinstance(source, SubsetSource):
+        source = source.whole
+    if not isinstance(source, FolderSource | ArchiveSource | HuggingFaceSource | ShardSource):
+        return False
+    if isinstance(source, ShardSource) and source.sizes:
+        return False
+    try:
+        return min(source.load(0)[0].size) > final_size
+    except DECODE_ERRORS:
+        return False
 
 
 def stored_plan(folder: Path, source: Source) -> Plan:

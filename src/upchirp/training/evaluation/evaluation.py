@@ -1,0 +1,157 @@
+"""Evaluation at the final size, and during early stages at the current bandwidth (Figure 8)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from upchirp.data import Targets, normalize
+from upchirp.spectral import low_frequency_crop
+from upchirp.training.engine.task import Classification, Task
+from upchirp.training.evaluation.images import EvaluationSet
+from upchirp.training.evaluation.predictions import Predictions
+from upchirp.training.parallel.ranks import Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a model does on a set of images.
+
+    >>> Evaluation(figures={"top1": 50.0, "top5": 75.0, "loss": 1.5}, images=4).describe()
+    'top-1 50.00 %, top-5 75.00 %, loss 1.500'
+    """
+
+    figures: Mapping[str, float]
+    """The task's figures by their names; of a classification `top1` and `top5` in percent, and `loss`, the mean cross
+    entropy without label smoothing."""
+    images: int
+    """How many images were evaluated."""
+    best: str = "top1"
+    """The figure that tells which weights are best."""
+    predictions: Predictions | None = field(default=None, repr=False, compare=False)
+    """The first guess for each image, if the task has guesses."""
+
+    @property
+    def score(self) -> float:
+        """The figure that tells which weights are best."""
+        return self.figures[self.best]
+
+    @property
+    def top1(self) -> float:
+        """Percent of images whose first guess is right; undefined for a task without guesses."""
+        return self.figures.get("top1", math.nan)
+
+    @property
+    def top5(self) -> float:
+        """Percent of images whose label is among the first five guesses; undefined for a task without guesses."""
+        return self.figures.get("top5", math.nan)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return self.figures["loss"]
+
+    def to_dict(self) -> dict[str, float]:
+        """The figures as plain data, without the predictions."""
+        return {**self.figures, "images": self.images}
+
+    def describe(self) -> str:
+        """The figures in one line."""
+        return ", ".join(_described(name, value) for name, value in self.figures.items())
+
+
+class View(NamedTuple):
+    """A model and the input side it is evaluated at."""
+
+    name: Literal["model", "ema"]
+    """Which weights these are."""
+    model: nn.Module
+    """Takes inputs of side `bandwidth`."""
+    bandwidth: int
+    """Pixels; below the set's own size the images are cropped in the frequency domain, as in Figure 8."""
+
+
+@torch.no_grad()
+def evaluate(
+    views: Sequence[View],
+    data: EvaluationSet,
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    in_step: bool = False,
+    task: Task | None = None,
+) -> list[Evaluation]:
+    """Evaluate several models, or one at several sizes, in one pass over the images.
+
+    Ranks evaluate the images that are theirs, and all of them return the figures of all images. With `in_step` they
+    take the same number of forward passes, as ranks must that hold parts of a model.
+
+    Raises:
+        UnreadableImages: more than 1 % of the images.
+    """
+    task = task or Classification()
+    modes = [view.model.training for view in views]
+    sums = torch.zeros(len(views), len(task.figures), dtype=torch.float32, device=device)
+    seen: list[torch.Tensor] = []
+    guessed: list[list[torch.Tensor]] = [[] for _ in views]
+    count, left = 0, data.batches
+    try:
+        for view in views:
+            view.model.eval()
+        for images, labels, indices in data:
+            inputs = normalize(images.to(device, non_blocking=True), mean, std)
+            targets = Targets.of(labels.to(device, non_blocking=True))
+            seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
+            for view, total, guesses in zip(views, sums, guessed, strict=True):
+                own = inputs if view.bandwidth >= data.size else low_frequency_crop(inputs, view.bandwidth)
+                shown, asked = task.ask(own, targets)
+                with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+                    outputs = view.model(shown)
+                total += task.measure(outputs, asked)
+                # Left on the device, which nobody waits for here.
+                if (guess := task.guesses(outputs)) is not None:
+                    guesses.append(guess.to(torch.int32))
+            count += len(labels)
+            left -= 1
+        for view in [*views] * left if in_step else []:
+            view.model(torch.zeros(1, 3, view.bandwidth, view.bandwidth, device=device))
+        data.share_corrupt()
+    finally:
+        for view, training in zip(views, modes, strict=True):
+            view.model.train(training)
+    (count,) = data.ranks.add(torch.tensor([count])).tolist()
+    means = (data.ranks.add(sums) / max(count, 1)).tolist()
+    predicted = any(data.ranks.gather(any(guessed)))
+    predictions = _predictions(seen, guessed, data.ranks) if predicted else [None] * len(views)
+    return [
+        Evaluation(
+            figures={name: task.figures[name] * value for name, value in zip(task.figures, own, strict=True)},
+            images=count,
+            best=task.best,
+            predictions=guesses,
+        )
+        for own, guesses in zip(means, predictions, strict=True)
+    ]
+
+
+def _described(name: str, value: float) -> str:
+    percent = name in ("top1", "top5")
+    return f"top-{name[3:]} {value:.2f} %" if percent else f"{name} {value:.3f}"
+
+
+def _predictions(
+    seen: Sequence[torch.Tensor], guessed: Sequence[Sequence[torch.Tensor]], ranks: Ranks
+) -> list[Predictions]:
+    """The guesses of each view on all ranks."""
+    empty = torch.empty(2, 0, dtype=torch.int32)
+    views = [torch.cat([empty[0], *(guesses.cpu() for guesses in own)]) for own in guessed]
+    rows = torch.cat([torch.cat([empty, *seen], dim=1), *(view[None] for view in views)]).numpy()
+    everywhere = np.concatenate(ranks.gather(rows), axis=1)
+    indices, labels, *guesses = everywhere[:, np.argsort(everywhere[0], kind="stable")]
+    return [Predictions(indices=indices, labels=labels, guesses=own) for own in guesses]

@@ -1,0 +1,61 @@
+"""What single settings may be."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from upchirp.errors import InputError
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what torch takes for no seed.
+
+    Raises:
+        InputError: a number of more than 64 bits.
+    """
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise InputError(f"seed is {seed}: give a whole number from 0 to {(1 << 64) - 1}")
+
+
+def check_model_kwargs(options: Mapping[str, Any]) -> None:
+    """Refuse constructor arguments that settings of their own decide.
+
+    Raises:
+        InputError: naming the setting to use.
+    """
+    instead = {
+        "num_classes": "it follows from the data",
+        "final_size": "use --final-size",
+        "img_size": "use --final-size",
+        "drop": "use --drop",
+        "drop_rate": "use --drop",
+        "drop_path": "use --drop-path",
+        "drop_path_rate": "use --drop-path",
+        "checkpoint_path": "use --weights",
+        "pretrained": "use --pretrained",
+        "pretrained_cfg": "use --weights",
+        "pretrained_cfg_overlay": "use --weights",
+        "cache_dir": "set HF_HOME in the environment",
+    }
+    for name in options:
+        if name in instead:
+            raise InputError(f"model_kwargs cannot set {name}: {instead[name]}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as `90s`, `45m`, `2h` or `1h30m`.
+
+    >>> parse_duration("1h30m")
+    5400.0
+
+    Raises:
+        InputError: another form, or nothing at all.
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    if match is None or not any(match.groups()):
+        raise InputError(f"time budget {text!r} is not understood: write it like 90s, 45m, 2h or 1h30m")
+    hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise InputError(f"time budget {text!r} is no time at all: give more than 0 seconds")
+    return total

@@ -1,0 +1,28 @@
+"""The YAML file that holds settings."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from upchirp.errors import InputError
+
+CONFIG = "config.yaml"
+"""Where a run folder keeps its settings."""
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file, by their flag names.
+
+    Raises:
+        InputError: an unreadable file, or one that is not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the config {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected lines of `name: value`, found {type(data).__name__}")
+    return data
