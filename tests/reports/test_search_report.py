@@ -179,3 +179,10 @@ def test_a_search_without_trainings_has_a_report(summary: dict[str, Any], tmp_pa
     summary |= {"algorithm": "greedy", "axis": "samples", "trials": [], "trainings": 0, "candidates": [64]}
     write_search_report(summary, tmp_path / "report.html")
     assert (tmp_path / "report.html").exists()
+
+
+def test_candidates_of_about_one_cost_are_inside_the_axes(summary: dict[str, Any]) -> None:
+    (only, *_) = summary["trials"]
+    summary["trials"] = [{**only, "parent": None, "cost": cost, "tuning_cost": 0.2} for cost in (2.0, 2.0, 1.99)]
+    (axes,) = accuracy_against_cost(summary).axes
+    assert axes.get_xlim() == (0, pytest.approx(1.05 * 2.2))
