@@ -36,6 +36,8 @@ def test_equals_bilinear_written_out(old, new, prefix, suffix, seed):
     np.testing.assert_array_equal(result[:prefix], values[:prefix])
     np.testing.assert_array_equal(result[len(result) - suffix :], values[prefix + area :])
     np.testing.assert_allclose(result[prefix : len(result) - suffix], expected, atol=1e-12)
+    shapes = resize_grid(torch.from_numpy(values).to("meta"), old, new, prefix=prefix, suffix=suffix)
+    assert (shapes.shape, shapes.dtype, shapes.is_meta) == (result.shape, torch.float64, True)
 
 
 @settings(deadline=None, max_examples=20)

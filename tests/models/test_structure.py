@@ -88,6 +88,14 @@ def test_values_hooks_and_mode_are_no_part_of_it():
     assert known_of(other) == known_of(other.to("meta")) == {"answer": True}
 
 
+def test_a_size_that_was_tried_is_priced():
+    model = Counted("tried and priced")
+    check_sizes(model, [32])
+    passes = Counted.passes
+    assert count_flops(model, 32) == 32 * 32 * 3 * 4
+    assert Counted.passes == passes
+
+
 def test_a_model_that_is_changed_is_asked_anew():
     model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten())
     assert size_multiple(model) == 4

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 _HOOK_TABLES = (
     "_forward_hooks",
@@ -96,3 +98,16 @@ def run_forward(model: nn.Module, size: int) -> None:
     images = torch.zeros(1, input_channels(model), size, size, device=device, dtype=dtype)
     with torch.no_grad(), device:
         model(images)
+
+
+def count_forward(model: nn.Module, size: int) -> int:
+    """The multiply-adds of `run_forward`; the model is a copy, as its parameters ask for no gradients afterwards.
+
+    PyTorch's counter counts two operations for each multiply-add.
+    """
+    # With gradients on, the counter follows modules through autograd, which shared tokens can break.
+    model.requires_grad_(False)
+    # Fused attention is one operator, which the counter knows on some devices only; the plain form is two products.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run_forward(model, size)
+    return int(counter.get_total_flops()) // 2

@@ -120,6 +120,11 @@ def resize_grid(
     values = values.detach()
     if old_grid == new_grid:
         return values.clone()
+    if values.is_meta:
+        # Without values only the shape counts, and PyTorch interpolates there in Python, slowly.
+        shape = list(values.shape)
+        shape[dim] = prefix + new_grid[0] * new_grid[1] + suffix
+        return values.new_empty(shape)
     before, cells, after = torch.split(values, [prefix, rows * columns, suffix], dim=dim)
     maps = cells.movedim(dim, -1)
     precise = maps.to(torch.promote_types(maps.dtype, torch.float32))

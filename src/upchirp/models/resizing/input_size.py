@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models.meta import bare_copy, meta_copy, run_forward, unwrap
+from upchirp.models.meta import bare_copy, count_forward, meta_copy, run_forward, unwrap
 from upchirp.models.resizing.families import apply_fits, declared_multiple, declared_size, plan_fits
 from upchirp.models.resizing.fits import Fit
 from upchirp.models.resizing.grids import check_moments
@@ -242,28 +242,32 @@ def _averaged_model(ema: nn.Module, model: nn.Module) -> nn.Module:
 
 def failure_at(model: nn.Module, size: int) -> Exception | None:
     """What goes wrong when a copy of `model` is fitted to `size` and run; None if nothing does."""
+    cost = cost_at(model, size)
+    return cost if isinstance(cost, Exception) else None
+
+
+def cost_at(model: nn.Module, size: int) -> int | Exception:
+    """Multiply-adds of a copy of `model` that is fitted to `size`, or what goes wrong when it is fitted and run."""
     known = known_of(model)
-    if ("taken", size) in known:
-        return None
+    if ("cost", size) in known:
+        return int(known["cost", size])
     try:
-        _try_size(meta_copy(model), size)
+        cost = known["cost", size] = _cost_of(meta_copy(model), size)
     except InputError as error:
         return error
     except Exception as error:
         without_values = error
     else:
-        known["taken", size] = True
-        return None
+        return cost
     if any(parameter.is_meta for parameter in model.parameters()):
         return without_values
     try:
-        _try_size(bare_copy(model), size)
+        return _cost_of(bare_copy(model), size)
     except Exception as error:
         return error
-    return None
 
 
-def _try_size(twin: nn.Module, size: int) -> None:
+def _cost_of(twin: nn.Module, size: int) -> int:
     before = dict(twin.named_parameters())
     apply_fits(plan_fits(twin, size))
     for name, parameter in twin.named_parameters():
@@ -272,7 +276,7 @@ def _try_size(twin: nn.Module, size: int) -> None:
                 f"its own set_input_size replaces parameter {name}, of a form upchirp cannot resize: define "
                 "`grid_changes` (see upchirp.models.ResizableInput)"
             )
-    run_forward(twin, size)
+    return count_forward(twin, size)
 
 
 def _convolution_multiples(twin: nn.Module, size: int) -> tuple[list[int], bool]:
