@@ -46,6 +46,9 @@ def test_the_whole_help_holds_all_flags_by_group(
     flags = re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
     assert len(set(flags)) == len(flags)
     assert {f"--{name}" for name in COMMON[f"upchirp {command}"]} <= set(flags)
+    for entry in re.findall(r"^  --.*(?:\n    .*)*", text, re.MULTILINE):
+        told = re.sub(r" \(default: .*\)$", "", " ".join(entry.split()))
+        assert told.endswith("."), f"{told} says nothing"
     assert "None" not in text and max(map(len, text.splitlines())) < 80
     if command in ("train", "finetune", "search", "compare"):
         settings = {f"--{name.replace('_', '-')}" for name in TrainConfig().to_flat()}

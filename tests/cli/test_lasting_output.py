@@ -8,7 +8,7 @@ import pytest
 
 from upchirp import TrainConfig
 from upchirp.cli import main
-from upchirp.training.recipes.config import save_config
+from upchirp.training.recipes.config_file import save_config
 
 
 def test_a_run_goes_on_when_nobody_reads(
@@ -17,7 +17,7 @@ def test_a_run_goes_on_when_nobody_reads(
     run = config(epochs=1, model_ema=False)
     assert run.output is not None
     given = run.output.with_name("given.yaml")
-    save_config(run, given)
+    save_config(run.to_flat(), given)
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as stream:

@@ -20,7 +20,7 @@ def test_the_saved_config_loads_to_the_same(tmp_path: Path) -> None:
             "model_kwargs": {"a": [1, 2]},
         }
     )
-    save_config(config, tmp_path / "config.yaml")
+    save_config(config.to_flat(), tmp_path / "config.yaml")
     assert TrainConfig.from_flat(load_config(tmp_path / "config.yaml")) == config
 
 

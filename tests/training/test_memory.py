@@ -17,7 +17,7 @@ from torch import nn
 
 from upchirp import InputError, Plan, TrainConfig, TrainResult, efficienttrain_plus_plus, plan
 from upchirp import train as run_training
-from upchirp.data import open_data
+from upchirp.data import Augmentation, open_data
 from upchirp.training import Event, Interrupted, Noted, Reduced, Stepped, load_checkpoint, read_metrics
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory
@@ -291,7 +291,7 @@ def test_the_largest_divisor_that_fits_with_a_margin(batch_size: int, memory: in
         tried.append((stage.bandwidth, images))
         return images * stage.bandwidth <= memory * 64
 
-    config = TrainConfig.from_flat({"mixup": 0.0, "cutmix": 0.0, "recipe": "light"})
+    unmixed = Augmentation(mixup=0.0, cutmix=0.0)
     share = batch_size // ranks
     divisors = [size for size in range(1, share + 1) if share % size == 0]
     expected = {
@@ -300,9 +300,9 @@ def test_the_largest_divisor_that_fits_with_a_margin(batch_size: int, memory: in
     }
     if not all(expected.values()):
         with pytest.raises(InputError, match=r"not even 1 images of .* px fit in memory"):
-            find_micro_batches(config, run, fits, ranks=Alone(0, ranks))
+            find_micro_batches(unmixed, run, fits, ranks=Alone(0, ranks))
         return
-    assert find_micro_batches(config, run, fits, ranks=Alone(0, ranks)) == expected
+    assert find_micro_batches(unmixed, run, fits, ranks=Alone(0, ranks)) == expected
     assert len(tried) <= 6 * len(run.bandwidths), "bisection, not one after the other"
 
 
@@ -317,7 +317,7 @@ def test_ranks_agree_by_what_fits_on_all() -> None:
             said.extend(-number for number in numbers)
             return tuple(max(number, -64) for number in numbers)
 
-    found = find_micro_batches(TrainConfig(), run, lambda stage, images: images <= 200, ranks=Pair(0, 2))
+    found = find_micro_batches(Augmentation(), run, lambda stage, images: images <= 200, ranks=Pair(0, 2))
     assert (said, found) == ([128] * 3, {96: 64, 160: 64, 224: 64})
 
 
@@ -330,7 +330,7 @@ def test_a_trial_finds_what_a_model_can_be_trained_with(make: Make, where: str) 
     stages = steps_of(run).stages
     tried = [fits(stages[k], images) for k, images in ((0, 32), (1, 32), (1, 24), (2, 32))]
     assert tried == [True, False, True, False]
-    assert find_micro_batches(run, steps_of(run), fits) == {32: 32, 48: 16, 64: 16}
+    assert find_micro_batches(run.augmentation, steps_of(run), fits) == {32: 32, 48: 16, 64: 16}
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert not model.seen
 

@@ -230,11 +230,10 @@ def _shortened(values: str) -> str:
 
 def _docstrings(kind: type[Any]) -> dict[str, str]:
     """The text under each field of a dataclass."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(definition, ast.ClassDef)
     texts: dict[str, str] = {}
     name = ""
-    for node in definition.body:
+    definitions = [ast.parse(inspect.getsource(base)).body[0] for base in kind.__mro__ if is_dataclass(base)]
+    for node in (node for each in definitions if isinstance(each, ast.ClassDef) for node in each.body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name = node.target.id
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:

@@ -51,20 +51,17 @@ def train_command(
         print(yaml.safe_dump(command.training.to_flat(), sort_keys=False), end="")
         return 0
     with lasting_output():
-        return _train(command.training)
-
-
-def _train(config: TrainConfig) -> int:
-    console = Console(quiet=not is_first_process())
-    with opening(console):
-        from upchirp.training import train
-    try:
-        with Display(console) as display:
-            result = train(config, observers=(display,))
-    except Interrupted as interruption:
+        console = Console(quiet=not is_first_process())
+        with opening(console):
+            from upchirp.training import train
+        try:
+            with Display(console) as display:
+                result = train(command.training, observers=(display,))
+        except Interrupted as interruption:
+            if is_first_process():
+                name = signal.Signals(interruption.signum).name
+                print(f"upchirp: {name}: {printable(interruption)}", file=sys.stderr)
+            return 128 + interruption.signum
         if is_first_process():
-            print(f"upchirp: {signal.Signals(interruption.signum).name}: {printable(interruption)}", file=sys.stderr)
-        return 128 + interruption.signum
-    if is_first_process():
-        print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
+            print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
     return 0

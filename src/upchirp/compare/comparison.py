@@ -81,7 +81,7 @@ def _compare(
     config = settled(config, sources[0])
     entries = entries_of(config)
     jobs = jobs_of(config, output)
-    pace = Pace(make_plans([run for _, _, run in jobs], sources[0]), measured_speeds(output))
+    pace = Pace(make_plans([run for _, _, run in jobs], config.training, sources[0]), measured_speeds(output))
     results: dict[tuple[Entry, int], TrainResult] = {}
     go_on = go_on_by(command, config.training, output)
     observers: tuple[Observer, ...] = ()
@@ -101,7 +101,8 @@ def _compare(
     plans = {entry.label: results[entry, config.seeds[0]].plan for entry in entries}
     from upchirp.reports.compare_html import write_report
 
-    write_report(summary, output / REPORT, examples=examples_of(plans, sources[0], config.training))
+    examples = examples_of(plans, sources[0], config.training.augmentation, config.training)
+    write_report(summary, output / REPORT, examples=examples)
     return Comparison(output=output, summary=summary)
 
 

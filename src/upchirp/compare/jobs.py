@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-import torch
+from torch import nn
 
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.progress import seconds_of
@@ -13,12 +13,14 @@ from upchirp.compare.summary import Entry
 from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source, open_data
 from upchirp.data.sources import Note, warn
-from upchirp.models import create_model
 from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, read_metrics, settle
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import tried_at_once
+from upchirp.training.probing.planning import without_values
 from upchirp.training.probing.speed import measure_seconds
+from upchirp.training.recipes.groups import Planning, Start
+from upchirp.training.run.start import make_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,13 @@ def estimate(config: CompareConfig, *, measure: bool = False, note: Note = warn)
     config = settled(config, source)
     training = config.training
     jobs = jobs_of(config, output or Path())
-    plans = make_plans([run for _, _, run in jobs], source)
+    plans = make_plans([run for _, _, run in jobs], training, source)
     speeds = measured_speeds(output) if output else {}
     if measure:
-        speeds |= _speeds_on_this_machine(
-            training, sorted({side for plan in plans for side in plan.bandwidths}), source
-        )
+        sides = sorted({side for plan in plans for side in plan.bandwidths})
+        trainer = Trainer.of(training, choose_device(training.device))
+        model = make_model(training, len(source.classes), optimization=training.optimization, seed=training.seed)
+        speeds |= _speeds_on_this_machine(trainer, training, trainer.place(model), sides, source)
     return [
         Job(entry=entry, seed=seed, plan=plan, seconds=seconds_of(plan, speeds))
         for (entry, seed, _), plan in zip(jobs, plans, strict=True)
@@ -71,7 +74,7 @@ def settled(config: CompareConfig, source: Source) -> CompareConfig:
     Raises:
         InputError: a model that cannot be made.
     """
-    model = _model(config.training, source, "meta")
+    model = without_values(config.training, len(source.classes))
     return replace(config, training=settle(config.training, len(source), model).config)
 
 
@@ -87,16 +90,16 @@ def jobs_of(config: CompareConfig, output: Path) -> list[tuple[Entry, int, Train
     return [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]
 
 
-def make_plans(runs: Sequence[TrainConfig], source: Source) -> list[Plan]:
+def make_plans(runs: Sequence[Planning], start: Start, source: Source) -> list[Plan]:
     """Every run's plan, so that a mistake in the last one shows before the first is trained.
 
     Raises:
         InputError: a run that cannot be planned.
     """
-    model = _model(runs[0], source, "meta")
+    model = without_values(start, len(source.classes))
     plans = []
     for run in runs:
-        plan = make_plan(run, curriculum_for(model, run.curriculum, run.final_size), len(source), model=model)
+        plan = make_plan(run, curriculum_for(model, run.curriculum, start.final_size), len(source), model=model)
         micro_batches(run, plan)
         plans.append(plan)
     return plans
@@ -113,25 +116,16 @@ def measured_speeds(output: Path) -> dict[int, float]:
     }
 
 
-def _model(config: TrainConfig, source: Source, device: str | torch.device) -> torch.nn.Module:
-    with torch.device(device):
-        return create_model(
-            config.model, num_classes=len(source.classes), final_size=config.final_size, **config.model_kwargs
-        )
-
-
-def _speeds_on_this_machine(config: TrainConfig, bandwidths: Sequence[int], source: Source) -> dict[int, float]:
-    device = choose_device(config.device)
-    model = _model(config, source, device)
-    usual = curriculum_for(model, "constant", config.final_size)
+def _speeds_on_this_machine(
+    trainer: Trainer, planning: Planning, model: nn.Module, bandwidths: Sequence[int], source: Source
+) -> dict[int, float]:
+    usual = curriculum_for(model, "constant", bandwidths[-1])
     (last,) = usual.phases
     phases = tuple(
         replace(last, end=(place + 1) / len(bandwidths), bandwidth=side) for place, side in enumerate(bandwidths)
     )
     every = Curriculum(name="every bandwidth", axis="samples", phases=phases, magnitude=usual.magnitude)
-    table: CostTable = measure_seconds(
-        Trainer.of(config, device), every, model, source, tried_at_once(config, every, device)
-    )
+    table: CostTable = measure_seconds(trainer, every, model, source, tried_at_once(planning, every, trainer.device))
     return {side: 1 / table(side) for side in bandwidths}
 
 

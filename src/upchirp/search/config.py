@@ -78,7 +78,7 @@ class SearchConfig:
         check_search(self.stages, self.candidates or (1,), self.training.final_size)
         objective(self.objective, self.alpha)  # checks both
         self._check_algorithm()
-        _check_training(self.training)
+        self._check_training()
         if self.algorithm == "sequential" and self.tuning > self.epochs / self.stages:
             raise InputError(
                 f"tuning_epochs is {self.tuning:g}: learning rates go on for as long as a stage after the last that is "
@@ -101,6 +101,28 @@ class SearchConfig:
             raise InputError(f"baseline_accuracy is {self.baseline_accuracy}: give percent, above 1 and up to 100")
         if self.parallel > 1:
             raise InputError("each training of Algorithm 1 depends on the one before: leave out --parallel")
+
+    def _check_training(self) -> None:
+        training = self.training
+        if training.resume not in (None, "auto"):
+            raise InputError("a search goes on by --resume auto: it has no single checkpoint")
+        if training.time_budget is not None:
+            raise InputError("a search shares out epochs: give --epochs instead of --time-budget")
+        if training.weights is not None or training.regime in ("finetune", "fixres"):
+            raise InputError(
+                "a search begins with random weights, as Algorithm 2 does: leave out --weights, --regime and a tag "
+                "in --model"
+            )
+        if training.parallel != "ddp":
+            raise InputError("a candidate trains in one process: leave out fsdp")
+        if training.micro_batch == "auto":
+            raise InputError("a search must not depend on the device's memory: give --micro-batch a number")
+        if training.select is not None:
+            raise InputError("a search shows every candidate whole passes: leave out --select")
+        if isinstance(training.early_batch, tuple):
+            raise InputError("candidates have bandwidths of their own: give --early-batch auto, or leave it out")
+        if training.replay == "auto":
+            raise InputError("`--replay auto` depends on the machine's speed, and a search must not: give a number")
 
     @property
     def epochs(self) -> float:
@@ -168,25 +190,3 @@ def own_values(values: Mapping[str, Any], source: str) -> tuple[dict[str, Any], 
     names = own_names()
     own = {name: value for name, value in values.items() if name in names}
     return typed(SearchConfig, own, source), {name: value for name, value in values.items() if name not in names}
-
-
-def _check_training(training: TrainConfig) -> None:
-    if training.resume not in (None, "auto"):
-        raise InputError("a search goes on by --resume auto: it has no single checkpoint")
-    if training.time_budget is not None:
-        raise InputError("a search shares out epochs: give --epochs instead of --time-budget")
-    if training.weights is not None or training.regime in ("finetune", "fixres"):
-        raise InputError(
-            "a search begins with random weights, as Algorithm 2 does: leave out --weights, --regime and a tag "
-            "in --model"
-        )
-    if training.parallel != "ddp":
-        raise InputError("a candidate trains in one process: leave out fsdp")
-    if training.micro_batch == "auto":
-        raise InputError("a search must not depend on the device's memory: give --micro-batch a number")
-    if training.select is not None:
-        raise InputError("a search shows every candidate whole passes: leave out --select")
-    if isinstance(training.early_batch, tuple):
-        raise InputError("candidates have bandwidths of their own: give --early-batch auto, or leave it out")
-    if training.replay == "auto":
-        raise InputError("`--replay auto` depends on the machine's speed, and a search must not: give a number")

@@ -5,15 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from torch import nn
 
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
 from upchirp.data import DataIdentity, Source, UnlabelledSource, as_source, open_data, split
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
-from upchirp.models import create_model
 from upchirp.search.config import SearchConfig
 from upchirp.search.events import Begun, Found, SearchObserver
 from upchirp.search.executors import open_executor
@@ -28,7 +25,8 @@ from upchirp.training import Noted, check_model, load_config, settle
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.probing.micro_batch import choose_micro_batch
-from upchirp.training.recipes.config_file import CONFIG
+from upchirp.training.probing.planning import without_values
+from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
@@ -223,17 +221,10 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     if config.subset < 1:
         train = split(train, config.subset, training.seed)[1]
     if model is None:
-        # As `make_model` will make it, without its values.
         outputs = task.outputs(len(whole.classes))
         if outputs is None:
             raise no_model(task)
-        with torch.device("meta"):
-            model = create_model(
-                training.model,
-                num_classes=outputs,
-                final_size=training.final_size,
-                **training.model_kwargs,
-            )
+        model = without_values(training, outputs)
     task.check(model, training.final_size, len(whole.classes))
     training = settle(replace(training, epochs=config.epochs), len(train), model).config
     choose_micro_batch(training, training.batch_size)
@@ -244,7 +235,7 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
 def _create(folder: Path, config: SearchConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{CONFIG}.tmp"
-    temporary.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False), encoding="utf-8")
+    save_config(config.to_flat(), temporary)
     temporary.replace(folder / CONFIG)
 
 

@@ -110,7 +110,7 @@ class _Execution:
         self.corrupt = CorruptImages(self.plan.dataset_size)
         # The raw weights are scored, so no average is kept.
         optimization = replace(job.config.optimization, model_ema=False)
-        model = copy.deepcopy(job.model) if job.model is not None else make_model(job.config, job.train, job.task)
+        model = copy.deepcopy(job.model) if job.model is not None else self._new_model()
         self.trainer = replace(Trainer.of(job.config, device, task=job.task), optimization=optimization)
         model = self.trainer.place(model)
         if job.model is None and optimization.drop_path_scaling:
@@ -118,6 +118,11 @@ class _Execution:
         rate = optimization.learning_rate(job.config.batch_size)
         self.state = self.trainer.state(model, bandwidth=self.plan.final_size, learning_rate=rate)
         self._restore()
+
+    def _new_model(self) -> nn.Module:
+        config = self.job.config
+        classes = len(self.job.train.classes)
+        return make_model(config, classes, self.job.task, optimization=config.optimization, seed=config.seed)
 
     @property
     def plan(self) -> Plan:

@@ -25,8 +25,8 @@ from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import micro_batches
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
-from upchirp.training.recipes.config import TrainConfig, save_config
-from upchirp.training.recipes.config_file import load_config
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.config_file import load_config, save_config
 from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.recipes.named import RECIPES, REGIMES, Regime, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, set_learning_rate

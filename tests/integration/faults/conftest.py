@@ -99,11 +99,11 @@ def words() -> Callable[[TrainConfig], Sequence[str]]:
     """The arguments of `upchirp train` for a configuration, by way of a file."""
 
     def write(run: TrainConfig) -> Sequence[str]:
-        from upchirp.training.recipes.config import save_config
+        from upchirp.training.recipes.config_file import save_config
 
         assert run.output is not None
         path = run.output.with_name("given.yaml")
-        save_config(run, path)
+        save_config(run.to_flat(), path)
         return ["train", "--config", str(path)]
 
     return write

@@ -114,7 +114,7 @@ def test_a_batch_is_cut_by_ranks_and_micro_batches(image_folder: Path, tmp_path:
 
     assert choose_micro_batch(config(micro_batch=None), 4096, ranks=2) == 512
     assert choose_micro_batch(config(micro_batch=None), 96, ranks=4) == 24
-    assert choose_micro_batch(config(micro_batch=None, final_size=64), 4096, ranks=2, bandwidth=32) == 2048
+    assert choose_micro_batch(config(micro_batch=None), 4096, ranks=2, shrunk=64 / 32) == 2048
     for changes, batch_size, ranks, line in [
         ({}, 32, 3, "batch size 32 cannot be shared by 3 ranks, in groups of 8 that are mixed together: take 24"),
         ({}, 40, 2, "take 32"),

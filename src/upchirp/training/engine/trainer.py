@@ -23,7 +23,7 @@ from upchirp.training.parallel.parallel import Parallel
 from upchirp.training.parallel.state import State
 from upchirp.training.parallel.whole import Alone
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.groups import Computation, Loading
+from upchirp.training.recipes.groups import Computation, Loading, group_of
 from upchirp.training.recipes.optimizer import autocast_dtype, create_ema, create_optimizer
 from upchirp.training.recipes.recipe import Optimization
 
@@ -98,8 +98,8 @@ class Trainer:
             device=device,
             optimization=config.optimization,
             augmentation=config.augmentation,
-            loading=config.loading,
-            computation=config.computation,
+            loading=group_of(Loading, config),
+            computation=group_of(Computation, config),
             parallel=parallel or Alone(),
             given_task=task,
         )

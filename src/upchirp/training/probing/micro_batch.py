@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import Curriculum, Plan, Stage
-from upchirp.data import mix_group
+from upchirp.data import Augmentation, mix_group
 from upchirp.errors import InputError
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, free_memory, ran_out
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.grey import grey_batch
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Planning
 
 _USUAL, _LEAST = 512, 32
 TRIAL_BATCH = 64
@@ -27,29 +27,28 @@ Fits = Callable[[Stage, int], bool]
 """Whether so many images of a stage can be trained on at once."""
 
 
-def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1, *, bandwidth: int | None = None) -> int:
+def choose_micro_batch(planning: Planning, batch_size: int, ranks: int = 1, *, shrunk: float = 1.0) -> int:
     """The asked-for micro-batch, or the largest divisor of a rank's share up to a size that most devices hold.
 
     That size is 512 images at the final size and as many pixels at smaller ones: a GPU needs so many small images to be
     busy, and holds them in the same memory.
 
     Args:
-        config: what is asked for, the final size, and how images are mixed.
+        planning: what is asked for, and how images are mixed.
         batch_size: images in one step of all ranks.
         ranks: that share them.
-        bandwidth: side of the images in pixels; by default the final size.
+        shrunk: how many times the images' side fits into the final one.
 
-    >>> config = TrainConfig(final_size=224)
-    >>> [choose_micro_batch(config, 4096, bandwidth=side) for side in (224, 160, 96)]
+    >>> [choose_micro_batch(Planning(), 4096, shrunk=224 / side) for side in (224, 160, 96)]
     [512, 512, 2048]
-    >>> choose_micro_batch(config, 4096, ranks=64)
+    >>> choose_micro_batch(Planning(), 4096, ranks=64)
     64
 
     Raises:
         InputError: a batch that the ranks cannot share, an asked-for size that does not fit a rank's share, or a share
             without a divisor of use.
     """
-    group = mix_group(config.augmentation, batch_size)
+    group = mix_group(planning.augmentation, batch_size)
     share, rest = divmod(batch_size, ranks)
     if rest or share % group:
         unit = ranks * group
@@ -59,15 +58,15 @@ def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1, *, 
             f"take {max(1, round(batch_size / unit)) * unit}, or another number of ranks"
         )
     of = f"batch size {batch_size}" if ranks == 1 else f"a rank's {share} of batch size {batch_size}"
-    if isinstance(config.micro_batch, int):
-        if share % config.micro_batch or config.micro_batch % group:
+    if isinstance(planning.micro_batch, int):
+        if share % planning.micro_batch or planning.micro_batch % group:
             which = f" that is a multiple of {group}" if group > 1 else ""
             raise InputError(
-                f"micro-batch {config.micro_batch} does not fit {of}: "
+                f"micro-batch {planning.micro_batch} does not fit {of}: "
                 f"choose a divisor of {'it' if ranks == 1 else share}{which}"
             )
-        return config.micro_batch
-    most = _USUAL if bandwidth is None else int(_USUAL * max(1.0, (config.final_size / bandwidth) ** 2))
+        return planning.micro_batch
+    most = int(_USUAL * max(1.0, shrunk**2))
     size = next((size for size in reversed(_divisors(share, group)) if size <= most), share)
     if size < min(_LEAST, share):
         better = max(1, round(share / 64)) * 64 * ranks
@@ -77,26 +76,27 @@ def choose_micro_batch(config: TrainConfig, batch_size: int, ranks: int = 1, *, 
     return size
 
 
-def micro_batches(config: TrainConfig, plan: Plan, ranks: int = 1) -> dict[int, int]:
+def micro_batches(planning: Planning, plan: Plan, ranks: int = 1) -> dict[int, int]:
     """The micro-batch of each bandwidth of a plan on every rank, before anything is tried on a device.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
-    >>> micro_batches(TrainConfig(), plan(efficienttrain_plus_plus(), epochs=9, batch_size=768, early_batch="auto"))
+    >>> micro_batches(Planning(), plan(efficienttrain_plus_plus(), epochs=9, batch_size=768, early_batch="auto"))
     {96: 2112, 160: 768, 224: 384}
 
     Raises:
         InputError: as `choose_micro_batch` does, for any stage.
     """
     return {
-        stage.bandwidth: choose_micro_batch(config, stage.batch_size, ranks, bandwidth=stage.bandwidth)
+        stage.bandwidth: choose_micro_batch(planning, stage.batch_size, ranks, shrunk=plan.final_size / stage.bandwidth)
         for stage in plan.stages
     }
 
 
-def tried_at_once(config: TrainConfig, curriculum: Curriculum, device: torch.device, ranks: int = 1) -> dict[int, int]:
+def tried_at_once(planning: Planning, curriculum: Curriculum, device: torch.device, ranks: int = 1) -> dict[int, int]:
     """How many images are computed at once, by bandwidth, to measure a device's speed."""
     usual = {
-        side: choose_micro_batch(config, config.batch_size, ranks, bandwidth=side) for side in curriculum.bandwidths
+        side: choose_micro_batch(planning, planning.batch_size, ranks, shrunk=curriculum.final_size / side)
+        for side in curriculum.bandwidths
     }
     # A CPU is as fast with few images at once, and a trial of many takes minutes there.
     return {side: min(size, TRIAL_BATCH) for side, size in usual.items()} if device.type == "cpu" else usual
@@ -113,7 +113,7 @@ def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool]) -> int 
 
 
 def find_micro_batches(
-    config: TrainConfig,
+    augmentation: Augmentation,
     plan: Plan,
     fits: Fits,
     *,
@@ -125,14 +125,14 @@ def find_micro_batches(
     are of one size.
 
     Args:
-        config: how images are mixed.
+        augmentation: how images are mixed.
         plan: the stages.
         fits: tries a number of images.
         ranks: that share a batch; they agree on what fits on all of them.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> run = plan(efficienttrain_plus_plus(), epochs=9, batch_size=1024)
-    >>> find_micro_batches(TrainConfig(), run, lambda stage, images: images * stage.bandwidth**2 < 10_000_000)
+    >>> find_micro_batches(Augmentation(), run, lambda stage, images: images * stage.bandwidth**2 < 10_000_000)
     {96: 512, 160: 256, 224: 128}
 
     Raises:
@@ -143,7 +143,7 @@ def find_micro_batches(
     for stage in plan.stages:
         if stage.bandwidth in found:
             continue
-        group = mix_group(config.augmentation, stage.batch_size)
+        group = mix_group(augmentation, stage.batch_size)
         sizes = _divisors(stage.batch_size // ranks.size, group)
         (too_many,) = ranks.largest(-(largest_that_fits(sizes, partial(_fits_with_margin, fits, stage, group)) or 0))
         if not (size := -too_many):

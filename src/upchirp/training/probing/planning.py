@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from timm.layers import DropPath
 from torch import nn
 
@@ -12,6 +13,7 @@ from upchirp.curriculum import (
     CostTable,
     Curriculum,
     Plan,
+    Selection,
     expected_savings,
     load_curriculum,
     pixels,
@@ -22,6 +24,7 @@ from upchirp.models import (
     check_sizes,
     count_flops,
     count_parameters,
+    create_model,
     dead_kernel_shares,
     flops_table,
     size_multiple,
@@ -29,7 +32,7 @@ from upchirp.models import (
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
-from upchirp.training.recipes.groups import Replaying
+from upchirp.training.recipes.groups import Planning, Replaying, Start
 from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipes.recipe import Optimization
 
@@ -71,8 +74,14 @@ def budget_share(plan: Plan) -> float:
     return plan.equivalent_epochs / STANDARD_EPOCHS
 
 
+def without_values(start: Start, classes: int) -> nn.Module:
+    """The model that is named, for so many classes: its shapes, without memory for its weights."""
+    with torch.device("meta"):
+        return create_model(start.model, num_classes=classes, final_size=start.final_size, **start.model_kwargs)
+
+
 def make_plan(
-    config: TrainConfig,
+    planning: Planning,
     curriculum: Curriculum,
     dataset_size: int,
     *,
@@ -89,36 +98,36 @@ def make_plan(
     Raises:
         InputError: a budget too small for one step in each stage.
     """
-    optimization = config.optimization
-    budget: dict[str, float] = {"epochs": config.epochs}
+    optimization = planning.optimization
+    budget: dict[str, float] = {"epochs": planning.epochs}
     cost: Cost = pixels
-    if config.time_budget is not None:
+    if planning.time_budget is not None:
         if seconds is None:
             raise InputError("a time budget needs the machine's speed: it works in `upchirp train` only")
         cost = seconds
-        budget = {"total_cost": parse_duration(config.time_budget)}
-    elif config.cost == "flops":
+        budget = {"total_cost": parse_duration(planning.time_budget)}
+    elif planning.cost == "flops":
         cost = flops or CostTable("flops", flops_table(model, curriculum.bandwidths))
     made = plan(
         curriculum,
         dataset_size=dataset_size,
-        batch_size=config.batch_size,
-        learning_rate=optimization.learning_rate(config.batch_size),
+        batch_size=planning.batch_size,
+        learning_rate=optimization.learning_rate(planning.batch_size),
         schedule=optimization.schedule(),
         cost=cost,
-        early_batch=config.early_batch,
-        max_batch_size=config.max_batch_size,
+        early_batch=planning.early_batch,
+        max_batch_size=planning.max_batch_size,
         lr_cap=optimization.lr_cap,
         **budget,
     )
-    return made if config.replay == "auto" else with_replay(made, config.replaying, config.replay)
+    return made if planning.replay == "auto" else with_replay(made, planning, planning.replay)
 
 
 def planned_samples(
-    config: TrainConfig, curriculum: Curriculum, images: int, *, model: nn.Module, seconds: CostTable | None = None
+    planning: Planning, curriculum: Curriculum, images: int, *, model: nn.Module, seconds: CostTable | None = None
 ) -> int:
     """Images that a run trains on, each time counted, before its batch size is chosen."""
-    smallest = replace(config, batch_size=1, early_batch=None, max_batch_size=None, replay=0)
+    smallest = replace(planning, batch_size=1, early_batch=None, max_batch_size=None, replay=0)
     return make_plan(smallest, curriculum, images, model=model, seconds=seconds).total_samples
 
 
@@ -188,13 +197,16 @@ def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:
     return {**plan.to_dict(), "params": count_parameters(model), "flops": count_flops(model, plan.final_size)}
 
 
-def with_selection(data: Mapping[str, Any], plan: Plan, config: TrainConfig) -> dict[str, Any]:
-    """Plain data with what the configured selection is expected to be worth under `selection`, if there is one."""
-    selection = config.selection
+def with_selection(
+    data: Mapping[str, Any], plan: Plan, selection: Selection | None, *, epochs: float | None
+) -> dict[str, Any]:
+    """Plain data with what a selection is expected to be worth under `selection`, if there is one.
+
+    `epochs` is the budget, if it was given in those.
+    """
     if selection is None:
         return dict(data)
     savings = expected_savings(plan, selection)
-    epochs = config.epochs if config.time_budget is None else None
     expected = {**asdict(savings), "epochs": epochs and epochs * savings.budget, "summary": savings.describe(epochs)}
     return {**data, "selection": {**asdict(selection), "expected": expected}}
 

@@ -7,6 +7,17 @@ from typing import Any
 from upchirp.errors import InputError
 
 
+def check_least(settings: object, least: int, *names: str) -> None:
+    """Refuse what is less than a setting may be.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    for name in names:
+        if getattr(settings, name) < least:
+            raise InputError(f"{name} is {getattr(settings, name)}: it must be {least} or more")
+
+
 def check_seed(seed: int) -> None:
     """Refuse what torch takes for no seed.
 

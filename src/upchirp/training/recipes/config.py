@@ -2,22 +2,17 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from upchirp.conversion import plain, typed
-from upchirp.curriculum import Selection
 from upchirp.data import Augmentation
-from upchirp.data.settings import VAL_SHARE
 from upchirp.errors import InputError
-from upchirp.training.recipes.checks import check_model_kwargs, check_seed, parse_duration
 from upchirp.training.recipes.config_file import CONFIG, load_config
-from upchirp.training.recipes.groups import Computation, Keeping, Loading, Replaying, group_of
-from upchirp.training.recipes.named import Regime, recipe
+from upchirp.training.recipes.groups import Choice, Computation, Keeping, Loading, Place, Planning, Selecting, Start
+from upchirp.training.recipes.named import recipe
 from upchirp.training.recipes.recipe import Optimization
 
 Config = TypeVar("Config")
@@ -39,122 +34,29 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
 
 @_filled_by_recipe
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Loading, Computation, Replaying, Keeping):
-    """What to train, on what, for how long, and where to keep it.
+class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Choice, Start):
+    """What to train, on what, for how long, and where to keep it: all groups of settings under one set of names.
 
     What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
     last two are taken whole or not at all; `from_flat` takes single settings of them and lets data decide the rest.
+
+    A function takes the group that it reads, and is given the configuration, which is one of each.
 
     >>> TrainConfig(model="deit_small_patch16_224").optimization.clip_grad
     5.0
     """
 
-    data: str = ""
-    """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, packed folder, tar shards, Hugging
-    Face data set, or `generated`."""
-    val_share: float = VAL_SHARE
-    """Share of each class that validates where the data has no validation images: the same images in every run."""
-    model: str = ""
-    """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments for the model's constructor."""
-    curriculum: str = "efficienttrain_plus_plus"
-    """Name of a preset, or a YAML file; by default the recipe's."""
-    final_size: int = 224
-    """Input side of the last stage and at test time, pixels."""
-    epochs: float = 200.0
-    """Budget in equivalent epochs; real passes if the curriculum counts samples; by default what suits the data."""
-    time_budget: str | None = None
-    """Budget in training time instead, such as 90s, 45m or 1h30m, without evaluations; speeds are measured first."""
-    cost: Literal["pixels", "flops"] = "pixels"
-    """What the plan counts as the cost of a sample."""
-    batch_size: int = 4096
-    """Images in one optimizer step at the final size, over all micro-batches; by default it follows from the length of
-    the run."""
-    early_batch: tuple[int, ...] | Literal["auto"] | None = None
-    """Larger batches below the final size (Section 5.3): one for each bandwidth, smallest first; `auto` for steps of
-    about one cost."""
-    max_batch_size: int | None = None
-    """Largest batch that early_batch may take; by default the cost alone decides."""
-    micro_batch: int | Literal["auto"] | None = None
-    """Images in one forward pass; `auto` tries what fits in memory; by default the largest divisor of the batch size up
-    to 512 images of the final size, and to as many pixels of smaller ones. If memory runs out it is halved."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """What torchrun's ranks hold: `ddp` the whole model each, `fsdp` parts of it, for models that outgrow a device."""
-    output: Path | None = None
-    """Run folder; by default a new one under runs/."""
-    resume: str | None = None
-    """`auto` goes on with the run in the output folder, if there is one; a path starts a new run from that checkpoint,
-    or from the latest one in that run folder."""
-    recipe: str = "auto"
-    """Preset of curriculum, budget, optimization and augmentation; `paper` is the model's own, `auto` takes that for
-    data of ImageNet's size and `light` for less."""
-    regime: Regime = "imagenet1k"
-    """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
-    weights: Path | None = None
-    """Start from these weights, which also tell the model: a file (.safetensors, a checkpoint, a file of timm's), or a
-    name, timm/NAME.TAG or hf-hub:OWNER/NAME, which is downloaded once."""
-    pretrained: bool = False
-    """Start from timm's own weights of the model, those of its default tag; they are downloaded once."""
-    keep_head: bool = False
-    """Keep the classifier of the weights; by default a new one is made, except for FixRes."""
-    optimization: Optimization = field(default_factory=Optimization)
-    """Optimizer, learning rate, regularisation, precision."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    """Crop, flip, RandAugment, erasing, mixing, label smoothing."""
-    select: Literal["infobatch"] | None = None
-    """`infobatch` leaves out images of low loss and rescales the others like them (Section 6.4.3)."""
-    select_prune: float = 0.5
-    """Probability with which a pass leaves out an image whose loss is below the mean."""
-    select_until: float = 0.875
-    """Progress from which passes are whole again."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to train; by default the accelerator if there is one."""
     deterministic: bool = False
     """Use deterministic algorithms only, so that a resumed run ends with bit-identical weights."""
-    report: bool = True
-    """Write report.html into the run folder at the end."""
-    given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
-    """The flag names that were asked for, where `from_flat` filled in the rest; None means all of them. No setting."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "final_size",
-            "batch_size",
-            "evaluations",
-            "log_interval",
-            "checkpoint_interval",
-            "checkpoint_keep",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.parallel == "fsdp":
-            self._check_fsdp()
-        if isinstance(self.micro_batch, int) and self.micro_batch < 1:
-            raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more, or auto")
-        if self.resume == "auto" and self.output is None:
-            raise InputError("--resume auto needs to know the run: give its folder by --output")
-        check_model_kwargs(self.model_kwargs)
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f"workers is {self.workers}: it must be 0 or more")
-        check_seed(self.seed)
-        if self.max_batch_size is not None and self.early_batch is None:
-            raise InputError("max_batch_size bounds early batches: give --early-batch too, or leave it out")
-        if not 0 <= self.loader_timeout < float("inf"):
-            raise InputError(f"loader_timeout is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
-        if self.replay != "auto" and self.replay < 0:
-            raise InputError(f"replay is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
-        if not 0 < self.replay_gib < float("inf"):
-            raise InputError(f"replay_gib is {self.replay_gib}: it must be a positive number of GiB")
-        if not self.epochs > 0:
-            raise InputError(f"epochs is {self.epochs}: it must be more than 0")
-        if self.time_budget is not None:
-            parse_duration(self.time_budget)
-        if not 0 < self.val_share < 1:
-            raise InputError(f"val_share is {self.val_share}: it must lie between 0 and 1")
-        Selection(prune=self.select_prune, until=self.select_until)  # checks both
-
-    def _check_fsdp(self) -> None:
+        super().__post_init__()
+        if self.parallel != "fsdp":
+            return
         for name, asked in {
             "--compile": self.compile,
             "--micro-batch auto": self.micro_batch == "auto",
@@ -166,37 +68,30 @@ class TrainConfig(Loading, Computation, Replaying, Keeping):
             if asked:
                 raise InputError(f"--parallel fsdp does not go with {name}: leave one of them out")
 
-    @property
-    def selection(self) -> Selection | None:
-        """What passes leave out, if anything."""
-        return Selection(prune=self.select_prune, until=self.select_until) if self.select else None
-
-    @property
-    def loading(self) -> Loading:
-        """How images are loaded."""
-        return group_of(Loading, self)
-
-    @property
-    def computation(self) -> Computation:
-        """How the device computes."""
-        return group_of(Computation, self)
-
-    @property
-    def replaying(self) -> Replaying:
-        """How the replay buffer is used."""
-        return group_of(Replaying, self)
-
-    @property
-    def keeping(self) -> Keeping:
-        """What a run says and keeps, and how often."""
-        return group_of(Keeping, self)
-
     def asked(self) -> dict[str, Any]:
         """The settings that were asked for, under their flag names: `given`, and what was changed since."""
         flat = self.to_flat()
         given = flat.keys() if self.given is None else self.given
         usual = type(self).from_flat({name: flat[name] for name in given}).to_flat()
         return {name: value for name, value in flat.items() if name in given or value != usual[name]}
+
+    def with_stored(self) -> "TrainConfig":
+        """The settings of the run in the output folder if it is to be gone on with, and over them what is asked for.
+
+        Asked for is what `given` names, and what was changed since. Without `given` all of it was.
+
+        Raises:
+            InputError: the folder's settings cannot be read, or do not go with what was asked for.
+        """
+        if self.given is None or (stored := _resumed(vars(self))) is None:
+            return self
+        asked = self.asked()
+        if asked.get("recipe") == "auto":
+            # Stored is what that chose.
+            del asked["recipe"]
+        # A folder may have been moved since its settings were written.
+        values = {**stored, **asked, "output": str(self.output), "resume": self.resume}
+        return replace(TrainConfig.from_flat(values, source=f"{self.output}/{CONFIG}"), given=self.given)
 
     def to_flat(self) -> dict[str, Any]:
         """All settings under their flag names, as plain data."""
@@ -279,11 +174,6 @@ def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
     from upchirp.training.checkpoints.description import read_description
 
     return read_description(Path(values["weights"])).settings
-
-
-def save_config(config: TrainConfig, path: Path) -> None:
-    """Write the resolved settings; `upchirp train --config` reads them."""
-    path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False), encoding="utf-8")
 
 
 def is_flag(entry: Field[Any]) -> bool:

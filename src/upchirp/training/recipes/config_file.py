@@ -1,5 +1,6 @@
 """The YAML file that holds settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,8 @@ def load_config(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected lines of `name: value`, found {type(data).__name__}")
     return data
+
+
+def save_config(settings: Mapping[str, Any], path: Path) -> None:
+    """Write settings by their flag names; `upchirp train --config` reads them."""
+    path.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")

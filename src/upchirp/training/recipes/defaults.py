@@ -5,7 +5,7 @@ what they choose against a grid of batches, rates and recipes.
 """
 
 import math
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from upchirp.data import mix_group
 from upchirp.errors import InputError
 from upchirp.models import check_name
 from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Choice, Start
+from upchirp.training.recipes.recipe import Optimization
 
 IMAGENET_SIZED = 500_000
 """Training images from which the paper's recipe is chosen; it is for 1.28 million."""
@@ -45,17 +47,17 @@ class Settled:
     """One line for each choice."""
 
 
-def check_model(config: TrainConfig) -> None:
+def check_model(start: Start) -> None:
     """Raise if no model is named that there is: before any data is read.
 
     Raises:
         InputError: with models to consider, the nearest names, or the missing file that would have named it.
     """
-    if not config.model and config.weights is not None and not config.weights.exists():
-        raise InputError(f"cannot read the weights {config.weights}: there is no such file")
-    if not config.model:
+    if not start.model and start.weights is not None and not start.weights.exists():
+        raise InputError(f"cannot read the weights {start.weights}: there is no such file")
+    if not start.model:
         raise InputError(f"no model: name any of timm's by --model, for a start {_MODELS}")
-    check_name(config.model)
+    check_name(start.model)
 
 
 def choose_recipe(config: TrainConfig, images: int) -> Settled:
@@ -88,7 +90,7 @@ def choose_recipe(config: TrainConfig, images: int) -> Settled:
         passes = _TUNING_PASSES if config.regime == "finetune" else _PASSES
         epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
         reasons.append(f"epochs {epochs:g}: usual for so many images (--epochs or --time-budget changes it)")
-    return Settled(_filled(config, asked, recipe=recipe, epochs=epochs, **others), tuple(reasons))
+    return Settled(_filled(config.to_flat(), asked, recipe=recipe, epochs=epochs, **others), tuple(reasons))
 
 
 def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ranks: int = 1) -> Settled:
@@ -113,20 +115,21 @@ def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ra
         config = replace(config, batch_size=size)
         reasons.append(f"batch size {size}: makes about {max(1, samples // size):,} steps")
     if rate_too:
-        rate, why = _rate(config, model)
+        tunes = config.regime in ("finetune", "fixres")
+        rate, why = _rate(config.optimization, config.batch_size, model, tunes=tunes)
         config = replace(config, optimization=replace(config.optimization, lr=rate))
         reasons.append(f"learning rate {rate:.2g}: {why}")
     return Settled(config, tuple(reasons))
 
 
-def follows_length(config: TrainConfig) -> bool:
+def follows_length(choice: Choice) -> bool:
     """Whether settings follow from the run's length, in a configuration whose recipe is chosen."""
-    return _is_open(config) and config.recipe == "light"
+    return _is_open(choice) and choice.recipe == "light"
 
 
-def chooses_batch_size(config: TrainConfig) -> bool:
+def chooses_batch_size(choice: Choice) -> bool:
     """Whether the batch size is one of them."""
-    return follows_length(config) and "batch_size" not in (config.given or ())
+    return follows_length(choice) and "batch_size" not in (choice.given or ())
 
 
 def steps_note(plan: Plan) -> str | None:
@@ -158,28 +161,25 @@ def _batch_size(samples: int) -> int:
     return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, size))
 
 
-def _is_open(config: TrainConfig) -> bool:
-    return config.given is not None and config.regime != "imagenet22k"
+def _is_open(choice: Choice) -> bool:
+    return choice.given is not None and choice.regime != "imagenet22k"
 
 
-def _filled(config: TrainConfig, asked: Set[str], **chosen: Any) -> TrainConfig:
+def _filled(flat: Mapping[str, Any], asked: Set[str], **chosen: Any) -> TrainConfig:
     """The configuration with some values chosen and, where its recipe is, the recipe's others."""
-    flat = config.to_flat()
     made = TrainConfig.from_flat({**{name: flat[name] for name in asked}, **chosen})
     return replace(made, given=frozenset(asked))
 
 
-def _rate(config: TrainConfig, model: nn.Module) -> tuple[float, str]:
-    optimization = config.optimization
+def _rate(optimization: Optimization, batch_size: int, model: nn.Module, *, tunes: bool) -> tuple[float, str]:
     if optimization.opt == "sgd":
-        return 0.1 * config.batch_size / 256, f"for SGD with a batch of {config.batch_size}"
+        return 0.1 * batch_size / 256, f"for SGD with a batch of {batch_size}"
     made_of = _made_of(model)
-    tunes = config.regime in ("finetune", "fixres")
     at_64, highest = (_TUNING_RATES if tunes else _RATES)[made_of]
-    rate = min(at_64 * math.sqrt(config.batch_size / _RATE_BATCH), highest)
+    rate = min(at_64 * math.sqrt(batch_size / _RATE_BATCH), highest)
     if optimization.opt == "lamb":
         rate *= 2
-    return float(f"{rate:.2g}"), f"for a network with {made_of} and a batch of {config.batch_size}"
+    return float(f"{rate:.2g}"), f"for a network with {made_of} and a batch of {batch_size}"
 
 
 def _made_of(model: nn.Module) -> str:

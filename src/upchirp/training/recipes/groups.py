@@ -1,17 +1,139 @@
-"""Settings in groups, each for the part of a training that reads it; a `TrainConfig` has them all under flat names."""
+"""Settings in groups, each for the part of a training that reads it; a `TrainConfig` is all of them at once."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import LowFrequency, Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, usable_cores
+from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, usable_cores
+from upchirp.errors import InputError
+from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
+from upchirp.training.recipes.named import Regime
+from upchirp.training.recipes.recipe import Recipe, Settings
 
 Group = TypeVar("Group")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loading:
+class Start(Settings):
+    """What a training begins with: images, a model, weights."""
+
+    data: str = ""
+    """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, packed folder, tar shards, Hugging
+    Face data set, or `generated`."""
+    val_share: float = VAL_SHARE
+    """Share of each class that validates where the data has no validation images: the same images in every run."""
+    model: str = ""
+    """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments for the model's constructor."""
+    final_size: int = 224
+    """Input side of the last stage and at test time, pixels."""
+    weights: Path | None = None
+    """Start from these weights, which also tell the model: a file (.safetensors, a checkpoint, a file of timm's), or a
+    name, timm/NAME.TAG or hf-hub:OWNER/NAME, which is downloaded once."""
+    pretrained: bool = False
+    """Start from timm's own weights of the model, those of its default tag; they are downloaded once."""
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "final_size")
+        check_model_kwargs(self.model_kwargs)
+        if not 0 < self.val_share < 1:
+            raise InputError(f"val_share is {self.val_share}: it must lie between 0 and 1")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Settings):
+    """What is left to the recipe, and to the data."""
+
+    recipe: str = "auto"
+    """Preset of curriculum, budget, optimization and augmentation; `paper` is the model's own, `auto` takes that for
+    data of ImageNet's size and `light` for less."""
+    regime: Regime = "imagenet1k"
+    """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
+    given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
+    """The flag names that were asked for, where `from_flat` filled in the rest; None means all of them. No setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replaying(Settings):
+    """How the replay buffer is used."""
+
+    replay: int | Literal["auto"] = 0
+    """Replayed batches for each fresh one (Section 5.3); `auto` measures what keeps the device busy."""
+    replay_mode: ReplayMode = "batch"
+    """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
+    replay_gib: float = 4.0
+    """Memory bound of the replay buffer over all processes, GiB."""
+    replay_final: bool = False
+    """Replay in the stages at the final size too."""
+
+    def __post_init__(self) -> None:
+        if self.replay != "auto" and self.replay < 0:
+            raise InputError(f"replay is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
+        if not 0 < self.replay_gib < float("inf"):
+            raise InputError(f"replay_gib is {self.replay_gib}: it must be a positive number of GiB")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning(Recipe, Replaying):
+    """What decides a plan, and into which parts its steps are cut."""
+
+    time_budget: str | None = None
+    """Budget in training time instead, such as 90s, 45m or 1h30m, without evaluations; speeds are measured first."""
+    cost: Literal["pixels", "flops"] = "pixels"
+    """What the plan counts as the cost of a sample."""
+    early_batch: tuple[int, ...] | Literal["auto"] | None = None
+    """Larger batches below the final size (Section 5.3): one for each bandwidth, smallest first; `auto` for steps of
+    about one cost."""
+    max_batch_size: int | None = None
+    """Largest batch that early_batch may take; by default the cost alone decides."""
+    micro_batch: int | Literal["auto"] | None = None
+    """Images in one forward pass; `auto` tries what fits in memory; by default the largest divisor of the batch size up
+    to 512 images of the final size, and to as many pixels of smaller ones. If memory runs out it is halved."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.micro_batch, int) and self.micro_batch < 1:
+            raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more, or auto")
+        if self.max_batch_size is not None and self.early_batch is None:
+            raise InputError("max_batch_size bounds early batches: give --early-batch too, or leave it out")
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
+        super().__post_init__()
+
+    @property
+    def budget(self) -> float | None:
+        """The budget in epochs; None if it is a time."""
+        return self.epochs if self.time_budget is None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selecting(Settings):
+    """What passes over the data leave out."""
+
+    select: Literal["infobatch"] | None = None
+    """`infobatch` leaves out images of low loss and rescales the others like them (Section 6.4.3)."""
+    select_prune: float = 0.5
+    """Probability with which a pass leaves out an image whose loss is below the mean."""
+    select_until: float = 0.875
+    """Progress from which passes are whole again."""
+
+    def __post_init__(self) -> None:
+        Selection(prune=self.select_prune, until=self.select_until)  # checks both
+        super().__post_init__()
+
+    @property
+    def selection(self) -> Selection | None:
+        """What passes leave out, if anything."""
+        return Selection(prune=self.select_prune, until=self.select_until) if self.select else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading(Settings):
     """How images are loaded, and which random numbers they and the device get."""
 
     mode: Mode = "fast"
@@ -25,6 +147,14 @@ class Loading:
     loader_timeout: float = DEFAULT_TIMEOUT
     """Seconds without a batch from the loader after which a run stops; 0 waits forever."""
 
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_least(self, 0, "workers")
+        check_seed(self.seed)
+        if not 0 <= self.loader_timeout < float("inf"):
+            raise InputError(f"loader_timeout is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
+        super().__post_init__()
+
     @property
     def processes(self) -> int:
         """How many loader processes to start."""
@@ -32,7 +162,7 @@ class Loading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computation:
+class Computation(Settings):
     """How a device computes."""
 
     channels_last: bool = True
@@ -42,21 +172,7 @@ class Computation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replaying:
-    """How the replay buffer is used."""
-
-    replay: int | Literal["auto"] = 0
-    """Replayed batches for each fresh one (Section 5.3); `auto` measures what keeps the device busy."""
-    replay_mode: ReplayMode = "batch"
-    """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
-    replay_gib: float = 4.0
-    """Memory bound of the replay buffer over all processes, GiB."""
-    replay_final: bool = False
-    """Replay in the stages at the final size too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keeping:
+class Keeping(Settings):
     """What a run says and keeps, and how often."""
 
     evaluations: int = 10
@@ -67,8 +183,35 @@ class Keeping:
     """Steps between checkpoints."""
     checkpoint_keep: int = 2
     """How many of the latest checkpoints are kept."""
+    report: bool = True
+    """Write report.html into the run folder at the end."""
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(Settings):
+    """In which folder a run is kept, and whether it goes on there."""
+
+    output: Path | None = None
+    """Run folder; by default a new one under runs/."""
+    resume: str | None = None
+    """`auto` goes on with the run in the output folder, if there is one; a path starts a new run from that checkpoint,
+    or from the latest one in that run folder."""
+
+    def __post_init__(self) -> None:
+        if self.resume == "auto" and self.output is None:
+            raise InputError("--resume auto needs to know the run: give its folder by --output")
+        super().__post_init__()
 
 
 def group_of(kind: type[Group], settings: Any) -> Group:
     """A group of settings, from an object that has them under the same names."""
     return kind(**{entry.name: getattr(settings, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]
+
+
+def names_of(*groups: type) -> set[str]:
+    """The names of the settings of some groups."""
+    return {entry.name for group in groups for entry in fields(group)}

@@ -7,6 +7,7 @@ from typing import Literal
 from upchirp.curriculum import LearningRate
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
+from upchirp.training.recipes.checks import check_least
 
 Tuned = Literal["all", "head_and_norms"]
 
@@ -95,8 +96,19 @@ class Optimization:
         return self.lr_base * (math.sqrt(ratio) if self.lr_base_scale == "sqrt" else ratio)
 
 
+class Settings:
+    """Base of groups of settings, of which several make a larger one: each checks its own values."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense; a group does so, and then calls the next one's.
+
+        Raises:
+            InputError: naming the setting.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """Everything about a training but the data and the model."""
 
     optimization: Optimization = field(default_factory=Optimization)
@@ -104,10 +116,17 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Crop, flip, RandAugment, erasing, mixing, label smoothing."""
     curriculum: str = "efficienttrain_plus_plus"
-    """Name of the curriculum."""
+    """Name of a preset, or a YAML file; by default the recipe's."""
     epochs: float = 200.0
-    """Budget in equivalent epochs."""
+    """Budget in equivalent epochs; real passes if the curriculum counts samples; by default what suits the data."""
     batch_size: int = 4096
-    """Images in one optimizer step."""
+    """Images in one optimizer step at the final size, over all micro-batches; by default it follows from the length of
+    the run."""
     keep_head: bool = False
-    """Whether a training that starts from given weights keeps their classifier."""
+    """Keep the classifier of the weights; by default a new one is made, except for FixRes."""
+
+    def __post_init__(self) -> None:
+        if not self.epochs > 0:
+            raise InputError(f"epochs is {self.epochs}: it must be more than 0")
+        check_least(self, 1, "batch_size")
+        super().__post_init__()

@@ -3,7 +3,6 @@
 from upchirp.curriculum import Plan, Step
 from upchirp.data.settings import usable_cores
 from upchirp.training.engine.waiting import ADVISED_SHARE, advice
-from upchirp.training.recipes.groups import Loading, Replaying
 from upchirp.training.run.window import SteadyWait
 
 
@@ -11,16 +10,16 @@ class Adviser:
     """Watches how long a run waits for data, and advises once in a stage.
 
     Args:
-        loading: how images are loaded.
-        replaying: how they are replayed.
         plan: what it executes.
+        workers: how many processes load images.
+        replay_final: whether images are replayed at the final size too.
         packing_helps: whether `upchirp pack` would make the images cheaper to read.
     """
 
-    def __init__(self, loading: Loading, replaying: Replaying, plan: Plan, *, packing_helps: bool) -> None:
+    def __init__(self, plan: Plan, *, workers: int, replay_final: bool, packing_helps: bool) -> None:
         self.wait = SteadyWait()
-        self._loading = loading
-        self._replaying = replaying
+        self._workers = workers
+        self._replay_final = replay_final
         self._plan = plan
         self._packing_helps = packing_helps
         self._advised: set[int] = set()
@@ -31,11 +30,11 @@ class Adviser:
         if share <= ADVISED_SHARE or step.stage in self._advised:
             return None
         self._advised.add(step.stage)
-        replays = step.bandwidth < self._plan.final_size or self._replaying.replay_final
+        replays = step.bandwidth < self._plan.final_size or self._replay_final
         return advice(
             share,
             bandwidth=step.bandwidth,
-            workers=self._loading.processes,
+            workers=self._workers,
             cores=usable_cores(),
             packing_helps=self._packing_helps,
             replay=self._plan.stages[step.stage].replay.batches if replays else None,

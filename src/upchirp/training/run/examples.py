@@ -9,24 +9,33 @@ from upchirp.curriculum import Plan
 from upchirp.data import DECODE_ERRORS, Augmentation, BatchTransform, Source, TrainTransform
 from upchirp.data.requests import Request, sample_seeds
 from upchirp.reports.examples import ExampleRow, Examples
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Loading
 
 _IMAGES = 8
 
 
-def examples_of(plans: Mapping[str, Plan], source: Source, config: TrainConfig) -> list[Examples]:
+def examples_of(
+    plans: Mapping[str, Plan], source: Source, augmentation: Augmentation, loading: Loading
+) -> list[Examples]:
     """The same few images through every stage of every plan, as they enter the model: erased and mixed ones too."""
     chosen = [k * len(source) // _IMAGES for k in range(min(_IMAGES, len(source)))]
-    seeds = sample_seeds(config.seed, 0, len(chosen)).tolist()
-    return [Examples(label=label, rows=_rows(plan, source, config, chosen, seeds)) for label, plan in plans.items()]
+    seeds = sample_seeds(loading.seed, 0, len(chosen)).tolist()
+    return [
+        Examples(label=label, rows=_rows(plan, source, augmentation, loading, chosen, seeds))
+        for label, plan in plans.items()
+    ]
 
 
 def _rows(
-    plan: Plan, source: Source, config: TrainConfig, chosen: Sequence[int], seeds: Sequence[int]
+    plan: Plan,
+    source: Source,
+    augmentation: Augmentation,
+    loading: Loading,
+    chosen: Sequence[int],
+    seeds: Sequence[int],
 ) -> tuple[ExampleRow, ...]:
-    augmentation = config.augmentation
-    load = TrainTransform(augmentation, plan.final_size, mode=config.mode, low_frequency=config.low_frequency)
-    enter = BatchTransform(augmentation, seed=config.seed, low_frequency=config.low_frequency)
+    load = TrainTransform(augmentation, plan.final_size, mode=loading.mode, low_frequency=loading.low_frequency)
+    enter = BatchTransform(augmentation, seed=loading.seed, low_frequency=loading.low_frequency)
     rows = []
     for stage in plan.stages:
         middle = sum(stage.magnitude) / 2

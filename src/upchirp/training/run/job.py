@@ -1,6 +1,6 @@
 """A training from configuration to exported weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,13 +32,14 @@ from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batch
 from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.defaults import check_model, choose_batch_size, choose_recipe, chooses_batch_size
+from upchirp.training.recipes.defaults import Settled, check_model, choose_batch_size, choose_recipe, chooses_batch_size
 from upchirp.training.run import run_folder
+from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
 from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
 from upchirp.training.run.report import report_run
-from upchirp.training.run.resumption import go_on_with, with_stored
+from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.saving import Totals
 from upchirp.training.run.start import (
     computed_at_once,
@@ -98,7 +99,7 @@ def train(
     With `resume="auto"` a run in the output folder gives all settings that `config.given` does not name.
     """
     # Where the folder can be seen; the first rank tells the others.
-    config = with_stored(config)
+    config = config.with_stored()
     device = choose_device(config.device)
     with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
         return _train(config, model, data, task, observers, device, parallel, held, go_on)
@@ -119,8 +120,10 @@ def _train(
     task = given_task or Classification()
     report = reporting(observers)
     asked, own_model = config, model is not None
-    beginning = ranks.from_first(lambda: begin(asked, held, own_model=own_model, own_data=data is not None))
-    config, folder, resuming = beginning.config, beginning.folder, beginning.resuming
+    config, beginning = ranks.from_first(
+        lambda: (asked, begin(asked, held, own_model=own_model, own_data=data is not None))
+    )
+    folder, resuming = beginning.folder, beginning.resuming
     loaded, notes = beginning.loaded, beginning.notes
     if beginning.end is not None:
         return _finished_before(folder, beginning.end, observers, ranks)
@@ -130,20 +133,21 @@ def _train(
     check_workers(config.processes)
     report("scanning the data", None, None)
     train_source, val_source = ranks.together(lambda: open_sources(config, data, task, notes, report))
+    settled = Settled(config, ())
     if not resuming:
         settled = choose_recipe(config, len(train_source))
         config = settled.config
-        notes += settled.reasons
         if not chooses_batch_size(config):
             choose_micro_batch(config, config.batch_size, ranks.size)
     new = not loaded and not resuming
     report("making the model", None, None)
-    model, started = ranks.together(lambda: start_model(config, train_source, model, task, new=new))
+    seed = config.seed
+    model, started = ranks.together(lambda: start_model(config, config, train_source, model, task, seed=seed, new=new))
     notes += started
     identity = DataIdentity.of(train_source, val_source)
     trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
     notes += ranks.together(lambda: trained_on.check_same(identity, trained))
-    described_as = describe(config, model, identity)
+    described_as = describe(config, config.augmentation, model, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
         model = Trainer.of(config, device, parallel, given_task).place(model)
@@ -157,16 +161,16 @@ def _train(
             check_sizes(model, plan.bandwidths)
         else:
             trainer = Trainer.of(config, device, parallel, given_task)
-            planned = new_plan(config, trainer, model, train_source, own_model=own_model, report=report)
-            config, plan = planned[:2]
-            notes += planned[2]
+            settled, plan = new_plan(settled, trainer, model, train_source, own_model=own_model, report=report)
+            config = settled.config
+        notes += settled.reasons
         delivered = micro_batches(config, plan, ranks.size)
         trainer = Trainer.of(config, device, parallel, given_task)
         computed, tried = computed_at_once(config, trainer, plan, model, folder, report)
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
-        described = with_selection(with_size(plan, model), plan, config)
+        described = with_selection(with_size(plan, model), plan, config.selection, epochs=config.budget)
         if own_model:
             # It may have been made for another side.
             fit_to_bandwidth(model, plan.final_size)
@@ -209,7 +213,7 @@ def _train(
         with ExitStack() as stack:
             if ranks.is_first:
                 if not resuming:
-                    run_folder.create(folder, config, described, identity)
+                    run_folder.create(folder, config.to_flat(), described, identity)
                 elif trained_on == DataIdentity():
                     # A run of an earlier version: from now on it is known.
                     run_folder.write_data(folder, identity)
@@ -231,23 +235,39 @@ def _train(
                 computed,
                 described_as,
                 go_on=go_on,
-                packing_helps=packing_helps(train_source, plan.final_size),
+                adviser=Adviser(
+                    plan,
+                    workers=config.processes,
+                    replay_final=config.replay_final,
+                    packing_helps=packing_helps(train_source, plan.final_size),
+                ),
+                micro_batch=config.micro_batch,
             )
             for note in notes:
                 run.emit(Noted(message=note))
             top1 = run.execute()
             if config.report and ranks.is_first:
-                _report(run, train_source, val_source)
+                _report(run, config.to_flat(), train_source, val_source)
     return TrainResult(
         output=folder, plan=plan, top1=top1, best_top1=totals.best_top1, train_seconds=totals.train_seconds
     )
 
 
-def _report(run: Run, train_source: Source, val_source: Source) -> None:
+def _report(run: Run, settings: Mapping[str, Any], train_source: Source, val_source: Source) -> None:
     """Write the report; what is trained and exported is not lost if that fails."""
     run.emit(Working(what="writing the report"))
     try:
-        report_run(run.folder, run.config, run.plan, train_source, val_source, run.predictions, run.notes)
+        report_run(
+            run.folder,
+            settings,
+            run.trainer.augmentation,
+            run.trainer.loading,
+            run.plan,
+            train_source,
+            val_source,
+            run.predictions,
+            run.notes,
+        )
     except Exception as error:
         run.emit(Noted(message=f"no {run_folder.REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
 

@@ -33,7 +33,7 @@ from upchirp.training.events import (
 )
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.compiling import compile_ahead
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Keeping
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.interruption import Interrupted, collected_signals
@@ -45,7 +45,7 @@ class Run:
     """One run in its folder: executes a plan and keeps what comes of it.
 
     Args:
-        config: the settings.
+        keeping: what is said and kept, and how often.
         trainer: who trains, on which device; all ranks execute the run, and the first one writes.
         plan: what to execute.
         state: where to begin; it is trained in place.
@@ -56,12 +56,13 @@ class Run:
         observers: called with every event, on the rank that they are given to.
         micro_batches: how many images are computed at once.
         go_on: how to go on with the run, as the end of messages.
-        packing_helps: whether `upchirp pack` is good advice to a run that waits for data.
+        adviser: what to tell a run that waits for data.
+        micro_batch: what was asked for.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
+        keeping: Keeping,
         trainer: Trainer,
         plan: Plan,
         state: State,
@@ -74,9 +75,11 @@ class Run:
         description: Description,
         *,
         go_on: str,
-        packing_helps: bool = False,
+        adviser: Adviser,
+        micro_batch: int | str | None = None,
     ) -> None:
-        self.config = config
+        self.keeping = keeping
+        self.micro_batch = micro_batch
         self.trainer = trainer
         self.plan = plan
         self.state = state
@@ -89,9 +92,9 @@ class Run:
         self.micro_batches = micro_batches
         self.go_on = go_on
         self.ranks = trainer.parallel.ranks
-        self.saving = Saving(config.keeping, plan, state, totals, loader, folder, description, self.ranks, self.emit)
+        self.saving = Saving(keeping, plan, state, totals, loader, folder, description, self.ranks, self.emit)
         self.window = Window(self.device, self.ranks)
-        self.adviser = Adviser(config.loading, config.replaying, plan, packing_helps=packing_helps)
+        self.adviser = adviser
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = 0.0
         self.predictions: Predictions | None = None
@@ -111,7 +114,7 @@ class Run:
             InputError: too many corrupt images, a loss or weights that are not finite, or too little memory.
             Interrupted: a signal came; a checkpoint was written.
         """
-        keeping, state, plan = self.config.keeping, self.state, self.plan
+        keeping, state, plan = self.keeping, self.state, self.plan
         self.emit(Started(plan=plan, step=state.step, output=self.folder))
         self.emit(Working(what="starting the loader and waiting for the first batch"))
         top1 = math.nan
@@ -247,7 +250,7 @@ class Run:
         # The folder is where the first rank is, which may be another machine.
         if self.folder.is_dir():
             name = device_name(self.device)
-            run_folder.write_micro_batches(self.folder, self.config, name, self.micro_batches.sizes)
+            run_folder.write_micro_batches(self.folder, self.micro_batch, name, self.micro_batches.sizes)
 
     def _note_selection(self) -> None:
         if self.loader.selected is not None:

@@ -3,20 +3,18 @@
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from upchirp.curriculum import Plan
 from upchirp.data import Source, open_data
 from upchirp.errors import InputError
-from upchirp.models import create_model
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
-from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
+from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.defaults import check_model, choose_recipe
+from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
+from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.named import REGIMES
 from upchirp.training.run.start import make_model, new_plan
 
@@ -50,7 +48,7 @@ def estimate(
         InputError: bad input, or settings that need the machine's speed without `measure`.
     """
     check_model(config)
-    _check(config, dataset_size, num_classes, baseline_epochs, measure=measure)
+    _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = REGIMES[config.regime]
     notes: list[str] = []
     source = None
@@ -68,28 +66,29 @@ def estimate(
         classes = regime.num_classes if num_classes is None else num_classes
     else:
         images, classes = len(source), len(source.classes)
-    with torch.device("meta"):
-        model = create_model(config.model, num_classes=classes, final_size=config.final_size, **config.model_kwargs)
+    model = without_values(config, classes)
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
-        config, plan, chosen, needs = _measured(config, source, report)
+        settled, plan, needs = _measured(choose_recipe(config, images), source, report)
+        config = settled.config
     else:
         settled = settle(config, images, model)
-        config, chosen = settled.config, settled.reasons
+        config = settled.config
         plan = make_plan(config, curriculum_for(model, config.curriculum, config.final_size), images, model=model)
     if baseline_epochs is None:
         papers = source is None and dataset_size is None
         baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
-    priced = with_selection(price(plan, model, baseline_epochs), plan, config)
+    priced = with_selection(price(plan, model, baseline_epochs), plan, config.selection, epochs=config.budget)
     at_once = micro_batches(config, plan)
     for stage in priced["stages"]:
         stage["micro_batch"] = at_once[stage["bandwidth"]]
-    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *chosen], **needs}
+    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.reasons], **needs}
 
 
 def _check(
-    config: TrainConfig,
+    planning: Planning,
+    data: str,
     dataset_size: int | None,
     num_classes: int | None,
     baseline_epochs: float | None,
@@ -101,30 +100,30 @@ def _check(
     for name, count in (("dataset size", dataset_size), ("number of classes", num_classes)):
         if count is not None and count < 1:
             raise InputError(f"{name} is {count}: it must be 1 or more")
-        if count is not None and config.data:
-            raise InputError(f"the {name} is counted in {config.data}: leave it out, or leave out --data")
-    if measure and not config.data:
+        if count is not None and data:
+            raise InputError(f"the {name} is counted in {data}: leave it out, or leave out --data")
+    if measure and not data:
         raise InputError("--measure trains a few steps: give the images by --data")
-    for name, asked in {"--replay auto": config.replay == "auto", "--time-budget": config.time_budget}.items():
+    for name, asked in {"--replay auto": planning.replay == "auto", "--time-budget": planning.time_budget}.items():
         if asked and not measure:
             raise InputError(f"{name} needs the machine's speed: add --measure, or give a number")
 
 
-def _measured(
-    config: TrainConfig, source: Source, report: Report
-) -> tuple[TrainConfig, Plan, tuple[str, ...], dict[str, Any]]:
+def _measured(settled: Settled, source: Source, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
     """The plan that `train` would make on this machine, and what it needs there."""
+    config = settled.config
     device = choose_device(config.device)
-    settled = choose_recipe(config, len(source))
     with numerics(device, deterministic=config.deterministic):
-        trainer = Trainer.of(settled.config, device)
-        model = trainer.place(make_model(settled.config, source))
-        config, plan, lines = new_plan(settled.config, trainer, model, source, own_model=False, report=report)
+        trainer = Trainer.of(config, device)
+        made = make_model(config, len(source.classes), optimization=config.optimization, seed=config.seed)
+        model = trainer.place(made)
+        settled, plan = new_plan(settled, trainer, model, source, own_model=False, report=report)
+        config = settled.config
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         micro_batch = tried_at_once(config, curriculum, device)
         replays = {stage.bandwidth: stage.replay.batches for stage in plan.stages}
         table = measure_seconds(
-            trainer, curriculum, model, source, micro_batch, replays, replaying=config.replaying, report=report
+            trainer, curriculum, model, source, micro_batch, replays, replaying=config, report=report
         )
         needs = measure_needs(plan, table, device)
-    return config, plan, (*settled.reasons, *lines), {"device": str(device), "needs": asdict(needs)}
+    return settled, plan, {"device": str(device), "needs": asdict(needs)}

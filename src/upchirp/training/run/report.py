@@ -1,12 +1,13 @@
 """The report that a run leaves in its folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from upchirp.curriculum import Plan
-from upchirp.data import Source
+from upchirp.data import Augmentation, Source
 from upchirp.training.evaluation.predictions import Predictions
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Loading
 from upchirp.training.run.environment import hardware, versions
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.run_folder import REPORT, read_metrics
@@ -14,7 +15,9 @@ from upchirp.training.run.run_folder import REPORT, read_metrics
 
 def report_run(
     folder: Path,
-    config: TrainConfig,
+    settings: Mapping[str, Any],
+    augmentation: Augmentation,
+    loading: Loading,
     plan: Plan,
     train: Source,
     val: Source,
@@ -25,7 +28,9 @@ def report_run(
 
     Args:
         folder: the run folder, with the whole log in it.
-        config: its settings.
+        settings: its settings by their flag names.
+        augmentation: what was done to its images.
+        loading: how they were loaded.
         plan: what was executed.
         train: its training images, of which a few are shown.
         val: its validation images.
@@ -42,13 +47,13 @@ def report_run(
     if predictions is not None and len(predictions):
         count = max(len(val.classes), 1 + int(max(predictions.labels.max(), predictions.guesses.max())))
     right, images = predictions.by_class(count) if predictions is not None and count else (None, None)
-    (examples,) = examples_of({plan.curriculum: plan}, train, config)
+    (examples,) = examples_of({plan.curriculum: plan}, train, augmentation, loading)
     record = RunRecord(
         name=folder.name,
-        settings=config.to_flat(),
+        settings=settings,
         plan=plan,
         log=read_metrics(folder),
-        facts=_facts(config, train, val),
+        facts=_facts(settings, train, val),
         hardware=hardware(),
         versions=versions(),
         classes=tuple(val.classes),
@@ -63,11 +68,11 @@ def report_run(
     return folder / REPORT
 
 
-def _facts(config: TrainConfig, train: Source, val: Source) -> dict[str, str]:
+def _facts(settings: Mapping[str, Any], train: Source, val: Source) -> dict[str, str]:
     return {
-        "data": str(config.data) if config.data else "given from Python",
+        "data": settings["data"] or "given from Python",
         "training images": f"{len(train):,}",
         "validation images": f"{len(val):,}",
         "classes": f"{len(train.classes):,}" if train.classes else "without names",
-        "recipe": config.recipe,
+        "recipe": settings["recipe"],
     }

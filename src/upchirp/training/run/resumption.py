@@ -1,46 +1,22 @@
-"""What a run that goes on takes from its folder, and how to go on with one that ended."""
+"""How to go on with what ended, as the end of a message."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 from upchirp.training.parallel.launcher import world_size
-from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.config_file import CONFIG, load_config
-from upchirp.training.run.run_folder import holds_run
+from upchirp.training.recipes.groups import Place
 
 
-def with_stored(config: TrainConfig) -> TrainConfig:
-    """The settings of the run in the output folder if it is to be gone on with, and over them what was asked for now.
-
-    Asked for is what `given` names, and what was changed since. Without `given` all of it was.
-
-    Raises:
-        InputError: the folder's settings cannot be read, or do not go with what was asked for.
-    """
-    folder = config.output
-    if config.resume != "auto" or folder is None or not holds_run(folder) or config.given is None:
-        return config
-    asked = config.asked()
-    if asked.get("recipe") == "auto":
-        # Stored is what that chose.
-        del asked["recipe"]
-    stored = load_config(folder / CONFIG)
-    # A folder may have been moved since its settings were written.
-    asked |= {"output": str(folder), "resume": config.resume}
-    return replace(TrainConfig.from_flat({**stored, **asked}, source=str(folder / CONFIG)), given=config.given)
-
-
-def go_on_by(command: str, config: TrainConfig, folder: Path) -> str:
+def go_on_by(command: str, place: Place, folder: Path) -> str:
     """How to go on with a search or a comparison that a command started in a folder, as the end of a message.
 
-    >>> go_on_by("upchirp search --data images", TrainConfig(), Path("runs/search-1"))
+    >>> go_on_by("upchirp search --data images", Place(), Path("runs/search-1"))
     'go on with: upchirp search --data images --output runs/search-1 --resume auto'
     """
     if not command:
         return f'go on by the same call, with resume="auto" and output={str(folder)!r} in the config of its training'
-    output = "" if config.output else f" --output {shlex.quote(str(folder))}"
-    return f"go on with: {command}{output}{'' if config.resume else ' --resume auto'}"
+    output = "" if place.output else f" --output {shlex.quote(str(folder))}"
+    return f"go on with: {command}{output}{'' if place.resume else ' --resume auto'}"
 
 
 def go_on_with(folder: Path, *, objects: bool) -> str:

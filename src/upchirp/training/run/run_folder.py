@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from upchirp.curriculum import Plan
 from upchirp.data import DataIdentity
 from upchirp.errors import InputError
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
-from upchirp.training.recipes.config import TrainConfig, save_config
-from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.config_file import CONFIG, load_config, save_config
+from upchirp.training.recipes.groups import Computation, Keeping, Place, names_of
 
 PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
     "plan.json",
@@ -30,9 +31,8 @@ PREDICTIONS = "predictions.npz"
 """What the exported weights guessed for each validation image."""
 REPORT = "report.html"
 
-MAY_DIFFER = {
-    "output", "resume", "workers", "loader_timeout", "device", "compile", "channels_last", "deterministic",
-    "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep", "micro_batch", "report",
+MAY_DIFFER = names_of(Place, Keeping, Computation) | {
+    "workers", "loader_timeout", "device", "deterministic", "micro_batch"
 }  # fmt: skip
 """Settings that a resumed run may change: the data, the steps and the learning rates stay the same."""
 _CHANGE_ROUNDING = ("micro_batch", "device", "compile", "channels_last", "deterministic")
@@ -59,7 +59,7 @@ def check_is_free(folder: Path) -> None:
         raise InputError(f"{folder} is not an empty folder: choose another --output")
 
 
-def check_is_same_run(folder: Path, config: TrainConfig) -> list[str]:
+def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     """Raise if the folder's run was started with other settings that matter; else say which others differ.
 
     Returns:
@@ -69,7 +69,6 @@ def check_is_same_run(folder: Path, config: TrainConfig) -> list[str]:
         InputError: naming the settings that differ.
     """
     stored = TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG)).to_flat()
-    asked = config.to_flat()
     # The same data lie elsewhere under another name; where they are known, they are compared themselves.
     may_differ = MAY_DIFFER | {"data"} if read_data(folder).train else MAY_DIFFER
     if different := [name for name in asked if name not in may_differ and asked[name] != stored[name]]:
@@ -85,16 +84,17 @@ def check_is_same_run(folder: Path, config: TrainConfig) -> list[str]:
     ]
 
 
-def create(folder: Path, config: TrainConfig, plan: Mapping[str, Any], data: DataIdentity) -> None:
+def create(folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], data: DataIdentity) -> None:
     """Make the folder of a new run; `plan.json` may hold more than the plan."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
     write_data(folder, data)
     # The run may be gone on with from another working directory.
-    where = Path(config.data).expanduser()
-    config = replace(config, data=str(where.absolute()) if config.data and where.exists() else config.data)
+    where = Path(settings["data"]).expanduser()
+    if settings["data"] and where.exists():
+        settings = {**settings, "data": str(where.absolute())}
     # Last, and at once: a folder holds a run when it holds this.
-    save_config(config, folder / f"{CONFIG}.tmp")
+    save_config(settings, folder / f"{CONFIG}.tmp")
     (folder / f"{CONFIG}.tmp").replace(folder / CONFIG)
 
 
@@ -131,15 +131,15 @@ def read_plan(folder: Path) -> Plan:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
-def write_micro_batches(folder: Path, config: TrainConfig, device: str, sizes: Mapping[int, int]) -> None:
+def write_micro_batches(folder: Path, asked: int | str | None, device: str, sizes: Mapping[int, int]) -> None:
     """Keep what is computed at once by bandwidth, after memory ran out on a kind of device."""
     temporary = folder / f"{MICRO_BATCHES}.tmp"
-    kept = {"device": device, "micro_batch": config.micro_batch, "sizes": sizes}
+    kept = {"device": device, "micro_batch": asked, "sizes": sizes}
     temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
     temporary.replace(folder / MICRO_BATCHES)
 
 
-def read_micro_batches(folder: Path, config: TrainConfig, device: str) -> dict[int, int]:
+def read_micro_batches(folder: Path, asked: int | str | None, device: str) -> dict[int, int]:
     """What is computed at once by bandwidth since memory ran out; empty if it never did.
 
     Neither for another kind of device nor for another setting of the micro-batch it says anything.
@@ -152,7 +152,7 @@ def read_micro_batches(folder: Path, config: TrainConfig, device: str) -> dict[i
         return {}
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if (kept["device"], kept["micro_batch"]) != (device, config.micro_batch):
+        if (kept["device"], kept["micro_batch"]) != (device, asked):
             return {}
         return {int(side): int(size) for side, size in kept["sizes"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,6 +12,7 @@ from upchirp.curriculum import CostTable, Plan
 from upchirp.data import (
     DECODE_ERRORS,
     ArchiveSource,
+    Augmentation,
     DataIdentity,
     FolderSource,
     HuggingFaceSource,
@@ -53,27 +54,30 @@ from upchirp.training.probing.planning import (
 )
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import measure_seconds
-from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.defaults import choose_batch_size, chooses_batch_size, steps_note
+from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
+from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import papers_curriculum
+from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.tuning import freeze
 from upchirp.training.run import run_folder
 
 
-def make_model(config: TrainConfig, source: Source, task: Task | None = None) -> nn.Module:
-    """The configured model, initialised from the seed; by default for a classification of the source's classes."""
+def make_model(
+    start: Start, classes: int, task: Task | None = None, *, optimization: Optimization, seed: int
+) -> nn.Module:
+    """The model that is named, initialised from the seed; by default for a classification of so many classes."""
     task = task or Classification()
-    outputs = task.outputs(len(source.classes))
+    outputs = task.outputs(classes)
     if outputs is None:
         raise no_model(task)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed)
     return create_model(
-        config.model,
+        start.model,
         num_classes=outputs,
-        final_size=config.final_size,
-        drop_path=config.optimization.drop_path,
-        drop=config.optimization.drop,
-        **config.model_kwargs,
+        final_size=start.final_size,
+        drop_path=optimization.drop_path,
+        drop=optimization.drop,
+        **start.model_kwargs,
     )
 
 
@@ -84,68 +88,67 @@ def no_model(task: Task) -> InputError:
     return InputError(f"a model for {type(task).__name__} cannot be made by name: pass a model")
 
 
-def load_start(config: TrainConfig, path: Path, model: nn.Module, source: Source) -> list[str]:
+def load_start(path: Path, model: nn.Module, source: Source, *, final_size: int, new_head: bool) -> list[str]:
     """Load the weights that a new run begins with; returns lines on them."""
-    new_head = not config.keep_head
     weights = read_weights(path)
     if not new_head:
         weights.check_head(source.classes)
-    loaded = load_weights(model, weights, config.final_size, new_head=new_head)
-    resized = "" if loaded.size == config.final_size else f", resized from {loaded.size} px"
+    loaded = load_weights(model, weights, final_size, new_head=new_head)
+    resized = "" if loaded.size == final_size else f", resized from {loaded.size} px"
     return [f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head", *loaded.notes(path)]
 
 
-def describe(config: TrainConfig, model: nn.Module, data: DataIdentity) -> Description:
+def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdentity) -> Description:
     """What is written with the weights of a run."""
-    seen = config.augmentation
     preprocessing = Preprocessing(
-        input_size=config.final_size,
+        input_size=start.final_size,
         mean=seen.mean,
         std=seen.std,
         interpolation=seen.interpolation,
-        crop_pct=default_crop_pct(config.final_size),
+        crop_pct=default_crop_pct(start.final_size),
     )
     made: Any = getattr(model, "default_cfg", None)
-    if not isinstance(made, dict) or made.get("architecture") != config.model.partition(".")[0]:
+    if not isinstance(made, dict) or made.get("architecture") != start.model.partition(".")[0]:
         # A module of the user's own: no name makes it anew.
         return Description(data=data, preprocessing=preprocessing)
     return Description(
-        model=config.model,
-        model_kwargs=plain(config.model_kwargs),
-        final_size=config.final_size,
+        model=start.model,
+        model_kwargs=plain(start.model_kwargs),
+        final_size=start.final_size,
         data=data,
         preprocessing=preprocessing,
     )
 
 
 def start_model(
-    config: TrainConfig, source: Source, model: nn.Module | None, task: Task, *, new: bool
+    start: Start, recipe: Recipe, source: Source, model: nn.Module | None, task: Task, *, seed: int, new: bool
 ) -> tuple[nn.Module, list[str]]:
     """The model, and what it starts from."""
     notes: list[str] = []
     if model is None:
-        model = make_model(config, source, task)
+        model = make_model(start, len(source.classes), task, optimization=recipe.optimization, seed=seed)
     elif (inner := unwrap(model)) is not model:
         notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
         model = inner
-    if config.weights is not None and new:
-        notes += load_start(config, config.weights, model, source)
-    freeze(model, config.optimization.tune)
-    task.check(model, config.final_size, len(source.classes))
+    if start.weights is not None and new:
+        new_head = not recipe.keep_head
+        notes += load_start(start.weights, model, source, final_size=start.final_size, new_head=new_head)
+    freeze(model, recipe.optimization.tune)
+    task.check(model, start.final_size, len(source.classes))
     return model, notes
 
 
 def open_sources(
-    config: TrainConfig, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
+    start: Start, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
 ) -> tuple[Source, Source]:
     """Training and validation images, with the labels that the task asks for."""
     if data is None:
-        if not config.data:
+        if not start.data:
             raise InputError("no data: give a folder of images, or `generated`")
         data = open_data(
-            config.data,
-            config.final_size,
-            val_share=config.val_share,
+            start.data,
+            start.final_size,
+            val_share=start.val_share,
             note=notes.append,
             counted=lambda images: report("scanning the data", images, None),
         )
@@ -184,28 +187,29 @@ def stored_plan(folder: Path, source: Source) -> Plan:
 
 
 def new_plan(
-    config: TrainConfig,
+    settled: Settled,
     trainer: Trainer,
     model: nn.Module,
     source: Source,
     *,
     own_model: bool,
     report: Report,
-) -> tuple[TrainConfig, Plan, list[str]]:
+) -> tuple[Settled, Plan]:
     """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
 
     Returns:
-        The settings with those chosen that the plan's length decides, the plan, and one line for each choice.
+        The settings with those chosen that the plan's length decides, and a line for each choice, and the plan.
 
     Raises:
         InputError: a curriculum or budget that does not fit.
     """
     device, ranks = trainer.device, trainer.parallel.ranks
+    config = settled.config
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
 
     def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
         table = measure_seconds(
-            trainer, curriculum, model, source, micro_batch, replays, replaying=config.replaying, report=report
+            trainer, curriculum, model, source, micro_batch, replays, replaying=config, report=report
         )
         return ranks.from_first(lambda: table)
 
@@ -215,24 +219,22 @@ def new_plan(
         trial = tried_at_once(config, curriculum, device, ranks.size)
     seconds = measured(trial, 0) if timed else None
     samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
-    settled = choose_batch_size(config, samples, model, ranks=ranks.size)
-    config, notes = settled.config, list(settled.reasons)
+    chosen = choose_batch_size(config, samples, model, ranks=ranks.size)
+    config, notes = chosen.config, [*settled.reasons, *chosen.reasons]
     replays: int | dict[int, int] = 0
     if config.replay == "auto":
         report("measuring how many replayed batches keep the device busy", None, None)
         micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
-        chosen = choose_replay(trainer, curriculum, model, source, micro_batch, final=config.replay_final)
+        found = choose_replay(trainer, curriculum, model, source, micro_batch, final=config.replay_final)
         # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
-        replays, lines = ranks.from_first(lambda: chosen)
+        replays, lines = ranks.from_first(lambda: found)
         notes += lines
     else:
         replays = config.replay
     at_once = tried_at_once(config, curriculum, device, ranks.size)
     if timed and (replays or at_once != trial):
         seconds = measured(at_once, replays)
-    plan = with_replay(
-        make_plan(config, curriculum, len(source), model=model, seconds=seconds), config.replaying, replays
-    )
+    plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
     if note := steps_note(plan):
         notes.append(note)
     report("looking at the kernels' gradients", None, None)
@@ -240,7 +242,7 @@ def new_plan(
         notes += _kernel_notes(plan, model)
     if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
         notes.append(note)
-    return config, plan, notes
+    return Settled(config, tuple(notes)), plan
 
 
 def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
@@ -252,20 +254,21 @@ def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
 
 
 def computed_at_once(
-    config: TrainConfig, trainer: Trainer, plan: Plan, model: nn.Module, folder: Path, report: Report
+    planning: Planning, trainer: Trainer, plan: Plan, model: nn.Module, folder: Path, report: Report
 ) -> tuple[MicroBatches, list[str]]:
     """How many images are computed at once where that is not what the loader gives, and lines on it."""
     device, ranks = trainer.device, trainer.parallel.ranks
     sizes: dict[int, int] = {}
     notes: list[str] = []
-    if config.micro_batch == "auto" and can_try(device):
+    if planning.micro_batch == "auto" and can_try(device):
         report("trying how many images fit in memory", None, None)
-        sizes = find_micro_batches(config, plan, fits_on(trainer, plan, model), ranks=ranks)
+        sizes = find_micro_batches(planning.augmentation, plan, fits_on(trainer, plan, model), ranks=ranks)
         notes.append(f"--micro-batch auto: memory holds {_listed(sizes)}")
-    elif config.micro_batch == "auto":
-        usual = micro_batches(config, plan, ranks.size)
+    elif planning.micro_batch == "auto":
+        usual = micro_batches(planning, plan, ranks.size)
         notes.append(f"--micro-batch auto tries CUDA's memory only: here it is {_listed(usual)}")
-    if reduced := ranks.from_first(lambda: run_folder.read_micro_batches(folder, config, device_name(device))):
+    asked, name = planning.micro_batch, device_name(device)
+    if reduced := ranks.from_first(lambda: run_folder.read_micro_batches(folder, asked, name)):
         notes.append(f"memory ran out in this run before, so it goes on with {_listed(reduced)} at once")
     return MicroBatches(sizes | {side: min(size, sizes.get(side, size)) for side, size in reduced.items()}), notes
 
