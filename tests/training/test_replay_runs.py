@@ -59,10 +59,12 @@ def same_weights(first: Path, second: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("mode", ["batch", "mixed"])
-def test_a_run_interrupted_inside_a_stage_ends_with_the_same_weights(config: Make, mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "prepare"), [("batch", "cpu"), ("mixed", "device")])
+def test_a_run_interrupted_inside_a_stage_ends_with_the_same_weights(
+    config: Make, mode: str, prepare: str, tmp_path: Path
+) -> None:
     # 240 KiB: two and a half batches of 32 images of 32 pixels, one of 48 pixels.
-    settings = {"replay": 2, "replay_mode": mode, "replay_gib": 240 / 2**20, "epochs": 6, "batch_size": 32}
+    settings = {"replay": 2, "replay_mode": mode, "replay_gib": 240 / 2**20, "epochs": 6, "prepare": prepare}
     whole = train(config(**settings, output=str(tmp_path / "whole")))
     plain = train(config(**{**settings, "replay": 0}, output=str(tmp_path / "plain")))
     assert not same_weights(whole.output, plain.output)

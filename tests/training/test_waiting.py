@@ -85,6 +85,7 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
         ({}, "try --workers 8, `upchirp pack`, or --replay 1"),
         ({"workers": 8, "cores": 8}, "with 8 workers: try `upchirp pack`, or --replay 1"),
         ({"packing_helps": False}, "try --workers 8, or --replay 1"),
+        ({"device_helps": True}, "try --workers 8, --prepare device, `upchirp pack`, or --replay 1"),
         ({"share": 0.8, "cores": 64}, "takes 80 % of the time at B=96 with 4 workers: try --workers 20"),
         ({"share": 0.8}, "or --replay 4"),
         ({"replay": 2}, "or --replay 5"),
@@ -96,7 +97,8 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_advice_names_the_numbers(changes: dict[str, object], expected: str) -> None:
-    situation = {"share": 0.5, "bandwidth": 96, "workers": 4, "cores": 8, "packing_helps": True, "replay": 0, **changes}
+    situation = {"share": 0.5, "bandwidth": 96, "workers": 4, "cores": 8, "packing_helps": True, "replay": 0}
+    situation |= {"device_helps": False, **changes}
     assert expected in advice(situation.pop("share"), **situation)
 
 

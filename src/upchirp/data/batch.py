@@ -6,7 +6,8 @@ import torch
 
 from upchirp.curriculum import Step
 from upchirp.data.device.mixing import Targets
-from upchirp.data.device.transform import BatchTransform, to_device
+from upchirp.data.device.sending import to_device
+from upchirp.data.device.transform import BatchTransform
 from upchirp.data.selection import PassSummary
 from upchirp.data.workers import Corrupt
 
@@ -16,10 +17,10 @@ class Batch:
     """One micro-batch: the images of some rows of a step's global batch."""
 
     images: torch.Tensor
-    """uint8, (rows, 3, S, S), channels last in memory; S is the bandwidth, or the final size with
-    `low_frequency="crop"`."""
+    """uint8, (rows, 3, S, S), channels last in memory, on the loader's device; S is the bandwidth, or the final size
+    with `low_frequency="crop"`."""
     labels: torch.Tensor
-    """int64, (rows,)."""
+    """int64, (rows,), on the loader's device."""
     step: Step
     """The step that the batch belongs to."""
     rows: range

@@ -13,15 +13,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from upchirp.data.images.regions import image_bytes
 from upchirp.data.requests import Request
+from upchirp.data.settings import Prepare
 from upchirp.data.shared_memory import room
 from upchirp.data.workers import Corrupt
 
 ROWS = 64
 """Images of a chunk at most."""
-BYTES = 7 * 2**18
-"""Their pixels at most, unless one image has more: with eight workers, each two chunks ahead in training and in
-evaluation, this fits the 64 MB of shared memory that containers have."""
+BYTES: dict[Prepare, int] = {"cpu": 7 * 2**18, "device": 7 * 2**20}
+"""Their pixels at most, unless one image has more. Of prepared images, with eight workers, each two chunks ahead in
+training and in evaluation, this fits the 64 MB of shared memory that containers have. Regions take a third of it in
+the mean, and with less a chunk of them would be an image or two, for each of which two processes shake hands."""
 PREFETCHED = 2
 """Chunks that a worker is ahead at least, so that it need not wait for the training process."""
 _BATCHES_AHEAD = 1.5
@@ -31,18 +34,20 @@ Part = tuple[Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]]
 """Images, labels and what was replaced of some neighbouring rows, as a worker gives them."""
 
 
-def chunk_rows(side: int) -> int:
+def chunk_rows(side: int, prepare: Prepare = "cpu") -> int:
     """Images of a side in pixels in one chunk at most.
 
     >>> chunk_rows(32), chunk_rows(96), chunk_rows(224), chunk_rows(2000)
     (64, 64, 12, 1)
+    >>> chunk_rows(32, "device"), chunk_rows(96, "device"), chunk_rows(224, "device")
+    (64, 33, 6)
     """
-    return max(1, min(ROWS, BYTES // (3 * side**2)))
+    return max(1, min(ROWS, BYTES[prepare] // image_bytes(side, prepare)))
 
 
-def chunk_bytes(side: int) -> int:
+def chunk_bytes(side: int, prepare: Prepare = "cpu") -> int:
     """Shared memory that a chunk takes at most."""
-    return 3 * side**2 * chunk_rows(side)
+    return image_bytes(side, prepare) * chunk_rows(side, prepare)
 
 
 def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
@@ -56,21 +61,24 @@ def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
     return [items[start:end] for start, end in pairwise(ends)]
 
 
-def prefetched(workers: int, batches: Sequence[tuple[int, int]]) -> int:
+def prefetched(workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu") -> int:
     """How many chunks each worker is ahead: one to two batches in all, where shared memory has room for them.
 
     Args:
         workers: their number, from 1.
         batches: of each stage the side of its images, pixels, and how many make a batch.
+        prepare: where images are prepared.
     """
-    wanted = max(_BATCHES_AHEAD * rows / (workers * chunk_rows(side)) for side, rows in batches)
+    wanted = max(_BATCHES_AHEAD * rows / (workers * chunk_rows(side, prepare)) for side, rows in batches)
     free = room()
     # Half of it is for evaluations.
-    fitting = math.inf if free is None else free // 2 // (workers * max(chunk_bytes(side) for side, _ in batches))
+    fitting = (
+        math.inf if free is None else free // 2 // (workers * max(chunk_bytes(side, prepare) for side, _ in batches))
+    )
     return max(PREFETCHED, math.ceil(min(wanted, fitting)))
 
 
-def batches_ahead(workers: int, batches: Sequence[tuple[int, int]]) -> int:
+def batches_ahead(workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu") -> int:
     """How many whole batches of any stage the workers may be ahead: what they prepared before a stage is over then.
 
     >>> batches_ahead(0, [(96, 2048)]), batches_ahead(1, [(224, 8)])
@@ -78,8 +86,8 @@ def batches_ahead(workers: int, batches: Sequence[tuple[int, int]]) -> int:
     """
     if not workers:
         return 0
-    chunks = workers * prefetched(workers, batches)
-    return max(math.ceil(chunks * min(rows, chunk_rows(side)) / rows) for side, rows in batches)
+    chunks = workers * prefetched(workers, batches, prepare)
+    return max(math.ceil(chunks * min(rows, chunk_rows(side, prepare)) / rows) for side, rows in batches)
 
 
 def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple[Tensor, Tensor, tuple[Corrupt, ...]]:
@@ -102,7 +110,9 @@ def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple
     while True:
         # Copied as they come: a worker's memory is free again before the batch is whole.
         of = slice(done, done + len(labels))
-        whole[of], all_labels[of] = images, torch.from_numpy(labels)
+        # By numpy: torch would share a copy out among cores that the workers are busy on, and wait for the last.
+        np.copyto(whole[of].numpy(), images.numpy())
+        all_labels[of] = torch.from_numpy(labels)
         done = of.stop
         if done == rows:
             return whole, all_labels, corrupt
@@ -116,12 +126,16 @@ class Chunks:
     Args:
         batches: of requests.
         full_side: of all images, pixels; by default each has the bandwidth that is asked for.
+        prepare: where images are prepared.
     """
 
-    def __init__(self, batches: Iterable[Sequence[Request]], full_side: int | None = None) -> None:
+    def __init__(
+        self, batches: Iterable[Sequence[Request]], full_side: int | None = None, prepare: Prepare = "cpu"
+    ) -> None:
         self._batches = batches
         self._full_side = full_side
+        self._prepare: Prepare = prepare
 
     def __iter__(self) -> Iterator[Sequence[Request]]:
         for requests in self._batches:
-            yield from cut(requests, chunk_rows(self._full_side or requests[0].bandwidth))
+            yield from cut(requests, chunk_rows(self._full_side or requests[0].bandwidth, self._prepare))

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,13 +10,24 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Selection, Step
+from upchirp.data.arrival import Arrival, Fresh
 from upchirp.data.batch import Batch
-from upchirp.data.chunks import Chunks, prefetched, put_together
+from upchirp.data.chunks import Chunks, prefetched
+from upchirp.data.device.preparation import Preparation
 from upchirp.data.images.augmentation import TrainTransform
+from upchirp.data.images.regions import LaidOut, RegionTransform
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
-from upchirp.data.settings import DEFAULT_TIMEOUT, Augmentation, LowFrequency, Mode, check_workers
+from upchirp.data.settings import (
+    DEFAULT_TIMEOUT,
+    Augmentation,
+    LowFrequency,
+    Mode,
+    Prepare,
+    check_prepare,
+    check_workers,
+)
 from upchirp.data.sources import Source, as_source
 from upchirp.data.unreadable import WarnOfCorrupt
 from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
@@ -49,7 +60,12 @@ class Loader:
         micro_batch: images in one batch, or of each bandwidth; by default a rank's whole share of the step.
         rank: this process; by default, like `world_size`, as `torch.distributed` says if its process group is open.
         world_size: number of processes, each of which takes its share of the rows.
-        pin_memory: give batches in page-locked memory.
+        device: where batches are given. On CUDA the next one is copied there, on a stream of its own, while one is
+            trained on; what is replayed is kept there too.
+        prepare: `cpu` prepares images in the workers; `device` lets them only read and decode the crops, and resizes,
+            mirrors and augments on the device: the same images but for rounding. It wants `mode="fast"` and
+            `low_frequency="lanczos"`, and pays where the device is faster than the workers.
+        pin_memory: give batches that stay on the host in page-locked memory.
         share_cores: the model trains on the cores that the workers run on, so let them wait for idle time: a worker
             that takes a core from a parallel region of the model stalls the whole region.
         select: leave out images of low loss (InfoBatch); by default every pass is whole.
@@ -59,7 +75,8 @@ class Loader:
             are warnings, and iterating raises an `InputError` when there are more than 1 % (and more than one) of them.
 
     Raises:
-        InputError: a plan for another data-set size, sizes that do not divide, or selection by several processes.
+        InputError: a plan for another data-set size, sizes that do not divide, selection by several processes, or what
+            the device does not prepare.
     """
 
     def __init__(
@@ -76,6 +93,8 @@ class Loader:
         micro_batch: int | Mapping[int, int] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        device: torch.device | str = "cpu",
+        prepare: Prepare = "cpu",
         pin_memory: bool = False,
         share_cores: bool = False,
         select: Selection | None = None,
@@ -90,6 +109,7 @@ class Loader:
                 f"plan with dataset_size={len(source)}"
             )
         check_workers(workers)
+        check_prepare(prepare, mode, low_frequency)
         rank, world_size = _place(rank, world_size)
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
@@ -105,10 +125,18 @@ class Loader:
             full_size=low_frequency == "crop",
             order=self.selected,
         )
-        transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
-        self._requested = Requested(source, transform)
-        self._workers = workers
+        self._prepare: Prepare = prepare
         self._pin_memory = pin_memory and torch.cuda.is_available()
+        preparation = None
+        if prepare == "device":
+            preparation = Preparation(self.augmentation)
+            regions = RegionTransform(self.augmentation, plan.final_size)
+            self._requested = Requested(source, regions, LaidOut(self.augmentation.randaug_layers))
+        else:
+            transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
+            self._requested = Requested(source, transform)
+        self._arrival = Arrival(torch.device(device), preparation, pin_memory=self._pin_memory)
+        self._workers = workers
         self._share_cores = share_cores
         self._timeout = timeout
         self._on_corrupt = on_corrupt or WarnOfCorrupt(len(source))
@@ -120,21 +148,23 @@ class Loader:
             raise InputError("a loader with selection is iterated once, as its scores go on: make a new one")
         self._iterated = True
         sampler, data_loader = self.sampler, self._data_loader()
-        loaded: Iterator[Any] | None = None
+        loaded: Generator[Fresh, None, None] | None = None
         stage, buffer = -1, self._buffer(0)
         for step, rows in sampler.parts():
             if step.stage != stage:
                 stage, buffer = step.stage, self._buffer(step.stage)
             share = sampler.share(step.batch_size)
             passes: tuple[PassSummary, ...] = ()
-            if rows.start == share.start and (passes := self._extend(step)):
+            if rows.start == share.start and (passes := self._extend(step)) and loaded is not None:
+                loaded.close()
                 loaded = None
             corrupt: tuple[Corrupt, ...] = ()
             if fresh := step.fresh_rows(rows):
                 if loaded is None:
                     sampler.resume_step = step.index
-                    loaded = batches_of(data_loader, self._timeout)
-                images, labels, corrupt = put_together(loaded, len(fresh), pin_memory=self._pin_memory)
+                    shapes = ((len(of.fresh_rows(part)), of.bandwidth) for of, part in sampler.fresh_parts(step.index))
+                    loaded = self._arrival.batches(batches_of(data_loader, self._timeout), shapes)
+                images, labels, corrupt = next(loaded)
                 self._on_corrupt(corrupt)
                 positions = fresh_positions(step, rows)
                 order = sampler.order.take(positions.start, len(positions))
@@ -224,8 +254,8 @@ class Loader:
             full_side = sampler.plan.final_size if sampler.full_size else None
             batches = [(full_side or stage.bandwidth, sampler.batch_rows(stage)) for stage in sampler.plan.stages]
             options = {
-                "batch_sampler": Chunks(sampler, full_side),
-                "prefetch_factor": prefetched(self._workers, batches),
+                "batch_sampler": Chunks(sampler, full_side, self._prepare),
+                "prefetch_factor": prefetched(self._workers, batches, self._prepare),
             }
         return DataLoader(
             self._requested,

@@ -7,12 +7,13 @@ stays the same, each rank and each micro-batch has its images at hand, and their
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from upchirp.curriculum import Step
+from upchirp.data.device.sending import to_device
 from upchirp.data.requests import replay_draws
 
 
@@ -42,24 +43,26 @@ class Samples(NamedTuple):
     """What some rows of a batch show."""
 
     images: Tensor
-    """uint8, (rows, 3, S, S)."""
+    """uint8, (rows, 3, S, S), on the host or a device."""
     labels: Tensor
-    """int64, (rows,)."""
+    """int64, (rows,), where the images are."""
     indices: Tensor
-    """Which images of the data set were asked for: int64, (rows,)."""
+    """Which images of the data set were asked for: int64, (rows,), on the host."""
     weights: Tensor
-    """Factors of their losses: float32, (rows,)."""
+    """Factors of their losses: float32, (rows,), on the host."""
 
 
 class ReplayBuffer:
     """The last fresh images of the rows that one process takes, in one stage: uint8, a ring for each row.
+
+    They are kept where they come from: images on a device stay there.
 
     Args:
         rows: the rows of the global batch.
         window: how many images of each row may be drawn.
         most: fresh images of one row in the whole stage; memory for more is not taken.
         seed: seed of the run.
-        pin_memory: give batches in page-locked memory, if there is a CUDA device.
+        pin_memory: give batches that are on the host in page-locked memory, if there is a CUDA device.
     """
 
     def __init__(self, rows: range, window: int, *, most: int, seed: int, pin_memory: bool = False) -> None:
@@ -90,24 +93,28 @@ class ReplayBuffer:
         if not self.nbytes:
             places = len(self._rows) * self._ring
             self._side = images.shape[-1]
-            self._images = torch.empty(places, images[0].numel(), dtype=torch.uint8)
-            self._labels = torch.empty(places, dtype=torch.int64)
+            self._images = torch.empty(places, images[0].numel(), dtype=torch.uint8, device=images.device)
+            self._labels = torch.empty(places, dtype=torch.int64, device=images.device)
             self._indices = torch.empty(places, dtype=torch.int64)
             self._weights = torch.empty(places)
         numbers = [step.replay.fresh_of_row(step.offset, row) for row in fresh]
         places_of = self._places(fresh, numbers)
-        self._images[places_of] = images.permute(0, 2, 3, 1).reshape(len(images), -1)
-        self._labels[places_of] = samples.labels
+        on_device = to_device(places_of.numpy(), images.device)
+        self._images.index_copy_(0, on_device, images.permute(0, 2, 3, 1).reshape(len(images), -1))
+        self._labels.index_copy_(0, on_device, samples.labels)
         self._indices[places_of] = samples.indices
         self._weights[places_of] = samples.weights
 
     def take(self, step: Step, rows: range) -> Samples:
         """What rows of a step show, once its fresh images are added: copies, free to be changed, channels last."""
         places = self._places(rows, shown(step, rows, window=self._window, seed=self._seed))
-        images = torch.empty(len(rows), self._images.shape[1], dtype=torch.uint8, pin_memory=self._pinned)
-        labels = torch.empty(len(rows), dtype=torch.int64, pin_memory=self._pinned)
-        torch.index_select(self._images, 0, places, out=images)
-        torch.index_select(self._labels, 0, places, out=labels)
+        device = self._images.device
+        memory: dict[str, Any] = {"device": device, "pin_memory": self._pinned and device.type == "cpu"}
+        images = torch.empty(len(rows), self._images.shape[1], dtype=torch.uint8, **memory)
+        labels = torch.empty(len(rows), dtype=torch.int64, **memory)
+        on_device = to_device(places.numpy(), device)
+        torch.index_select(self._images, 0, on_device, out=images)
+        torch.index_select(self._labels, 0, on_device, out=labels)
         images = images.view(len(rows), self._side, self._side, -1).permute(0, 3, 1, 2)
         return Samples(images, labels, self._indices[places], self._weights[places])
 

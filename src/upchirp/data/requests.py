@@ -226,12 +226,16 @@ class RequestSampler(Sampler[list[Request]]):
         begin = self.first_step if begin is None else begin
         return ((step, rows) for step in self.plan.steps(begin) for rows in self.slices(step))
 
-    def __iter__(self) -> Iterator[list[Request]]:
-        for step, rows in self.parts(self.resume_step):
+    def fresh_parts(self, begin: int | None = None) -> Iterator[tuple[Step, range]]:
+        """The micro-batches with fresh images, as far as their order is known; from `resume_step` by default."""
+        for step, rows in self.parts(self.resume_step if begin is None else begin):
             if not self.order.reaches(fresh_positions(step).stop):
                 return
-            if requests := requests_of(step, self.order, rows):
-                yield requests
+            if step.fresh_rows(rows):
+                yield step, rows
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return (requests_of(step, self.order, rows) for step, rows in self.fresh_parts())
 
     def __len__(self) -> int:
         """Batches of requests; with replay they are counted one by one."""

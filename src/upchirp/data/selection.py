@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from upchirp.curriculum import Selection, Step
-from upchirp.data.device.transform import to_device
+from upchirp.data.device.sending import to_device
 from upchirp.data.requests import pass_order, selection_draws
 from upchirp.errors import InputError
 

@@ -10,6 +10,7 @@ from upchirp.errors import InputError
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
 Mode = Literal["fast", "faithful"]
 LowFrequency = Literal["lanczos", "crop"]
+Prepare = Literal["cpu", "device"]
 Crop = Literal["random", "center"]
 
 VAL_SHARE = 0.1
@@ -116,6 +117,21 @@ def check_workers(workers: int) -> None:
         raise InputError(
             f"workers is {workers}: there {'are' if cores > 1 else 'is'} {cores} core{'s' if cores > 1 else ''} here, "
             f"so give {most} at most; one for each core is the usual"
+        )
+
+
+def check_prepare(prepare: str, mode: str, low_frequency: str) -> None:
+    """Refuse an unknown place of preparation, and the device for what only workers do.
+
+    Raises:
+        InputError: neither cpu nor device, or the device with another mode than fast or another reduction than lanczos.
+    """
+    if prepare not in get_args(Prepare):
+        raise InputError(f"prepare {prepare!r} is unknown: choose one of {', '.join(get_args(Prepare))}")
+    if prepare == "device" and (mode, low_frequency) != ("fast", "lanczos"):
+        raise InputError(
+            f"the device prepares images by mode fast with low-frequency lanczos only, not by {mode} with "
+            f"{low_frequency}: leave those as they are, or let the CPU prepare them"
         )
 
 

@@ -63,29 +63,47 @@ def check_label(source: Source, index: int, label: int, classes: int | None = No
         raise DataFault(f"{source.describe(index)} has label {label}, and labels must be {limits}: {hint}")
 
 
-class Requested(Dataset[Any]):
-    """A data set that is indexed by batches of requests."""
+def stacked(images: Sequence[Pixels]) -> torch.Tensor:
+    """Images of one size as (N, 3, S, S), channels last in memory."""
+    # In a worker torch stacks them in shared memory right away, which saves a copy.
+    together: torch.Tensor = default_collate([torch.from_numpy(image) for image in images])
+    return together.permute(0, 3, 1, 2)
 
-    def __init__(self, source: Source, transform: Callable[[Picture, Request], Pixels]) -> None:
+
+class Requested(Dataset[Any]):
+    """A data set that is indexed by batches of requests.
+
+    Args:
+        source: the images.
+        transform: what is done with one.
+        together: makes one thing to send of what the transform gave.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Callable[[Picture, Request], Any],
+        together: Callable[[Sequence[Any]], Any] = stacked,
+    ) -> None:
         self.source = source
         self.transform = transform
+        self.together = together
 
     def __getitems__(
         self, requests: Sequence[Request]
-    ) -> tuple[torch.Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]] | InputError:
+    ) -> tuple[Any, npt.NDArray[np.int64], tuple[Corrupt, ...]] | InputError:
         corrupt: list[Corrupt] = []
         try:
             pairs = [self._load(request, corrupt) for request in requests]
         except InputError as error:
             # Handed over as a value: what a worker raises arrives wrapped in its traceback.
             return error
-        # In a worker torch stacks them in shared memory right away, which saves a copy.
-        images = default_collate([torch.from_numpy(image) for image, _ in pairs]).permute(0, 3, 1, 2)
+        images = self.together([image for image, _ in pairs])
         # An array travels inside the message; for a tensor of its own two processes shake hands.
         labels = np.array([label for _, label in pairs], dtype=np.int64)
         return images, labels, tuple(corrupt)
 
-    def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Pixels, int]:
+    def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Any, int]:
         current = request
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from upchirp.data.device.mixing import Targets, mix_draws, mix_group
+from upchirp.data.device.sending import to_device
 from upchirp.data.images.augmentation import check_low_frequency
 from upchirp.data.settings import Augmentation, LowFrequency
 from upchirp.errors import InputError
@@ -290,12 +291,3 @@ def _box_mask(boxes: Tensor, side: int) -> Tensor:
     rows = (row >= top) & (row < bottom)
     columns = (column >= left) & (column < right)
     return rows[:, :, None] & columns[:, None, :]
-
-
-def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """A tensor of host values on a device, without waiting for it."""
-    tensor = torch.from_numpy(values)
-    if device.type == "cuda":
-        # From pinned memory the copy is queued behind the device's work; from ordinary memory the host waits.
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

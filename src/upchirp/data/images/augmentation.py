@@ -5,15 +5,15 @@ Symbols of the paper (Section 5.2): bandwidth `B`, magnitude `m` of RandAugment.
 
 import math
 import random
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from upchirp.data.images.crops import center_box, crop_box
-from upchirp.data.images.decoding import Picture, PillowPicture, Pixels
-from upchirp.data.images.rand_augment import draw_operations, on_image, on_pixels
+from upchirp.data.images.decoding import Box, Picture, PillowPicture, Pixels
+from upchirp.data.images.rand_augment import Colour, Operation, draw_operations, on_image, on_pixels
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
 from upchirp.data.settings import Augmentation, Interpolation, LowFrequency, Mode
@@ -26,7 +26,49 @@ _FILTERS = {
 }
 # Shears and rotations have no Lanczos filter, in Pillow as in OpenCV without anti-aliasing.
 _WARP_FILTERS = {**_FILTERS, "lanczos": Image.Resampling.BICUBIC}
-_WARP_FLAGS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_CUBIC}
+WARP_FLAGS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_CUBIC}
+
+
+class Drawn(NamedTuple):
+    """What the seed of a request decides about one image."""
+
+    box: Box
+    """The crop, in pixels of the image."""
+    flip: bool
+    """Whether it is mirrored."""
+    operations: list[Operation]
+    """RandAugment, in order."""
+
+
+def draw(augmentation: Augmentation, final_size: int, size: tuple[int, int], request: Request) -> Drawn:
+    """Draw the crop, the flip and the operations for one image; the same at every bandwidth.
+
+    Args:
+        augmentation: the settings.
+        final_size: input side of the last stage, pixels.
+        size: width and height of the image, pixels.
+        request: its seed and magnitude count.
+    """
+    rng = random.Random(request.seed)
+    if augmentation.crop == "center":
+        box = center_box(size, default_crop_pct(final_size))
+    else:
+        box = crop_box(rng, size, augmentation.scale, augmentation.ratio)
+    flip = rng.random() < augmentation.hflip
+    operations = draw_operations(
+        rng,
+        request.magnitude,
+        layers=augmentation.randaug_layers,
+        prob=augmentation.randaug_prob,
+        std=augmentation.randaug_std,
+    )
+    return Drawn(box, flip, operations)
+
+
+def fill_colour(augmentation: Augmentation) -> Colour:
+    """What RandAugment puts where pixels come from outside: the mean colour."""
+    red, green, blue = (min(255, round(255 * value)) for value in augmentation.mean)
+    return red, green, blue
 
 
 class TrainTransform:
@@ -72,8 +114,7 @@ class TrainTransform:
         self._final_size = final_size
         self._direct = mode == "fast" and low_frequency == "lanczos"
         self._reduce = mode == "faithful" and low_frequency == "lanczos"
-        red, green, blue = (min(255, round(255 * value)) for value in augmentation.mean)
-        self._fill = (red, green, blue)
+        self._fill = fill_colour(augmentation)
 
     def __call__(self, picture: Picture | Image.Image, request: Request) -> Pixels:
         """The pixels, uint8 of shape (S, S, 3).
@@ -86,24 +127,12 @@ class TrainTransform:
         if isinstance(picture, Image.Image):
             picture = PillowPicture(picture)
         settings = self._augmentation
-        rng = random.Random(request.seed)
-        if settings.crop == "center":
-            box = center_box(picture.size, default_crop_pct(self._final_size))
-        else:
-            box = crop_box(rng, picture.size, settings.scale, settings.ratio)
-        flip = rng.random() < settings.hflip
-        operations = draw_operations(
-            rng,
-            request.magnitude,
-            layers=settings.randaug_layers,
-            prob=settings.randaug_prob,
-            std=settings.randaug_std,
-        )
+        box, flip, operations = draw(settings, self._final_size, picture.size, request)
         if self._direct:
             pixels = lanczos(picture.region(box, request.bandwidth), request.bandwidth)
             if flip:
                 pixels = cv2.flip(pixels, 1)  # type: ignore[assignment]
-            return on_pixels(pixels, operations, self._fill, _WARP_FLAGS[settings.interpolation])
+            return on_pixels(pixels, operations, self._fill, WARP_FLAGS[settings.interpolation])
         size = (self._final_size, self._final_size)
         image = picture.whole().crop(box).resize(size, _FILTERS[settings.interpolation])
         if flip:

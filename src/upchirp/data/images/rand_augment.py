@@ -20,7 +20,7 @@ from upchirp.data.images.decoding import Pixels
 
 Colour = tuple[int, int, int]
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a grey value, ITU-R 601-2, as Pillow has them."""
 _LEVELS = np.arange(256)
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
@@ -49,7 +49,7 @@ def draw_operations(rng: random.Random, magnitude: float, *, layers: int, prob: 
     >>> draw_operations(random.Random(3), 10.0, layers=2, prob=1.0, std=0.0)
     [Operation(name='Rotate', argument=-30.0), Operation(name='ContrastIncreasing', argument=1.9)]
     """
-    names = [_NAMES[int(rng.random() * len(_NAMES))] for _ in range(layers)]
+    names = [NAMES[int(rng.random() * len(NAMES))] for _ in range(layers)]
     operations = []
     for name in names:
         if rng.random() >= prob:
@@ -88,11 +88,13 @@ def on_pixels(pixels: Pixels, operations: list[Operation], fill: Colour, interpo
     """
     for name, argument in operations:
         amount = argument or 0.0
-        if name in _MATRICES:
+        if name in MATRICES:
             height, width = pixels.shape[:2]
-            pixels = _warp(pixels, _MATRICES[name](amount, width, height), fill, interpolation)
-        elif name in _SHIFTED_AXIS:
-            pixels = _shift(pixels, amount, _SHIFTED_AXIS[name], fill, interpolation)
+            pixels = _warp(pixels, MATRICES[name](amount, width, height), fill, interpolation)
+        elif name in SHIFTED_AXIS:
+            pixels = _shift(pixels, amount, SHIFTED_AXIS[name], fill, interpolation)
+        elif name in TABLES:
+            pixels = _mapped(pixels, TABLES[name](amount))
         else:
             pixels = _ON_VALUES[name](pixels, amount)
     return pixels
@@ -125,7 +127,8 @@ _ARGUMENTS: dict[str, Callable[[float, int], float] | None] = {
     "TranslateYRel": lambda level, sign: sign * level * 0.45,
 }
 """The argument of each operation at a level from 0 to 1, as timm's `inc1` has them."""
-_NAMES = tuple(_ARGUMENTS)
+NAMES = tuple(_ARGUMENTS)
+"""The operations; each may be told by its number among them."""
 
 
 def _affine(a: float, b: float, c: float, d: float, e: float, f: float) -> npt.NDArray[np.float64]:
@@ -140,12 +143,23 @@ def _rotation(degrees: float, width: int, height: int) -> npt.NDArray[np.float64
     return _affine(cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y)
 
 
-_MATRICES: dict[str, Callable[[float, int, int], npt.NDArray[np.float64]]] = {
+MATRICES: dict[str, Callable[[float, int, int], npt.NDArray[np.float64]]] = {
     "Rotate": _rotation,
     "ShearX": lambda factor, width, height: _affine(1, factor, 0, 0, 1, 0),
     "ShearY": lambda factor, width, height: _affine(1, 0, 0, factor, 1, 0),
 }
-_SHIFTED_AXIS = {"TranslateYRel": 0, "TranslateXRel": 1}
+"""Of each argument, width and height: where in the image a pixel of the result comes from, (2, 3), whole numbers being
+pixel centres."""
+SHIFTED_AXIS = {"TranslateYRel": 0, "TranslateXRel": 1}
+"""The axis that is shifted by a share of its length."""
+TABLES: dict[str, Callable[[float], npt.NDArray[np.floating | np.integer]]] = {
+    "Invert": lambda _: 255 - _LEVELS,
+    "PosterizeIncreasing": lambda bits: _LEVELS & (256 - (1 << (8 - int(bits)))),
+    "SolarizeIncreasing": lambda threshold: np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS),
+    "SolarizeAdd": lambda amount: np.where(_LEVELS < 128, _LEVELS + amount, _LEVELS),
+    "BrightnessIncreasing": lambda factor: np.trunc(factor * _LEVELS),
+}
+"""What becomes of each value, (256,), where that does not depend on the image; beyond 0 to 255 it is cut off."""
 
 
 def _warp(pixels: Pixels, matrix: npt.NDArray[np.float64], fill: Colour, interpolation: int) -> Pixels:
@@ -168,13 +182,7 @@ def _shift(pixels: Pixels, share: float, axis: int, fill: Colour, interpolation:
     It is what `_warp` would do, in a tenth of the time, with Pillow's cubic kernel and border.
     """
     size = pixels.shape[axis]
-    whole = math.floor(share * size + 0.5)
-    distance = np.abs(np.arange(-2, 3) - (share * size - whole))
-    if interpolation == cv2.INTER_LINEAR:
-        weights = np.maximum(0, 1 - distance)
-    else:
-        near, far = distance**3 - 2 * distance**2 + 1, -(distance**3) + 5 * distance**2 - 8 * distance + 4
-        weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
+    whole, weights = shift_of(share * size, interpolation)
     kernel = weights.astype(np.float32).reshape((1, 5) if axis else (5, 1))
     filtered = cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REPLICATE)
     before, after = max(0, -whole), max(0, whole)
@@ -183,6 +191,16 @@ def _shift(pixels: Pixels, share: float, axis: int, fill: Colour, interpolation:
     else:
         kept, borders = filtered[after : size - before], (before, after, 0, 0)
     return cv2.copyMakeBorder(kept, *borders, cv2.BORDER_CONSTANT, value=fill)  # type: ignore[return-value]
+
+
+def shift_of(distance: float, interpolation: int) -> tuple[int, npt.NDArray[np.float64]]:
+    """A shift by a number of pixels as whole ones, and the weights of five neighbours for the rest."""
+    whole = math.floor(distance + 0.5)
+    away = np.abs(np.arange(-2, 3) - (distance - whole))
+    if interpolation == cv2.INTER_LINEAR:
+        return whole, np.maximum(0, 1 - away)
+    near, far = away**3 - 2 * away**2 + 1, -(away**3) + 5 * away**2 - 8 * away + 4
+    return whole, np.where(away < 1, near, np.where(away < 2, far, 0))
 
 
 def _mapped(pixels: Pixels, levels: npt.NDArray[np.floating | np.integer]) -> Pixels:
@@ -214,29 +232,13 @@ def _equalize(pixels: Pixels, _: float) -> Pixels:
     return _mapped(pixels, np.where(step > 0, levels, _LEVELS[:, None]))
 
 
-def _solarize(pixels: Pixels, threshold: float) -> Pixels:
-    return _mapped(pixels, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
-
-
-def _solarize_add(pixels: Pixels, amount: float) -> Pixels:
-    return _mapped(pixels, np.where(_LEVELS < 128, _LEVELS + amount, _LEVELS))
-
-
-def _posterize(pixels: Pixels, bits: float) -> Pixels:
-    return pixels & np.uint8(256 - (1 << (8 - int(bits))))
-
-
 def _color(pixels: Pixels, factor: float) -> Pixels:
-    return cv2.transform(pixels, factor * np.eye(3) + (1 - factor) * _LUMA)  # type: ignore[return-value]
+    return cv2.transform(pixels, factor * np.eye(3) + (1 - factor) * LUMA)  # type: ignore[return-value]
 
 
 def _contrast(pixels: Pixels, factor: float) -> Pixels:
-    mean = int(np.dot(_LUMA, cv2.mean(pixels)[:3]) + 0.5)
+    mean = int(np.dot(LUMA, cv2.mean(pixels)[:3]) + 0.5)
     return _mapped(pixels, np.trunc(mean + factor * (_LEVELS - mean)))
-
-
-def _brightness(pixels: Pixels, factor: float) -> Pixels:
-    return _mapped(pixels, np.trunc(factor * _LEVELS))
 
 
 def _sharpness(pixels: Pixels, factor: float) -> Pixels:
@@ -252,12 +254,7 @@ def _sharpness(pixels: Pixels, factor: float) -> Pixels:
 _ON_VALUES: dict[str, Callable[[Pixels, float], Pixels]] = {
     "AutoContrast": _auto_contrast,
     "Equalize": _equalize,
-    "Invert": lambda pixels, _: ~pixels,
-    "PosterizeIncreasing": _posterize,
-    "SolarizeIncreasing": _solarize,
-    "SolarizeAdd": _solarize_add,
     "ColorIncreasing": _color,
     "ContrastIncreasing": _contrast,
-    "BrightnessIncreasing": _brightness,
     "SharpnessIncreasing": _sharpness,
 }

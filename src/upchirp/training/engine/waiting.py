@@ -59,7 +59,16 @@ class Waiting:
         return min(waited, idle)
 
 
-def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_helps: bool, replay: int | None) -> str:
+def advice(
+    share: float,
+    *,
+    bandwidth: int,
+    workers: int,
+    cores: int,
+    device_helps: bool,
+    packing_helps: bool,
+    replay: int | None,
+) -> str:
     """What to do about a share of time spent waiting, in one line with numbers.
 
     Args:
@@ -67,10 +76,11 @@ def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_he
         bandwidth: that it was seen at, pixels.
         workers: loader processes now.
         cores: CPU cores.
+        device_helps: whether there is a device that could prepare images, and does not.
         packing_helps: whether `upchirp pack` would make the images cheaper to read.
         replay: replayed batches for each fresh one now; `None` where nothing is replayed, whatever --replay says.
 
-    >>> print(advice(0.4, bandwidth=96, workers=4, cores=16, packing_helps=True, replay=0))
+    >>> print(advice(0.4, bandwidth=96, workers=4, cores=16, device_helps=False, packing_helps=True, replay=0))
     waiting for data takes 40 % of the time at B=96 with 4 workers: try --workers 7, `upchirp pack`, or --replay 1
     """
     # Rounded, so that a fifth left does not ask for 21 workers instead of 20.
@@ -79,6 +89,8 @@ def advice(share: float, *, bandwidth: int, workers: int, cores: int, packing_he
     remedies = []
     if workers < cores:
         remedies.append(f"--workers {min(wanted, cores)}")
+    if device_helps:
+        remedies.append("--prepare device")
     if packing_helps:
         remedies.append("`upchirp pack`")
     if replay is not None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from upchirp.curriculum import Plan
 from upchirp.data.chunks import PREFETCHED, chunk_bytes
+from upchirp.data.settings import Prepare
 from upchirp.data.shared_memory import SHARED, room
 
 _MIB = 2**20
@@ -24,12 +25,15 @@ class Demand:
     """What is trained."""
     full_size: bool = False
     """Whether training images come at the final size too, as those of evaluations do."""
+    prepare: Prepare = "cpu"
+    """Where training images are prepared."""
 
     def bytes(self, workers: int) -> int:
         """What so many workers need; without any nothing is shared."""
         final_size = self.plan.final_size
         sides = [final_size] if self.full_size else self.plan.bandwidths
-        return PREFETCHED * workers * (max(map(chunk_bytes, sides)) + chunk_bytes(final_size))
+        training = max(chunk_bytes(side, self.prepare) for side in sides)
+        return PREFETCHED * workers * (training + chunk_bytes(final_size))
 
     def workers(self, asked: int) -> tuple[int, str | None]:
         """As many of the workers as there is room for, and a line if these are fewer.

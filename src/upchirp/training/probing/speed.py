@@ -13,6 +13,7 @@ from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, plan
 from upchirp.data import Source
+from upchirp.data.arrival import AHEAD
 from upchirp.data.chunks import batches_ahead
 from upchirp.training.engine.trainer import TRIAL_RATE, Trainer
 from upchirp.training.events import Report
@@ -85,7 +86,10 @@ def measure_seconds(
     sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.bandwidths}
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
     sides = {side: curriculum.final_size if trainer.loading.low_frequency == "crop" else side for side in sizes}
-    ahead = batches_ahead(trainer.loading.processes, [(sides[side], micro_batch[side]) for side in sizes])
+    batches = [(sides[side], micro_batch[side]) for side in sizes]
+    ahead = batches_ahead(trainer.loading.processes, batches, trainer.loading.prepare)
+    if trainer.device.type == "cuda":
+        ahead += AHEAD + 1
     warmup = (ahead + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
     trial = with_replay(calibration(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)

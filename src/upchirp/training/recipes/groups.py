@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import LowFrequency, Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, usable_cores
+from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, Prepare, check_prepare, usable_cores
 from upchirp.errors import InputError
 from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
 from upchirp.training.recipes.named import Regime
@@ -67,7 +67,7 @@ class Replaying(Settings):
     replay_mode: ReplayMode = "batch"
     """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
     replay_gib: float = 4.0
-    """Memory bound of the replay buffer over all processes, GiB."""
+    """Memory bound of the replay buffer over all processes, GiB; on CUDA it is the devices' memory."""
     replay_final: bool = False
     """Replay in the stages at the final size too."""
 
@@ -140,6 +140,9 @@ class Loading(Settings):
     """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work."""
     low_frequency: LowFrequency = "lanczos"
     """`lanczos` reduces to the bandwidth in the workers; `crop` crops the spectrum exactly on the device."""
+    prepare: Prepare = "cpu"
+    """Who resizes, mirrors and augments images: the workers on the `cpu`, or the `device`, for which workers only read
+    and decode; the images are the same but for rounding."""
     seed: int = 0
     """Seed of everything random."""
     workers: int | None = None
@@ -150,6 +153,7 @@ class Loading(Settings):
     def __post_init__(self) -> None:
         if self.workers is not None:
             check_least(self, 0, "workers")
+        check_prepare(self.prepare, self.mode, self.low_frequency)
         check_seed(self.seed)
         if not 0 <= self.loader_timeout < float("inf"):
             raise InputError(f"loader_timeout is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
@@ -159,6 +163,11 @@ class Loading(Settings):
     def processes(self) -> int:
         """How many loader processes to start."""
         return min(16, usable_cores()) if self.workers is None else self.workers
+
+    @property
+    def device_could_prepare(self) -> bool:
+        """Whether workers do what a device could take from them."""
+        return (self.prepare, self.mode, self.low_frequency) == ("cpu", "fast", "lanczos")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,18 @@ class Adviser:
         plan: what it executes.
         workers: how many processes load images.
         replay_final: whether images are replayed at the final size too.
+        device_helps: whether there is a device that could prepare images, and does not.
         packing_helps: whether `upchirp pack` would make the images cheaper to read.
     """
 
-    def __init__(self, plan: Plan, *, workers: int, replay_final: bool, packing_helps: bool) -> None:
+    def __init__(
+        self, plan: Plan, *, workers: int, replay_final: bool, device_helps: bool, packing_helps: bool
+    ) -> None:
         self.wait = SteadyWait()
         self._workers = workers
         self._replay_final = replay_final
         self._plan = plan
+        self._device_helps = device_helps
         self._packing_helps = packing_helps
         self._advised: set[int] = set()
 
@@ -36,6 +40,7 @@ class Adviser:
             bandwidth=step.bandwidth,
             workers=self._workers,
             cores=usable_cores(),
+            device_helps=self._device_helps,
             packing_helps=self._packing_helps,
             replay=self._plan.stages[step.stage].replay.batches if replays else None,
         )

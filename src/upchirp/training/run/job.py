@@ -186,7 +186,7 @@ def _train(
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
         evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
-        demand = Demand(plan=plan, full_size=config.low_frequency == "crop")
+        demand = Demand(plan=plan, full_size=config.low_frequency == "crop", prepare=config.prepare)
         workers, few = demand.workers(config.processes)
         notes += [few] if few else []
         evaluation = EvaluationSet(
@@ -239,6 +239,7 @@ def _train(
                     plan,
                     workers=config.processes,
                     replay_final=config.replay_final,
+                    device_helps=device.type != "cpu" and config.device_could_prepare,
                     packing_helps=packing_helps(train_source, plan.final_size),
                 ),
                 micro_batch=config.micro_batch,

@@ -1,0 +1,122 @@
+"""What a loader worker does with one image if the device prepares it: decode the crop, and say what is to become of it.
+
+Crop, flip and operations are those of `TrainTransform` for the same request.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from upchirp.data.images.augmentation import draw
+from upchirp.data.images.decoding import Picture, Pixels
+from upchirp.data.images.rand_augment import NAMES
+from upchirp.data.images.resizing import lanczos
+from upchirp.data.requests import Request
+from upchirp.data.settings import Augmentation, Prepare
+
+MOST_PIXELS = 8
+"""Pixels of a region for each pixel of the result at most: a larger one is resized by the worker, which costs less than
+to move it. One in ten of ImageNet's crops has more at 96 pixels."""
+
+
+def image_bytes(side: int, prepare: Prepare = "cpu") -> int:
+    """Most bytes that a worker gives for an image of a side in pixels.
+
+    >>> image_bytes(96), image_bytes(96, "device")
+    (27648, 221184)
+    """
+    return 3 * side**2 * (MOST_PIXELS if prepare == "device" else 1)
+
+
+class Region(NamedTuple):
+    """The pixels of one crop, and what is to be done with them."""
+
+    pixels: Pixels
+    """At the scale that they were decoded at."""
+    flip: bool
+    """Mirror it."""
+    operations: list[tuple[int, float]]
+    """Operations of RandAugment as their number in `NAMES` and their argument, 0 if they take none."""
+
+
+class Regions(NamedTuple):
+    """Crops of several images, one after another in memory."""
+
+    pixels: Tensor
+    """Their RGB values row by row: uint8, (bytes,)."""
+    recipes: npt.NDArray[np.float64]
+    """Of each its height, width and whether it is mirrored, then number and argument of each operation, with -1 for
+    none: (images, 3 + 2 layers)."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Bytes of each: (images,)."""
+        lengths: npt.NDArray[np.int64] = (3 * self.recipes[:, 0] * self.recipes[:, 1]).astype(np.int64)
+        return lengths
+
+
+class RegionTransform:
+    """From an image and a request to the region that is cropped, unchanged; a pure function of the two.
+
+    Args:
+        augmentation: the settings.
+        final_size: input side of the last stage, pixels.
+    """
+
+    def __init__(self, augmentation: Augmentation, final_size: int) -> None:
+        self._augmentation = augmentation
+        self._final_size = final_size
+
+    def __call__(self, picture: Picture, request: Request) -> Region:
+        """The region.
+
+        Raises:
+            OSError: the image is truncated or corrupt.
+        """
+        box, flip, operations = draw(self._augmentation, self._final_size, picture.size, request)
+        pixels = picture.region(box, request.bandwidth)
+        if pixels.size > image_bytes(request.bandwidth, "device"):
+            pixels = lanczos(pixels, request.bandwidth)
+        return Region(pixels, flip, [(NAMES.index(name), argument or 0.0) for name, argument in operations])
+
+
+class LaidOut:
+    """Puts regions one after another.
+
+    Args:
+        layers: most operations of an image.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
+
+    def __call__(self, regions: Sequence[Region], *, shared: bool | None = None) -> Regions:
+        """The regions in one piece of memory.
+
+        Args:
+            regions: one or more.
+            shared: take shared memory; by default workers do.
+        """
+        shared = get_worker_info() is not None if shared is None else shared
+        recipes = np.full((len(regions), 3 + 2 * self._layers), -1.0)
+        for recipe, (pixels, flip, operations) in zip(recipes, regions, strict=True):
+            recipe[:3] = *pixels.shape[:2], flip
+            recipe[3 : 3 + 2 * len(operations)] = np.array(operations, dtype=np.float64).ravel()
+        total = sum(region.pixels.size for region in regions)
+        memory = _shared(total) if shared else torch.empty(total, dtype=torch.uint8)
+        place, first = memory.numpy(), 0
+        for pixels, *_ in regions:
+            # Right to where it is sent from: it may be a part of the rows that were decoded.
+            place[first : first + pixels.size].reshape(pixels.shape)[:] = pixels
+            first += pixels.size
+        return Regions(memory, recipes)
+
+
+def _shared(length: int) -> Tensor:
+    storage: Any = torch.UntypedStorage._new_shared(length)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
