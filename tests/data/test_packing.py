@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_nothing_half_written(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr("upchirp.data.whole_files.os.fsync", full)
+    monkeypatch.setattr("upchirp.files.os.fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*: No space left on device; make room"):
         pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
     left = files(tmp_path / "out")
@@ -284,7 +284,7 @@ def test_packing_that_ended_before_its_manifest_goes_on(
             raise OSError(errno.ENOSPC, "No space left on device")
         left.pop()(descriptor)
 
-    monkeypatch.setattr("upchirp.data.whole_files.os.fsync", full)
+    monkeypatch.setattr("upchirp.files.os.fsync", full)
     with pytest.raises(InputError, match="run the same command again"):
         pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
     monkeypatch.undo()

@@ -11,11 +11,10 @@ from PIL import Image
 from upchirp import TrainConfig
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
-from upchirp.data.settings import usable_cores
+from upchirp.machine import hardware, usable_cores
 from upchirp.training import Event, Logged, Noted, train
 from upchirp.training.engine import waiting
 from upchirp.training.engine.waiting import Waiting, advice
-from upchirp.training.run.environment import hardware
 from upchirp.training.run.start import packing_helps
 
 

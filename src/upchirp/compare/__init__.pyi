@@ -4,7 +4,7 @@ from upchirp.compare.comparison import Comparison, compare
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.equal_accuracy import Speedup, Timed, speedup_at_equal_accuracy
 from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, difference, seed_spread
-from upchirp.training.run.environment import hardware, versions
+from upchirp.machine import hardware, versions
 
 __all__ = [
     "CompareConfig",

@@ -13,6 +13,8 @@ from upchirp.compare.summary import Entry, outcome_of, summarise
 from upchirp.data import Source, open_data
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
+from upchirp.files import write_text
+from upchirp.machine import hardware, versions
 from upchirp.training import (
     Observer,
     TrainResult,
@@ -21,7 +23,6 @@ from upchirp.training import (
     train,
 )
 from upchirp.training.parallel.launcher import world_size
-from upchirp.training.run.environment import hardware, versions
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.resumption import go_on_by
@@ -97,7 +98,7 @@ def _compare(
         **_settings(config, command, sources[0]),
         **summarise(outcomes, seeds=config.seeds, root=output),
     }
-    (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(output / SUMMARY, json.dumps(summary, indent=2) + "\n")
     plans = {entry.label: results[entry, config.seeds[0]].plan for entry in entries}
     from upchirp.reports.compare_html import write_report
 

@@ -8,6 +8,7 @@ from upchirp.curriculum.curriculum import Curriculum
 from upchirp.curriculum.presets import preset
 from upchirp.curriculum.scaling import scaled
 from upchirp.errors import InputError
+from upchirp.files import write_text
 
 
 def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple: int = 1) -> Curriculum:
@@ -69,4 +70,4 @@ def save_curriculum(curriculum: Curriculum, path: Path, *, scales: bool = False,
     """
     data = {**curriculum.to_dict(), **({"scales": True} if scales else {})}
     lines = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
-    path.write_text(lines + yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    write_text(path, lines + yaml.safe_dump(data, sort_keys=False))

@@ -3,7 +3,7 @@
 A request is a pure function of (seed, position in the run), so the data of a run depends neither on the number of
 workers or ranks nor on interruptions. Positions count fresh images: what is replayed is not asked for again. Only which
 image stands at a position may depend on more, the losses until then, if an `Order` selects. The random numbers are raw
-Philox output, which NumPy keeps stable for good.
+Philox output; see `upchirp.randomness`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,7 @@ from torch.utils.data import Sampler
 
 from upchirp.curriculum import Plan, Stage, Step
 from upchirp.errors import InputError
-
-_ORDER, _SEEDS, _REPLACEMENTS, _REPLAYS, _SELECTION, _SPLIT = range(6)
+from upchirp.randomness import Stream, philox
 
 
 class Request(NamedTuple):
@@ -42,28 +41,28 @@ def pass_order(dataset_size: int, seed: int, number: int) -> npt.NDArray[np.int6
     >>> sorted(pass_order(4, seed=0, number=7).tolist())
     [0, 1, 2, 3]
     """
-    keys = _philox(seed, _ORDER, stream=number).random_raw(dataset_size)
+    keys = philox(Stream.ORDER, seed, number).random_raw(dataset_size)
     return np.argsort(keys, kind="stable")
 
 
 def sample_seeds(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     """One seed for each fresh position of the run from `first`: shape (count,)."""
-    return _draws(seed, _SEEDS, first, count)
+    return _draws(Stream.SEEDS, seed, first, count)
 
 
 def replay_draws(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     """One number for each image seen from `first` on: which one of the buffer it is, if it is replayed; (count,)."""
-    return _draws(seed, _REPLAYS, first, count)
+    return _draws(Stream.REPLAYS, seed, first, count)
 
 
 def selection_draws(seed: int, number: int, count: int) -> npt.NDArray[np.uint64]:
     """One number for each image of the data set in one pass: whether it is left out, if it may be; (count,)."""
-    return np.asarray(_philox(seed, _SELECTION, stream=number).random_raw(count), dtype=np.uint64)
+    return np.asarray(philox(Stream.SELECTION, seed, number).random_raw(count), dtype=np.uint64)
 
 
 def split_draws(seed: int, count: int) -> npt.NDArray[np.uint64]:
     """One number for each image of a data set: in which order they go to a part of it; (count,)."""
-    return np.asarray(_philox(seed, _SPLIT).random_raw(count), dtype=np.uint64)
+    return np.asarray(philox(Stream.SPLIT, seed).random_raw(count), dtype=np.uint64)
 
 
 class Order(Protocol):
@@ -130,7 +129,7 @@ def requests_of(step: Step, order: Order, rows: range | None = None) -> list[Req
 
 def replacement(request: Request, dataset_size: int, attempt: int) -> Request:
     """The request that stands in for one whose image cannot be read; the same one on every run."""
-    draw = _philox(request.seed, _REPLACEMENTS, stream=attempt).random_raw()
+    draw = philox(Stream.REPLACEMENTS, request.seed, attempt).random_raw()
     return request._replace(index=int(draw) % dataset_size)
 
 
@@ -266,16 +265,6 @@ def _check_slices(batch_size: int, world_size: int, micro_batch: int | None) -> 
         raise InputError(f"micro-batch {micro_batch} does not divide a rank's share of {share}: choose a divisor of it")
 
 
-def _draws(seed: int, purpose: int, first: int, count: int) -> npt.NDArray[np.uint64]:
+def _draws(stream: Stream, seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     """One number for each position from `first`, whatever the others that are drawn with it."""
-    blocks = _philox(seed, purpose, counter=first).random_raw(4 * count)
-    return np.asarray(blocks[::4], dtype=np.uint64)
-
-
-def _philox(seed: int, purpose: int, *, stream: int = 0, counter: int = 0) -> np.random.Philox:
-    """A generator of its own for each (seed, purpose, stream)."""
-    mask = (1 << 64) - 1
-    key = np.array([seed & mask, (stream << 2 | purpose & 3) & mask], dtype=np.uint64)
-    # Two bits of the key hold four purposes; the rest of it goes where no stream is long enough to count to.
-    start = np.array([counter & mask, 0, purpose >> 2, 0], dtype=np.uint64)
-    return np.random.Philox(key=key, counter=start)
+    return np.asarray(philox(stream, seed, position=first).random_raw(4 * count)[::4], dtype=np.uint64)

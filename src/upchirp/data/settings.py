@@ -1,11 +1,11 @@
 """What the user may choose about the data. No torch in here, nor anything else that takes long to import."""
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from upchirp.errors import InputError
+from upchirp.machine import usable_cores
 
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
 Mode = Literal["fast", "faithful"]
@@ -133,12 +133,3 @@ def check_prepare(prepare: str, mode: str, low_frequency: str) -> None:
             f"the device prepares images by mode fast with low-frequency lanczos only, not by {mode} with "
             f"{low_frequency}: leave those as they are, or let the CPU prepare them"
         )
-
-
-def usable_cores() -> int:
-    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has.
-
-    Processes that torchrun started on one machine share them out.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

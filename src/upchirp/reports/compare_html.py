@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from upchirp.files import write_text
 from upchirp.reports.examples import Examples
 from upchirp.reports.figures import accuracy_against_time, accuracy_during_training, stages_on_a_time_line
 from upchirp.reports.page import picture, render, strip_rows
@@ -76,7 +77,7 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
         costs=sorted({run["plan"]["cost"] for run in summary["runs"]}),
         hardware=hardware_text(summary["hardware"]),
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _lines(summary: Mapping[str, Any]) -> list[_Line]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from upchirp.curriculum import Plan
 from upchirp.curriculum.table import count_text
+from upchirp.files import write_text
 from upchirp.reports.examples import Examples
 from upchirp.reports.page import picture, png_source, render, strip_rows
 from upchirp.reports.run_figures import curves, stage_seconds, time_of_stages
@@ -37,7 +38,7 @@ class RunRecord:
     facts: Mapping[str, str]
     """What the data is, by what is told."""
     hardware: Mapping[str, Any]
-    """See `upchirp.training.run.environment`."""
+    """See `upchirp.machine`."""
     versions: Mapping[str, str]
     """Of what it ran with."""
     classes: Sequence[str] = ()
@@ -133,9 +134,7 @@ def write_run_report(record: RunRecord, path: Path) -> None:
         settings={name: _setting(value) for name, value in record.settings.items()},
         hardware=hardware_text(record.hardware),
     )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)
 
 
 def _stages(record: RunRecord) -> list[_Stage]:

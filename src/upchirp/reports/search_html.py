@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from upchirp.files import write_text
 from upchirp.reports.page import picture, render
 from upchirp.reports.search_figures import (
     accuracy_against_cost,
@@ -67,7 +68,7 @@ def write_search_report(summary: Mapping[str, Any], path: Path) -> None:
         objective=_OBJECTIVES[summary["objective"]].format(alpha=summary["alpha"]),
         hardware=hardware_text(summary["hardware"]),
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 _OBJECTIVES = {

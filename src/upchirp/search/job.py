@@ -234,9 +234,7 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
 
 def _create(folder: Path, config: SearchConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{CONFIG}.tmp"
-    save_config(config.to_flat(), temporary)
-    temporary.replace(folder / CONFIG)
+    save_config(config.to_flat(), folder / CONFIG)
 
 
 def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) -> None:

@@ -16,6 +16,7 @@ from upchirp.curriculum import Plan
 from upchirp.data import Corrupt, Source
 from upchirp.data.unreadable import CorruptImages, UnreadableImages
 from upchirp.errors import InputError
+from upchirp.files import clear_leftovers, write_text
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import EvaluationSet, StepResult, TrainConfig, Trainer, View
@@ -248,8 +249,7 @@ def keep_only(folder: Path, steps: set[int]) -> None:
     for path in list(checkpoint.checkpoints(folder)):
         if path.name not in kept:
             checkpoint.delete(path)
-    for leftover in folder.glob("*.tmp"):
-        leftover.unlink()
+    clear_leftovers(folder)
 
 
 def read_progress(folder: Path) -> int:
@@ -261,9 +261,7 @@ def read_progress(folder: Path) -> int:
 
 
 def _write_progress(folder: Path, step: int) -> None:
-    temporary = folder / f"{_PROGRESS}.tmp"
-    temporary.write_text(str(step), encoding="ascii")
-    temporary.replace(folder / _PROGRESS)
+    write_text(folder / _PROGRESS, str(step), durable=False)
 
 
 @contextmanager

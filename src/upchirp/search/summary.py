@@ -7,6 +7,7 @@ from typing import Any
 
 from upchirp.compare import hardware, versions
 from upchirp.curriculum import Curriculum
+from upchirp.files import write_text
 from upchirp.search.config import SearchConfig
 from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner
@@ -100,7 +101,7 @@ def provenance(summary: Mapping[str, Any]) -> str:
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
     """Write `summary.json` and `report.html`."""
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     from upchirp.reports.search_html import write_search_report
 
     write_search_report(summary, folder / REPORT)

@@ -14,8 +14,8 @@ from typing import Any
 from torch import nn
 
 from upchirp.data import Source
-from upchirp.data.settings import usable_cores
 from upchirp.errors import InputError
+from upchirp.machine import usable_cores
 from upchirp.search.config import SearchConfig
 from upchirp.search.events import Scored, SearchEvent, SearchObserver, Working
 from upchirp.search.executors import Executor

@@ -19,6 +19,7 @@ from upchirp.data.device.sending import to_device
 from upchirp.data.images.augmentation import check_low_frequency
 from upchirp.data.settings import Augmentation, LowFrequency
 from upchirp.errors import InputError
+from upchirp.randomness import Stream, philox
 from upchirp.spectral import low_frequency_crop
 
 _ERASE_AREA = (0.02, 1 / 3)
@@ -26,8 +27,6 @@ _ERASE_ASPECT = (0.3, 1 / 0.3)
 _ERASE_TRIES = 10
 _NOISE_STRIDE = 4099
 """Distance between the noise of neighbouring rows: a prime, so that no image side divides it."""
-
-_MIX, _ERASE, _NOISE = range(3)
 
 
 class BatchTransform:
@@ -142,7 +141,7 @@ class BatchTransform:
         if self._augmentation.reprob == 0:
             return
         side = lines.shape[1]
-        rng = _generator(self._seed, step, _ERASE)
+        rng = np.random.Generator(philox(Stream.ERASING, self._seed, step))
         draws = rng.random((batch_size, 4 + 2 * _ERASE_TRIES))[rows.start : rows.stop]
         boxes, valid = _erase_boxes(draws, side)
         chosen = np.flatnonzero(valid & (draws[:, 0] < self._augmentation.reprob))
@@ -158,7 +157,7 @@ class BatchTransform:
         key = (length, device)
         if key not in self._noise_banks:
             total = max(1 << 20, 1 << (4 * length - 1).bit_length())
-            numbers = _generator(self._seed, 0, _NOISE).standard_normal(total, dtype=np.float32)
+            numbers = np.random.Generator(philox(Stream.NOISE, self._seed)).standard_normal(total, dtype=np.float32)
             rows = (total - length) // _NOISE_STRIDE
             # Only one size is in use at a time.
             self._noise_banks = {
@@ -172,7 +171,7 @@ class BatchTransform:
             return lines, Targets(labels, labels, weight)
         side = lines.shape[1]
         group = mix_group(self._augmentation, batch_size)
-        rng = _generator(self._seed, step, _MIX)
+        rng = np.random.Generator(philox(Stream.MIXING, self._seed, step))
         weights, boxes = mix_draws(rng, batch_size // group, self._augmentation, side)
         mine = slice(rows.start // group, rows.stop // group)
         packed = to_device(np.column_stack([weights[mine], boxes[mine]]).astype(np.float32), lines.device)
@@ -232,14 +231,6 @@ def _scale_and_shift(
         centre, width = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         scale, shift = 1 / (255 * width), -centre / width
         return tuple(value.float().repeat(repeats).to(device) for value in (scale, shift))  # type: ignore[return-value]
-
-
-def _generator(seed: int, step: int, purpose: int) -> np.random.Generator:
-    """A generator of its own for each (seed, step, purpose)."""
-    mask = (1 << 64) - 1
-    key = np.array([seed & mask, (step << 2 | purpose) & mask], dtype=np.uint64)
-    # The counter's last word keeps these streams apart from those of the requests, which start at 0 there.
-    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, 1], dtype=np.uint64)))
 
 
 def _erase_boxes(draws: npt.NDArray[np.float64], side: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -12,7 +12,7 @@ from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
-from upchirp.data.settings import VAL_SHARE, check_workers, usable_cores
+from upchirp.data.settings import VAL_SHARE, check_workers
 from upchirp.data.sources import Note, Source, open_data, warn
 from upchirp.data.tars.index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.tars.manifest import (
@@ -24,8 +24,9 @@ from upchirp.data.tars.manifest import (
     load_manifest,
     save_manifest,
 )
-from upchirp.data.whole_files import TEMPORARY_SUFFIX, whole_file
 from upchirp.errors import InputError
+from upchirp.files import TEMPORARY_SUFFIX, whole_file
+from upchirp.machine import usable_cores
 
 CHECKSUMS = "SHA256SUMS"
 LOCK = "pack.lock"

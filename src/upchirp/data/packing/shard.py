@@ -18,9 +18,9 @@ from upchirp.data.packing.encoded import encoded
 from upchirp.data.sources import Source
 from upchirp.data.tars.index import Level, TarIndex, index_path, is_current, load_index, save_index
 from upchirp.data.tars.manifest import PackSettings
-from upchirp.data.whole_files import whole_file
 from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError
+from upchirp.files import whole_file
 
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 # These say something about one file; every other error of the system is about the disk or the network, and would

@@ -14,11 +14,12 @@ from typing import IO
 
 from upchirp.data.images.decoding import open_picture
 from upchirp.data.packing.folder import CHECKSUMS
-from upchirp.data.settings import check_workers, usable_cores
+from upchirp.data.settings import check_workers
 from upchirp.data.tars.index import Level, TarIndex, index_path, load_index
 from upchirp.data.tars.manifest import load_manifest
 from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError
+from upchirp.machine import usable_cores
 
 _LINE = re.compile(r"^([0-9a-f]{64})  (\S+)$", re.MULTILINE)
 _REMAKE = "run the same `upchirp pack` command again, it makes that file anew"

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.whole_files import whole_file
 from upchirp.errors import InputError
+from upchirp.files import whole_file
 
 FORMAT = 2
 INDEX_SUFFIX = ".index.npz"

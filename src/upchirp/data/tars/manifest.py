@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from upchirp.data.whole_files import whole_file
 from upchirp.errors import InputError
+from upchirp.files import whole_file
 
 FORMAT = 1
 MANIFEST = "pack.json"

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from upchirp.errors import InputError
+from upchirp.files import clear_leftovers, whole_file, whole_path, write_text
 
 SHARDS = "shards"
 """What a checkpoint's content calls its files of tensors in the folder beside it, if it has any: name and SHA-256."""
@@ -45,7 +45,16 @@ def save(content: dict[str, Any], path: Path) -> None:
         OSError: the disk is full or fails, or the run folder is gone.
     """
     path.parent.mkdir(exist_ok=True)
-    _write_atomically(path, lambda stream: torch.save(content, stream), before=_write_checksum)
+    with whole_file(path) as stream:
+        hashing: Any = _Hashing(stream)
+        try:
+            torch.save(content, hashing)
+        except Exception as error:
+            # torch answers a failed write with an error of its own that names no cause.
+            if hashing.error is None:
+                raise
+            raise hashing.error from error
+        write_text(_checksum_file(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -130,8 +139,7 @@ def prune(folder: Path, keep: int) -> None:
     """Delete all but the last `keep` step checkpoints, and leftovers of interrupted writing."""
     for path in list(checkpoints(folder))[:-keep]:
         delete(path)
-    for leftover in folder.glob("*.tmp"):
-        leftover.unlink()
+    clear_leftovers(folder)
     for shards in folder.iterdir():
         if shards.is_dir() and not shards.with_suffix(".pt").exists():
             shutil.rmtree(shards, ignore_errors=True)
@@ -150,24 +158,17 @@ def export_weights(weights: dict[str, torch.Tensor], path: Path, described: Mapp
     Raises:
         OSError: the disk is full or fails.
     """
-    temporary = path.with_name(path.name + ".tmp")
     # One entry only: the library writes several in random order, and equal weights should make equal files.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    try:
+    with whole_path(path) as temporary:
         # The library makes files that the owner alone may read: this one gets the rights that others here have.
         temporary.touch()
         rights = stat.S_IMODE(temporary.stat().st_mode)
-        save_file(tensors, temporary, metadata={_DESCRIPTION: json.dumps(described)})
+        try:
+            save_file(tensors, temporary, metadata={_DESCRIPTION: json.dumps(described)})
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
         temporary.chmod(rights)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except SafetensorError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -220,35 +221,6 @@ class _Hashing:
         self.stream.flush()
 
 
-def _write_atomically(
-    path: Path, write: Callable[[Any], object], *, before: Callable[[Path, str], None] | None = None
-) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    hashing: _Hashing | None = None
-    try:
-        with temporary.open("wb") as stream:
-            hashing = _Hashing(stream)
-            write(hashing)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if before is not None:
-            before(path, hashing.digest.hexdigest())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        # torch answers a failed write with an error of its own that names no cause.
-        cause = error if isinstance(error, OSError) else hashing and hashing.error
-        if cause:
-            raise OSError(cause.errno, cause.strerror, str(path)) from error
-        raise
-    _sync_folder(path.parent)
-
-
-def _write_checksum(path: Path, digest: str) -> None:
-    line = f"{digest}  {path.name}\n".encode("ascii")
-    _write_atomically(_checksum_file(path), lambda stream: stream.write(line))
-
-
 def _checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
@@ -257,14 +229,3 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets folders be synced."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,6 +6,7 @@ from pathlib import Path
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
+from upchirp.files import whole_path
 from upchirp.training.checkpoints.description import Description
 
 _OF_TIMMS_WEIGHTS = (
@@ -32,23 +33,22 @@ def write_timm_config(model: nn.Module, described: Description, path: Path) -> N
         return
     seen = described.preprocessing
     size = described.final_size
-    temporary = path.with_name(path.name + ".tmp")
-    save_config_for_hf(
-        model,
-        str(temporary),
-        model_config={"label_names": list(described.classes)},
-        model_args=dict(described.model_kwargs),
-        data_config={
-            "input_size": (3, size, size),
-            "mean": seen.mean,
-            "std": seen.std,
-            "interpolation": seen.interpolation,
-            "crop_pct": seen.crop_pct,
-            "crop_mode": "center",
-        },
-    )
-    config = json.loads(temporary.read_text(encoding="utf-8"))
-    inner = config["pretrained_cfg"]
-    config["pretrained_cfg"] = {name: value for name, value in inner.items() if name not in _OF_TIMMS_WEIGHTS}
-    temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole_path(path) as temporary:
+        save_config_for_hf(
+            model,
+            str(temporary),
+            model_config={"label_names": list(described.classes)},
+            model_args=dict(described.model_kwargs),
+            data_config={
+                "input_size": (3, size, size),
+                "mean": seen.mean,
+                "std": seen.std,
+                "interpolation": seen.interpolation,
+                "crop_pct": seen.crop_pct,
+                "crop_mode": "center",
+            },
+        )
+        config = json.loads(temporary.read_text(encoding="utf-8"))
+        inner = config["pretrained_cfg"]
+        config["pretrained_cfg"] = {name: value for name, value in inner.items() if name not in _OF_TIMMS_WEIGHTS}
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

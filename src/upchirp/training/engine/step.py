@@ -1,6 +1,5 @@
 """One optimizer step: the gradients of its micro-batches, added up, and the update."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +8,7 @@ import torch
 from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, regroup
 from upchirp.models import autocast
+from upchirp.randomness import step_seed
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, ran_out
 from upchirp.training.engine.step_batches import StepBatches
 from upchirp.training.engine.task import Task
@@ -148,9 +148,3 @@ def update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: 
     state.step = step.index + 1
     if state.ema is not None:
         state.ema.update(state.model, step=state.step)
-
-
-def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """The seed of one step's dropout and drop path on one rank."""
-    digest = hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.errors import InputError
+from upchirp.files import whole_file
 
 Integers = npt.NDArray[np.int32]
 
@@ -72,10 +73,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as file:
         np.savez_compressed(file, indices=predictions.indices, labels=predictions.labels, guesses=predictions.guesses)
-    temporary.replace(path)
 
 
 def read_predictions(path: Path) -> Predictions | None:

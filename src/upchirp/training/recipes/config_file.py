@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from upchirp.errors import InputError
+from upchirp.files import write_text
 
 CONFIG = "config.yaml"
 """Where a run folder keeps its settings."""
@@ -31,4 +32,4 @@ def load_config(path: Path) -> dict[str, Any]:
 
 def save_config(settings: Mapping[str, Any], path: Path) -> None:
     """Write settings by their flag names; `upchirp train --config` reads them."""
-    path.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(dict(settings), sort_keys=False))

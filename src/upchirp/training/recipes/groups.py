@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeVar
 from upchirp.curriculum import Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import LowFrequency, Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, Prepare, check_prepare, usable_cores
+from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, Prepare, check_prepare
 from upchirp.errors import InputError
+from upchirp.machine import usable_cores
 from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
 from upchirp.training.recipes.named import Regime
 from upchirp.training.recipes.recipe import Recipe, Settings

@@ -1,7 +1,7 @@
 """Tells a run that waits for data what would help."""
 
 from upchirp.curriculum import Plan, Step
-from upchirp.data.settings import usable_cores
+from upchirp.machine import usable_cores
 from upchirp.training.engine.waiting import ADVISED_SHARE, advice
 from upchirp.training.run.window import SteadyWait
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from upchirp.curriculum import Plan
 from upchirp.data import Augmentation, Source
+from upchirp.machine import hardware, versions
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.recipes.groups import Loading
-from upchirp.training.run.environment import hardware, versions
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.run_folder import REPORT, read_metrics
 

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from upchirp.curriculum import Plan
 from upchirp.data import DataIdentity
 from upchirp.errors import InputError
+from upchirp.files import TEMPORARY_SUFFIX, clear_leftovers, write_text
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config, save_config
@@ -53,8 +54,10 @@ def check_is_free(folder: Path) -> None:
     if holds_run(folder):
         raise InputError(f"{folder} holds another run: go on with it by --resume auto, or choose another --output")
     # These alone were left by a run that was killed while its folder was made.
+    ours = {LOCK, PLAN, DATA}
     if folder.exists() and (
-        not folder.is_dir() or any(entry.name not in (LOCK, PLAN, DATA, f"{CONFIG}.tmp") for entry in folder.iterdir())
+        not folder.is_dir()
+        or any(entry.name not in ours and entry.suffix != TEMPORARY_SUFFIX for entry in folder.iterdir())
     ):
         raise InputError(f"{folder} is not an empty folder: choose another --output")
 
@@ -87,20 +90,19 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
 def create(folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], data: DataIdentity) -> None:
     """Make the folder of a new run; `plan.json` may hold more than the plan."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
     write_data(folder, data)
     # The run may be gone on with from another working directory.
     where = Path(settings["data"]).expanduser()
     if settings["data"] and where.exists():
         settings = {**settings, "data": str(where.absolute())}
-    # Last, and at once: a folder holds a run when it holds this.
-    save_config(settings, folder / f"{CONFIG}.tmp")
-    (folder / f"{CONFIG}.tmp").replace(folder / CONFIG)
+    # Last: a folder holds a run when it holds this.
+    save_config(settings, folder / CONFIG)
 
 
 def write_data(folder: Path, data: DataIdentity) -> None:
     """Keep which data the run is trained on."""
-    (folder / DATA).write_text(json.dumps(data.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / DATA, json.dumps(data.to_dict(), indent=2) + "\n")
 
 
 def read_data(folder: Path) -> DataIdentity:
@@ -133,10 +135,8 @@ def read_plan(folder: Path) -> Plan:
 
 def write_micro_batches(folder: Path, asked: int | str | None, device: str, sizes: Mapping[int, int]) -> None:
     """Keep what is computed at once by bandwidth, after memory ran out on a kind of device."""
-    temporary = folder / f"{MICRO_BATCHES}.tmp"
     kept = {"device": device, "micro_batch": asked, "sizes": sizes}
-    temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
-    temporary.replace(folder / MICRO_BATCHES)
+    write_text(folder / MICRO_BATCHES, json.dumps(kept) + "\n")
 
 
 def read_micro_batches(folder: Path, asked: int | str | None, device: str) -> dict[int, int]:
@@ -200,9 +200,8 @@ class RunLog:
             and record["kind"] != "end"
             and (record["kind"], record["step"]) not in dropped
         ]
-        temporary = folder / f"{METRICS}.tmp"
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        temporary.replace(folder / METRICS)
+        clear_leftovers(folder)
+        write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start_step + 1)
 

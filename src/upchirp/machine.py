@@ -1,4 +1,4 @@
-"""The machine and the versions, for the record of a measurement."""
+"""The machine and the versions: what a process may use, and the record of a measurement."""
 
 import os
 import platform
@@ -6,14 +6,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
-import torch
 
-from upchirp.data.settings import usable_cores
+def usable_cores() -> int:
+    """The cores that this process may use: with a scheduler or in a container often fewer than the machine has.
+
+    Processes that torchrun started on one machine share them out.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def hardware() -> dict[str, Any]:
     """What the runs ran on."""
+    import torch
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
     return {
         "cpu": _processor(),
@@ -25,6 +31,8 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What the runs ran with."""
+    import cv2
+
     packages = ("upchirp", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
     # OpenCV comes in packages of several names.
     return {

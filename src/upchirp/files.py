@@ -1,0 +1,73 @@
+"""Files that appear under their names only when they are complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def whole_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Let a file be written under a temporary name, which becomes its own when it is complete on disk.
+
+    A crash leaves at most a file whose name ends in `.tmp`; an error leaves nothing.
+
+    Args:
+        path: where the file shall be; one that is there stays until the new one is complete.
+        durable: wait until it is on the disk; not needed for what is written anew every moment.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # The number of the process keeps two writers of one file out of each other's way.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    if durable and os.name == "posix":
+        # Makes the new name durable as well.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """Write a file whole or not at all; see `whole_path`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "note"
+    >>> with whole_file(path) as stream:
+    ...     _ = stream.write(b"text")
+    ...     path.exists()
+    False
+    >>> path.read_bytes()
+    b'text'
+    """
+    with whole_path(path, durable=durable) as temporary, temporary.open("wb") as stream:
+        yield stream
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a text file, in UTF-8, whole or not at all; see `whole_path`."""
+    with whole_file(path, durable=durable) as stream:
+        stream.write(text.encode("utf-8"))
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed left in a folder of ours."""
+    for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+        leftover.unlink()
