@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import write_folder
+from tests.runs import write_folder
 
 from upchirp import InputError, open_data
 from upchirp.data import DataIdentity, GeneratedSource, RelabelledSource, as_source, fingerprint, match_classes, split

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import write_folder
+from tests.runs import write_folder
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main

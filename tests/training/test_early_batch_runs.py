@@ -1,35 +1,16 @@
 """Runs with larger batches at small bandwidths: with the replay buffer, with selection, and how they resume."""
 
 import json
-import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
+from tests.runs import Make, differing, interrupted, logged
 
 from upchirp import InputError, Loader, TrainConfig, efficienttrain_plus_plus, plan, train
 from upchirp.cli import main
 from upchirp.data import open_data
-from upchirp.training import Event, Interrupted, Stepped, read_metrics
-
-Make = Callable[..., TrainConfig]
-
-
-def stop_after(step: int) -> Callable[[Event], None]:
-    def observe(event: Event) -> None:
-        if isinstance(event, Stepped) and event.step.index + 1 == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return observe
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    one, other = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    return all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize(
@@ -47,16 +28,12 @@ def test_a_run_with_early_batches_resumes_in_any_stage(config: Make, tmp_path: P
     sizes = [stage.batch_size for stage in whole.plan.stages]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > sizes[-1] == 32
-    logged = [record for record in read_metrics(whole.output) if record["kind"] == "train"]
-    assert [record["learning_rate"] for record in logged] == [step.learning_rate for step in whole.plan.steps()]
-    assert max(record["learning_rate"] for record in logged) > 2e-3
-
-    run = config(**settings)
-    for stop in (2, whole.plan.stages[0].steps + 1):
-        with pytest.raises(Interrupted):
-            train(replace(run, resume="auto"), observers=[stop_after(stop)])
+    rates = [record["learning_rate"] for record in logged(whole.output)]
+    assert rates == [step.learning_rate for step in whole.plan.steps()]
+    assert max(rates) > 2e-3
+    run = interrupted(interrupted(config(**settings), 2), whole.plan.stages[0].steps + 1)
     # Only micro-batches of another size may change the rounding.
-    assert same_weights(train(replace(run, resume="auto")).output, whole.output)
+    assert not differing(train(run).output, whole.output)
 
 
 def test_early_batches_ask_for_the_same_data_in_the_same_order(image_folder: Path) -> None:
@@ -89,8 +66,7 @@ def test_micro_batches_that_do_not_fit_get_one_line(config: Make, image_folder: 
 
 def test_settings_are_stored_and_may_not_change(config: Make) -> None:
     run = config(early_batch=[96, 64], max_batch_size=96, lr_cap=0.1, epochs=12)
-    with pytest.raises(Interrupted):
-        train(run, observers=[stop_after(1)])
+    interrupted(run, 1)
     assert run.output is not None
     stored = yaml.safe_load((run.output / "config.yaml").read_text())
     assert (stored["early_batch"], stored["max_batch_size"], stored["lr_cap"]) == ([96, 64], 96, 0.1)

@@ -1,8 +1,6 @@
 """Memory that runs out: steps that are redone with fewer images at once, and micro-batches that are tried before."""
 
 import copy
-import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from tests.runs import Make, differing, interrupted, logged, notes
 from tests.training.hungry import Hungry
 from torch import nn
 
 from upchirp import InputError, Plan, TrainConfig, TrainResult, efficienttrain_plus_plus, plan
 from upchirp import train as run_training
 from upchirp.data import Augmentation, open_data
-from upchirp.training import Event, Interrupted, Noted, Reduced, Stepped, load_checkpoint, read_metrics
+from upchirp.training import Event, Reduced, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory
 from upchirp.training.engine.trainer import StepResult, Trainer
@@ -27,7 +25,6 @@ from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import find_micro_batches, fits_on
 from upchirp.training.run import start
 
-Make = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
 
 
@@ -179,36 +176,18 @@ def train(config: TrainConfig, model: nn.Module, seen: list[Event] | None = None
     return run_training(config, model=model, observers=[] if seen is None else [seen.append])
 
 
-def notes(events: list[Event]) -> list[str]:
-    return [event.message for event in events if isinstance(event, Noted)]
-
-
-def interrupt_after(step: int, seen: list[Event]) -> Callable[[Event], None]:
-    def observe(event: Event) -> None:
-        seen.append(event)
-        if isinstance(event, Stepped) and event.step.index + 1 == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return observe
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    one, other = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    return all(torch.equal(one[key], other[key]) for key in one)
-
-
 def test_a_run_that_runs_out_of_memory_goes_on_and_says_so(make: Make, tmp_path: Path) -> None:
     seen: list[Event] = []
     hungry = Hungry(limit=8)
     result = train(make(), hungry, seen)
     small = train(make(micro_batch=8, output=str(tmp_path / "small")), Hungry())
-    assert same_weights(result.output, small.output)
+    assert not differing(result.output, small.output)
     reduced = [event for event in seen if isinstance(event, Reduced)]
     assert [(event.step.bandwidth, event.micro_batch) for event in reduced] == [(27, 8), (46, 8), (64, 8)]
     assert "out of memory at 27 px in step 1: it was redone with 8 images at once" in notes(seen)[-3]
     assert "the batch stays 32" in notes(seen)[-3]
-    logged = [record for record in read_metrics(result.output) if record["kind"] == "micro_batch"]
-    assert [(record["step"], record["bandwidth"], record["micro_batch"]) for record in logged] == [
+    found = logged(result.output, "micro_batch")
+    assert [(record["step"], record["bandwidth"], record["micro_batch"]) for record in found] == [
         (event.step.index + 1, event.step.bandwidth, 8) for event in reduced
     ]
 
@@ -216,8 +195,7 @@ def test_a_run_that_runs_out_of_memory_goes_on_and_says_so(make: Make, tmp_path:
 def test_a_resumed_run_remembers_unless_told_otherwise(make: Make, tmp_path: Path) -> None:
     run = make()
     whole = train(make(output=str(tmp_path / "whole")), Hungry(limit=8))
-    with pytest.raises(Interrupted):
-        run_training(run, model=Hungry(limit=8), observers=[interrupt_after(2, [])])
+    interrupted(run, 2, model=Hungry(limit=8))
     assert run.output is not None
     before = {path: path.read_bytes() for path in run.output.rglob("*") if path.is_file()}
     seen: list[Event] = []
@@ -226,7 +204,7 @@ def test_a_resumed_run_remembers_unless_told_otherwise(make: Make, tmp_path: Pat
     assert (16, 27) not in again.seen
     assert (16, 46) in again.seen, "memory did not run out there before"
     assert any("ran out in this run before, so it goes on with 8 images at 27 px" in note for note in notes(seen))
-    assert same_weights(resumed.output, whole.output)
+    assert not differing(resumed.output, whole.output)
 
     for path in sorted(run.output.rglob("*")):
         if path.is_file() and path not in before:
@@ -239,8 +217,7 @@ def test_a_resumed_run_remembers_unless_told_otherwise(make: Make, tmp_path: Pat
 
 def test_a_damaged_record_of_micro_batches_gets_one_line(make: Make) -> None:
     run = make()
-    with pytest.raises(Interrupted):
-        run_training(run, model=Hungry(limit=8), observers=[interrupt_after(2, [])])
+    interrupted(run, 2, model=Hungry(limit=8))
     assert run.output is not None
     (run.output / "micro_batches.json").write_text("{")
     with pytest.raises(InputError, match=r"cannot read .*micro_batches.json .*: delete it, and memory is tried anew"):

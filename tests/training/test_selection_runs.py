@@ -3,13 +3,12 @@
 import io
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from tests.runs import Make, differing, logged, notes
 from torch import nn
 
 from upchirp import (
@@ -25,12 +24,11 @@ from upchirp import (
 )
 from upchirp import train as run_training
 from upchirp.data import Targets, open_data
-from upchirp.training import Event, Noted, Optimization, Selected, Trainer, TrainResult, load_checkpoint, read_metrics
+from upchirp.training import Event, Optimization, Selected, Trainer, TrainResult, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.parallel.state import State
 from upchirp.training.parallel.whole import Alone
 
-Make = Callable[..., TrainConfig]
 EVERY_STEP = {"checkpoint_interval": 1, "checkpoint_keep": 100}
 
 
@@ -45,13 +43,8 @@ def train(config: TrainConfig, seen: list[Event] | None = None) -> TrainResult:
     return run_training(config, observers=[] if seen is None else [seen.append])
 
 
-def same_weights(first: Path, second: Path) -> bool:
-    one, other = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    return all(torch.equal(one[key], other[key]) for key in one)
-
-
-def passes(folder: Path) -> list[dict]:
-    return [record for record in read_metrics(folder) if record["kind"] == "pass"]
+def passes(folder: Path | None) -> list[dict]:
+    return logged(folder, "pass")
 
 
 class Small(nn.Module):
@@ -122,17 +115,16 @@ def test_a_run_resumed_from_its_checkpoints_ends_with_the_same_weights(make: Mak
         state = load_checkpoint(path)
         assert state["loader"]["step"] == state["state"]["step"] == step
         resumed = train(make(**settings, resume=str(path), output=str(tmp_path / path.stem)))
-        assert same_weights(resumed.output, whole.output), step
+        assert not differing(resumed.output, whole.output), step
         assert passes(resumed.output) == [record for record in begun if record["step"] > step]
 
 
 def test_selection_is_told_and_counted(make: Make) -> None:
     seen: list[Event] = []
     result = train(make(epochs=6), seen)
-    notes = [event.message for event in seen if isinstance(event, Noted)]
     expected = json.loads((result.output / "plan.json").read_text())["selection"]
     assert (expected["prune"], expected["until"]) == (0.5, 0.875)
-    assert expected["expected"]["summary"] in notes
+    assert expected["expected"]["summary"] in notes(seen)
     more = f"--epochs {expected['expected']['epochs']:.1f} would make as many passes as 6 without"
     assert more in expected["expected"]["summary"]
     begun = [event.summary for event in seen if isinstance(event, Selected)]
@@ -142,15 +134,15 @@ def test_selection_is_told_and_counted(make: Make) -> None:
     assert json.loads(json.dumps(records[0]))["mean_score"] is None
     total = result.plan.total_samples
     count = len(begun) - 1 + (total - sum(summary.kept for summary in begun[:-1])) / begun[-1].kept
-    assert f"{count:.1f} passes over the data instead of {total / 64:.1f}" in notes[-1]
-    assert f"left out {100 * (1 - total / 64 / count):.1f} %" in notes[-1]
+    assert f"{count:.1f} passes over the data instead of {total / 64:.1f}" in notes(seen)[-1]
+    assert f"left out {100 * (1 - total / 64 / count):.1f} %" in notes(seen)[-1]
 
 
 def test_steps_and_cost_are_those_without_selection(make: Make, tmp_path: Path) -> None:
     with_selection = train(make())
     without = train(make(select=None, output=str(tmp_path / "without")))
     assert with_selection.plan == without.plan
-    assert not same_weights(with_selection.output, without.output)
+    assert differing(with_selection.output, without.output)
     assert not passes(without.output)
     assert "selection" not in json.loads((without.output / "plan.json").read_text())
 
@@ -163,7 +155,7 @@ def test_checkpoints_of_before_there_was_selection_load_without_it(make: Make, t
     old = tmp_path / "old.pt"
     checkpoints.save(content, old)
     resumed = train(make(select=None, epochs=2, resume=str(old), output=str(tmp_path / "resumed")))
-    assert same_weights(resumed.output, whole.output)
+    assert not differing(resumed.output, whole.output)
     with pytest.raises(InputError, match="trained without selection and is to go on with"):
         train(make(epochs=2, resume=str(old), output=str(tmp_path / "other")))
 

@@ -1,15 +1,12 @@
 """A task of one's own: by how many quarters an image is turned, which takes no labels."""
 
 import json
-import signal
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from tests.runs import Make, differing, interrupted, logged, weights
 from torch import nn
 from torch.nn import functional
 
@@ -17,9 +14,6 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.data import Targets, open_data
 from upchirp.models import check_outputs
 from upchirp.search import SearchConfig, search
-from upchirp.training import Event, Interrupted, Stepped, read_metrics
-
-Make = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,6 @@ class Reconstruction(Rotation):
         return None
 
 
-def stop_after(steps: int) -> Callable[[Event], None]:
-    def observe(event: Event) -> None:
-        if isinstance(event, Stepped) and event.step.index + 1 == steps:
-            signal.raise_signal(signal.SIGINT)
-
-    return observe
-
-
 @pytest.fixture
 def run(config: Make) -> TrainConfig:
     return config(mixup=0.0, cutmix=0.0, hflip=0.0, report=True)
@@ -74,17 +60,14 @@ def run(config: Make) -> TrainConfig:
 
 def test_it_trains_and_resumes(run: TrainConfig, tmp_path: Path) -> None:
     whole = train(run, task=Rotation())
-    evaluations = [line for line in read_metrics(whole.output) if line["kind"] == "evaluation"]
+    evaluations = logged(whole.output, "evaluation")
     assert all(0 <= line["right"] <= 100 and line["images"] == 16 for line in evaluations)
     assert whole.top1 == evaluations[-1]["right"] or whole.top1 in [line["right"] for line in evaluations]
-    assert load_file(whole.output / "model.safetensors")["head.weight"].shape[0] == 4
+    assert weights(whole.output)["model.safetensors: head.weight"].shape[0] == 4
     assert not (whole.output / "predictions.npz").exists()
-    other = replace(run, output=tmp_path / "other")
-    with pytest.raises(Interrupted):
-        train(other, task=Rotation(), observers=[stop_after(5)])
-    train(replace(other, resume="auto"), task=Rotation())
-    one, two = (load_file(folder / "model.safetensors") for folder in (whole.output, tmp_path / "other"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = interrupted(replace(run, output=tmp_path / "other"), 5, task=Rotation())
+    train(other, task=Rotation())
+    assert not differing(whole.output, other.output)
 
 
 def test_it_learns_what_it_is_asked(config: Make) -> None:
