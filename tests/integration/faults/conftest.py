@@ -6,16 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 from tests.processes import start
+from tests.runs import Observer, differing, notes
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.training import Event, Noted, Stepped
-
-Make = Callable[..., TrainConfig]
-Observer = Callable[[Event], None]
-WEIGHTS = ("model.safetensors", "model_ema.safetensors")
+from upchirp.training import Event
 
 
 class Faults:
@@ -23,15 +18,6 @@ class Faults:
 
     def __init__(self, undisturbed: Path) -> None:
         self.undisturbed = undisturbed
-
-    def at_step(self, step: int, action: Callable[[], Any]) -> Observer:
-        """An observer that does something once, when so many steps are done."""
-
-        def observe(event: Event) -> None:
-            if isinstance(event, Stepped) and event.step.index + 1 == step:
-                action()
-
-        return observe
 
     def stopped(self, run: TrainConfig, *observers: Observer, **parts: Any) -> str:
         """The line with which a run stops."""
@@ -42,34 +28,18 @@ class Faults:
 
     def resume(self, run: TrainConfig, **parts: Any) -> list[str]:
         """Go on to the end, with the weights of the undisturbed run; returns what was noted."""
-        notes: list[str] = []
-        train(
-            replace(run, resume="auto"),
-            observers=[lambda event: notes.append(event.message) if isinstance(event, Noted) else None],
-            **parts,
-        )
-        assert run.output is not None
+        seen: list[Event] = []
+        train(replace(run, resume="auto"), observers=[seen.append], **parts)
         self.assert_same(run.output)
-        return notes
+        return notes(seen)
 
-    def assert_same(self, folder: Path, other: Path | None = None) -> None:
-        for name in WEIGHTS:
-            one, two = load_file(folder / name), load_file((other or self.undisturbed) / name)
-            assert one.keys() == two.keys()
-            different = [key for key in one if not torch.equal(one[key], two[key])]
-            assert not different, f"{name}: {different}"
-
-
-@pytest.fixture(scope="session")
-def _undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("undisturbed") / "run"
+    def assert_same(self, folder: Path | None, other: Path | None = None) -> None:
+        assert not differing(folder, other or self.undisturbed)
 
 
 @pytest.fixture
-def faults(_undisturbed: Path, config: Make) -> Faults:
-    if not _undisturbed.exists():
-        train(config(output=str(_undisturbed)))
-    return Faults(_undisturbed)
+def faults(uninterrupted: Path) -> Faults:
+    return Faults(uninterrupted)
 
 
 @pytest.fixture

@@ -6,24 +6,37 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
+from tests.runs import Make, at_step, interrupted, notes, settings
 
 from upchirp import TrainConfig
-from upchirp.training import Interrupted, Noted, train
+from upchirp.training import Event, train
 
 TRAIN, VAL = 200, 100
 """Images in each split; 1 % are 2 and 1."""
 
 
-@pytest.fixture
-def folder(image_folder: Path, tmp_path: Path) -> Path:
+def many(image_folder: Path, root: Path) -> Path:
     """A data folder of so many images, whole."""
-    root = tmp_path / "data"
     shutil.copytree(image_folder, root)
     for split, count in (("train", TRAIN), ("val", VAL)):
         for index in range(count - len(list((root / split).rglob("*.jpg")))):
             shutil.copy(root / split / "dog/000.jpg", root / split / f"dog/more{index:03d}.jpg")
     return root
+
+
+@pytest.fixture
+def folder(image_folder: Path, tmp_path: Path) -> Path:
+    return many(image_folder, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run on such images leaves that nothing disturbed."""
+    root = tmp_path_factory.mktemp("whole")
+    data = many(image_folder, root / "data")
+    train(TrainConfig.from_flat(settings(data=str(data), output=str(root / "run"), epochs=1)))
+    return root / "run"
 
 
 def damage(folder: Path, split: str, count: int) -> dict[Path, bytes]:
@@ -39,58 +52,39 @@ def test_one_percent_goes_on_says_so_and_repeats(faults: Faults, config: Make, f
     damage(folder, "train", 2)
     damage(folder, "val", 1)
     run = config(data=str(folder), epochs=2)
-    notes: list[str] = []
-    train(run, observers=[lambda event: notes.append(event.message) if isinstance(event, Noted) else None])
-    assert sum("replaced by another" in note for note in notes) == 2
-    assert sum("left out" in note for note in notes) == 1
+    seen: list[Event] = []
+    train(run, observers=[seen.append])
+    # Each is named once, however often it is asked for.
+    assert sum("replaced by another" in note for note in notes(seen)) == 2
+    assert sum("left out" in note for note in notes(seen)) == 1
 
-    again = replace(run, output=tmp_path / "again", workers=2)
-    train(again)
-    faults.assert_same(again.output, run.output)
-
-    resumed = replace(run, output=tmp_path / "resumed")
-    with pytest.raises(Interrupted):
-        train(resumed, observers=[faults.at_step(7, _interrupt)])
-    train(replace(resumed, resume="auto", workers=1))
+    resumed = interrupted(replace(run, output=tmp_path / "resumed", workers=2), 7)
+    train(replace(resumed, workers=1))
     faults.assert_same(resumed.output, run.output)
 
 
-def _interrupt() -> None:
-    import signal
-
-    signal.raise_signal(signal.SIGTERM)
-
-
-@pytest.mark.parametrize(("split", "count"), [("train", 3), ("val", 2)])
-def test_more_stop_the_run_until_they_are_mended(
-    faults: Faults, config: Make, folder: Path, latest: Callable[[TrainConfig], Path], split: str, count: int
-) -> None:
+def test_more_stop_the_run(faults: Faults, config: Make, folder: Path, latest: Callable[[TrainConfig], Path]) -> None:
+    damage(folder, "train", 3)
     run = config(data=str(folder), epochs=2)
-    train(replace(run, output=run.output.with_name("whole")))
-    whole = damage(folder, split, count)
-    if split == "train":
-        # The weights of a run that replaced images are its own: only what it says counts here.
-        message = faults.stopped(run)
-        assert "more than 1 % of the 200 training images" in message
-        assert latest(run).exists()
-        return
-    message = faults.stopped(run)
+    assert "more than 1 % of the 200 training images" in faults.stopped(run)
+    assert latest(run).exists()
+
+
+@pytest.mark.parametrize("vanish", [False, True])
+def test_more_for_validation_stop_the_run_until_they_are_mended(
+    faults: Faults, config: Make, folder: Path, whole: Path, latest: Callable[[TrainConfig], Path], vanish: bool
+) -> None:
+    run = config(data=str(folder), epochs=1)
+    away = folder / "away"
+    before = {} if vanish else damage(folder, "val", 2)
+    message = faults.stopped(run, at_step(2, lambda: (folder / "val").rename(away) if vanish else None))
     assert "more than 1 % of the 100 validation images" in message
     assert "--resume auto --output" in message
     step = int(latest(run).stem.partition("_")[2])
     assert step > 0, "what was trained before the evaluation is kept"
-    for path, data in whole.items():
+    if vanish:
+        away.rename(folder / "val")
+    for path, data in before.items():
         path.write_bytes(data)
     train(replace(run, resume="auto"))
-    faults.assert_same(run.output, run.output.with_name("whole"))
-
-
-def test_validation_images_that_vanish(faults: Faults, config: Make, folder: Path) -> None:
-    run = config(data=str(folder), epochs=2)
-    train(replace(run, output=run.output.with_name("whole")))
-    away = folder / "away"
-    message = faults.stopped(run, faults.at_step(2, lambda: (folder / "val").rename(away)))
-    assert "more than 1 % of the 100 validation images" in message
-    away.rename(folder / "val")
-    train(replace(run, resume="auto"))
-    faults.assert_same(run.output, run.output.with_name("whole"))
+    faults.assert_same(run.output, whole)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
+from tests.runs import Make, interrupted, settings
 
 from upchirp import TrainConfig
-from upchirp.training import Interrupted, train
 from upchirp.training.checkpoints import checkpoint
 
 
@@ -41,25 +41,19 @@ DAMAGES = [truncate, empty, flip_a_bit, lose_the_checksum, alter_the_checksum]
 
 
 @pytest.fixture(scope="module")
-def _stopped_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stopped") / "run"
+def _stopped_folder(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("stopped") / "run"
+    own = {"data": str(image_folder), "output": str(output), "checkpoint_interval": 3}
+    interrupted(TrainConfig.from_flat(settings(**own)), 8)
+    return output
 
 
 @pytest.fixture
-def stopped(_stopped_folder: Path, config: Make, faults: Faults) -> TrainConfig:
+def stopped(_stopped_folder: Path, config: Make) -> TrainConfig:
     """A run that was stopped after step 8, with checkpoints of steps 6 and 8."""
-    if not _stopped_folder.exists():
-        with pytest.raises(Interrupted):
-            train(config(output=str(_stopped_folder), checkpoint_interval=3), observers=[faults.at_step(8, _interrupt)])
     run = config(checkpoint_interval=3)
     shutil.copytree(_stopped_folder, run.output)
     return run
-
-
-def _interrupt() -> None:
-    import signal
-
-    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

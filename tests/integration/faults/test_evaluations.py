@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
+from tests.runs import Make
 
 from upchirp import TrainConfig, train
 from upchirp.training import Evaluated, Event, Interrupted, Saved, Stepped, load_checkpoint, read_metrics

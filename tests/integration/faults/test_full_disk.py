@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
+from tests.runs import Make, at_step, losses
 
 from upchirp import TrainConfig
-from upchirp.training import load_checkpoint, read_metrics
+from upchirp.training import load_checkpoint
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def test_while_a_checkpoint_is_written(
     run = config(checkpoint_interval=4)
     size = sorted((faults.undisturbed / "checkpoints").glob("step_*.pt"))[0].stat().st_size
     with full_disk(int(share * size)) as fill:
-        message = faults.stopped(run, faults.at_step(7, fill))
+        message = faults.stopped(run, at_step(7, fill))
     assert "step_000000008.pt" in message
     assert "step_000000004.pt: once that is mended, go on with: upchirp train --resume auto" in message
     assert load_checkpoint(latest(run))["state"]["step"] == 4
@@ -42,17 +43,17 @@ def test_while_a_checkpoint_is_written(
 def test_while_the_log_is_written(faults: Faults, config: Make) -> None:
     run = config(checkpoint_interval=2, log_interval=1)
     with full_disk() as fill:
-        message = faults.stopped(run, faults.at_step(5, fill))
+        message = faults.stopped(run, at_step(5, fill))
     assert "File too large" in message
     assert "step_000000004.pt: once that is mended, go on with: upchirp train --resume auto" in message
     faults.resume(run)
-    steps = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
+    steps = list(losses(run.output))
     assert steps == list(range(1, steps[-1] + 1))
 
 
 def test_while_a_line_of_the_log_is_written_in_half(faults: Faults, config: Make) -> None:
     run = config(checkpoint_interval=2, log_interval=1)
-    faults.stopped(run, faults.at_step(5, _fail))
+    faults.stopped(run, at_step(5, _fail))
     log = run.output / "metrics.jsonl"
     log.write_text(log.read_text() + '{"kind": "train", "st')
     faults.resume(run)

@@ -2,13 +2,13 @@
 
 import shlex
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
+from tests.runs import Make, at_step, stop_after
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
@@ -22,7 +22,7 @@ def test_the_printed_line_works_anywhere(
     (tmp_path / "images").symlink_to(image_folder)
     monkeypatch.chdir(tmp_path)
     run = config(data="./images", output=str(tmp_path / "a run"), checkpoint_interval=2)
-    message = faults.stopped(run, faults.at_step(5, _fail))
+    message = faults.stopped(run, at_step(5, _fail))
     command = message.partition("go on with: ")[2]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -34,7 +34,7 @@ def test_the_printed_line_works_anywhere(
 
 def test_data_lie_elsewhere(faults: Faults, config: Make, image_folder: Path, tmp_path: Path) -> None:
     run = config(checkpoint_interval=2)
-    faults.stopped(run, faults.at_step(5, _fail))
+    faults.stopped(run, at_step(5, _fail))
     copy = shutil.copytree(image_folder, tmp_path / "scratch of job 2")
     faults.resume(replace(run, data=f"{copy}/"))
 
@@ -67,6 +67,5 @@ def test_there_is_no_run(tmp_path: Path) -> None:
 
 def test_objects_are_given_again(faults: Faults, config: Make, image_folder: Path) -> None:
     run = config()
-    stop = faults.at_step(2, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Interrupted, match=r'go on by the same call of .* with resume="auto" and output='):
-        train(run, data=open_data(image_folder), observers=[stop])
+        train(run, data=open_data(image_folder), observers=[stop_after(2)])

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
+from tests.runs import Make, at_step
 
 from upchirp import InputError, TrainConfig
 from upchirp.data import Source, open_data
@@ -79,8 +80,7 @@ def message_of(action: Callable[[], None]) -> str:
     return DIED if action is kill else HANGS
 
 
-@pytest.mark.parametrize("action", [kill, hang])
-@pytest.mark.parametrize("where", ["training", "evaluation"])
+@pytest.mark.parametrize(("where", "action"), [("training", kill), ("training", hang), ("evaluation", kill)])
 def test_a_worker(
     faults: Faults, config: Make, data: Callable[..., Any], where: str, action: Callable[[], None]
 ) -> None:
@@ -101,17 +101,16 @@ def test_a_worker_that_is_killed_from_outside(faults: Faults, config: Make, late
         for child in multiprocessing.active_children():
             child.kill()
 
-    message = faults.stopped(run, faults.at_step(3, kill_them))
+    message = faults.stopped(run, at_step(3, kill_them))
     assert DIED in message
     assert f"{latest(run)}: once that is mended, go on with: upchirp train --resume auto" in message
     faults.resume(run)
 
 
-@pytest.mark.parametrize("action", [kill, hang])
-def test_a_worker_of_an_evaluation_alone(data: Callable[..., Any], action: Callable[[], None]) -> None:
-    _, val = data("evaluation", action)
-    images = EvaluationSet(val, 32, workers=1, batch_size=4, timeout=PATIENCE if action is hang else 600.0)
-    with pytest.raises(InputError, match=message_of(action)):
+def test_a_worker_of_an_evaluation_alone(data: Callable[..., Any]) -> None:
+    _, val = data("evaluation", kill)
+    images = EvaluationSet(val, 32, workers=1, batch_size=4)
+    with pytest.raises(InputError, match=DIED):
         list(images)
     assert sum(len(batch.labels) for batch in images) == len(val)
 
@@ -166,12 +165,12 @@ def test_a_timeout_out_of_range_is_refused(config: Make, seconds: float) -> None
 def test_a_small_shared_memory_takes_fewer_workers(
     faults: Faults, config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    seen: list[int] = []
+    seen: list[tuple[int, float]] = []
     notes: list[str] = []
     made = EvaluationSet.__init__
 
     def note(self: EvaluationSet, *arguments: Any, **options: Any) -> None:
-        seen.append(options["workers"])
+        seen.append((options["workers"], options["timeout"]))
         made(self, *arguments, **options)
 
     monkeypatch.setattr(EvaluationSet, "__init__", note)
@@ -179,10 +178,10 @@ def test_a_small_shared_memory_takes_fewer_workers(
     for mebibytes, workers in ((64, 2), (5, 1), (2, 0)):
         notes.clear()
         monkeypatch.setattr(shared_memory, "room", lambda size=mebibytes: int(size * 2**20))
-        run = config(workers=2, output=str(tmp_path / str(workers)))
-        faults.stopped(run, faults.at_step(1, _fail), lambda event: notes.append(getattr(event, "message", "")))
+        run = config(workers=2, loader_timeout=PATIENCE, output=str(tmp_path / str(workers)))
+        faults.stopped(run, at_step(1, _fail), lambda event: notes.append(getattr(event, "message", "")))
         told = [message for message in notes if "shared memory" in message]
-        assert seen[-1] == workers
+        assert seen[-1] == (workers, PATIENCE)
         assert bool(told) == (workers < 2)
         assert all("--shm-size" in message for message in told)
 

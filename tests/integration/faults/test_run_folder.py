@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
+from tests.runs import Make, at_step
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import read_metrics
@@ -53,7 +54,7 @@ def test_read_only(
 
 def test_deleted(faults: Faults, config: Make) -> None:
     run = config(checkpoint_interval=3)
-    message = faults.stopped(run, faults.at_step(5, lambda: shutil.rmtree(run.output)))
+    message = faults.stopped(run, at_step(5, lambda: shutil.rmtree(run.output)))
     assert f"there is no {run.output} on this machine" in message
     assert not run.output.exists(), "nothing that looks like a run is left"
     faults.resume(run)
@@ -61,7 +62,7 @@ def test_deleted(faults: Faults, config: Make) -> None:
 
 def test_deleted_checkpoints_are_written_anew(faults: Faults, config: Make) -> None:
     run = config(checkpoint_interval=3)
-    train(run, observers=[faults.at_step(5, lambda: shutil.rmtree(run.output / "checkpoints"))])
+    train(run, observers=[at_step(5, lambda: shutil.rmtree(run.output / "checkpoints"))])
     faults.assert_same(run.output)
     assert list((run.output / "checkpoints").glob("step_*.pt"))
 
@@ -76,7 +77,7 @@ def test_a_second_run_is_kept_out(faults: Faults, config: Make) -> None:
                 train(config(checkpoint_interval=3, **changes))
             refusals.append(str(caught.value))
 
-    train(run, observers=[faults.at_step(5, start_again)])
+    train(run, observers=[at_step(5, start_again)])
     assert len(refusals) == 3
     assert "choose another --output" in refusals[0]
     faults.assert_same(run.output)

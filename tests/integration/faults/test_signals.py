@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
 from tests.processes import start
+from tests.runs import Make, losses
 
 from upchirp import TrainConfig
-from upchirp.training import read_metrics
 
 ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL]
 
@@ -21,7 +21,7 @@ def run_until(words: list[str], run: TrainConfig, step: int, signum: int) -> tup
     process = start("-m", "upchirp", *words, session=True)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        done = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
+        done = list(losses(run.output))
         if done and done[-1] >= step:
             # As a terminal or a scheduler does it: the loader workers get the signal too, and wrappers hand it on.
             os.killpg(process.pid, signum)
@@ -46,5 +46,5 @@ def test_ended_at_random_steps(faults: Faults, config: Make, words: Callable[[Tr
             assert lines[0].startswith(f"upchirp: {signum.name}: stopped after step")
             assert f"; go on with: upchirp train --resume auto --output {run.output}" in lines[0]
     faults.resume(replace(run, workers=0))
-    logged = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
+    logged = list(losses(run.output))
     assert logged == list(range(1, logged[-1] + 1))

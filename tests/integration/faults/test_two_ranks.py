@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tests.integration.faults.conftest import Faults, Make
+from tests.integration.faults.conftest import Faults
 from tests.processes import Done, finish_ranks
+from tests.runs import Make, losses
 
 from upchirp import TrainConfig
-from upchirp.training import read_metrics
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 # The fault, the step after which it comes, what is said, and the step of the checkpoint that is left.
@@ -44,5 +44,5 @@ def test_one_of_two_ranks(
     again = start(run)
     assert again.returncode == 0, again.stderr
     faults.assert_same(run.output, whole.output)
-    steps = [record["step"] for record in read_metrics(run.output) if record["kind"] == "train"]
+    steps = list(losses(run.output))
     assert steps == list(range(1, steps[-1] + 1))
