@@ -1,13 +1,19 @@
-"""Checks and times training on the device at hand, in one call; JSON goes to standard output, progress to stderr.
+"""Checks and times training on the device at hand, in one call of at most 7 minutes, most important sections first.
 
-`checks`   the crop against the reference, compiled against eager losses, graphs counted, the optimizer fused
-`speed`    images/s per bandwidth in bf16, compiled and eager, and the share of the peak
-`switch`   seconds lost at a change of bandwidth, graphs compiled ahead
-`crop`     the exact crop against the memory-bandwidth floor: bytes read and written at the speed of a copy
-`speedup`  training time at equal accuracy against the constant baseline, over seeds, by `upchirp.compare`
+`end_to_end`  whole trainings, constant size against EfficientTrain++, by who prepares images (--images; feeding.py)
+`loader`      images/s of the loader alone, by bandwidth, who prepares, and files or packed (--images; feeding.py)
+`speed`       images/s per bandwidth in bf16, compiled and eager, and the share of the peak
+`switch`      seconds lost at a change of bandwidth, graphs compiled ahead
+`crop`        the exact crop against the memory-bandwidth floor: bytes read and written at the speed of a copy
+`checks`      the crop against the reference, compiled against eager losses, graphs counted, the optimizer fused
+`speedup`     training time at equal accuracy against the constant baseline, over seeds, by `upchirp.compare` (--data)
 
-Each section alternates what it compares, so that a slow moment of the machine hits all, and quotes medians. Examples:
-`python benchmarks/gpu.py --json > gpu.json`
+Each has a time of its own at most and is stopped then; what was found until then is in the file of --results as soon as
+it is found, and with --json on standard output at the end. Progress goes to stderr. Within a section what is compared
+alternates, so that a slow moment of the machine hits all, and medians are quoted. Examples:
+`python benchmarks/gpu.py --images imagenet-sample-200.zip --results gpu.json`
+`python benchmarks/gpu.py --images imagenet-sample-200.zip --sections end_to_end loader --models resnet50 --seconds 200
+--results fed.json`
 `python benchmarks/gpu.py --sections speedup --data tiny-imagenet-40 --output runs/speedup --json > speedup.json`
 `python benchmarks/gpu.py --small --json`
 """
@@ -16,6 +22,7 @@ import argparse
 import itertools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,9 +33,12 @@ from typing import Any
 import torch
 from torch._dynamo.utils import counters
 
+from feeding import end_to_end, loader, make_feed
+from sections import Keep, Results, Section
 from upchirp import Batch, Curriculum, Phase, Plan, Step, low_frequency_crop, plan
 from upchirp.compare import CompareConfig, compare, hardware, versions
 from upchirp.data import RequestSampler
+from upchirp.data.settings import usable_cores
 from upchirp.models import count_flops, count_parameters, create_model
 from upchirp.spectral.reference import low_frequency_crop as reference_crop
 from upchirp.training import State, TrainConfig, Trainer
@@ -36,7 +46,8 @@ from upchirp.training.engine.memory import MicroBatches
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.compiling import compile_ahead
 
-SECTIONS = ("checks", "speed", "switch", "crop", "speedup")
+SECTIONS = {"end_to_end": 130, "loader": 80, "speed": 90, "switch": 50, "crop": 20, "checks": 50, "speedup": 3600}
+"""The sections and their seconds at most."""
 MODELS = ("resnet50", "deit_small_patch16_224", "swin_tiny_patch4_window7_224", "convnext_tiny")
 MODES = ("compiled", "eager")
 BF16_PEAKS = (
@@ -144,9 +155,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def checks(bench: Bench) -> dict[str, Any]:
+def checks(bench: Bench, found: dict[str, Any], keep: Keep) -> None:
     """What must hold for the figures to mean anything."""
-    found: dict[str, Any] = {"crop_errors": {}, "models": {}}
+    found |= {"crop_errors": {}, "models": {}}
     images = torch.randn(4, 3, bench.final_size, bench.final_size, device=bench.device)
     for side in bench.sides[:-1]:
         exact = reference_crop(images.double().cpu(), side)
@@ -169,8 +180,8 @@ def checks(bench: Bench) -> dict[str, Any]:
             losses[mode] = [result.loss.item() for result in trainer.run(state, steps, batches)]
             graphs[mode] = counters["stats"]["unique_graphs"] - before
         found["models"][name] = {"losses": losses, "graphs": graphs, "fused_optimizer": fused}
+        keep()
         say(f"checks {name}: {found['models'][name]}")
-    return found
 
 
 def published_peak(name: str) -> float | None:
@@ -187,9 +198,10 @@ def peaks(bench: Bench, asked: float | None) -> dict[str, Any]:
     return {"peak_tflops": published, "matmul_tflops": PER_MULTIPLY_ADD * side**3 / seconds / 1e12}
 
 
-def speed(bench: Bench, peak: dict[str, Any]) -> dict[str, Any]:
+def speed(bench: Bench, asked: float | None, found: dict[str, Any], keep: Keep) -> None:
     """Images per second of whole training steps, batches on the device."""
-    models: dict[str, Any] = {}
+    peak, models = peaks(bench, asked), dict[str, Any]()
+    found |= {**peak, "models": models, "steps": bench.steps, "rounds": bench.rounds}
     for name in bench.models:
         spent = step_seconds(bench, name)
         most = max(bench.rows)
@@ -211,7 +223,7 @@ def speed(bench: Bench, peak: dict[str, Any]) -> dict[str, Any]:
             for rows in bench.rows
         ]
         models[name] = figures
-    return {**peak, "models": models, "steps": bench.steps, "rounds": bench.rounds}
+        keep()
 
 
 def step_seconds(bench: Bench, name: str) -> dict[tuple[str, int, int], float]:
@@ -233,11 +245,10 @@ def step_seconds(bench: Bench, name: str) -> dict[tuple[str, int, int], float]:
     return {key: median(seconds) for key, seconds in spent.items()}
 
 
-def switch(bench: Bench, *, ahead: bool) -> dict[str, Any]:
+def switch(bench: Bench, found: dict[str, Any], keep: Keep, *, ahead: bool) -> None:
     """What the first step of a bandwidth takes more than those that follow, with graphs compiled ahead or then."""
     rows = max(bench.rows)
     run = bench.plan(rows, bench.steps + 2)
-    found: dict[str, Any] = {}
     for name in bench.models:
         config = bench.config(name, bench.modes[0], rows)
         state, trainer = fresh_state(bench, config), Trainer.of(config, bench.device)
@@ -260,11 +271,11 @@ def switch(bench: Bench, *, ahead: bool) -> dict[str, Any]:
             before = now
         lost = {str(side): seconds[0] - median(seconds[2:]) for side, seconds in spent.items()}
         found[name] = {"lost_seconds": lost, "ahead": note, "ahead_seconds": ahead_seconds, "mode": bench.modes[0]}
+        keep()
         say(f"switch {name}: {found[name]}")
-    return found
 
 
-def crop(bench: Bench) -> dict[str, Any]:
+def crop(bench: Bench, found: dict[str, Any]) -> None:
     """The crop's time over that of moving its input and output at the speed of a copy."""
     device, size = bench.device, bench.final_size
     smaller = min(COPIED_BYTES, 2**20 * bench.crop_images)
@@ -286,10 +297,10 @@ def crop(bench: Bench) -> dict[str, Any]:
     }
     say(f"crop: {figures}")
     goals = {"bfloat16": 1.3, "float32": 2.0}
-    return {"copy_gb_per_second": per_second / 1e9, "images": bench.crop_images, "goals": goals, "crops": figures}
+    found |= {"copy_gb_per_second": per_second / 1e9, "images": bench.crop_images, "goals": goals, "crops": figures}
 
 
-def speedup(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def speedup(options: argparse.Namespace, bench: Bench, found: dict[str, Any]) -> None:
     """`upchirp compare` on a folder of images."""
     training = TrainConfig.from_flat(
         {
@@ -302,7 +313,7 @@ def speedup(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
             "device": bench.device.type,
             "compile": bench.modes[0] == "compiled",
             "evaluations": 5,
-            "output": str(options.output),
+            "output": str(options.output or Path("runs/speedup")),
             "resume": "auto",
             **({} if options.workers is None else {"workers": options.workers}),
         }
@@ -311,12 +322,15 @@ def speedup(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     summary = compare(wanted, command=" ".join(["python", *sys.argv])).summary
     kept = ("curriculum", "budget", "equivalent_epochs", "accuracy", "train_seconds", "wait_share", "images_per_second")
     runs = [{key: run[key] for key in kept} for run in summary["runs"]]
-    return {"speedups": summary["speedups"], "runs": runs, "seeds": summary["seeds"], "model": summary["model"]}
+    found |= {"speedups": summary["speedups"], "runs": runs, "seeds": summary["seeds"], "model": summary["model"]}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS[:-1]))
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="by default all that have what they want")
+    parser.add_argument("--seconds", type=float, default=420.0, help="for all sections but `speedup`")
+    parser.add_argument("--results", type=Path, help="JSON file, written as results come")
+    parser.add_argument("--images", type=Path, help="folder or zip file of JPEGs for `end_to_end` and `loader`")
     parser.add_argument("--device", choices=("cuda", "mps", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--sides", type=int, nargs="+", default=[96, 160, 224], help="bandwidths; the last is final")
@@ -328,7 +342,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--crop-images", type=int, default=512)
     parser.add_argument("--peak-tflops", type=float, help="the device's dense bf16 peak")
     parser.add_argument("--data", help="folder of images for `speedup`")
-    parser.add_argument("--output", type=Path, default=Path("runs/speedup"), help="where `speedup` keeps its runs")
+    parser.add_argument(
+        "--output", type=Path, help="where runs are kept; by default a folder that goes, or runs/speedup"
+    )
     parser.add_argument("--speedup-model", default="resnet18")
     parser.add_argument("--speedup-size", type=int, default=64)
     parser.add_argument("--epochs", type=float, default=30.0, help="the baseline's")
@@ -341,8 +357,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, with hardware and versions")
     options = parser.parse_args()
-    if "speedup" in options.sections and not options.data:
-        parser.error("the section `speedup` trains on images: give --data")
+    wanted = {"end_to_end": "images", "loader": "images", "speedup": "data"}
+    if options.sections is None:
+        options.sections = [name for name in SECTIONS if name not in wanted or getattr(options, wanted[name])]
+    for name in options.sections:
+        if name in wanted and not getattr(options, wanted[name]):
+            parser.error(f"the section `{name}` trains on images: give --{wanted[name]}")
     return options
 
 
@@ -367,20 +387,29 @@ def make_bench(options: argparse.Namespace) -> Bench:
 def main() -> None:
     options = arguments()
     bench = make_bench(options)
-    record: dict[str, Any] = {"command": " ".join(["python", *sys.argv])}
-    with numerics(bench.device, deterministic=False):
-        if "checks" in options.sections:
-            record["checks"] = checks(bench)
-        if "speed" in options.sections:
-            record["speed"] = speed(bench, peaks(bench, options.peak_tflops))
-        if "switch" in options.sections:
-            record["switch"] = switch(bench, ahead=not options.not_ahead)
-        if "crop" in options.sections:
-            record["crop"] = crop(bench)
-    if "speedup" in options.sections:
-        record["speedup"] = speedup(options, bench)
+    about = {"command": " ".join(["python", *sys.argv]), "hardware": hardware(), "versions": versions()}
+    seconds = SECTIONS["speedup"] if "speedup" in options.sections else options.seconds
+    results = Results(about, options.results, seconds)
+    with tempfile.TemporaryDirectory() as temporary, numerics(bench.device, deterministic=False):
+        folder = options.output or Path(temporary)
+        feed = None
+        if options.images is not None:
+            workers = max(1, usable_cores() - 1) if options.workers is None else options.workers
+            feed = make_feed(options.images, folder, bench.device, workers, bench.sides, small=options.small)
+        sections: dict[str, Section] = {
+            "end_to_end": lambda found, keep: end_to_end(feed, bench.models[:2], found, keep),
+            "loader": lambda found, keep: loader(feed, found, keep),
+            "speed": lambda found, keep: speed(bench, options.peak_tflops, found, keep),
+            "switch": lambda found, keep: switch(bench, found, keep, ahead=not options.not_ahead),
+            "crop": lambda found, keep: crop(bench, found),
+            "checks": lambda found, keep: checks(bench, found, keep),
+            "speedup": lambda found, keep: speedup(options, bench, found),
+        }
+        for name, most in SECTIONS.items():
+            if name in options.sections:
+                results.run(name, most, sections[name])
     if options.json:
-        print(json.dumps({**record, "hardware": hardware(), "versions": versions()}, indent=2))
+        print(json.dumps(results.record, indent=2))
 
 
 if __name__ == "__main__":

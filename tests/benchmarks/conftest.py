@@ -17,7 +17,12 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up.
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    # They may import each other.
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
     return module
 
 

@@ -1,7 +1,9 @@
 """The script that measures on a GPU, small and on the CPU: whether it is ready to run."""
 
+import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from upchirp.cli import main
 from upchirp.models import count_flops, create_model
 
 Run = Callable[..., dict[str, Any]]
@@ -103,3 +107,65 @@ def test_speedup_needs_images(run: Run, capsys: pytest.CaptureFixture[str]) -> N
 def test_published_peaks_go_by_the_devices_name(gpu: ModuleType, name: str, peak: float) -> None:
     assert gpu.published_peak(name) == peak
     assert gpu.published_peak("another device") is None
+
+
+def test_sections_are_stopped_and_what_they_found_is_kept(
+    load_benchmark: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def endless(found: dict[str, Any], keep: Callable[[], None]) -> None:
+        found["first"] = 1
+        keep()
+        assert json.loads(file.read_text())["slow"] == {"first": 1}
+        time.sleep(60)
+
+    def failing(found: dict[str, Any], keep: Callable[[], None]) -> None:
+        found["first"] = 2
+        raise ValueError("no such device")
+
+    file = tmp_path / "found.json"
+    results = load_benchmark("sections").Results({}, file, 5)
+    results.run("slow", 0.1, endless)
+    results.run("broken", 1, failing)
+    stored = json.loads(file.read_text())
+    assert stored["slow"] == {"first": 1, "stopped_after_s": 0.1}
+    assert stored["broken"] == {"first": 2, "failed": "ValueError: no such device"}
+    assert "slow: time is up" in capsys.readouterr().err
+
+
+def test_the_loader_is_measured_by_who_prepares(
+    load_benchmark: Callable[[str], ModuleType], image_folder: Path, tmp_path: Path
+) -> None:
+    feeding = load_benchmark("feeding")
+    feed = feeding.make_feed(image_folder, tmp_path / "fed", torch.device("cpu"), 0, [24, 16], small=True)
+    feed = dataclasses.replace(feed, seconds=0.01)
+    found: dict[str, Any] = {}
+    feeding.loader(feed, found, lambda: None)
+    assert found.keys() == {"files", "packed"}
+    for by_side in found.values():
+        assert by_side.keys() == {"16", "24"}
+        for figures in by_side.values():
+            assert figures["cpu"]["images_per_second"] > 0 < figures["device"]["images_per_second"]
+
+
+def test_whole_trainings_are_asked_for_and_read(
+    load_benchmark: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feeding = load_benchmark("feeding")
+    feed = feeding.Feed(
+        files=[], folder=tmp_path, device=torch.device("cpu"), workers=3, images=9, sides=(16, 32), batch_size=8,
+        seconds=1.0,
+    )  # fmt: skip
+    words = feeding.arguments(feed, "DATA", "test_vit", "constant", "1.5", "device", "OUT")
+    assert main([*words, "--print-config"]) == 0
+    asked = yaml.safe_load(capsys.readouterr().out)
+    assert (asked["data"], asked["epochs"], asked["prepare"], asked["report"]) == ("DATA", 1.5, "device", False)
+    lines = [
+        {"kind": "train", "bandwidth": side, "train_seconds": end, "images_per_second": rate, "wait_share": 0.5}
+        for side, end, rate in ((16, 2.0, 10.0), (16, 3.0, 40.0), (32, 5.0, 5.0))
+    ]
+    figures = feeding.of_log([*lines, {"kind": "end", "train_seconds": 6.0}])
+    assert figures["train_seconds"] == 6.0
+    assert figures["16"] == {
+        "seconds": 3.0, "images_per_second": 20.0, "first_window": 10.0, "later_windows": 40.0, "waiting": 0.5,
+    }  # fmt: skip
+    assert figures["32"]["later_windows"] is None
