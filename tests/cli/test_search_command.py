@@ -51,7 +51,8 @@ def test_search_then_train_with_what_it_wrote(
     assert "top-1" in capsys.readouterr().out
     plan = json.loads((tmp_path / "run/plan.json").read_text())
     assert plan["curriculum"] == "searched" and plan["cost"] == "flops"
-    assert main([*words, "--resume", "auto", "--json"]) == 0
+    # The folder says all else.
+    assert main(["search", "--resume", "auto", "--output", str(tmp_path / "out"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["trainings"] == 4 and len(told["found"]) == 3
 

@@ -64,9 +64,13 @@ def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folde
     assert [line.split()[0] for line in lines] == ["run", *names, *names, "6"]
     assert all(line.endswith("s") for line in lines[1:]) and max(map(len, lines)) <= 80
     # A second call goes on from what is there: nothing is trained again.
-    assert main([*words, "--resume", "auto"]) == 0
+    onward = ["compare", "--resume", "auto", "--output", str(tmp_path / "out")]
+    assert main(onward) == 0
     again = json.loads((tmp_path / "out/summary.json").read_text())
     assert [run["train_seconds"] for run in again["runs"]] == [run["train_seconds"] for run in runs]
+    capsys.readouterr()
+    assert main([*onward[:-1], str(tmp_path / "out" / runs[0]["folders"][0])]) == 2
+    assert "holds a run of another kind" in capsys.readouterr().err
 
 
 def test_a_dry_run_costs_nothing_and_leaves_nothing(

@@ -22,7 +22,7 @@ from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
 from upchirp.reports.words import shortened
-from upchirp.training import Interrupted, TrainConfig
+from upchirp.training import Interrupted
 
 if TYPE_CHECKING:
     from upchirp.compare import Comparison
@@ -52,9 +52,8 @@ def run(words: Sequence[str]) -> int:
         words,
         prog="upchirp compare",
         description=DESCRIPTION,
-        build=lambda values, source: CompareCommand(
-            compare=CompareConfig(training=TrainConfig.from_flat(values, source=source))
-        ),
+        build=lambda values, source: CompareCommand(compare=CompareConfig.from_flat(values, source=source)),
+        job=CompareConfig,
     )
     if command.measure and not command.dry_run:
         raise InputError("--measure goes with --dry-run: a comparison that runs knows its speed")

@@ -15,7 +15,9 @@ import tyro
 from upchirp.cli.help import full_help, short_help
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
+from upchirp.training.recipes.around_training import AroundTraining
 from upchirp.training.recipes.config import flat_names, named_model
+from upchirp.training.recipes.config_file import CONFIG
 
 T = TypeVar("T")
 
@@ -129,6 +131,7 @@ def parse_training(
     description: str,
     build: Callable[[Mapping[str, Any], str], T],
     regime: Regime | None = None,
+    job: type[AroundTraining] | None = None,
 ) -> T:
     """Fill a dataclass that holds a `TrainConfig`: the recipe's values, over them `--config`, over them the flags.
 
@@ -138,6 +141,7 @@ def parse_training(
         prog: shown in messages.
         description: shown by `--help`.
         build: makes the default of `target` from what the file gives, and the name of the file for messages.
+        job: settings that the folder of one that is gone on with gives, under those of `--config`.
         regime: the command's own regime, which neither file nor flags may change; by default theirs.
     """
     asked_regime = {} if regime is None else {"regime": regime}
@@ -149,6 +153,9 @@ def parse_training(
         values, source = load_config(Path(file.config)), file.config
     deciding, _ = first(_Deciding(pretrained=bool(values.get("pretrained"))), rest, prog)
     asked = {name: value for name, value in vars(deciding).items() if value != ""}
+    folder = Path(asked.get("output") or "")
+    if job is not None and asked.get("resume") == "auto" and (folder / CONFIG).is_file():
+        values, source = {**job.stored(folder), **values}, file.config or str(folder / CONFIG)
     values |= {name: value for name, value in asked.items() if value is not False or name in values}
     if regime is not None and values.setdefault("regime", regime) != regime:
         raise InputError(
@@ -161,7 +168,7 @@ def parse_training(
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
     default = build(values, source)
-    with training_without("given", given=frozenset(values.keys() | _named(rest))):
+    with training_without("given", given=frozenset(values.keys() & flat_names() | _named(rest))):
         return parse(target, rest, prog=prog, description=description, default=default)
 
 

@@ -50,6 +50,7 @@ def run(words: Sequence[str]) -> int:
             prog="upchirp search",
             description=DESCRIPTION,
             build=lambda values, source: SearchCommand(search=SearchConfig.from_flat(values, source=source)),
+            job=SearchConfig,
         )
     config = command.search
     if command.print_config:

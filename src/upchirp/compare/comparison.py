@@ -23,10 +23,11 @@ from upchirp.training import (
     train,
 )
 from upchirp.training.parallel.launcher import world_size
+from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.held_folder import held_folder
-from upchirp.training.run.resumption import go_on_by
-from upchirp.training.run.run_folder import LOCK
+from upchirp.training.run.resumption import go_on_with
+from upchirp.training.run.run_folder import LOCK, holds_run, with_absolute_data
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -75,6 +76,8 @@ def _compare(
 ) -> Comparison:
     if config.training.resume is None and any(entry.name != LOCK for entry in output.iterdir()):
         raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
+    if holds_run(output):
+        config.stored(output)  # checks that it is a comparison's
     check_model(config.training)
     sources = open_data(
         config.training.data, config.training.final_size, val_share=config.training.val_share, note=note
@@ -84,7 +87,8 @@ def _compare(
     jobs = jobs_of(config, output)
     pace = Pace(make_plans([run for _, _, run in jobs], config.training, sources[0]), measured_speeds(output))
     results: dict[tuple[Entry, int], TrainResult] = {}
-    go_on = go_on_by(command, config.training, output)
+    save_config(with_absolute_data(config.to_flat()), output / CONFIG)
+    go_on = go_on_with(output, job="compare", objects=not command)
     observers: tuple[Observer, ...] = ()
     for number, (entry, seed, run) in enumerate(jobs, 1):
         pace.begin(number)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig
+from upchirp.training.recipes.around_training import AroundTraining
 from upchirp.training.recipes.checks import check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(AroundTraining):
     """Which curricula to compare with a baseline, at which budgets and seeds."""
 
     training: TrainConfig = field(default_factory=TrainConfig)

@@ -1,16 +1,16 @@
 """The settings of a search: what to search, how, and the training that the curriculum is for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
-from upchirp.conversion import plain, typed
 from upchirp.curriculum import Axis
 from upchirp.curriculum.scaling import nearest_multiple
 from upchirp.errors import InputError
 from upchirp.search.objectives import ObjectiveName, axis_of, objective
 from upchirp.search.sequential import check_search
 from upchirp.training import TrainConfig
+from upchirp.training.recipes.around_training import AroundTraining
 
 Algorithm = Literal["sequential", "greedy"]
 Engine = Literal["local", "ray", "slurm"]
@@ -20,8 +20,11 @@ _SHARES = (3 / 7, 5 / 7, 6 / 7, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(AroundTraining):
     """What to search, how, and the training that the curriculum is for."""
+
+    # Stages of the same compute, one answer for a seed.
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"cost": "flops", "deterministic": True}
 
     training: TrainConfig = field(default_factory=TrainConfig)
     """The training that the curriculum is for; `epochs` is its budget T."""
@@ -154,13 +157,8 @@ class SearchConfig:
         chosen = self.candidates or [min(size, nearest_multiple(share * size, multiple)) for share in _SHARES]
         return tuple(sorted(set(chosen)))
 
-    def to_flat(self) -> dict[str, Any]:
-        """All settings under their flag names, as plain data."""
-        # `parallel` means candidates here; each of them trains in one process.
-        return {**self.training.to_flat(), **{name: plain(getattr(self, name)) for name in own_names()}}
-
     @classmethod
-    def from_flat(cls, values: Mapping[str, Any], *, source: str = "config") -> "SearchConfig":
+    def from_flat(cls, values: Mapping[str, Any], *, source: str = "config") -> Self:
         """Settings by their flag names; what is missing comes from the recipe.
 
         >>> SearchConfig.from_flat({"model": "resnet18", "recipe": "light", "epochs": 6, "stages": 4}).tuning
@@ -172,21 +170,4 @@ class SearchConfig:
         if values.get("parallel") == "ddp":
             # A training's file has another setting of that name, which says nothing of candidates.
             values = {name: value for name, value in values.items() if name != "parallel"}
-        own, others = own_values(values, source)
-        return cls(training=TrainConfig.from_flat({**DEFAULTS, **others}, source=source), **own)
-
-
-DEFAULTS: Mapping[str, Any] = {"cost": "flops", "deterministic": True}
-"""Settings of the training that have another default in a search: stages of the same compute, one answer for a seed."""
-
-
-def own_names() -> list[str]:
-    """The flag names that a search has and a training has not."""
-    return [entry.name for entry in fields(SearchConfig) if entry.name != "training"]
-
-
-def own_values(values: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the search, checked and converted, and those of the training as they are."""
-    names = own_names()
-    own = {name: value for name, value in values.items() if name in names}
-    return typed(SearchConfig, own, source), {name: value for name, value in values.items() if name not in names}
+        return super().from_flat(values, source=source)

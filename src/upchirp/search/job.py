@@ -21,7 +21,7 @@ from upchirp.search.sequential import sequential_search
 from upchirp.search.summary import provenance, summarise, write_summary
 from upchirp.search.trial_plan import Planner
 from upchirp.search.trials import Trials
-from upchirp.training import Noted, check_model, load_config, settle
+from upchirp.training import Noted, check_model, settle
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.probing.micro_batch import choose_micro_batch
@@ -30,7 +30,7 @@ from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
-from upchirp.training.run.resumption import go_on_by
+from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.start import no_model
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
@@ -168,7 +168,7 @@ def _search(
             received,
             observers,
             task=task,
-            go_on=go_on_by(command, config.training, folder),
+            go_on=go_on_with(folder, job="search", objects=not command),
         )
         for note in notes:
             trials.emit(Noted(message=note))
@@ -234,15 +234,16 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
 
 def _create(folder: Path, config: SearchConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(config.to_flat(), folder / CONFIG)
+    save_config(run_folder.with_absolute_data(config.to_flat()), folder / CONFIG)
 
 
 def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) -> None:
     # The same data may lie elsewhere; where the journal knows them, they are compared themselves.
     may_differ = _MAY_DIFFER | {"data"} if any("data" in begun for begun in journal.of("begun")) else _MAY_DIFFER
-    stored, asked = load_config(folder / CONFIG), config.to_flat()
-    if "stages" not in stored:
-        raise InputError(f"{folder} holds a run that is no search: choose another --output")
+    stored, asked = config.stored(folder), config.to_flat()
+    if asked["recipe"] == "auto":
+        # Stored is what that chose.
+        may_differ = may_differ | {"recipe"}
     different = [name for name in asked if name not in may_differ and asked[name] != stored.get(name, asked[name])]
     if different:
         listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])

@@ -24,6 +24,9 @@ IMAGENET_SIZED = 500_000
 FEW_STEPS = 300
 """Optimizer steps below which a run has hardly begun to learn, whatever its rate."""
 
+LONG = 70
+"""Equivalent epochs from which strong regularisation pays on few images: it lost at 50 and won at 100."""
+
 _PASSES, _TUNING_PASSES = 100.0, 30.0
 _LEAST_IMAGES = 20_000
 """Images, at the final size, that even the smallest data set is worth."""
@@ -66,9 +69,9 @@ def choose_recipe(config: TrainConfig, images: int) -> Settled:
     >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50"}), 1_281_167)
     >>> settled.config.recipe, settled.config.epochs, settled.config.batch_size
     ('paper', 200.0, 4096)
-    >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50", "mixup": 0.5}), 6_500)
+    >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50", "epochs": 10, "mixup": 0.5}), 6_500)
     >>> settled.config.recipe, settled.config.epochs, settled.config.augmentation.mixup
-    ('light', 100.0, 0.5)
+    ('light', 10.0, 0.5)
     """
     if not _is_open(config):
         return Settled(config, ())
@@ -78,18 +81,23 @@ def choose_recipe(config: TrainConfig, images: int) -> Settled:
     if recipe == "auto" and images >= IMAGENET_SIZED:
         recipe = "paper"
         reasons.append(f"recipe paper: {images:,} images are a data set like ImageNet")
-    elif recipe == "auto":
-        recipe = "light"
-        reasons.append(
-            f"recipe light: {images:,} images are fewer than the paper's recipe is for (--recipe paper takes it)"
-        )
+        # All of it, its batch and its rate too, as if it had been named.
+        asked |= {"recipe"}
+    elif recipe in ("auto", "light"):
+        if config.regime != "fixres" and asked.isdisjoint({"epochs", "time_budget"}):
+            passes = _TUNING_PASSES if config.regime == "finetune" else _PASSES
+            epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
+            reasons.append(f"epochs {epochs:g}: usual for so many images (--epochs or --time-budget changes it)")
+        if recipe == "auto":
+            from_scratch = config.regime == "imagenet1k" and config.time_budget is None
+            recipe, why = _recipe_for(epochs if from_scratch else None, images)
+            reasons.insert(0, f"recipe {recipe}: {why}")
+            asked -= {"recipe"}
+            if config.regime == "finetune":
+                others = {name: value for name, value in _TUNING.items() if name not in asked}
+    elif recipe == "paper" and images < IMAGENET_SIZED and "batch_size" not in asked:
+        # Its batch and rate are for a hundred times as many images.
         asked -= {"recipe"}
-        if config.regime == "finetune":
-            others = {name: value for name, value in _TUNING.items() if name not in asked}
-    if recipe == "light" and config.regime != "fixres" and asked.isdisjoint({"epochs", "time_budget"}):
-        passes = _TUNING_PASSES if config.regime == "finetune" else _PASSES
-        epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
-        reasons.append(f"epochs {epochs:g}: usual for so many images (--epochs or --time-budget changes it)")
     return Settled(_filled(config.to_flat(), asked, recipe=recipe, epochs=epochs, **others), tuple(reasons))
 
 
@@ -124,7 +132,7 @@ def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ra
 
 def follows_length(choice: Choice) -> bool:
     """Whether settings follow from the run's length, in a configuration whose recipe is chosen."""
-    return _is_open(choice) and choice.recipe == "light"
+    return _is_open(choice) and (choice.recipe == "light" or "recipe" not in (choice.given or ()))
 
 
 def chooses_batch_size(choice: Choice) -> bool:
@@ -149,6 +157,23 @@ def steps_note(plan: Plan) -> str | None:
     return f"{told}give more --epochs or --time-budget"
 
 
+def recipe_note(choice: Choice, plan: Plan) -> str | None:
+    """What to tell of a recipe that was chosen before the run's length was known; None if it suits the length.
+
+    >>> from upchirp.curriculum import constant, plan
+    >>> config = choose_recipe(TrainConfig.from_flat({"model": "resnet18", "time_budget": "3h"}), 200).config
+    >>> print(recipe_note(config, plan(constant(96), epochs=100, dataset_size=200, batch_size=32)))
+    the time is enough for 100 epochs, long enough for another recipe's augmentation: try --recipe paper
+    """
+    chosen = choice.recipe == "light" and choice.regime == "imagenet1k" and "recipe" not in (choice.given or {"recipe"})
+    if not chosen or plan.equivalent_epochs < LONG:
+        return None
+    return (
+        f"the time is enough for {plan.equivalent_epochs:.0f} epochs, long enough for another recipe's augmentation: "
+        "try --recipe paper"
+    )
+
+
 def _batch_size(samples: int) -> int:
     """The power of two up to a quarter of the root of the samples: 4,096 at the length of the paper's runs.
 
@@ -159,6 +184,13 @@ def _batch_size(samples: int) -> int:
     """
     size = int(2 ** math.floor(math.log2(max(1.0, math.sqrt(samples) / 4))))
     return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, size))
+
+
+def _recipe_for(epochs: float | None, images: int) -> tuple[str, str]:
+    """The recipe for fewer images than ImageNet's, and why; the epochs are None where they are not known yet."""
+    if epochs is not None and epochs >= LONG:
+        return "paper", f"{epochs:g} epochs are long enough for its augmentation (--recipe light is without)"
+    return "light", f"{images:,} images are fewer than the paper's recipe is for (--recipe paper takes it)"
 
 
 def _is_open(choice: Choice) -> bool:

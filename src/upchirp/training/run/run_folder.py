@@ -92,12 +92,14 @@ def create(folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], d
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
     write_data(folder, data)
-    # The run may be gone on with from another working directory.
-    where = Path(settings["data"]).expanduser()
-    if settings["data"] and where.exists():
-        settings = {**settings, "data": str(where.absolute())}
     # Last: a folder holds a run when it holds this.
-    save_config(settings, folder / CONFIG)
+    save_config(with_absolute_data(settings), folder / CONFIG)
+
+
+def with_absolute_data(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings by which a run can be gone on with from another working directory."""
+    where = Path(settings["data"]).expanduser()
+    return {**settings, "data": str(where.absolute())} if settings["data"] and where.exists() else settings
 
 
 def write_data(folder: Path, data: DataIdentity) -> None:
