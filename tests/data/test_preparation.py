@@ -1,7 +1,9 @@
 """What the device makes of regions is what workers make of images, up to rounding."""
 
 import random
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import cv2
@@ -190,6 +192,43 @@ def test_a_thread_goes_ahead_by_so_many_items_and_ends_with_who_asks() -> None:
     assert next(going) == 1
     with pytest.raises(InputError, match="no more"):
         next(going)
+
+
+class Stream:
+    """Stands in for a stream of CUDA, and for the event that is recorded on it."""
+
+    def record_event(self) -> "Stream":
+        return self
+
+    def wait_event(self, event: "Stream") -> None:
+        assert isinstance(event, Stream)
+
+
+@pytest.mark.parametrize("kind", ["replay", "select"])
+def test_batches_that_a_thread_puts_together_are_the_same(
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Also where passes are made from losses, so that workers start anew with each."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    run = plan(efficienttrain_plus_plus(32, multiple=4), epochs=6, batch_size=8, dataset_size=len(source))
+    run = run.with_replay(1, final=True) if kind == "replay" else run
+    found = []
+    for goes_ahead in (False, True):
+        select = Selection() if kind == "select" else None
+        loader = Loader(source, run, workers=int(goes_ahead), on_corrupt=list, select=select, prepare="device")
+        loader._arrival._goes_ahead = goes_ahead
+        batches = []
+        for batch in loader:
+            loader.record(batch, batch.labels.float() + batch.indices)
+            batches.append((batch.step, batch.passes, batch.indices.tolist(), batch.images.tolist()))
+        found.append(batches)
+    assert len(found[0]) == run.total_steps
+    assert found[0] == found[1]
+    assert not any(thread.name == "upchirp-ahead" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("options", [{"mode": "faithful"}, {"low_frequency": "crop"}])

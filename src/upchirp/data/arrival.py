@@ -56,6 +56,7 @@ class Arrival:
             device = torch.device("cuda", torch.cuda.current_device())
         self._device = device
         self._preparation = preparation
+        self._goes_ahead = device.type == "cuda"
         self._pin_memory = pin_memory or device.type == "cuda"
 
     def batches(self, parts: Iterator[Any], shapes: Iterable[tuple[int, int]]) -> Generator[Fresh, None, None]:
@@ -65,7 +66,7 @@ class Arrival:
             parts: images or regions, labels and what was replaced of neighbouring rows.
             shapes: rows and bandwidth of each batch; whole parts make it up.
         """
-        if self._device.type != "cuda":
+        if not self._goes_ahead:
             yield from self._each(parts, shapes)
             return
         # Workers start with the first part: in this thread, and before there is another.
