@@ -20,7 +20,7 @@ from upchirp.data.device.rand_augment import rand_augment
 from upchirp.data.images.augmentation import TrainTransform
 from upchirp.data.images.decoding import PillowPicture
 from upchirp.data.images.rand_augment import NAMES, draw_operations, on_pixels
-from upchirp.data.images.regions import LaidOut, Region, Regions, RegionTransform
+from upchirp.data.images.regions import LaidOut, Region, Regions, RegionTransform, in_own_memory
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
 
@@ -62,7 +62,7 @@ def test_regions_of_any_size_are_resized_and_mirrored_as_workers_do(
     monkeypatch.setattr(resizing, "_CANVAS_BYTES", canvas_bytes)
     sizes = [(24, 24), (60, 45), (45, 61), (24, 80), (7, 9), (1, 30), (150, 100), (23, 25)]
     pixels = [np.array(photo(width, height, seed=width)) for height, width in sizes]
-    regions = LaidOut(1)([Region(part, k % 2 == 1, []) for k, part in enumerate(pixels)])
+    regions = LaidOut(1)([Region(part, k % 2 == 1, []) for k, part in enumerate(pixels)], in_own_memory)
     behind = torch.randint(256, (resizing.slack(np.array(sizes)),), dtype=torch.uint8)
     results = Preparation(Augmentation())(regions._replace(pixels=torch.cat([regions.pixels, behind])), 24)
     for k, (part, result) in enumerate(zip(pixels, results, strict=True)):
@@ -82,7 +82,7 @@ def test_a_region_far_larger_than_the_result_is_resized_by_the_worker(photo: Pho
         picture, request = PillowPicture(photo(width, width)), Request(0, 24, 0.0, 1)
         pixels, *_ = RegionTransform(augmentation, 32)(picture, request)
         assert pixels.shape == ((24, 24, 3) if resized else (width, width, 3))
-        regions = LaidOut(0)([Region(pixels, False, [])])
+        regions = LaidOut(0)([Region(pixels, False, [])], in_own_memory)
         behind = torch.zeros(resizing.slack(np.array([pixels.shape[:2]])), dtype=torch.uint8)
         made = Preparation(augmentation)(Regions(torch.cat([regions.pixels, behind]), regions.recipes), 24)
         assert difference(TrainTransform(augmentation, 32)(picture, request), made[0]).mean() < 0.1
@@ -268,7 +268,7 @@ def test_on_cuda_batches_arrive_without_waiting_and_are_the_cpus(source: FolderS
 def _regions(source: FolderSource, side: int) -> Regions:
     """Some regions with their pixels on the device."""
     transform = RegionTransform(Augmentation(randaug_prob=1.0), 32)
-    regions = LaidOut(2)([transform(source.load(k)[0], Request(k, side, 5.0, k)) for k in range(5)])
+    regions = LaidOut(2)([transform(source.load(k)[0], Request(k, side, 5.0, k)) for k in range(5)], in_own_memory)
     behind = resizing.slack(regions.recipes[:, :2].astype(np.int64))
     pixels = torch.cat([regions.pixels, torch.zeros(behind, dtype=torch.uint8)]).pin_memory()
     return regions._replace(pixels=pixels.to("cuda", non_blocking=True))

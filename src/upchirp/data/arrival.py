@@ -19,6 +19,7 @@ from upchirp.data.device.preparation import Preparation
 from upchirp.data.device.resizing import slack
 from upchirp.data.device.sending import to_device
 from upchirp.data.images.regions import Regions
+from upchirp.data.slots import Slots
 from upchirp.data.workers import Corrupt
 
 AHEAD = 1
@@ -111,6 +112,17 @@ class Arrival:
             numbers.append(labels)
             replaced += corrupt
         return Fresh(images.permute(0, 3, 1, 2), to_device(np.concatenate(numbers), self._device), replaced)
+
+
+def opened(parts: Iterator[Any], slots: Slots | None) -> Iterator[Any]:
+    """Parts with what was sent by its place in shared memory, which holds it until the next part is taken."""
+    for images, labels, corrupt in parts:
+        if slots is None:
+            yield images, labels, corrupt
+        elif isinstance(images, Regions):
+            yield images._replace(pixels=slots.received(images.pixels)), labels, corrupt
+        else:
+            yield slots.received(images), labels, corrupt
 
 
 def portions(

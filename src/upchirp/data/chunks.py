@@ -21,24 +21,24 @@ from upchirp.data.workers import Corrupt
 
 ROWS = 64
 """Images of a chunk at most."""
-BYTES: dict[Prepare, int] = {"cpu": 7 * 2**18, "device": 7 * 2**20}
+BYTES: dict[Prepare, int] = {"cpu": 5 * 2**18, "device": 7 * 2**20}
 """Their pixels at most, unless one image has more. Of prepared images, with eight workers, each two chunks ahead in
-training and in evaluation, this fits the 64 MB of shared memory that containers have. Regions take a third of it in
-the mean, and with less a chunk of them would be an image or two, for each of which two processes shake hands."""
+training, beside the one that is copied, and in evaluation, this fits the 64 MB of shared memory that containers have.
+Regions take a third of it in the mean, and with less a chunk of them would be an image or two, each with a message."""
 PREFETCHED = 2
 """Chunks that a worker is ahead at least, so that it need not wait for the training process."""
 _BATCHES_AHEAD = 1.5
 
 Item = TypeVar("Item")
 Part = tuple[Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]]
-"""Images, labels and what was replaced of some neighbouring rows, as a worker gives them."""
+"""Images (rows, S, S, 3), labels and what was replaced of some neighbouring rows, as a worker gives them."""
 
 
 def chunk_rows(side: int, prepare: Prepare = "cpu") -> int:
     """Images of a side in pixels in one chunk at most.
 
     >>> chunk_rows(32), chunk_rows(96), chunk_rows(224), chunk_rows(2000)
-    (64, 64, 12, 1)
+    (64, 47, 8, 1)
     >>> chunk_rows(32, "device"), chunk_rows(96, "device"), chunk_rows(224, "device")
     (64, 33, 6)
     """
@@ -103,8 +103,8 @@ def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple
     """
     images, labels, corrupt = next(parts)
     if len(labels) == rows and not (pin_memory or images.is_shared()):  # type: ignore[no-untyped-call]
-        return images, torch.from_numpy(labels), corrupt
-    whole = torch.empty(rows, *images.shape[2:], 3, dtype=torch.uint8, pin_memory=pin_memory).permute(0, 3, 1, 2)
+        return images.permute(0, 3, 1, 2), torch.from_numpy(labels), corrupt
+    whole = torch.empty(rows, *images.shape[1:], dtype=torch.uint8, pin_memory=pin_memory)
     all_labels = torch.empty(rows, dtype=torch.int64, pin_memory=pin_memory)
     done = 0
     while True:
@@ -115,7 +115,7 @@ def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple
         all_labels[of] = torch.from_numpy(labels)
         done = of.stop
         if done == rows:
-            return whole, all_labels, corrupt
+            return whole.permute(0, 3, 1, 2), all_labels, corrupt
         images, labels, more = next(parts)
         corrupt += more
 

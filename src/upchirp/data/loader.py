@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.curriculum import Plan, Selection, Step
-from upchirp.data.arrival import Arrival, Fresh
+from upchirp.data.arrival import Arrival, Fresh, opened
 from upchirp.data.batch import Batch
-from upchirp.data.chunks import Chunks, prefetched
+from upchirp.data.chunks import Chunks, chunk_bytes, prefetched
 from upchirp.data.device.preparation import Preparation
 from upchirp.data.images.augmentation import TrainTransform
 from upchirp.data.images.regions import LaidOut, RegionTransform
@@ -28,6 +28,7 @@ from upchirp.data.settings import (
     check_prepare,
     check_workers,
 )
+from upchirp.data.slots import Slots
 from upchirp.data.sources import Source, as_source
 from upchirp.data.unreadable import WarnOfCorrupt
 from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
@@ -125,6 +126,7 @@ class Loader:
             full_size=low_frequency == "crop",
             order=self.selected,
         )
+        self._full_side = plan.final_size if low_frequency == "crop" else None
         self._prepare: Prepare = prepare
         self._pin_memory = pin_memory and torch.cuda.is_available()
         preparation = None
@@ -147,7 +149,8 @@ class Loader:
         if self._iterated and self.selected is not None:
             raise InputError("a loader with selection is iterated once, as its scores go on: make a new one")
         self._iterated = True
-        sampler, data_loader = self.sampler, self._data_loader()
+        sampler, slots = self.sampler, self._slots()
+        data_loader = self._data_loader(slots)
         loaded: Generator[Fresh, None, None] | None = None
         stage, buffer = -1, self._buffer(0)
         for step, rows in sampler.parts():
@@ -163,7 +166,8 @@ class Loader:
                 if loaded is None:
                     sampler.resume_step = step.index
                     shapes = ((len(of.fresh_rows(part)), of.bandwidth) for of, part in sampler.fresh_parts(step.index))
-                    loaded = self._arrival.batches(batches_of(data_loader, self._timeout), shapes)
+                    parts = opened(batches_of(data_loader, self._timeout), slots)
+                    loaded = self._arrival.batches(parts, shapes)
                 images, labels, corrupt = next(loaded)
                 self._on_corrupt(corrupt)
                 positions = fresh_positions(step, rows)
@@ -247,18 +251,23 @@ class Loader:
         plan, oldest = self.sampler.plan, self.sampler.oldest_step(index)
         return plan.step(oldest).first_fresh if oldest < plan.total_steps else plan.total_fresh_samples
 
-    def _data_loader(self) -> DataLoader[Any]:
+    def _slots(self) -> Slots | None:
+        """Shared memory for what the workers prepare."""
+        if not self._workers:
+            return None
         sampler = self.sampler
-        options: dict[str, Any] = {"batch_sampler": sampler}
-        if self._workers:
-            full_side = sampler.plan.final_size if sampler.full_size else None
-            batches = [(full_side or stage.bandwidth, sampler.batch_rows(stage)) for stage in sampler.plan.stages]
-            options = {
-                "batch_sampler": Chunks(sampler, full_side, self._prepare),
-                "prefetch_factor": prefetched(self._workers, batches, self._prepare),
-            }
+        batches = [(self._full_side or stage.bandwidth, sampler.batch_rows(stage)) for stage in sampler.plan.stages]
+        most = max(chunk_bytes(side, self._prepare) for side, _ in batches)
+        return Slots(self._workers, prefetched(self._workers, batches, self._prepare), most)
+
+    def _data_loader(self, slots: Slots | None) -> DataLoader[Any]:
+        options: dict[str, Any] = {"batch_sampler": self.sampler}
+        if slots is not None:
+            chunks = Chunks(self.sampler, self._full_side, self._prepare)
+            options = {"batch_sampler": chunks, "prefetch_factor": slots.ahead}
+        requested = self._requested
         return DataLoader(
-            self._requested,
+            Requested(requested.source, requested.transform, requested.together, slots),
             **options,
             collate_fn=_as_is,
             num_workers=self._workers,

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from upchirp.data.faults import DataFault
 from upchirp.data.images.decoding import Picture, Pixels
+from upchirp.data.images.regions import Take, in_own_memory
 from upchirp.data.requests import Request, replacement
+from upchirp.data.slots import Slots
 from upchirp.data.sources import Source
 from upchirp.errors import InputError
 
@@ -63,11 +64,11 @@ def check_label(source: Source, index: int, label: int, classes: int | None = No
         raise DataFault(f"{source.describe(index)} has label {label}, and labels must be {limits}: {hint}")
 
 
-def stacked(images: Sequence[Pixels]) -> torch.Tensor:
-    """Images of one size as (N, 3, S, S), channels last in memory."""
-    # In a worker torch stacks them in shared memory right away, which saves a copy.
-    together: torch.Tensor = default_collate([torch.from_numpy(image) for image in images])
-    return together.permute(0, 3, 1, 2)
+def stacked(images: Sequence[Pixels], take: Take) -> Any:
+    """Images of one size as (N, S, S, 3), in memory of their own."""
+    memory, sent = take((len(images), *images[0].shape))
+    np.stack(images, out=memory.numpy())
+    return sent
 
 
 class Requested(Dataset[Any]):
@@ -76,18 +77,21 @@ class Requested(Dataset[Any]):
     Args:
         source: the images.
         transform: what is done with one.
-        together: makes one thing to send of what the transform gave.
+        together: makes one thing of what the transform gave, in memory that it is given.
+        slots: where workers put that.
     """
 
     def __init__(
         self,
         source: Source,
         transform: Callable[[Picture, Request], Any],
-        together: Callable[[Sequence[Any]], Any] = stacked,
+        together: Callable[[Sequence[Any], Take], Any] = stacked,
+        slots: Slots | None = None,
     ) -> None:
         self.source = source
         self.transform = transform
         self.together = together
+        self.slots = slots
 
     def __getitems__(
         self, requests: Sequence[Request]
@@ -98,8 +102,8 @@ class Requested(Dataset[Any]):
         except InputError as error:
             # Handed over as a value: what a worker raises arrives wrapped in its traceback.
             return error
-        images = self.together([image for image, _ in pairs])
-        # An array travels inside the message; for a tensor of its own two processes shake hands.
+        take = in_own_memory if self.slots is None else self.slots.take
+        images = self.together([image for image, _ in pairs], take)
         labels = np.array([label for _, label in pairs], dtype=np.int64)
         return images, labels, tuple(corrupt)
 

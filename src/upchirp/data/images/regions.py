@@ -3,14 +3,13 @@
 Crop, flip and operations are those of `TrainTransform` for the same request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from upchirp.data.images.augmentation import draw
 from upchirp.data.images.decoding import Picture, Pixels
@@ -33,6 +32,16 @@ def image_bytes(side: int, prepare: Prepare = "cpu") -> int:
     return 3 * side**2 * (MOST_PIXELS if prepare == "device" else 1)
 
 
+Take = Callable[[tuple[int, ...]], tuple[Tensor, Any]]
+"""Gives uint8 memory of a shape, and what to send in place of it."""
+
+
+def in_own_memory(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Memory of this process, which is sent as it is."""
+    memory = torch.empty(shape, dtype=torch.uint8)
+    return memory, memory
+
+
 class Region(NamedTuple):
     """The pixels of one crop, and what is to be done with them."""
 
@@ -47,8 +56,8 @@ class Region(NamedTuple):
 class Regions(NamedTuple):
     """Crops of several images, one after another in memory."""
 
-    pixels: Tensor
-    """Their RGB values row by row: uint8, (bytes,)."""
+    pixels: Any
+    """Their RGB values row by row, a tensor: uint8, (bytes,); or what is sent in place of it."""
     recipes: npt.NDArray[np.float64]
     """Of each its height, width and whether it is mirrored, then number and argument of each operation, with -1 for
     none: (images, 3 + 2 layers)."""
@@ -95,28 +104,21 @@ class LaidOut:
     def __init__(self, layers: int) -> None:
         self._layers = layers
 
-    def __call__(self, regions: Sequence[Region], *, shared: bool | None = None) -> Regions:
+    def __call__(self, regions: Sequence[Region], take: Take) -> Regions:
         """The regions in one piece of memory.
 
         Args:
             regions: one or more.
-            shared: take shared memory; by default workers do.
+            take: gives memory of a shape.
         """
-        shared = get_worker_info() is not None if shared is None else shared
         recipes = np.full((len(regions), 3 + 2 * self._layers), -1.0)
         for recipe, (pixels, flip, operations) in zip(recipes, regions, strict=True):
             recipe[:3] = *pixels.shape[:2], flip
             recipe[3 : 3 + 2 * len(operations)] = np.array(operations, dtype=np.float64).ravel()
-        total = sum(region.pixels.size for region in regions)
-        memory = _shared(total) if shared else torch.empty(total, dtype=torch.uint8)
+        memory, sent = take((sum(region.pixels.size for region in regions),))
         place, first = memory.numpy(), 0
         for pixels, *_ in regions:
             # Right to where it is sent from: it may be a part of the rows that were decoded.
             place[first : first + pixels.size].reshape(pixels.shape)[:] = pixels
             first += pixels.size
-        return Regions(memory, recipes)
-
-
-def _shared(length: int) -> Tensor:
-    storage: Any = torch.UntypedStorage._new_shared(length)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
+        return Regions(sent, recipes)

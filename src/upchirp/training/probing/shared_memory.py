@@ -17,7 +17,7 @@ class Demand:
     >>> from upchirp.curriculum import constant, plan
     >>> made = plan(constant(10), epochs=1, dataset_size=64, batch_size=32, learning_rate=1e-3)
     >>> demand = Demand(plan=made)
-    >>> demand.bytes(2) == 2 * 2 * 2 * 64 * 3 * 10**2, demand.bytes(0)
+    >>> demand.bytes(2) == 2 * (3 + 2) * 64 * 3 * 10**2, demand.bytes(0)
     (True, 0)
     """
 
@@ -33,7 +33,8 @@ class Demand:
         final_size = self.plan.final_size
         sides = [final_size] if self.full_size else self.plan.bandwidths
         training = max(chunk_bytes(side, self.prepare) for side in sides)
-        return PREFETCHED * workers * (training + chunk_bytes(final_size))
+        # One more of training is being copied.
+        return workers * ((PREFETCHED + 1) * training + PREFETCHED * chunk_bytes(final_size))
 
     def workers(self, asked: int) -> tuple[int, str | None]:
         """As many of the workers as there is room for, and a line if these are fewer.
