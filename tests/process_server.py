@@ -1,43 +1,72 @@
 """Starts Python programs as forks of a process that has imported what a training needs; see `tests.processes`."""
 
-import fcntl
+import array
+import gc
 import json
 import os
 import runpy
 import select
+import signal
+import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 PRELOADED = (
-    "torch._dynamo", "torch.distributed.fsdp", "torch.utils.tensorboard", "matplotlib.figure",
+    "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.run", "torch.utils.tensorboard", "matplotlib.figure",
     "upchirp.cli.train", "upchirp.search.runner", "upchirp.compare.comparison", "upchirp.reports.run_html",
 )  # fmt: skip
 
 
-def serve() -> dict[str, Any] | None:
-    """Fork for each order, a line of JSON; returns it in the fork, and None in the end."""
-    running: dict[int, Path] = {}
+def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """An order, a line of JSON, and the standard streams that come with it."""
+    descriptors = array.array("i")
+    text, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_LEN(3 * descriptors.itemsize))
+    for _, _, data in ancillary:
+        descriptors.frombytes(data)
+    while not text.endswith(b"\n"):
+        text += connection.recv(1 << 20)
+    return json.loads(text), descriptors.tolist()
+
+
+def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Fork for each order; returns it in the fork, and None in the end.
+
+    Who ordered is told the number of the process, and in the end its exit code. When they are gone it is killed.
+    """
+    running: dict[int, socket.socket] = {}
     while True:
-        if select.select([sys.stdin], [], [], 0.01 if running else None)[0]:
-            line = sys.stdin.readline()
-            if not line:
-                return None
-            order: dict[str, Any] = json.loads(line)
+        ready = select.select([sys.stdin, listener, *running.values()], [], [], 0.01 if running else None)[0]
+        if sys.stdin in ready:
+            return None
+        if listener in ready:
+            connection = listener.accept()[0]
+            order, streams = receive(connection)
             pid = os.fork()
             if not pid:
-                return order
-            running[pid] = Path(order["ended"])
-            print(pid, flush=True)
-        for pid in list(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
+                for held in (listener, connection, *running.values()):
+                    held.close()
+                return order, streams
+            for stream in streams:
+                os.close(stream)
+            running[pid] = connection
+            tell(connection, pid)
+        for pid, connection in list(running.items()):
+            if connection in ready:
+                os.kill(pid, signal.SIGKILL)
+            ended, status = os.waitpid(pid, 0 if connection in ready else os.WNOHANG)
             if ended:
-                path = running.pop(pid)
-                path.with_suffix(".part").write_text(str(os.waitstatus_to_exitcode(status)))
-                path.with_suffix(".part").replace(path)
+                tell(connection, os.waitstatus_to_exitcode(status))
+                running.pop(pid).close()
 
 
-def become(order: dict[str, Any]) -> None:
+def tell(connection: socket.socket, number: int) -> None:
+    try:
+        connection.sendall(f"{number}\n".encode())
+    except BrokenPipeError:
+        return
+
+
+def become(order: dict[str, Any], streams: list[int]) -> None:
     """Take over what a new process is given: environment, folder, standard streams and session."""
     if order["session"]:
         os.setsid()
@@ -46,18 +75,15 @@ def become(order: dict[str, Any]) -> None:
     os.chdir(order["folder"])
     # The server's own streams must not be closed with the fork's.
     sys.stdin, sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY)), os.fdopen(1, "w", closefd=False)
-    os.dup2(sys.stdin.fileno(), 0)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    for stream, path in ((1, order["stdout"]), (2, order["stderr"])):
-        file = os.open(path, flags)
-        # Held by all that inherit it: it is free when the last of them has ended.
-        fcntl.flock(file, fcntl.LOCK_EX)
-        os.dup2(file, stream)
-        os.close(file)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
 
 
 def run(words: list[str]) -> None:
     """What `python` does with these arguments."""
+    if words[0] == "-u":
+        words = words[1:]
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
@@ -72,8 +98,14 @@ def run(words: list[str]) -> None:
 if __name__ == "__main__":
     for module in PRELOADED:
         __import__(module)
-    taken = serve()
+    # Forks leave alone what was there before, and share its memory.
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sys.argv[1])
+        listener.listen()
+        print("listening", flush=True)
+        taken = serve(listener)
     # Here, not in a function of the server: a fork ends as an interpreter does.
     if taken is not None:
-        become(taken)
-        run(taken["words"])
+        become(*taken)
+        run(taken[0]["words"])

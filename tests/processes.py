@@ -7,21 +7,24 @@ an environment and a process group of its own. What imports themselves do is for
 
 import atexit
 import fcntl
-import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import process_client
 from torch.distributed import TCPStore
 
-SERVER = Path(__file__).with_name("process_server.py")
+SERVER, CLIENT = (Path(__file__).with_name(f"process_{name}.py") for name in ("server", "client"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 POLL_SECONDS = 0.01
 
@@ -37,14 +40,19 @@ class Done(NamedTuple):
 class Process:
     """A started process, with what is needed of `subprocess.Popen`."""
 
-    def __init__(self, pid: int, folder: Path) -> None:
-        self.pid = pid
+    def __init__(self, connection: socket.socket, folder: Path) -> None:
+        self._answers = connection.makefile()
+        connection.close()
+        self.pid = int(self._answers.readline())
         self._folder = folder
+        self._code: int | None = None
 
     def poll(self) -> int | None:
         """The exit code, minus the signal if one ended it; None while it runs."""
-        ended = self._folder / "ended"
-        return int(ended.read_text()) if ended.exists() else None
+        if self._code is None and select.select([self._answers], [], [], 0)[0]:
+            self._code = int(self._answers.readline())
+            self._answers.close()
+        return self._code
 
     def send_signal(self, signum: int) -> None:
         if self.poll() is None:
@@ -76,10 +84,12 @@ class Process:
 @cache
 def _server() -> "subprocess.Popen[str]":
     server = subprocess.Popen(
-        [sys.executable, str(SERVER)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, str(SERVER), str(_folder() / "server")],
+        env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     # It ends when nobody can write to it.
     atexit.register(server.communicate)
+    assert server.stdout is not None and server.stdout.readline()
     return server
 
 
@@ -90,6 +100,26 @@ def _folder() -> Path:
     return Path(folder.name)
 
 
+def address() -> str:
+    """Where the server is to be found; it runs."""
+    _server()
+    return str(_folder() / "server")
+
+
+@cache
+def python() -> str:
+    """A program that takes the place of `python` where others start it, given `with_server()` as its environment."""
+    program = _folder() / "python"
+    program.write_text(f"#!{sys.executable} -SE\n{CLIENT.read_text()}")
+    program.chmod(0o755)
+    return str(program)
+
+
+def with_server(**more: str) -> dict[str, str]:
+    """The environment in which `python()` finds the server, and in which torchrun starts ranks by it."""
+    return {**ENVIRONMENT, process_client.SERVER: address(), "PYTHON_EXEC": python(), **more}
+
+
 def start(*words: object, environment: Mapping[str, str] = ENVIRONMENT, session: bool = False) -> Process:
     """Start `python WORDS`: `-m module`, `-c program` or a file, and its arguments.
 
@@ -98,16 +128,18 @@ def start(*words: object, environment: Mapping[str, str] = ENVIRONMENT, session:
         environment: all of it.
         session: whether it leads a session, and so a process group, of its own.
     """
+    at = address()
     folder = Path(tempfile.mkdtemp(dir=_folder()))
-    order = {
-        "words": [str(word) for word in words], "environment": dict(environment), "session": session,
-        "folder": str(Path.cwd()), **{name: str(folder / name) for name in ("stdout", "stderr", "ended")},
-    }  # fmt: skip
-    server = _server()
-    assert server.stdin is not None and server.stdout is not None
-    server.stdin.write(json.dumps(order) + "\n")
-    server.stdin.flush()
-    return Process(int(server.stdout.readline()), folder)
+    with ExitStack() as stack:
+        streams = [stack.enter_context((folder / name).open("w")) for name in ("stdout", "stderr")]
+        for stream in streams:
+            # Held by all that inherit it: it is free when the last of them has ended.
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        nothing = stack.enter_context(Path(os.devnull).open())
+        given = [stream.fileno() for stream in (nothing, *streams)]
+        connection = process_client.order(at, [str(word) for word in words], environment, given, session)
+        # Answered when it was forked, with streams of its own.
+        return Process(connection, folder)
 
 
 def finish_ranks(count: int, *words: object, timeout: float = 240) -> Done:

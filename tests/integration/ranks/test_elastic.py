@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tests.integration.ranks.conftest import finish, small
-from tests.processes import ENVIRONMENT
+from tests.processes import python, with_server
 
 from upchirp.training import read_metrics
 
@@ -78,10 +78,10 @@ def test_a_killed_rank_changes_nothing(given: Path, tmp_path: Path, undisturbed:
     output = tmp_path / "run"
     rank, step = random.randrange(2), random.randrange(4, 16)
     print(f"killing rank {rank} after step {step}")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    torchrun = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command = [*torchrun, *map(str, train(given, output))]
     with subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, env=with_server(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as run:
         wait_for(lambda: steps_done(output) >= step, run)
         killed = list(of_rank(rank, output))
@@ -124,7 +124,7 @@ def test_the_slurm_example_goes_on_over_its_time_limit(
         "srun": SRUN,
         "scontrol": SCONTROL,
         "scancel": SCANCEL,
-        "torchrun": f'#!/bin/bash\nexec {sys.executable} -m torch.distributed.run "$@"\n',
+        "torchrun": f'#!/bin/bash\nexec {python()} -m torch.distributed.run "$@"\n',
     }
     for name, program in tools.items():
         (tmp_path / name).write_text(program)
@@ -132,7 +132,7 @@ def test_the_slurm_example_goes_on_over_its_time_limit(
     calls, output = tmp_path / "calls", tmp_path / "run"
     job = str(random.randrange(10**6))
     environment = {
-        **ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls),
+        **with_server(), "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls),
         "TASKS": str(tmp_path / "tasks"), "SLURM_JOB_ID": job,
         "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
     }  # fmt: skip

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import finish, losses, settings, small
+from tests.integration.ranks.conftest import finish, settings, small
+from tests.runs import losses
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint

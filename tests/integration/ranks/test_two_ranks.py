@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.integration.ranks.conftest import finish, losses, settings
+from tests.integration.ranks.conftest import finish, settings
 from tests.processes import finish_ranks
+from tests.runs import losses
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
