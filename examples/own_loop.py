@@ -53,7 +53,6 @@ def main(
     )
     augmentation = upchirp.Augmentation(mixup=0.8, cutmix=1.0, reprob=0.25, smoothing=0.1)  # upchirp
     loader = upchirp.Loader(train, plan, augmentation=augmentation, workers=workers)  # upchirp
-    transform = upchirp.BatchTransform(augmentation, seed=0)  # upchirp
 
     if output.exists():
         stored = torch.load(output, map_location=device, weights_only=True)
@@ -65,16 +64,14 @@ def main(
     forward: torch.nn.Module | None = None
     for batch in loader:
         step, last = batch.step.index + 1, batch.step.index + 1 == plan.total_steps
-        if upchirp.fit_to_bandwidth(net, batch.bandwidth, optimizer=optimizer) or forward is None:  # upchirp
+        if upchirp.follow(batch.step, net, optimizer) or forward is None:  # upchirp: bandwidth and learning rate
             # Parameters have new shapes, which a wrapper made before does not know.
             forward = DistributedDataParallel(net) if several else net
-        for group in optimizer.param_groups:
-            group["lr"] = batch.learning_rate  # upchirp
         torch.manual_seed(step)  # so that dropout, too, is what it would have been without the interruption
-        inputs, targets = batch.prepare(transform, device)  # upchirp: normalised, erased, mixed
+        inputs, targets = batch.prepare(loader.transform, device)  # upchirp: normalised, erased, mixed
         with upchirp.autocast(device):
             logits = forward(inputs)
-        loss = upchirp.mixed_cross_entropy(logits.float(), targets, smoothing=augmentation.smoothing)  # upchirp
+        loss = upchirp.mixed_cross_entropy(logits.float(), targets)  # upchirp
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

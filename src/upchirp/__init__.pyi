@@ -20,9 +20,9 @@ from upchirp.curriculum import (
 )
 from upchirp.data import Augmentation, Batch, BatchTransform, Loader, mixed_cross_entropy, open_data
 from upchirp.errors import InputError
-from upchirp.models import autocast, count_flops, fit_to_bandwidth, size_multiple
+from upchirp.models import at_size, autocast, count_flops, fit_to_bandwidth, size_multiple
 from upchirp.spectral import downsample, high_pass_filter, low_frequency_crop, low_pass_filter, sinc_kernel
-from upchirp.training import TrainConfig, TrainResult, train, validate
+from upchirp.training import TrainConfig, TrainResult, follow, train, validate
 
 __all__ = [
     "Augmentation",
@@ -39,6 +39,7 @@ __all__ = [
     "Step",
     "TrainConfig",
     "TrainResult",
+    "at_size",
     "autocast",
     "constant",
     "count_flops",
@@ -48,6 +49,7 @@ __all__ = [
     "efficienttrain_plus_plus_convnext",
     "efficienttrain_plus_plus_deit",
     "fit_to_bandwidth",
+    "follow",
     "high_pass_filter",
     "linear",
     "load_curriculum",

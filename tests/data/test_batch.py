@@ -293,9 +293,10 @@ def test_loss_is_timms_on_mixed_smoothed_targets(count, classes, smoothing, lam,
     logits = 5 * torch.randn(count, classes, generator=generator)
     labels = torch.randint(classes, (count,), generator=generator)
     expected = SoftTargetCrossEntropy()(logits, mixup_target(labels, classes, lam, smoothing))
-    targets = Targets(labels, labels.flip(0), torch.full((count,), lam))
-    loss = mixed_cross_entropy(logits, targets, smoothing)
+    targets = Targets(labels, labels.flip(0), torch.full((count,), lam), smoothing)
+    loss = mixed_cross_entropy(logits, targets)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(SoftTargetCrossEntropy()(logits, targets.dense(classes)), expected, rtol=1e-5, atol=1e-5)
     assert loss.shape == ()
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from upchirp import Augmentation, BatchTransform, InputError, Loader, Plan, efficienttrain_plus_plus, plan
-from upchirp.data import FolderSource
+from upchirp.data import FolderSource, LowFrequency
 from upchirp.data.batch import Batch
 
 
@@ -111,6 +112,10 @@ def test_corrupt_images_are_replaced_by_the_same_ones_every_time(image_folder: P
     found = {image.index for batch in first for image in batch.corrupt}
     assert found == set(range(0, len(source), 8))
     assert all(image.name.endswith(".jpg") and image.reason for batch in first for image in batch.corrupt)
+    loader = Loader(source, run, workers=0)
+    with pytest.warns(UserWarning, match="another image replaces it"):
+        own = [images for images, _ in DataLoader(loader.dataset, batch_sampler=loader.sampler)]
+    assert all(torch.equal(images, batch.images) for images, batch in zip(own, first, strict=True))
 
 
 @pytest.mark.parametrize(("images", "damaged"), [(20, 1), (20, 2), (700, 7), (700, 8)])
@@ -171,3 +176,24 @@ def test_what_moves_batches_for_a_loop_can_move_them() -> None:
     # A progress bar asks how many there are, and a logger for the size of a batch, which it finds in the first tensor.
     assert len(loader) == len(list(loader))
     assert len(next(value for value in vars(moved).values() if isinstance(value, torch.Tensor))) == len(batch.rows)
+
+
+@pytest.mark.parametrize("low_frequency", ["lanczos", "crop"])
+def test_a_data_loader_of_one_s_own_gives_the_same(low_frequency: LowFrequency) -> None:
+    augmentation = Augmentation(smoothing=0.3)
+    loader = Loader(
+        Squares(), small_plan(30), workers=0, seed=3, augmentation=augmentation, low_frequency=low_frequency
+    )
+    transform = BatchTransform(augmentation, seed=3, low_frequency=low_frequency)
+    own = DataLoader(loader.dataset, batch_sampler=loader.sampler)
+    for batch, (images, labels) in zip(loader, own, strict=True):
+        assert torch.equal(images, batch.images) and torch.equal(labels, batch.labels)
+        inputs, targets = batch.prepare(loader.transform)
+        assert torch.equal(inputs, batch.prepare(transform)[0])
+        assert targets.smoothing == 0.3
+
+
+def test_what_needs_the_loader_itself_says_so() -> None:
+    replayed = small_plan(30).with_replay(1)
+    with pytest.raises(InputError, match="replay"):
+        _ = Loader(Squares(), replayed, workers=0).dataset

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from upchirp.errors import InputError
-from upchirp.models import GridChange, check_sizes, create_model, fit_to_bandwidth, size_multiple
+from upchirp.models import GridChange, at_size, check_sizes, create_model, fit_to_bandwidth, size_multiple
 
 SWIN = "swin_tiny_patch4_window7_224"
 SMALL = {
@@ -444,3 +444,31 @@ def test_windows_of_unequal_stages_keep_their_share():
     for size, windows in ((96, [3, 3, 6, 3]), (224, [7, 7, 14, 7])):
         fit_to_bandwidth(model, size)
         assert [stage.blocks[0].window_size[0] for stage in model.layers] == windows
+
+
+def test_another_size_for_a_while_leaves_the_model_as_it_is():
+    model = create_model("vit_tiny_patch16_224", depth=2, embed_dim=24, num_classes=2, final_size=64).train()
+    fit_to_bandwidth(model, 32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with at_size(torch.compile(model), 64) as whole:
+        assert whole(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
+        assert whole is not model
+    with at_size(model, 32) as same:
+        assert same is model
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(InputError, match="30"), at_size(model, 30):
+        pass
+
+
+def test_a_model_that_needs_nothing_is_looked_through_once(monkeypatch):
+    def asked(module):
+        raise AssertionError(type(module))
+
+    model = create_model("test_resnet", num_classes=2)
+    fit_to_bandwidth(model, 32)
+    monkeypatch.setattr("upchirp.models.resizing.families._FAMILIES", (asked,))
+    assert not fit_to_bandwidth(model, 32)
+    model.fc = nn.Linear(4, 2)
+    with pytest.raises(AssertionError, match="Linear"):
+        fit_to_bandwidth(model, 32)

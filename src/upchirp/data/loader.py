@@ -14,6 +14,7 @@ from upchirp.data.arrival import Arrival, Fresh, opened
 from upchirp.data.batch import Batch
 from upchirp.data.chunks import Chunks, chunk_bytes, prefetched
 from upchirp.data.device.preparation import Preparation
+from upchirp.data.device.transform import BatchTransform
 from upchirp.data.images.augmentation import TrainTransform
 from upchirp.data.images.regions import LaidOut, RegionTransform
 from upchirp.data.replay import ReplayBuffer, Samples
@@ -32,7 +33,7 @@ from upchirp.data.slots import Slots
 from upchirp.data.sources import Source, as_source
 from upchirp.data.unreadable import WarnOfCorrupt
 from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
-from upchirp.data.workers import Corrupt, Requested
+from upchirp.data.workers import Corrupt, Requested, SingleImages
 from upchirp.errors import InputError
 
 
@@ -188,6 +189,27 @@ class Loader:
 
     def __len__(self) -> int:
         return self.sampler.micro_batches
+
+    @property
+    def transform(self) -> BatchTransform:
+        """What the device does with the batches, for `Batch.prepare`; by the loader's own augmentation and seed."""
+        low_frequency: LowFrequency = "crop" if self.sampler.full_size else "lanczos"
+        return BatchTransform(self.augmentation, seed=self.sampler.seed, low_frequency=low_frequency)
+
+    @property
+    def dataset(self) -> Dataset[Any]:
+        """Images by their requests: with `sampler` what any `DataLoader` needs to give the same images and labels.
+
+        `DataLoader(loader.dataset, batch_sampler=loader.sampler)` gives uint8 images (rows, 3, S, S) and labels (rows,)
+        for each micro-batch from the start step on. An image that cannot be read is replaced with a warning.
+
+        Raises:
+            InputError: replay, selection and preparation on the device take the loader itself.
+        """
+        replays = any(stage.replay.batches for stage in self.sampler.plan.stages)
+        if replays or self.selected is not None or self._prepare == "device":
+            raise InputError("replay, selection and preparation on the device need the loader: iterate over it")
+        return SingleImages(self._requested)
 
     def record(self, batch: Batch, losses: torch.Tensor) -> torch.Tensor:
         """Take note of the loss of each row, and return the losses to train on; without selection they are the same.

@@ -1,6 +1,7 @@
 """What a loader worker does: requests in, stacked uint8 images out, damaged images replaced."""
 
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -98,7 +100,7 @@ class Requested(Dataset[Any]):
     ) -> tuple[Any, npt.NDArray[np.int64], tuple[Corrupt, ...]] | InputError:
         corrupt: list[Corrupt] = []
         try:
-            pairs = [self._load(request, corrupt) for request in requests]
+            pairs = [self.load(request, corrupt) for request in requests]
         except InputError as error:
             # Handed over as a value: what a worker raises arrives wrapped in its traceback.
             return error
@@ -107,7 +109,8 @@ class Requested(Dataset[Any]):
         labels = np.array([label for _, label in pairs], dtype=np.int64)
         return images, labels, tuple(corrupt)
 
-    def _load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Any, int]:
+    def load(self, request: Request, corrupt: list[Corrupt]) -> tuple[Any, int]:
+        """What becomes of one request, and its label; `corrupt` takes the images that were replaced."""
         current = request
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
@@ -123,3 +126,21 @@ class Requested(Dataset[Any]):
             f"{_REPLACEMENT_ATTEMPTS} images in a row cannot be read, the last one {corrupt[-1].name} "
             f"({corrupt[-1].reason}): check the data folder"
         )
+
+
+class SingleImages(Dataset[Any]):
+    """A data set that is indexed by single requests, for a `DataLoader` that puts them together by itself."""
+
+    def __init__(self, requested: Requested) -> None:
+        self._requested = requested
+
+    def __len__(self) -> int:
+        return len(self._requested.source)
+
+    def __getitem__(self, request: Request) -> tuple[torch.Tensor, int]:
+        """An image, uint8, (3, S, S), and its label."""
+        corrupt: list[Corrupt] = []
+        image, label = self._requested.load(request, corrupt)
+        for each in corrupt:
+            warnings.warn(f"cannot read {each.name} ({each.reason}): another image replaces it", stacklevel=2)
+        return torch.from_numpy(image).permute(2, 0, 1), label

@@ -10,8 +10,10 @@ from upchirp.models.precision import autocast
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.resizing.grids import GridChange, ResizableInput
 from upchirp.models.resizing.input_size import (
+    at_size,
     check_sizes,
     fit_to_bandwidth,
+    fit_to_tried,
     resized_parameters,
     size_multiple,
 )
@@ -25,6 +27,7 @@ __all__ = [
     "GridChange",
     "PyramidVisionTransformer",
     "ResizableInput",
+    "at_size",
     "autocast",
     "check_name",
     "check_outputs",
@@ -36,6 +39,7 @@ __all__ = [
     "dead_kernel_shares",
     "fit_stored",
     "fit_to_bandwidth",
+    "fit_to_tried",
     "flops_table",
     "has_unused_parameters",
     "in_classifier",

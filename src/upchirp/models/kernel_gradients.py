@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from upchirp.models.meta import bare_copy, input_channels, unwrap
-from upchirp.models.resizing.input_size import fit_to_bandwidth
+from upchirp.models.resizing.input_size import fit_to_tried
 
 _PERTURBATION = 0.02
 _IMAGES = 2
@@ -64,7 +64,7 @@ def _alive_positions(model: nn.Module, size: int) -> dict[str, torch.Tensor]:
     """For each convolution, which positions of its kernel get a gradient from any channel at an input side."""
     # On the CPU: some of an accelerator's convolutions leave rounding errors where the gradient is zero.
     twin = bare_copy(model).cpu().float()
-    fit_to_bandwidth(twin, size, tried=True)
+    fit_to_tried(twin, size)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in twin.parameters():

@@ -29,7 +29,7 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import load_config, save_config
 from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.recipes.named import RECIPES, REGIMES, Regime, recipe, recipe_name
-from upchirp.training.recipes.optimizer import create_ema, create_optimizer, set_learning_rate
+from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.run.eval_job import SizedEvaluation, evaluate_weights
 from upchirp.training.run.interruption import Interrupted
@@ -76,6 +76,7 @@ __all__ = [
     "curriculum_for",
     "estimate",
     "evaluate_weights",
+    "follow",
     "load_checkpoint",
     "load_config",
     "load_weights",

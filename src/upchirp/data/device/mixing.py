@@ -26,11 +26,24 @@ class Targets:
     """Labels of the samples that were mixed in, int64, (N,)."""
     weight: Tensor
     """Shares of `labels`, 0 to 1, float32, (N,)."""
+    smoothing: float = 0.0
+    """Share of the targets that is spread over all classes, [0, 1)."""
 
     @classmethod
     def of(cls, labels: Tensor) -> "Targets":
         """The targets of images that were not mixed, by their labels (N,)."""
         return cls(labels, labels, torch.ones(len(labels), device=labels.device))
+
+    def dense(self, classes: int) -> Tensor:
+        """The share of each class, float32, (N, classes), for a loss that takes such, as torch's own do.
+
+        >>> Targets(torch.tensor([0]), torch.tensor([2]), torch.tensor([0.75]), smoothing=0.5).dense(4)
+        tensor([[0.5000, 0.1250, 0.2500, 0.1250]])
+        """
+        shares = torch.full((len(self.labels), classes), self.smoothing / classes, device=self.labels.device)
+        for labels, weight in ((self.labels, self.weight), (self.partners, 1 - self.weight)):
+            shares.scatter_add_(1, labels[:, None], (1 - self.smoothing) * weight[:, None])
+        return shares
 
 
 def mix_group(augmentation: Augmentation, batch_size: int) -> int:
@@ -50,7 +63,7 @@ def mix_group(augmentation: Augmentation, batch_size: int) -> int:
 
 
 def mixed_cross_entropy(
-    logits: Tensor, targets: Targets, smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"
+    logits: Tensor, targets: Targets, smoothing: float | None = None, reduction: Literal["mean", "none"] = "mean"
 ) -> Tensor:
     """Cross entropy against mixed, smoothed targets, without building them.
 
@@ -60,7 +73,7 @@ def mixed_cross_entropy(
     Args:
         logits: (N, K), any floating dtype.
         targets: targets of the N samples.
-        smoothing: share of the target that is spread over all classes, [0, 1).
+        smoothing: share of the target that is spread over all classes, [0, 1); by default that of the targets.
         reduction: `mean` over the batch, or `none` for the loss of each sample.
 
     Returns:
@@ -75,6 +88,7 @@ def mixed_cross_entropy(
     """
     if reduction not in ("mean", "none"):
         raise InputError(f"reduction {reduction!r} is unknown: choose mean or none")
+    smoothing = targets.smoothing if smoothing is None else smoothing
     log_probs = torch.log_softmax(logits.float(), dim=1)
     own = log_probs.gather(1, targets.labels[:, None]).squeeze(1)
     other = log_probs.gather(1, targets.partners[:, None]).squeeze(1)

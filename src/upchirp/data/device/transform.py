@@ -6,6 +6,7 @@ for none.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -166,9 +167,9 @@ class BatchTransform:
         return self._noise_banks[key]
 
     def _mix(self, lines: Tensor, labels: Tensor, step: int, batch_size: int, rows: range) -> tuple[Tensor, Targets]:
+        smoothing = self._augmentation.smoothing
         if not self._augmentation.mixes or not len(lines):
-            weight = torch.ones(len(lines), dtype=torch.float32, device=lines.device)
-            return lines, Targets(labels, labels, weight)
+            return lines, replace(Targets.of(labels), smoothing=smoothing)
         side = lines.shape[1]
         group = mix_group(self._augmentation, batch_size)
         rng = np.random.Generator(philox(Stream.MIXING, self._seed, step))
@@ -182,7 +183,7 @@ class BatchTransform:
         grouped = lines.view(-1, group, *lines.shape[1:])
         mixed = torch.lerp(grouped.flip(1), grouped, keep[:, None])
         partners = labels.view(-1, group).flip(1).reshape(-1)
-        return mixed.flatten(0, 1), Targets(labels, partners, weight[:, None].expand(-1, group).reshape(-1))
+        return mixed.flatten(0, 1), Targets(labels, partners, weight[:, None].expand(-1, group).reshape(-1), smoothing)
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

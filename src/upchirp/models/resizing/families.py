@@ -11,6 +11,7 @@ update the rest.
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -93,8 +94,17 @@ def _sized_parts(module: nn.Module) -> Iterator[ResizableInput | Family]:
         yield from _sized_parts(child)
 
 
+_of_no_family: WeakSet[nn.Module] = WeakSet()
+"""Modules that were shown to all families: a loop asks before every step, and a whole model takes a millisecond."""
+
+
 def _family(module: nn.Module) -> Family | None:
-    return next((family for of in _FAMILIES if (family := of(module)) is not None), None)
+    if module in _of_no_family:
+        return None
+    family = next((family for of in _FAMILIES if (family := of(module)) is not None), None)
+    if family is None:
+        _of_no_family.add(module)
+    return family
 
 
 def _resizes_itself(module: object) -> TypeGuard[ResizableInput]:

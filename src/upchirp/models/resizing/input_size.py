@@ -4,9 +4,11 @@
 Nothing is done half: a change is first tried on a copy without values, then made.
 """
 
+import copy
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -96,8 +98,6 @@ def fit_to_bandwidth(
     bandwidth: int,
     optimizer: torch.optim.Optimizer | None = None,
     ema: nn.Module | None = None,
-    *,
-    tried: bool = False,
 ) -> bool:
     """Make `model` take images of side `bandwidth`, in place, with its optimizer and its moving average.
 
@@ -114,7 +114,6 @@ def fit_to_bandwidth(
         bandwidth: side of the images from now on, pixels.
         optimizer: the optimizer that holds the model's parameters.
         ema: a copy of the model, or a wrapper with one as its `module`, such as timm's `ModelEmaV3`.
-        tried: whether `check_sizes` has passed the size, so that no copy is tried first: a sharded model has none.
 
     Returns:
         Whether parameters were resized.
@@ -132,6 +131,52 @@ def fit_to_bandwidth(
     >>> tuple(positions.shape), vit.pos_embed is positions, tuple(vit(torch.zeros(1, 3, 96, 96)).shape)
     ((1, 37, 24), True, (1, 10))
     """
+    return _fit(model, bandwidth, optimizer, ema, tried=False)
+
+
+def fit_to_tried(
+    model: nn.Module, bandwidth: int, optimizer: torch.optim.Optimizer | None = None, ema: nn.Module | None = None
+) -> bool:
+    """`fit_to_bandwidth` for a size that `check_sizes` has passed: no copy is tried, and a sharded model has none."""
+    return _fit(model, bandwidth, optimizer, ema, tried=True)
+
+
+@contextmanager
+def at_size(model: nn.Module, size: int) -> Iterator[nn.Module]:
+    """Give the model as it is for images of another side, such as the final one in the middle of a curriculum.
+
+    The model itself stays as it is: what a size changes in it is changed in a copy, which ends with the context.
+    `torch.compile` and data-parallel wrappers are left off.
+
+    Args:
+        model: on any device, fitted to any side.
+        size: pixels.
+
+    Raises:
+        InputError: the model cannot take the size.
+
+    >>> from upchirp.models import create_model
+    >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_classes=10)
+    >>> _ = fit_to_bandwidth(vit, 96)
+    >>> with at_size(vit, 224) as whole:
+    ...     tuple(whole(torch.zeros(1, 3, 224, 224)).shape), vit.pos_embed.shape[1]
+    ((1, 10), 37)
+    """
+    plain = unwrap(model)
+    if plan_fits(plain, size):
+        plain = copy.deepcopy(plain)
+    fit_to_bandwidth(plain, size)
+    yield plain
+
+
+def _fit(
+    model: nn.Module,
+    bandwidth: int,
+    optimizer: torch.optim.Optimizer | None,
+    ema: nn.Module | None,
+    *,
+    tried: bool,
+) -> bool:
     _check_positive(bandwidth)
     model, given = unwrap(model), model
     fits = plan_fits(model, bandwidth)

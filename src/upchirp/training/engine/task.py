@@ -69,9 +69,6 @@ class Classification:
     tensor(1.)
     """
 
-    smoothing: float = 0.0
-    """Share of the target that is spread over all classes."""
-
     labelled = True
     figures = {"top1": 100.0, "top5": 100.0, "loss": 1.0}  # noqa: RUF012  a constant
     best = "top1"
@@ -90,7 +87,7 @@ class Classification:
 
     def loss(self, outputs: Tensor, asked: Targets) -> Tensor:
         """Cross entropy against mixed, smoothed targets."""
-        return mixed_cross_entropy(outputs, asked, self.smoothing, reduction="none")
+        return mixed_cross_entropy(outputs, asked, reduction="none")
 
     def measure(self, outputs: Tensor, asked: Targets) -> Tensor:
         """How many labels are the first guess, how many are among the first five, and the cross entropy."""

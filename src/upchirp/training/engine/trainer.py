@@ -107,7 +107,7 @@ class Trainer:
     @property
     def task(self) -> Task:
         """What the model is asked."""
-        return self.given_task or Classification(self.augmentation.smoothing)
+        return self.given_task or Classification()
 
     @property
     def transform(self) -> BatchTransform:

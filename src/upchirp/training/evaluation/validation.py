@@ -1,6 +1,5 @@
 """Validation for a loop of one's own."""
 
-import copy
 from typing import Any
 
 import torch
@@ -8,9 +7,7 @@ import torch.distributed as dist
 from torch import nn
 
 from upchirp.data import Augmentation, as_source
-from upchirp.models import check_sizes, fit_to_bandwidth
-from upchirp.models.meta import unwrap
-from upchirp.models.resizing.families import plan_fits
+from upchirp.models import at_size, check_sizes
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.parallel.ranks import Ranks
@@ -50,13 +47,9 @@ def validate(
     >>> validate(model, GeneratedSource("val", num_images=20), 64, workers=0).images
     20
     """
-    plain, augmentation = unwrap(model), augmentation or Augmentation()
-    if plan_fits(plain, size):
-        plain = copy.deepcopy(plain)
-        fit_to_bandwidth(plain, size)
-    else:
-        check_sizes(plain, [size])
-    device = next((parameter.device for parameter in plain.parameters()), torch.device("cpu"))
+    augmentation = augmentation or Augmentation()
+    check_sizes(model, [size])
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     several = dist.is_available() and dist.is_initialized()
     images = EvaluationSet(
         as_source(data),
@@ -67,12 +60,13 @@ def validate(
         pin_memory=device.type == "cuda",
         ranks=Ranks(dist.get_rank(), dist.get_world_size()) if several else None,
     )
-    (result,) = evaluate(
-        [View("model", plain, size)],
-        images,
-        mean=augmentation.mean,
-        std=augmentation.std,
-        device=device,
-        autocast=autocast,
-    )
+    with at_size(model, size) as plain:
+        (result,) = evaluate(
+            [View("model", plain, size)],
+            images,
+            mean=augmentation.mean,
+            std=augmentation.std,
+            device=device,
+            autocast=autocast,
+        )
     return result

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from upchirp.errors import InputError
-from upchirp.models import fit_to_bandwidth, resized_parameters
+from upchirp.models import fit_to_tried, resized_parameters
 from upchirp.training.checkpoints.checkpoint import SHARDS, Loaded
 from upchirp.training.parallel import shard_files
 from upchirp.training.parallel.parallel import Passes, Writer, other_way
@@ -64,7 +64,7 @@ class Sharded:
         self, model: nn.Module, bandwidth: int, *, optimizer: torch.optim.Optimizer | None, ema: ModelEmaV3 | None
     ) -> None:
         """Fit model, moments and average to a bandwidth, without trying it on a copy, which cannot be made."""
-        fit_to_bandwidth(model, bandwidth, optimizer=optimizer, ema=ema, tried=True)
+        fit_to_tried(model, bandwidth, optimizer=optimizer, ema=ema)
 
     def at_sizes(self, models: Sequence[tuple[nn.Module, int]], current: int) -> Iterator[list[nn.Module]]:
         """Those of one size together, in place: there is no room for copies."""
@@ -109,11 +109,11 @@ def _fitted_to(model: nn.Module, current: int, size: int) -> Iterator[None]:
         yield
         return
     whole = {name: value.detach().clone() for name, value in model.named_parameters() if not isinstance(value, DTensor)}
-    fit_to_bandwidth(model, size, tried=True)
+    fit_to_tried(model, size)
     try:
         yield
     finally:
-        fit_to_bandwidth(model, current, tried=True)
+        fit_to_tried(model, current)
         with torch.no_grad():
             for name, value in whole.items():
                 model.get_parameter(name).copy_(value)

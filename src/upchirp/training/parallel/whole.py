@@ -1,8 +1,7 @@
 """States that each rank holds whole: one process alone, and replicas, whose gradients are summed."""
 
-import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from upchirp.errors import InputError
-from upchirp.models import fit_to_bandwidth
+from upchirp.models import at_size, fit_to_bandwidth
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.parallel.parallel import Passes, Writer, other_way
 from upchirp.training.parallel.ranks import Ranks
@@ -56,7 +55,8 @@ class Alone:
 
     def at_sizes(self, models: Sequence[tuple[nn.Module, int]], current: int) -> Iterator[list[nn.Module]]:
         """All models at once: copies where they are of another side."""
-        yield [at_size(model, current, size) for model, size in models]
+        with ExitStack() as stack:
+            yield [stack.enter_context(at_size(model, size)) for model, size in models]
 
     def clip(self, state: State, parameters: Sequence[Tensor], most: float) -> None:
         """Scale all gradients so that their common norm is at most `most`."""
@@ -137,12 +137,3 @@ class _WriterAtOnce:
 
     def finish(self) -> Path | None:
         return None
-
-
-def at_size(model: nn.Module, current: int, size: int) -> nn.Module:
-    """The model itself if it takes inputs of that side now, else a copy that was fitted to it."""
-    if current == size:
-        return model
-    fitted = copy.deepcopy(model)
-    fit_to_bandwidth(fitted, size, tried=True)
-    return fitted

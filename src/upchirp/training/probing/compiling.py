@@ -10,7 +10,7 @@ import torch
 from upchirp.curriculum import Step
 from upchirp.data import Batch, RequestSampler
 from upchirp.errors import InputError
-from upchirp.models import fit_to_bandwidth
+from upchirp.models import fit_to_tried
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
 from upchirp.training.engine.step import accumulate
@@ -39,7 +39,7 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
     begun = time.perf_counter()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for step, rows in _first_of_each_shape(sampler, micro_batches):
-            fit_to_bandwidth(twin, step.bandwidth, tried=True)
+            fit_to_tried(twin, step.bandwidth)
             passes.fit_to(step.bandwidth)
             side = sampler.plan.final_size if sampler.full_size else step.bandwidth
             # With a part that completes no step nobody waits for another rank.

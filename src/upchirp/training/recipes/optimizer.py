@@ -7,6 +7,8 @@ from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from upchirp.curriculum import Step
+from upchirp.models import fit_to_bandwidth
 from upchirp.training.recipes.recipe import Optimization
 
 
@@ -33,6 +35,42 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Set the rate of every group of parameters; with layer decay each has its own share of it."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+
+
+def follow(
+    step: Step,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: nn.Module | None = None,
+) -> bool:
+    """Bring a model and its optimizer to where a step of a plan has them, before its forward pass.
+
+    The model is fitted to the bandwidth with the optimizer's moments and the moving average (`fit_to_bandwidth`), and
+    every group of parameters gets its share of the learning rate (`set_learning_rate`).
+
+    Args:
+        step: of a plan, or of a batch: `batch.step`.
+        model: the model, without `DistributedDataParallel`.
+        optimizer: holds the model's parameters.
+        ema: a copy of the model, or a wrapper with one as its `module`.
+
+    Returns:
+        Whether parameters have new shapes, so that `DistributedDataParallel` is to be wrapped around the model anew.
+
+    Raises:
+        InputError: the model cannot take the bandwidth.
+
+    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
+    >>> from upchirp.models import create_model
+    >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_classes=10)
+    >>> optimizer = torch.optim.AdamW(vit.parameters())
+    >>> steps = plan(efficienttrain_plus_plus(), epochs=1, dataset_size=640, batch_size=64).steps()
+    >>> [step.index for step in steps if follow(step, vit, optimizer)]
+    []
+    """
+    resized = fit_to_bandwidth(model, step.bandwidth, optimizer, ema)
+    set_learning_rate(optimizer, step.learning_rate)
+    return resized
 
 
 def autocast_dtype(optimization: Optimization) -> torch.dtype | None:

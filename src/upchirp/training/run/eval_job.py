@@ -10,7 +10,7 @@ from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, m
 from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, create_model
+from upchirp.models import at_size, check_sizes, create_model
 from upchirp.training.checkpoints.description import preprocessing_for
 from upchirp.training.checkpoints.named_weights import has_tag, name_of
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
@@ -19,7 +19,6 @@ from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import open_ranks
-from upchirp.training.parallel.whole import at_size
 from upchirp.training.recipes.checks import check_model_kwargs
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config
@@ -160,15 +159,16 @@ def evaluate_weights(
                 ranks=ranks,
             )
             report(f"evaluating at {size} px", None, None)
-            (result,) = evaluate(
-                [View("model", at_size(network, first, size), size)],
-                images,
-                mean=seen.mean,
-                std=seen.std,
-                device=target,
-                # As the run evaluated itself; weights from elsewhere are evaluated in float32.
-                autocast=autocast_dtype(config.optimization) if run is not None else None,
-            )
+            with at_size(network, size) as fitted:
+                (result,) = evaluate(
+                    [View("model", fitted, size)],
+                    images,
+                    mean=seen.mean,
+                    std=seen.std,
+                    device=target,
+                    # As the run evaluated itself; weights from elsewhere are evaluated in float32.
+                    autocast=autocast_dtype(config.optimization) if run is not None else None,
+                )
             results.append(SizedEvaluation(size, result))
             if not math.isfinite(result.loss):
                 _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
