@@ -11,10 +11,13 @@ import pytest
 from tests.benchmarks.conftest import load
 from tests.processes import finish_ranks
 
+from upchirp.data.images.resizing import _torch_has_lanczos
+
 golden = load("golden")
 EXPECTED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("golden.json").read_text())
 # Other machines and versions of torch differ by less in float32; another seed, order or rate of images by far more.
-TOLERANCE = 2e-4
+# Without torch's own Lanczos images are rounded otherwise, and losses differ by up to 6e-4.
+TOLERANCE = 2e-4 if _torch_has_lanczos() else 2e-3
 
 
 def check(name: str, record: dict[str, Any]) -> None:
