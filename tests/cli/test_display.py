@@ -31,7 +31,8 @@ def shown(run: Plan, *, terminal: bool) -> str:
         result = Evaluation(figures={"top1": 12.5, "top5": 50, "loss": 3.0}, images=100)
         display(Evaluated(step=3, progress=0.1, bandwidth=64, weights="ema", result=result, train_seconds=1.5))
         display(Noted(message="cannot read a[b].jpg"))
-        display(Finished(step=3, top1=12.5, best_top1=13.0, train_seconds=75))
+        spent = {"computing": 50.0, "waiting": 25.0, "changing_bandwidth": 0.1, "evaluating": 25.0}
+        display(Finished(step=3, top1=12.5, best_top1=13.0, train_seconds=75, spent=spent))
     return stream.getvalue()
 
 
@@ -42,6 +43,7 @@ def test_lines_where_there_is_no_terminal(run: Plan) -> None:
     assert "ema at 64 px: top-1 12.50 %" in text
     assert "note: cannot read a[b].jpg" in text
     assert "1m15s" in text
+    assert "all time: computing 50 %, waiting for data 25 %, evaluating 25 %" in " ".join(text.split())
 
 
 def test_a_live_line_on_a_terminal(run: Plan) -> None:

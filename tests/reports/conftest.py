@@ -32,6 +32,7 @@ def make_run(curriculum: Curriculum, budget: float, accuracy: Sequence[float], s
         "difference": None,
         "train_seconds": times,
         "wait_share": [0.03] * len(accuracy),
+        "spent": [{"computing": 0.75 * time, "waiting": 0.25 * time, "evaluating": 7.0} for time in times],
         "images_per_second": {str(side): 1000.0 - 10 * side for side in made.bandwidths},
         "folders": [f"{curriculum.name}-{budget:g}/seed{seed}" for seed in range(len(accuracy))],
         "plan": made.to_dict(),

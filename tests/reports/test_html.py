@@ -67,10 +67,13 @@ def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., 
     reached = "efficienttrain_plus_plus reached the accuracy of constant (51.25 %) in 1.50× less training time"
     assert f"{reached} (1.40 to 1.62)." in text
     assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher (±1.2), in 1.07× the time." in text
-    # The rows: budget, equivalent epochs, mean and range of top-1, seconds, time to the baseline, images/s, waiting.
-    assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 – – 360 3.0" in text
+    # The rows: budget, equivalent epochs, mean and range of top-1, seconds, time and compute to the baseline and
+    # their ratio, images/s, waiting.
+    assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 1.00 1.00 – – 360 3.0" in text
     row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 48\.50 to 49\.50 −2\.2 ± 1\.2 160\.5 2 min 40 s 0\.53"
-    assert re.search(rf"{row} 720 540 360 3\.0", text)
+    assert re.search(rf"{row} 0\.5\d 1\.0\d 720 540 360 3\.0", text)
+    # Three quarters and a quarter of the training time, then nothing, nothing, evaluations, nothing.
+    assert "constant 1 225.4 75.1 0.0 0.0 7.0 0.0" in text
     for part in ("upchirp compare --data tiny", "Some CPU, 2 cores, 16 GiB", "no accelerator", "torch 2.6.0"):
         assert part in text
     assert "constant-1/seed1" in text

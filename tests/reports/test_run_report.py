@@ -29,7 +29,9 @@ def log() -> list[dict[str, Any]]:
             records.append(
                 {"kind": "evaluation", "weights": weights, "bandwidth": bandwidth, "top1": 20.0 * place, **at}
             )
-    return [*records, {"kind": "end", "step": ENDS[-1], "top1": 61.5, "best_top1": 62.0, "train_seconds": 60.0}]
+    spent = {"computing": 45.0, "waiting": 12.0, "changing_bandwidth": 3.0, "evaluating": 15.0}
+    end = {"top1": 61.5, "best_top1": 62.0, "train_seconds": 60.0, "spent": spent}
+    return [*records, {"kind": "end", "step": ENDS[-1], **end}]
 
 
 @pytest.fixture
@@ -157,3 +159,10 @@ def test_the_curves_are_those_of_the_log_and_no_texts_overlap(width: float) -> N
     assert list(rate.get_lines()[0].get_ydata()) == [1e-3] * 3
     for drawn in (figure, time_of_stages(log(), PLAN, width)):
         assert not overlapping_texts(drawn)
+
+
+def test_where_the_time_went(record: Callable[..., RunRecord], tmp_path: Path) -> None:
+    text = " ".join(re.sub("<[^>]*>", " ", page(record(), tmp_path)).split())
+    assert "computing 45.0 s 60 waiting for data 12.0 s 16 changing bandwidth 3.0 s 4 evaluating 15.0 s 20" in text
+    before = [{key: value for key, value in line.items() if key != "spent"} for line in log()]
+    assert "Where the time went" not in page(record(log=before), tmp_path)

@@ -3,7 +3,7 @@
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from upchirp.cli.printable import print_note, printable
 from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
-from upchirp.reports.words import shortened
+from upchirp.reports.words import shortened, spent_text
 from upchirp.training import Interrupted
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def show(comparison: "Comparison", console: Console) -> None:
     # As text: names in brackets would be taken for markup.
     table = Table(title=Text(printable(title)))
     table.add_column("curriculum", no_wrap=True)
-    for heading in ("epochs", "top-1", "difference", "time", "ratio"):
+    for heading in ("epochs", "top-1", "difference", "time", "ratio", "compute"):
         table.add_column(heading, justify="right", no_wrap=True)
     baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
     for entry in summary["runs"]:
@@ -146,7 +146,19 @@ def show(comparison: "Comparison", console: Console) -> None:
             difference_text(entry["difference"]) if entry["difference"] else "",
             duration(seconds),
             f"{seconds / baseline:.2f}",
+            f"{entry['equivalent_epochs'] / summary['runs'][0]['equivalent_epochs']:.2f}",
         )
     console.print(table)
-    for line in (verdict(summary), f"report: {comparison.output / REPORT}"):
+    spent = [
+        f"{entry['curriculum']} {entry['budget']:g}: {spent_text(_together(entry['spent']))}"
+        for entry in summary["runs"]
+        if any(entry.get("spent", ()))
+    ]
+    for line in (*spent, verdict(summary), f"report: {comparison.output / REPORT}"):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _together(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The sum of what several runs spent."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}

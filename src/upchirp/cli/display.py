@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from upchirp.cli.live_line import LiveLine, Pace, Ticker, duration, work_text
 from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan
+from upchirp.reports.words import spent_text
 from upchirp.training import (
     Evaluated,
     Event,
@@ -93,6 +94,7 @@ class Display:
                 self._print(
                     f"done: top-1 {event.top1:.2f} % (best {event.best_top1:.2f} %) "
                     f"in {duration(event.train_seconds)} of training"
+                    + (f"; all time: {spent_text(event.spent)}" if event.spent else "")
                 )
             case Saved() | Selected() | Reduced():
                 pass

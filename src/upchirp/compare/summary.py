@@ -191,6 +191,7 @@ def _entry_summary(
         "accuracy": [run.top1 for run in runs],
         "difference": against_baseline.to_dict() if against_baseline else None,
         "train_seconds": [run.train_seconds for run in runs],
+        "spent": [spent(run.lines("end")) for run in runs],
         "wait_share": [wait_share(run.lines("train")) for run in runs],
         "images_per_second": _speeds([record for run in runs for record in run.lines("train")]),
         "steady_speeds": [
@@ -200,6 +201,11 @@ def _entry_summary(
         "plan": runs[0].plan.to_dict(),
         "history": [[_history(record) for record in run.lines("evaluation")] for run in runs],
     }
+
+
+def spent(ends: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of a run by what they went to; nothing for runs of versions that did not count them."""
+    return dict(ends[-1].get("spent", {})) if ends else {}
 
 
 def _history(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from upchirp.reports.examples import Examples
 from upchirp.reports.figures import accuracy_against_time, accuracy_during_training, stages_on_a_time_line
 from upchirp.reports.page import picture, render, strip_rows
 from upchirp.reports.verdict import difference_text, remark, verdict
-from upchirp.reports.words import budget_text, duration_text, hardware_text
+from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, spent_name
 
 _MISSING = "–"
 
@@ -29,8 +29,12 @@ class _Line:
     seconds: str
     duration: str
     relative_time: str
+    relative_compute: str
+    time_for_compute: str
     speeds: tuple[str, ...]
     waiting: str
+    spent: tuple[str, ...]
+    """Seconds of each of `SPENT`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,7 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
         remark=remark(summary),
         bandwidths=_bandwidths(summary),
         lines=_lines(summary),
+        spent=[spent_name(name) for name in SPENT],
         runs=_seeds(summary),
         against_time=picture(accuracy_against_time, summary),
         during_training=picture(accuracy_during_training, summary) if has_history else None,
@@ -82,9 +87,12 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
 
 def _lines(summary: Mapping[str, Any]) -> list[_Line]:
     baseline_seconds = fmean(summary["runs"][0]["train_seconds"])
+    baseline_epochs = summary["runs"][0]["equivalent_epochs"]
     lines = []
     for run in summary["runs"]:
         accuracy, seconds = run["accuracy"], fmean(run["train_seconds"])
+        time, compute = seconds / baseline_seconds, run["equivalent_epochs"] / baseline_epochs
+        spent = [each for each in run.get("spent", ()) if each]
         speeds, waits = run.get("images_per_second", {}), run.get("wait_share", ())
         lines.append(
             _Line(
@@ -96,9 +104,12 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
                 difference=difference_text(run["difference"]) if run["difference"] else "",
                 seconds=f"{seconds:,.1f}",
                 duration=duration_text(seconds),
-                relative_time=f"{seconds / baseline_seconds:.2f}",
+                relative_time=f"{time:.2f}",
+                relative_compute=f"{compute:.2f}",
+                time_for_compute=f"{time / compute:.2f}",
                 speeds=tuple(_number(speeds.get(str(side))) for side in _bandwidths(summary)),
                 waiting=f"{100 * fmean(waits):.1f}" if waits else _MISSING,
+                spent=tuple(f"{fmean(each.get(name, 0.0) for each in spent):,.1f}" for name in SPENT) if spent else (),
             )
         )
     return lines

@@ -14,7 +14,7 @@ from upchirp.files import write_text
 from upchirp.reports.examples import Examples
 from upchirp.reports.page import picture, png_source, render, strip_rows
 from upchirp.reports.run_figures import curves, stage_seconds, time_of_stages
-from upchirp.reports.words import duration_text, hardware_text
+from upchirp.reports.words import SPENT, duration_text, hardware_text, spent_name
 
 MOST_CELLS = 24
 """Classes up to which the matrix is a table that can be read."""
@@ -123,6 +123,7 @@ def write_run_report(record: RunRecord, path: Path) -> None:
         curves=picture(curves, record.log, record.plan) if evaluations else None,
         time=picture(time_of_stages, record.log, record.plan),
         stages=_stages(record),
+        spent=_spent(ends[-1].get("spent", {})) if ends else [],
         strips=strip_rows(record.examples, record.plan.final_size) if record.examples else [],
         scored=record.images is not None,
         worst=_worst(record),
@@ -161,6 +162,16 @@ def _stages(record: RunRecord) -> list[_Stage]:
             )
         )
     return stages
+
+
+def _spent(spent: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """What the time went to, how long, and its share of all."""
+    whole = sum(spent.values()) or 1.0
+    return [
+        (spent_name(name), duration_text(spent[name]), f"{100 * spent[name] / whole:.0f}")
+        for name in SPENT
+        if name in spent
+    ]
 
 
 def _count(record: RunRecord) -> int:

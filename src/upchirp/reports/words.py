@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+SPENT = ("computing", "waiting", "changing_bandwidth", "compiling", "evaluating", "saving")
+"""What the time of a run goes to; the first four make up its training time."""
+
 
 def duration_text(seconds: float) -> str:
     """Seconds in words.
@@ -40,3 +43,19 @@ def shortened(text: str, length: int = 32) -> str:
     'efficientt…s_convnext'
     """
     return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length // 2) :]}"
+
+
+def spent_text(spent: Mapping[str, float]) -> str:
+    """Where time went, the largest part first, without what is less than half a percent.
+
+    >>> spent_text({"computing": 60.0, "waiting": 39.0, "changing_bandwidth": 0.9, "saving": 0.1})
+    'computing 60 %, waiting for data 39 %, changing bandwidth 1 %'
+    """
+    whole = sum(spent.values()) or 1.0
+    shares = sorted(((100 * seconds / whole, name) for name, seconds in spent.items()), reverse=True)
+    return ", ".join(f"{spent_name(name)} {share:.0f} %" for share, name in shares if share >= 0.5)
+
+
+def spent_name(name: str) -> str:
+    """What a part of the time is called."""
+    return "waiting for data" if name == "waiting" else name.replace("_", " ")

@@ -1,7 +1,7 @@
 """What a training says while it runs. Logs and displays are functions of these events."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -113,6 +113,9 @@ class Finished:
     """Of the exported weights at the final size: the average's if there is one."""
     best_top1: float
     train_seconds: float
+    spent: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the whole run by what they went to: computing, waiting, changing_bandwidth and compiling, which make
+    up the training time, evaluating and saving. Empty for runs of before that was counted."""
 
 
 Event = Started | Working | Stepped | Logged | Evaluated | Reduced | Selected | Saved | Noted | Finished

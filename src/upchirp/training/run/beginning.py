@@ -68,7 +68,8 @@ def _finished(folder: Path, settings: Mapping[str, Any]) -> Finished | None:
     if last is None:
         return None
     run_folder.check_is_same_run(folder, settings)
-    return Finished(**{name: last[name] for name in ("step", "top1", "best_top1", "train_seconds")})
+    ended = {name: last[name] for name in ("step", "top1", "best_top1", "train_seconds")}
+    return Finished(**ended, spent=last.get("spent", {}))
 
 
 def _checkpoint(resume: str | None, folder: Path, *, resuming: bool) -> checkpoint.Loaded | None:

@@ -41,6 +41,7 @@ from upchirp.training.run.loop import Run
 from upchirp.training.run.report import report_run
 from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.saving import Totals
+from upchirp.training.run.spent import Spent
 from upchirp.training.run.start import (
     computed_at_once,
     describe,
@@ -292,7 +293,12 @@ def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
         raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
     try:
         state.parallel.restore(state, loaded)
-        return Totals(train_seconds=float(content["train_seconds"]), best_top1=float(content["best_top1"]))
+        return Totals(
+            train_seconds=float(content["train_seconds"]),
+            best_top1=float(content["best_top1"]),
+            # Checkpoints of before that was counted lack it.
+            spent=Spent(**content.get("spent", {})),
+        )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

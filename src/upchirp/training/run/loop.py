@@ -162,13 +162,15 @@ class Run:
                     if signum and not last:
                         self._save()
                         raise self._interrupted(signum)
-            self.saving.finish()
-            self.saving.export()
+            with self.totals.spent.on("saving"):
+                self.saving.finish()
+                self.saving.export()
             if self.predictions is not None and self.ranks.is_first:
                 write_predictions(self.folder / run_folder.PREDICTIONS, self.predictions)
             self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
-            self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds))
+            spent = self.totals.spent.seconds()
+            self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds, spent=spent))
             (signum,) = self.ranks.largest(received[0] if received else 0)
             if signum:
                 raise self._interrupted(signum)
@@ -184,7 +186,7 @@ class Run:
         if trainer.computation.compile:
             self.emit(Working(what="compiling a graph for each bandwidth"))
             self.emit(Noted(message=compile_ahead(trainer, self.state, self.loader.sampler, sizes)))
-            self._lap()
+            self.totals.spent.compiling += self._lap()
             # Training time, but no step's.
             self.window, self.adviser.wait = Window(self.device, self.ranks), SteadyWait()
         try:
@@ -224,6 +226,7 @@ class Run:
 
     def _take_note(self, result: StepResult) -> None:
         seconds = self._lap()
+        self.totals.spent.step(stage=result.step.stage, seconds=seconds, waited=result.wait_seconds)
         self.window.add(result)
         self.adviser.wait.add(result.step.stage, result.wait_seconds)
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
@@ -280,7 +283,7 @@ class Run:
     def _check_loss(self) -> None:
         """Stop on a loss that is not finite, before anything of it is saved; on a device this waits for it."""
         loss = self.window.mean_loss()
-        self._lap()
+        self.totals.spent.rest(self._lap())
         if not math.isfinite(loss):
             raise self.saving.not_finite(f"the loss is {loss}")
 
@@ -299,7 +302,8 @@ class Run:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
         with self._saved_if_faulty(), self._off_the_clock():
             self.emit(Working(what="evaluating"))
-            results = evaluate_state(self.trainer, self.state, self.evaluation)
+            with self.totals.spent.on("evaluating"):
+                results = evaluate_state(self.trainer, self.state, self.evaluation)
         return self._take_evaluations(results)
 
     def _take_evaluations(self, results: list[StateEvaluation]) -> float:
@@ -325,10 +329,10 @@ class Run:
         in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
         if in_last_stage and top1 > self.totals.best_top1:
             self.totals.best_top1 = top1
-            with self._off_the_clock():
+            with self._off_the_clock(), self.totals.spent.on("saving"):
                 self.saving.best()
         return top1
 
     def _save(self) -> None:
-        with self._off_the_clock():
+        with self._off_the_clock(), self.totals.spent.on("saving"):
             self.saving.step()

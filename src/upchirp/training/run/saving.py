@@ -1,7 +1,7 @@
 """What a run leaves on disk: its checkpoints, and its weights at the end."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from upchirp.curriculum import Plan
@@ -15,6 +15,7 @@ from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.recipes.groups import Keeping
 from upchirp.training.run import run_folder
+from upchirp.training.run.spent import Spent
 
 
 @dataclass(kw_only=True)
@@ -25,6 +26,8 @@ class Totals:
     """Training time so far, without evaluations and checkpoints."""
     best_top1: float = -1.0
     """Best of the evaluations in the last stage, percent; -1 before the first."""
+    spent: Spent = field(default_factory=Spent)
+    """Where the time went so far."""
 
 
 class Saving:
@@ -130,6 +133,7 @@ class Saving:
             "loader": self.loader.state_dict(),
             "train_seconds": self.totals.train_seconds,
             "best_top1": self.totals.best_top1,
+            "spent": self.totals.spent.seconds(),
         }
         self.finish()
         if written := self._writer.begin(self.state, content, path):
