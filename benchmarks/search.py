@@ -61,7 +61,7 @@ def run_search(options: argparse.Namespace, name: str, **changes: Any) -> dict[s
         options,
         stages=options.stages,
         candidates=options.candidates,
-        parallel=options.parallel,
+        candidates_at_once=options.parallel,
         output=str(options.output / name),
         **changes,
     )
@@ -185,8 +185,8 @@ def parallel(options: argparse.Namespace) -> dict[str, Any]:
             folder = options.output / f"parallel-{workers}"
             shutil.rmtree(folder, ignore_errors=True)
             flat = settings(
-                options, stages=3, candidates=options.parallel_candidates, parallel=workers, output=str(folder),
-                epochs=options.parallel_epochs,
+                options, stages=3, candidates=options.parallel_candidates, candidates_at_once=workers,
+                output=str(folder), epochs=options.parallel_epochs,
             )  # fmt: skip
             started = time.perf_counter()
             result = search(SearchConfig.from_flat(flat), observers=(tell(f"{workers} workers, {repeat + 1}"),))

@@ -26,7 +26,7 @@ def outcomes(folder: Path) -> dict[str, tuple[float, float]]:
 def command(data: Path, output: Path) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items() if name != "candidates"]
     return [
-        sys.executable, "-m", "upchirp", "search", *flags, "--candidates", "32", "64", "--parallel", "2",
+        sys.executable, "-m", "upchirp", "search", *flags, "--candidates", "32", "64", "--candidates-at-once", "2",
         "--data", str(data), "--output", str(output),
     ]  # fmt: skip
 

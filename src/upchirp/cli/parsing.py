@@ -168,7 +168,7 @@ def parse_training(
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
     default = build(values, source)
-    with training_without("given", given=frozenset(values.keys() & flat_names() | _named(rest))):
+    with _given(frozenset(values.keys() & flat_names() | _named(rest))):
         return parse(target, rest, prog=prog, description=description, default=default)
 
 
@@ -211,8 +211,8 @@ def _named(words: Sequence[str]) -> set[str]:
 
 
 @contextlib.contextmanager
-def training_without(name: str, **fixed: Any) -> Iterator[None]:
-    """Leave a field out of the flags that fill a `TrainConfig`, and give it these values."""
+def _given(names: frozenset[str]) -> Iterator[None]:
+    """Let a `TrainConfig` that flags fill know which settings were given, which no flag says."""
     registry = tyro.constructors.ConstructorRegistry()
     asking = False
 
@@ -224,8 +224,8 @@ def training_without(name: str, **fixed: Any) -> Iterator[None]:
         asking = True
         spec: Any = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
         asking = False
-        flags = tuple(entry for entry in spec.fields if entry.name != name)
-        return replace(spec, fields=flags, instantiate=partial(spec.instantiate, **fixed))
+        flags = tuple(entry for entry in spec.fields if entry.name != "given")
+        return replace(spec, fields=flags, instantiate=partial(spec.instantiate, given=names))
 
     with registry:
         yield

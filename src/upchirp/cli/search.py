@@ -13,7 +13,7 @@ from rich.table import Table
 
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
-from upchirp.cli.parsing import parse_training, training_without
+from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.cli.search_display import SearchDisplay
 from upchirp.errors import InputError
@@ -42,16 +42,14 @@ def run(words: Sequence[str]) -> int:
     """Search, and return the exit code."""
     if any(word == "--curriculum" or word.startswith("--curriculum=") for word in words):
         raise InputError("a search finds the curriculum: leave out --curriculum")
-    # A training's own says what ranks hold: here it is the number of candidates.
-    with training_without("parallel"):
-        command = parse_training(
-            SearchCommand,
-            words,
-            prog="upchirp search",
-            description=DESCRIPTION,
-            build=lambda values, source: SearchCommand(search=SearchConfig.from_flat(values, source=source)),
-            job=SearchConfig,
-        )
+    command = parse_training(
+        SearchCommand,
+        words,
+        prog="upchirp search",
+        description=DESCRIPTION,
+        build=lambda values, source: SearchCommand(search=SearchConfig.from_flat(values, source=source)),
+        job=SearchConfig,
+    )
     config = command.search
     if command.print_config:
         print(yaml.safe_dump(config.to_flat(), sort_keys=False), end="")

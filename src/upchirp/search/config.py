@@ -55,15 +55,15 @@ class SearchConfig(AroundTraining):
     """Share of the training images that candidates are scored on and not trained on; the validation set is not used."""
     subset: float = 1.0
     """Share of the other training images to search on."""
-    parallel: int = 1
+    candidates_at_once: int = 1
     """Candidates that are trained at the same time."""
     engine: Engine = "local"
     """What runs them: processes of this machine, a Ray cluster (`upchirp[ray]`), or SLURM (`upchirp[slurm]`)."""
     threads: int = 1
-    """CPU threads of one candidate that trains on the CPU; sums depend on it, so it does not follow --parallel."""
+    """CPU threads of one candidate that trains on the CPU; sums depend on it, so it follows no other setting."""
 
     def __post_init__(self) -> None:
-        for name in ("parallel", "threads"):
+        for name in ("candidates_at_once", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         if not 0 < self.beta <= 1:
@@ -102,8 +102,8 @@ class SearchConfig(AroundTraining):
             raise InputError("Algorithm 1 gives its baseline --epochs like all others: leave out --baseline-epochs")
         if self.baseline_accuracy is not None and not 1 < self.baseline_accuracy <= 100:
             raise InputError(f"baseline_accuracy is {self.baseline_accuracy}: give percent, above 1 and up to 100")
-        if self.parallel > 1:
-            raise InputError("each training of Algorithm 1 depends on the one before: leave out --parallel")
+        if self.candidates_at_once > 1:
+            raise InputError("each training of Algorithm 1 depends on the one before: leave out --candidates-at-once")
 
     def _check_training(self) -> None:
         training = self.training
@@ -117,7 +117,7 @@ class SearchConfig(AroundTraining):
                 "in --model"
             )
         if training.parallel != "ddp":
-            raise InputError("a candidate trains in one process: leave out fsdp")
+            raise InputError("a candidate trains in one process: leave out --parallel fsdp")
         if training.micro_batch == "auto":
             raise InputError("a search must not depend on the device's memory: give --micro-batch a number")
         if training.select is not None:
@@ -167,7 +167,7 @@ class SearchConfig(AroundTraining):
         Raises:
             InputError: an unknown name or a value of the wrong type.
         """
-        if values.get("parallel") == "ddp":
-            # A training's file has another setting of that name, which says nothing of candidates.
-            values = {name: value for name, value in values.items() if name != "parallel"}
+        if isinstance(values.get("parallel"), int):
+            # Searches of earlier versions called it so; a training's setting of that name is a word.
+            values = {"candidates_at_once" if name == "parallel" else name: value for name, value in values.items()}
         return super().from_flat(values, source=source)

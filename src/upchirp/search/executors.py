@@ -32,12 +32,12 @@ class Executor(Protocol):
 
 
 @contextmanager
-def open_executor(name: EngineName, parallel: int, folder: Path, *, threads: int) -> Iterator[Executor]:
+def open_executor(name: EngineName, at_once: int, folder: Path, *, threads: int) -> Iterator[Executor]:
     """An executor by its name.
 
     Args:
         name: `local`, `ray` or `slurm`.
-        parallel: how many functions run at the same time.
+        at_once: how many functions run at the same time.
         folder: where the engine may keep logs.
         threads: CPU threads that one function needs.
 
@@ -47,16 +47,16 @@ def open_executor(name: EngineName, parallel: int, folder: Path, *, threads: int
     if name == "ray":
         yield _Ray(threads)
     elif name == "slurm":
-        yield _Slurm(folder, threads, parallel)
-    elif parallel == 1:
+        yield _Slurm(folder, threads, at_once)
+    elif at_once == 1:
         with ThreadPoolExecutor(1) as pool:
             yield pool
     else:
         context = multiprocessing.get_context("spawn")
         slots = context.SimpleQueue()
-        for slot in range(parallel):
+        for slot in range(at_once):
             slots.put(slot)
-        with ProcessPoolExecutor(parallel, context, _begin_worker, (slots,)) as processes:
+        with ProcessPoolExecutor(at_once, context, _begin_worker, (slots,)) as processes:
             yield processes
 
 
@@ -104,7 +104,7 @@ class _Slurm:
     reads them.
     """
 
-    def __init__(self, folder: Path, threads: int, parallel: int) -> None:
+    def __init__(self, folder: Path, threads: int, at_once: int) -> None:
         try:
             import submitit
         except ImportError as error:
@@ -113,7 +113,7 @@ class _Slurm:
         self._executor.update_parameters(
             timeout_min=_MINUTES, cpus_per_task=threads, gpus_per_node=1 if torch.cuda.is_available() else 0
         )
-        self._waiting = ThreadPoolExecutor(parallel)
+        self._waiting = ThreadPoolExecutor(at_once)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "Future[Any]":
         """Run the function as a job; a thread waits for it."""

@@ -36,7 +36,7 @@ from upchirp.training.run.start import no_model
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 
 _MAY_DIFFER = {
-    "output", "resume", "workers", "loader_timeout", "checkpoint_interval", "parallel", "engine",
+    "output", "resume", "workers", "loader_timeout", "checkpoint_interval", "parallel", "candidates_at_once", "engine",
     "evaluations", "log_interval", "checkpoint_keep", "curriculum",
 }  # fmt: skip
 """Settings that a resumed search may change; the others may change the answer."""
@@ -125,7 +125,7 @@ def search(
         Interrupted: SIGINT or SIGTERM came; the states of what was running were saved.
     """
     if world_size() > 1:
-        raise InputError("a search starts its own processes: start it without torchrun, and give --parallel N")
+        raise InputError("a search starts its own processes: leave out torchrun, and give --candidates-at-once N")
     with held_folder(config.training.output, f"search-{config.training.model}") as (folder, notes):
         return _search(config, model, data, task, command, observers, folder, notes)
 
@@ -153,7 +153,7 @@ def _search(
         _create(folder, config)
     journal = Journal(folder / JOURNAL)
     notes += _check_is_same_data(journal, prepared)
-    executor = open_executor(config.engine, config.parallel, folder, threads=config.threads)
+    executor = open_executor(config.engine, config.candidates_at_once, folder, threads=config.threads)
     # Executors may set handlers of their own, so ours come after them.
     with executor as opened, collected_signals() as received:
         trials = Trials(

@@ -138,7 +138,7 @@ class Trials:
         failure: Exception | None = None
         stopping = False
         while running or (waiting and not stopping):
-            while waiting and not stopping and len(running) < self.config.parallel:
+            while waiting and not stopping and len(running) < self.config.candidates_at_once:
                 trial, job = waiting.popleft()
                 running[self.executor.submit(run_trial, job)] = (trial, job)
             done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
@@ -151,7 +151,7 @@ class Trials:
                 except BrokenExecutor as error:
                     failure = InputError(
                         f"a process that trained {trial.name} died, mostly because memory ran out (or a script of "
-                        "your own lacks `if __name__ == '__main__':`): lower --parallel"
+                        "your own lacks `if __name__ == '__main__':`): lower --candidates-at-once"
                     )
                     failure.__cause__ = error
                 except Exception as error:  # the others save their states before it ends the search
@@ -194,7 +194,7 @@ class Trials:
         """The training's settings, with the cores shared out among the candidates."""
         training = self.config.training
         if training.workers is None and self.config.engine == "local":
-            training = replace(training, workers=min(16, max(1, usable_cores() // self.config.parallel)))
+            training = replace(training, workers=min(16, max(1, usable_cores() // self.config.candidates_at_once)))
         return training
 
     def _record(self, trial: Trial, plan: TrialPlan, result: Result) -> None:
