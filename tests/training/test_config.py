@@ -1,13 +1,16 @@
+import ast
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+import upchirp
 from upchirp import InputError, TrainConfig
 from upchirp.training import RECIPES, Optimization, load_config, recipe, save_config
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import flat_names
+from upchirp.training.recipes.groups import Planning
 
 
 def test_the_saved_config_loads_to_the_same(tmp_path: Path) -> None:
@@ -144,3 +147,25 @@ def test_what_a_constructor_is_not_given_is_the_recipes() -> None:
     own = Optimization(lr=0.5)
     assert TrainConfig(model="deit_small_patch16_224", optimization=own).optimization == own
     assert replace(config, model="resnet50").optimization == config.optimization
+
+
+def test_groups_check_themselves() -> None:
+    for make in (lambda: Planning(epochs=0), lambda: Planning(max_batch_size=8), lambda: Planning(replay=-1)):
+        with pytest.raises(InputError, match=r"epochs|max_batch_size|replay"):
+            make()
+
+
+def test_functions_take_the_group_that_they_read() -> None:
+    """A whole configuration goes to those alone that begin a job, choose settings or hand groups on."""
+    takers = set()
+    for path in Path(upchirp.__file__).parent.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for function in ast.walk(ast.parse(text)) if "TrainConfig" in text else ():
+            if isinstance(function, ast.FunctionDef):
+                arguments = [*function.args.args, *function.args.kwonlyargs]
+                if any(each.annotation and "TrainConfig" in ast.unparse(each.annotation) for each in arguments):
+                    takers.add(f"{path.stem}.{function.name}")
+    assert takers <= {
+        "job.train", "job._train", "pricing.estimate", "beginning.begin", "trainer.of",
+        "defaults.choose_recipe", "defaults.choose_batch_size", "planning.settle",
+    }  # fmt: skip

@@ -299,7 +299,7 @@ def test_ranks_agree_by_what_fits_on_all() -> None:
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_trial_finds_what_a_model_can_be_trained_with(make: Make, where: str) -> None:
+def test_a_probe_finds_what_a_model_can_be_trained_with(make: Make, where: str) -> None:
     run = make()
     model = Hungry(limit=24, side=48, where=where)
     before = copy.deepcopy(model.state_dict())

@@ -127,7 +127,7 @@ def _size(part: Any) -> int | None:
 def _plan(part: Any, bandwidth: int) -> Fit | None:
     if _resizes_itself(part):
         own = list(part.grid_changes(bandwidth))
-        return Fit(lambda: part.set_bandwidth(bandwidth), own, trial=bool(own))
+        return Fit(lambda: part.set_bandwidth(bandwidth), own, tried_first=bool(own))
     multiple = part.multiple()
     if bandwidth % multiple:
         raise InputError(

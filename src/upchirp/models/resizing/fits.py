@@ -15,7 +15,7 @@ class Fit:
 
     finish: Callable[[], None]
     changes: list[GridChange] = field(default_factory=list)
-    trial: bool = True
+    tried_first: bool = True
     """Whether to try it on a copy first; not if the module's own code says that no parameter changes."""
 
 

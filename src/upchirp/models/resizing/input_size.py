@@ -191,7 +191,7 @@ def _fit(
     average = None if ema is None else _averaged_model(ema, model)
     average_fits = [] if average is None else plan_fits(average, bandwidth)
     _check_parameters(model, fits, optimizer)
-    if not tried and any(fit.trial for fit in fits):
+    if not tried and any(fit.tried_first for fit in fits):
         error = failure_at(model, bandwidth)
         if error is not None:
             raise InputError(

@@ -165,9 +165,9 @@ class Trainer:
             parallel=parallel,
         )
 
-    def trial_state(self, model: nn.Module, *, bandwidth: int) -> State:
+    def probe_state(self, model: nn.Module, *, bandwidth: int) -> State:
         """A fresh state around a copy of a model, for steps that only show what training takes."""
-        return self.state(copy.deepcopy(model), bandwidth=bandwidth, learning_rate=TRIAL_RATE)
+        return self.state(copy.deepcopy(model), bandwidth=bandwidth, learning_rate=PROBE_RATE)
 
     def loader(
         self,
@@ -280,7 +280,7 @@ class Trainer:
         return replace(self, parallel=Alone())
 
 
-TRIAL_RATE = 1e-6
+PROBE_RATE = 1e-6
 """Learning rate of steps that only show what training takes."""
 
 

@@ -18,7 +18,7 @@ from upchirp.training.probing.grey import grey_batch
 from upchirp.training.recipes.groups import Planning
 
 _USUAL, _LEAST = 512, 32
-TRIAL_BATCH = 64
+PROBE_BATCH = 64
 """Images at once whose speed is measured on a CPU, and while the batch is still to be chosen."""
 _SPARE = 10
 """For so many images that are chosen one more must fit: later steps find memory in pieces."""
@@ -98,8 +98,8 @@ def tried_at_once(planning: Planning, curriculum: Curriculum, device: torch.devi
         side: choose_micro_batch(planning, planning.batch_size, ranks, shrunk=curriculum.final_size / side)
         for side in curriculum.bandwidths
     }
-    # A CPU is as fast with few images at once, and a trial of many takes minutes there.
-    return {side: min(size, TRIAL_BATCH) for side, size in usual.items()} if device.type == "cpu" else usual
+    # A CPU is as fast with few images at once, and a probe of many takes minutes there.
+    return {side: min(size, PROBE_BATCH) for side, size in usual.items()} if device.type == "cpu" else usual
 
 
 def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
@@ -169,7 +169,7 @@ def fits_on(trainer: Trainer, plan: Plan, model: nn.Module) -> Fits:
         step = replace(plan.step(begin), batch_size=images)
         side = plan.final_size if trainer.loading.low_frequency == "crop" else stage.bandwidth
         try:
-            state = trainer.trial_state(model, bandwidth=plan.final_size)
+            state = trainer.probe_state(model, bandwidth=plan.final_size)
             batches = [grey_batch(step, range(images), side)] * 2
             for result in trainer.run(state, plan, batches, micro_batches=MicroBatches(least=images)):
                 result.loss.item()

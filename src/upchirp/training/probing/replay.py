@@ -10,7 +10,7 @@ from torch import nn
 
 from upchirp.curriculum import Curriculum, Phase, Plan, plan
 from upchirp.data import Source
-from upchirp.training.engine.trainer import TRIAL_RATE, Trainer
+from upchirp.training.engine.trainer import PROBE_RATE, Trainer
 from upchirp.training.engine.waiting import MOST_REPLAYS
 from upchirp.training.probing.grey import grey_batch
 
@@ -64,8 +64,8 @@ def choose_replay(
 
 def loader_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, source: Source) -> float:
     """Images per second that the configured workers prepare while nothing is trained."""
-    trial = _trial(curriculum, bandwidth, len(source), _LOADER_BATCH)
-    batches = iter(trainer.loader(source, trial))
+    probe = _probe(curriculum, bandwidth, len(source), _LOADER_BATCH)
+    batches = iter(trainer.loader(source, probe))
     # The first batch of each worker pays for its start.
     for _ in islice(batches, max(1, trainer.loading.processes)):
         pass
@@ -79,10 +79,10 @@ def loader_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, sourc
 
 def model_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, model: nn.Module, micro_batch: int) -> float:
     """Images per second that a copy of the model trains on, when they are on the device already."""
-    trial = _trial(curriculum, bandwidth, micro_batch, micro_batch)
+    probe = _probe(curriculum, bandwidth, micro_batch, micro_batch)
     side = curriculum.final_size if trainer.loading.low_frequency == "crop" else bandwidth
-    state = trainer.trial_state(model, bandwidth=curriculum.final_size)
-    results = trainer.run(state, trial, repeat(grey_batch(trial.step(0), range(micro_batch), side, trainer.device)))
+    state = trainer.probe_state(model, bandwidth=curriculum.final_size)
+    results = trainer.run(state, probe, repeat(grey_batch(probe.step(0), range(micro_batch), side, trainer.device)))
     for result in islice(results, _MODEL_WARMUP):
         result.loss.item()
     steps, begun = 0, time.perf_counter()
@@ -93,16 +93,16 @@ def model_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, model:
     return steps * micro_batch / (time.perf_counter() - begun)
 
 
-def _trial(curriculum: Curriculum, bandwidth: int, dataset_size: int, batch_size: int) -> Plan:
+def _probe(curriculum: Curriculum, bandwidth: int, dataset_size: int, batch_size: int) -> Plan:
     """A plan that begins at a bandwidth and stays there for longer than anything is measured."""
     sides = dict.fromkeys((bandwidth, curriculum.final_size))
     phases = tuple(Phase(end=(k + 1) / len(sides), bandwidth=side) for k, side in enumerate(sides))
     return plan(
-        Curriculum(name="trial", axis="samples", phases=phases, magnitude=curriculum.magnitude),
+        Curriculum(name="probe", axis="samples", phases=phases, magnitude=curriculum.magnitude),
         epochs=_MANY_STEPS * batch_size / dataset_size,
         dataset_size=dataset_size,
         batch_size=batch_size,
-        learning_rate=TRIAL_RATE,
+        learning_rate=PROBE_RATE,
     )
 
 

@@ -15,7 +15,7 @@ from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, plan
 from upchirp.data import Source
 from upchirp.data.arrival import AHEAD
 from upchirp.data.chunks import batches_ahead
-from upchirp.training.engine.trainer import TRIAL_RATE, Trainer
+from upchirp.training.engine.trainer import PROBE_RATE, Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.planning import with_replay
 from upchirp.training.recipes.groups import Replaying
@@ -92,17 +92,17 @@ def measure_seconds(
         ahead += AHEAD + 1
     warmup = (ahead + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
-    trial = with_replay(calibration(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
-    state = trainer.trial_state(model, bandwidth=curriculum.final_size)
+    probe = with_replay(calibration(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
+    state = trainer.probe_state(model, bandwidth=curriculum.final_size)
     times: dict[int, list[float]] = {side: [] for side in sizes}
     before = time.perf_counter()
-    report(_MEASURING, 0, trial.total_steps)
-    for result in trainer.run(state, trial, source):
+    report(_MEASURING, 0, probe.total_steps)
+    for result in trainer.run(state, probe, source):
         result.loss.item()  # waits for the device
         now = time.perf_counter()
         times[result.step.bandwidth].append(now - before)
         before = now
-        report(_MEASURING, result.step.index + 1, trial.total_steps)
+        report(_MEASURING, result.step.index + 1, probe.total_steps)
     return CostTable("seconds", {side: fmean(spent[warmup:]) / sizes[side] for side, spent in times.items()})
 
 
@@ -116,8 +116,8 @@ def calibration(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, da
         dataset_size: training images.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus
-    >>> trial = calibration(efficienttrain_plus_plus(), {96: 2048, 160: 512, 224: 512}, 9, 6500)
-    >>> [(stage.bandwidth, stage.batch_size, stage.steps) for stage in trial.stages]
+    >>> probe = calibration(efficienttrain_plus_plus(), {96: 2048, 160: 512, 224: 512}, 9, 6500)
+    >>> [(stage.bandwidth, stage.batch_size, stage.steps) for stage in probe.stages]
     [(96, 2048, 9), (160, 512, 9), (224, 512, 9)]
     """
     images = steps * sum(sizes.values())
@@ -129,5 +129,5 @@ def calibration(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, da
         dataset_size=dataset_size,
         batch_size=sizes[curriculum.final_size],
         early_batch=[size for side, size in sizes.items() if side < curriculum.final_size],
-        learning_rate=TRIAL_RATE,
+        learning_rate=PROBE_RATE,
     )

@@ -36,7 +36,7 @@ from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.micro_batch import (
-    TRIAL_BATCH,
+    PROBE_BATCH,
     can_try,
     choose_micro_batch,
     find_micro_batches,
@@ -214,10 +214,10 @@ def new_plan(
         return ranks.from_first(lambda: table)
 
     timed = config.time_budget is not None
-    trial = dict.fromkeys(curriculum.bandwidths, TRIAL_BATCH)
+    probed = dict.fromkeys(curriculum.bandwidths, PROBE_BATCH)
     if not chooses_batch_size(config):
-        trial = tried_at_once(config, curriculum, device, ranks.size)
-    seconds = measured(trial, 0) if timed else None
+        probed = tried_at_once(config, curriculum, device, ranks.size)
+    seconds = measured(probed, 0) if timed else None
     samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
     chosen = choose_batch_size(config, samples, model, ranks=ranks.size)
     config, notes = chosen.config, [*settled.reasons, *chosen.reasons]
@@ -232,7 +232,7 @@ def new_plan(
     else:
         replays = config.replay
     at_once = tried_at_once(config, curriculum, device, ranks.size)
-    if timed and (replays or at_once != trial):
+    if timed and (replays or at_once != probed):
         seconds = measured(at_once, replays)
     plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
     notes += [note for note in (steps_note(plan), recipe_note(config, plan)) if note]
