@@ -21,10 +21,11 @@ from upchirp.data.workers import Corrupt
 
 ROWS = 64
 """Images of a chunk at most."""
-BYTES: dict[Prepare, int] = {"cpu": 5 * 2**18, "device": 7 * 2**20}
+BYTES: dict[Prepare, int] = {"cpu": 5 * 2**18, "device": 14 * 2**20}
 """Their pixels at most, unless one image has more. Of prepared images, with eight workers, each two chunks ahead in
 training, beside the one that is copied, and in evaluation, this fits the 64 MB of shared memory that containers have.
-Regions take a third of it in the mean, and with less a chunk of them would be an image or two, each with a message."""
+Regions take a third of it in the mean: with less, a chunk of them would be few images, and each is a message, which the
+training process has to read."""
 PREFETCHED = 2
 """Chunks that a worker is ahead at least, so that it need not wait for the training process."""
 _BATCHES_AHEAD = 1.5
@@ -40,7 +41,7 @@ def chunk_rows(side: int, prepare: Prepare = "cpu") -> int:
     >>> chunk_rows(32), chunk_rows(96), chunk_rows(224), chunk_rows(2000)
     (64, 47, 8, 1)
     >>> chunk_rows(32, "device"), chunk_rows(96, "device"), chunk_rows(224, "device")
-    (64, 33, 6)
+    (64, 64, 12)
     """
     return max(1, min(ROWS, BYTES[prepare] // image_bytes(side, prepare)))
 

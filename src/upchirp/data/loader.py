@@ -167,8 +167,7 @@ class Loader:
                 if loaded is None:
                     sampler.resume_step = step.index
                     shapes = ((len(of.fresh_rows(part)), of.bandwidth) for of, part in sampler.fresh_parts(step.index))
-                    parts = opened(batches_of(data_loader, self._timeout), slots)
-                    loaded = self._arrival.batches(parts, shapes)
+                    loaded = self._arrival.batches(opened(batches_of(data_loader, self._timeout), slots), shapes)
                 images, labels, corrupt = next(loaded)
                 self._on_corrupt(corrupt)
                 positions = fresh_positions(step, rows)
