@@ -16,6 +16,9 @@ from upchirp.training.recipes.recipe import Recipe, Settings
 
 Group = TypeVar("Group")
 
+_REGIONS_FROM = 8
+"""Most workers whose regions one process takes without a doubt."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start(Settings):
@@ -167,8 +170,12 @@ class Loading(Settings):
 
     @property
     def device_could_prepare(self) -> bool:
-        """Whether workers do what a device could take from them."""
-        return (self.prepare, self.mode, self.low_frequency) == ("cpu", "fast", "lanczos")
+        """Whether workers do what a device could take from them with profit.
+
+        With many workers the process that takes their regions, which are large, is too slow (benchmarks/results).
+        """
+        able = (self.prepare, self.mode, self.low_frequency) == ("cpu", "fast", "lanczos")
+        return able and self.processes <= _REGIONS_FROM
 
 
 @dataclass(frozen=True, kw_only=True)
