@@ -82,7 +82,7 @@ class Trainer:
     """How the device computes."""
     parallel: Parallel = field(default_factory=Alone)
     """How the ranks hold what is trained."""
-    given_task: Task | None = None
+    task: Task = field(default_factory=Classification)
     """What the model is asked; by default the labels."""
 
     @classmethod
@@ -101,13 +101,8 @@ class Trainer:
             loading=group_of(Loading, config),
             computation=group_of(Computation, config),
             parallel=parallel or Alone(),
-            given_task=task,
+            task=task or Classification(),
         )
-
-    @property
-    def task(self) -> Task:
-        """What the model is asked."""
-        return self.given_task or Classification()
 
     @property
     def transform(self) -> BatchTransform:

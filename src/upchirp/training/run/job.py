@@ -103,14 +103,14 @@ def train(
     config = config.with_stored()
     device = choose_device(config.device)
     with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
-        return _train(config, model, data, task, observers, device, parallel, held, go_on)
+        return _train(config, model, data, task or Classification(), observers, device, parallel, held, go_on)
 
 
 def _train(
     config: TrainConfig,
     model: nn.Module | None,
     data: tuple[Any, Any] | None,
-    given_task: Task | None,
+    task: Task,
     observers: Sequence[Observer],
     device: torch.device,
     parallel: Parallel,
@@ -118,7 +118,6 @@ def _train(
     go_on: str | None,
 ) -> TrainResult:
     ranks = parallel.ranks
-    task = given_task or Classification()
     report = reporting(observers)
     asked, own_model = config, model is not None
     config, beginning = ranks.from_first(
@@ -151,7 +150,8 @@ def _train(
     described_as = describe(config, config.augmentation, model, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
-        model = Trainer.of(config, device, parallel, given_task).place(model)
+        trainer = Trainer.of(config, device, parallel, task)
+        model = trainer.place(model)
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.bandwidths)
@@ -161,12 +161,12 @@ def _train(
             config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.bandwidths)
         else:
-            trainer = Trainer.of(config, device, parallel, given_task)
             settled, plan = new_plan(settled, trainer, model, train_source, own_model=own_model, report=report)
             config = settled.config
         notes += settled.reasons
         delivered = micro_batches(config, plan, ranks.size)
-        trainer = Trainer.of(config, device, parallel, given_task)
+        # By what the plan's length decided, too.
+        trainer = Trainer.of(config, device, parallel, task)
         computed, tried = computed_at_once(config, trainer, plan, model, folder, report)
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
