@@ -2,7 +2,8 @@
 
 The paths, in one process with one thread, alternating within one run: `peers` (timm's training transforms at 224,
 erasing included, batches of 50 resized to the bandwidth last), `faithful` and `fast` (both modes here, on the files
-as they are, normalised and erased at the bandwidth) and `packed` (`fast` on what `upchirp pack` makes of them).
+as they are, normalised and erased at the bandwidth), `packed` (`fast` on what `upchirp pack` makes of them) and
+`packed_raw` (the same with all smaller versions as decoded pixels).
 `fast_device` and `packed_device` are what is left to the host with `--prepare device`: to read, to decode the crop, and
 to lay it into shared and from there into the batch's memory; nothing is done on a device here, whose work it is.
 RandAugment has magnitude 9. `uint8` has the same figures up to uint8 images, for loaders that leave the rest to the
@@ -352,6 +353,7 @@ def main() -> None:
             parser.error(f"{options.images} holds {len(found)} JPEGs: {BATCH} or more are needed")
         data = as_data_folder(found, root / "data")
         pack(data, root / "packed")
+        pack(data, root / "packed_raw", PackSettings(raw=PackSettings.sizes))
         files, packed = FolderSource(data / "train"), open_data(root / "packed", FINAL_SIZE)[0]
         assert isinstance(packed, ShardSource)
         paths = {
@@ -360,6 +362,7 @@ def main() -> None:
             "fast": ours(files, "fast"),
             "fast_device": left_to_host(files),
             "packed": ours(packed, "fast"),
+            "packed_raw": ours(open_data(root / "packed_raw", FINAL_SIZE)[0], "fast"),
             "packed_device": left_to_host(packed),
         }
         result: dict[str, Any] = {}

@@ -41,7 +41,7 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str], image_folder: P
     assert [(total["split"], total["size"], total["images"]) for total in summary["levels"]] == [
         ("train", None, 64), ("train", 12, 64), ("train", 24, 64), ("val", None, 16)
     ]  # fmt: skip
-    assert {"bandwidth", "bytes", "original_bytes"} == summary["reads"][0].keys()
+    assert {"bandwidth", "bytes", "original_bytes", "images_per_second"} == summary["reads"][0].keys()
 
 
 def test_images_left_out_stand_out(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:

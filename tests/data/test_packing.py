@@ -178,6 +178,32 @@ def test_levels_that_save_nothing_are_left_out(tmp_path: Path) -> None:
     assert [level.width for level in source.levels(0)] == [60, 4, 0, 0, 0]
 
 
+def test_raw_levels_are_the_very_pixels_and_are_read_where_they_suffice(image_folder: Path, tmp_path: Path) -> None:
+    settings = PackSettings(sizes=(24,), raw=(12,), shard_size=10)
+    result = pack(image_folder, tmp_path / "out", settings, workers=1)
+    assert verify(tmp_path / "out") == ()
+    source, _ = open_data(tmp_path / "out", 32)
+    assert isinstance(source, ShardSource)
+    assert source.sizes == (12, 24)
+    assert all(read.images_per_second > 0 for read in result.summary.reads)
+    for index in range(len(source)):
+        picture, _ = source.load(index)
+        width, height = picture.size
+        reference = picture.whole().resize((round(width * 12 / height), 12), Image.Resampling.LANCZOS)
+        small = picture.region((0, 0, width, height), least=12)
+        assert np.array_equal(small, np.asarray(reference))
+        left = picture.region((0, 0, height, height), least=10)
+        assert np.array_equal(left, small[:, :12])
+        # Twelve of a smaller box are not there.
+        assert picture.region((0, 0, height - 6, height - 6), least=12).shape[0] > 12
+    with tarfile.open(tmp_path / "out/train/000000.tar") as archive:
+        kinds = Counter(member.name.partition(".")[2] for member in archive)
+    assert kinds == {"jpg": 10, "12.ppm": 10, "24.jpg": 10, "cls": 10}
+    # Of another kind than those that were packed.
+    with pytest.raises(InputError, match="packed with raw 12, not none"):
+        pack(image_folder, tmp_path / "out", PackSettings(sizes=(12, 24), shard_size=10), workers=1)
+
+
 def test_large_originals_can_be_reduced(tmp_path: Path) -> None:
     folder = odd_folder(tmp_path / "in")
     Image.new("RGB", (30, 20)).save(folder / "train/a/small.png")
@@ -469,7 +495,15 @@ def test_only_leftovers_of_our_own_names_are_deleted(image_folder: Path, tmp_pat
 
 @pytest.mark.parametrize(
     "settings",
-    [{"sizes": (0,)}, {"sizes": (8, 8)}, {"quality": 0}, {"quality": 101}, {"max_size": 0}, {"shard_size": 0}],
+    [
+        {"sizes": (0,)},
+        {"sizes": (8, 8)},
+        {"raw": (0,)},
+        {"quality": 0},
+        {"quality": 101},
+        {"max_size": 0},
+        {"shard_size": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(InputError):

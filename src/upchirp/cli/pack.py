@@ -40,6 +40,8 @@ class PackCommand:
     """Folder to write, or to check with --verify."""
     sizes: tuple[int, ...] = PackSettings.sizes
     """Shorter sides of the smaller versions, pixels."""
+    raw: tuple[int, ...] = PackSettings.raw
+    """Shorter sides of versions stored as decoded pixels: about five times the bytes, and nothing to decode."""
     quality: int = PackSettings.quality
     """JPEG quality of the smaller versions."""
     max_size: int | None = None
@@ -74,7 +76,11 @@ def _pack(command: PackCommand, output: Path) -> int:
     if command.data is None:
         raise InputError("no data: name what to pack by --data")
     settings = PackSettings(
-        sizes=command.sizes, quality=command.quality, max_size=command.max_size, shard_size=command.shard_size
+        sizes=command.sizes,
+        raw=command.raw,
+        quality=command.quality,
+        max_size=command.max_size,
+        shard_size=command.shard_size,
     )
     with opening(Console(stderr=True)):
         from upchirp.data.packing import pack
@@ -179,8 +185,11 @@ def _levels_table(summary: "Summary") -> Table:
 
 
 def _reads_table(summary: "Summary") -> Table:
-    table = Table(title="read for one training image, mean")
-    for heading in ("B", "packed", "originals", "share"):
+    table = Table(
+        title="read for one training image, mean",
+        caption="images/s that one core of this machine reads and decodes, before it resizes and augments them",
+    )
+    for heading in ("B", "packed", "originals", "share", "images/s"):
         table.add_column(heading, justify="right")
     for read in summary.reads:
         table.add_row(
@@ -188,6 +197,7 @@ def _reads_table(summary: "Summary") -> Table:
             f"{read.bytes / 1e3:.1f} kB",
             f"{read.original_bytes / 1e3:.1f} kB",
             f"{read.bytes / read.original_bytes:.0%}",
+            f"{read.images_per_second:,.0f}",
         )
     return table
 

@@ -16,6 +16,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from upchirp.data.images.jpeg import Header, decode_rows, read_header
+from upchirp.data.images.ppm import read_ppm
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, pixels."""
@@ -84,6 +85,9 @@ def open_picture(data: bytes) -> Picture:
         _check_size(width, height)
         if colours not in ("CMYK", "YCCK"):
             return JpegPicture(data, header, (width, height))
+    if (pixels := read_ppm(data)) is not None:
+        _check_size(pixels.shape[1], pixels.shape[0])
+        return DecodedPicture(pixels)
     image = open_image(data)
     if image.format == "PNG" and "exif" not in image.info and _LATE_EXIF in data:
         # Behind the pixels: Pillow finds it, and so the size of the upright image, when it has read them.
@@ -122,6 +126,27 @@ class JpegPicture:
     def whole(self) -> Image.Image:
         """All pixels; see `Picture.whole`."""
         return decode(open_image(self._data))
+
+
+class DecodedPicture:
+    """An image whose pixels need no decoding.
+
+    Args:
+        pixels: (height, width, 3).
+    """
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+        self.size = (pixels.shape[1], pixels.shape[0])
+
+    def region(self, box: Box, least: int) -> Pixels:
+        """The pixels of a box; see `Picture.region`."""
+        # A copy: the file's bytes cannot be written to, and far more of them would be kept.
+        return crop(self._pixels, box).copy()
+
+    def whole(self) -> Image.Image:
+        """All pixels; see `Picture.whole`."""
+        return Image.fromarray(self._pixels)
 
 
 class PillowPicture:

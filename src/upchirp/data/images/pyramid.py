@@ -18,7 +18,7 @@ _MARGIN = 1.0
 
 
 def choose_level(levels: Sequence[Level], box: Box, least: int, margin: float = _MARGIN) -> int:
-    """Which version to read: the one of the fewest bytes whose part of the box has enough pixels, else the original.
+    """Which version to read: the smallest whose part of the box has enough pixels, else the original.
 
     Args:
         levels: the stored versions, the original first; absent ones have length and width 0.
@@ -39,7 +39,8 @@ def choose_level(levels: Sequence[Level], box: Box, least: int, margin: float = 
     for number in range(1, len(levels)):
         level = levels[number]
         if (
-            level.length < levels[chosen].length
+            level.length
+            and level.width * level.height < levels[chosen].width * levels[chosen].height
             and (right - left) * level.width >= wanted * width
             and (bottom - top) * level.height >= wanted * height
         ):

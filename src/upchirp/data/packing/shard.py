@@ -14,6 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from upchirp.data.images.decoding import open_image, open_picture
+from upchirp.data.images.ppm import encode_ppm
 from upchirp.data.packing.encoded import encoded
 from upchirp.data.sources import Source
 from upchirp.data.tars.index import Level, TarIndex, index_path, is_current, load_index, save_index
@@ -119,12 +120,12 @@ def write_shard(task: ShardTask, step: Callable[[], None], root: str = "") -> No
 def make_versions(data: bytes, sizes: Sequence[int], settings: PackSettings) -> Iterator[Version | None]:
     """The original and its smaller versions, made from the whole upright image by Lanczos.
 
-    A version is left out (`None`) where it would be no smaller than the original, in pixels or in bytes.
+    A version is left out (`None`) where it would be no smaller than the original, in pixels or, encoded, in bytes.
 
     Args:
         data: the original file.
         sizes: shorter sides of the smaller versions, pixels.
-        settings: `quality`, and the `max_size` above which the original is re-encoded too.
+        settings: `quality`, which sizes are `raw`, and the `max_size` above which the original is re-encoded too.
 
     Raises:
         OSError: the file is no image, or is damaged.
@@ -142,7 +143,7 @@ def make_versions(data: bytes, sizes: Sequence[int], settings: PackSettings) -> 
         raise OSError(f"the image has {image.size} pixels, its header says {picture.size}")
     shorter = min(image.size)
     if settings.max_size is not None and shorter > settings.max_size:
-        original = _reduced(image, settings.max_size, settings.quality, "jpg")
+        original = _encoded(_reduced(image, settings.max_size), settings.quality, "jpg")
     else:
         kind = open_image(data).format or "img"
         original = Version(data, _EXTENSIONS.get(kind, kind.lower()), image.size)
@@ -150,16 +151,26 @@ def make_versions(data: bytes, sizes: Sequence[int], settings: PackSettings) -> 
     for size in sizes:
         version = None
         if size < min(original.size):
-            version = _reduced(image, size, settings.quality, f"{size}.jpg")
-        versions.append(version if version is not None and len(version.data) < len(original.data) else None)
+            reduced = _reduced(image, size)
+            if size in settings.raw:
+                version = Version(encode_ppm(np.asarray(reduced)), f"{size}.ppm", reduced.size)
+            else:
+                version = _encoded(reduced, settings.quality, f"{size}.jpg")
+                # As many bytes would be read as of the original, and fewer pixels found.
+                version = version if len(version.data) < len(original.data) else None
+        versions.append(version)
     return iter(versions)
 
 
-def _reduced(image: Image.Image, shorter: int, quality: int, extension: str) -> Version:
+def _reduced(image: Image.Image, shorter: int) -> Image.Image:
     width, height = (max(shorter, round(side * shorter / min(image.size))) for side in image.size)
-    pixels = np.ascontiguousarray(image.resize((width, height), Image.Resampling.LANCZOS))
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _encoded(image: Image.Image, quality: int, extension: str) -> Version:
+    pixels = np.ascontiguousarray(image)
     data = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False)
-    return Version(data, extension, (width, height))
+    return Version(data, extension, image.size)
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from upchirp.errors import InputError
 from upchirp.files import whole_file
@@ -20,12 +21,14 @@ class PackSettings:
     Raises:
         InputError: a setting out of its range.
 
-    >>> PackSettings(sizes=(192, 128)).sizes
-    (128, 192)
+    >>> PackSettings(sizes=(192, 128), raw=(96,)).sizes
+    (96, 128, 192)
     """
 
     sizes: tuple[int, ...] = (128, 192, 256)
     """Shorter sides of the smaller versions of a training image, pixels; they are kept in ascending order."""
+    raw: tuple[int, ...] = ()
+    """Those of them, and others, that are stored as decoded pixels: about five times the bytes, and no decoding."""
     quality: int = 95
     """JPEG quality of the smaller versions, 1 to 100."""
     max_size: int | None = None
@@ -35,10 +38,12 @@ class PackSettings:
     """Images in a shard."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(sorted(self.sizes)))
-        if any(size < 1 for size in self.sizes) or len(set(self.sizes)) < len(self.sizes):
-            listed = " ".join(map(str, self.sizes))
-            raise InputError(f"sizes {listed}: give each size once, in pixels from 1, or none")
+        for name, sizes in (("sizes", self.sizes), ("raw", self.raw)):
+            if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+                listed = " ".join(map(str, sizes))
+                raise InputError(f"{name} {listed}: give each size once, in pixels from 1, or none")
+        object.__setattr__(self, "raw", tuple(sorted(self.raw)))
+        object.__setattr__(self, "sizes", tuple(sorted({*self.sizes, *self.raw})))
         if not 1 <= self.quality <= 100:
             raise InputError(f"quality {self.quality}: give 1 to 100")
         if self.max_size is not None and self.max_size < 1:
@@ -123,9 +128,10 @@ def load_manifest(root: Path) -> Manifest:
         stored = json.loads(path.read_bytes())
         if stored["format"] != FORMAT:
             raise InputError(f"{path} has format {stored['format']}, not {FORMAT}: use a newer upchirp")
-        settings = {**stored["settings"], "sizes": tuple(stored["settings"]["sizes"])}
+        settings: dict[str, Any] = stored["settings"]
+        sizes = {name: tuple(settings.get(name, ())) for name in ("sizes", "raw")}
         return Manifest(
-            settings=PackSettings(**settings),
+            settings=PackSettings(**{**settings, **sizes}),
             classes=tuple(stored["classes"]),
             splits={split: PackedSplit(**stored["splits"][split]) for split in SPLITS},
             complete=stored["complete"] is True,
