@@ -1,5 +1,6 @@
 """Fixtures that several parts share: a small folder of real JPEG files, and a run on it that takes seconds."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from upchirp import TrainConfig, train
 
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collect_no_imports() -> None:
+    """Garbage is looked for among what tests make, and forks share the memory of what was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -84,7 +84,7 @@ def test_speedup_by_hand(capsys: pytest.CaptureFixture[str], model: str) -> None
 
 def test_plan_of_a_regime(capsys: pytest.CaptureFixture[str]) -> None:
     # Table 12: half the baseline's 150 epochs.
-    assert main(["plan", "--model", "cswin_large_224", "--regime", "imagenet22k", "--json"]) == 0
+    assert main(["plan", "--model", "cswin_tiny_224", "--regime", "imagenet22k", "--json"]) == 0
     priced = json.loads(capsys.readouterr().out)
     assert (priced["dataset_size"], priced["baseline_epochs"]) == (14_197_122, 150)
     assert priced["equivalent_epochs"] == pytest.approx(75, rel=1e-3)

@@ -386,7 +386,6 @@ def test_processes_may_be_started_in_any_way(
 @pytest.mark.parametrize(
     ("signum", "method"),
     [
-        (signal.SIGKILL, "fork"),
         (signal.SIGKILL, "forkserver"),
         (signal.SIGINT, "fork"),
         (signal.SIGTERM, "fork"),

@@ -120,7 +120,7 @@ def test_batches_are_those_of_the_reference(n: int, mode: str, window: int, seed
 
 
 @given(st.integers(1, 4), modes, st.integers(1, 6), st.sampled_from([None, 1, 2, 3]), st.integers(1, 2), st.data())
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_interruptions_ranks_and_micro_batches_change_nothing(
     n: int, mode: str, window: int, micro_batch: int | None, ranks: int, data: st.DataObject
 ) -> None:

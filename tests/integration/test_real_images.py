@@ -14,8 +14,7 @@ def chance(data: Path) -> float:
     return 100 / len(list((data / "train").iterdir()))
 
 
-@pytest.mark.parametrize("low_frequency", ["lanczos", "crop"])
-def test_a_curriculum_learns_from_photographs(photographs: Path, tmp_path: Path, low_frequency: str) -> None:
+def test_a_curriculum_learns_from_photographs(photographs: Path, tmp_path: Path) -> None:
     config = TrainConfig.from_flat(
         {
             "data": str(photographs),
@@ -25,7 +24,7 @@ def test_a_curriculum_learns_from_photographs(photographs: Path, tmp_path: Path,
             "batch_size": 32,
             "lr": 4e-3,
             "recipe": "light",
-            "low_frequency": low_frequency,
+            "low_frequency": "crop",
             "workers": 1,
             "device": "cpu",
             "amp": False,

@@ -1,17 +1,16 @@
 """A search on real photographs; two workers, a kill and a resume on the way change nothing of its answer."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+
+from tests.processes import python, with_server
 
 from upchirp import load_curriculum
 from upchirp.search import SearchConfig, search
 from upchirp.search.journal import Journal
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SETTINGS = {
     "model": "test_resnet", "final_size": 64, "recipe": "light", "lr": 4e-3, "epochs": 6, "batch_size": 32,
     "workers": 0, "device": "cpu", "stages": 3, "candidates": (32, 64),
@@ -26,7 +25,7 @@ def outcomes(folder: Path) -> dict[str, tuple[float, float]]:
 def command(data: Path, output: Path) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items() if name != "candidates"]
     return [
-        sys.executable, "-m", "upchirp", "search", *flags, "--candidates", "32", "64", "--candidates-at-once", "2",
+        python(), "-m", "upchirp", "search", *flags, "--candidates", "32", "64", "--candidates-at-once", "2",
         "--data", str(data), "--output", str(output),
     ]  # fmt: skip
 
@@ -40,7 +39,7 @@ def test_a_search_on_photographs_killed_and_resumed_with_two_workers(photographs
 
     together = tmp_path / "together"
     words = command(photographs, together)
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=with_server()) as process:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if (together / "journal.jsonl").exists() and outcomes(together):
@@ -57,7 +56,7 @@ def test_a_search_on_photographs_killed_and_resumed_with_two_workers(photographs
     time.sleep(1.0)
     assert [path.stat().st_mtime_ns for path in sorted((together / "states").rglob("*"))] == times, "nobody goes on"
 
-    subprocess.run([*words, "--resume", "auto"], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    subprocess.run([*words, "--resume", "auto"], check=True, env=with_server(), stdout=subprocess.DEVNULL)
     assert outcomes(together) == outcomes(alone)
     lines = (together / "journal.jsonl").read_text().splitlines()
     assert len(lines) == 1 + 4, "what was finished was not trained again"

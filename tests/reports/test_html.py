@@ -51,14 +51,20 @@ def report(tmp_path: Path) -> Callable[..., Page]:
     return write
 
 
-def test_the_report_holds_every_part_in_order(
-    make_summary: Make, examples: list[Examples], report: Callable[..., Page]
+def test_the_report_holds_every_part_in_order_and_loads_nothing(
+    make_summary: Make, examples: list[Examples], report: Callable[..., Page], tmp_path: Path
 ) -> None:
     page = report(make_summary(), examples)
     parts = ["numbers", "accuracy-against-time", "accuracy-during-training", "stages", "examples", "method"]
     assert page.ids == ["verdict", *parts]
     kinds = [address.split(";")[0] for address in page.addresses]
     assert kinds == ["data:image/svg+xml"] * 6 + ["data:image/png"] * 3
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    figures = [b64decode(address.split(",", 1)[1]).decode() for address in page.addresses if "svg" in address[:20]]
+    for text in (source, *figures):
+        assert not re.search(r"@import|url\((?!#)|(?:src|href)=\"(?!data:|#)", text)
+        namespaces = r"xmlns(:\w+)?=\"[^\"]*\"|<!DOCTYPE[^>]*>"
+        assert "://" not in re.sub(namespaces, "", text)
 
 
 def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., Page]) -> None:
@@ -79,19 +85,6 @@ def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., 
     assert "constant-1/seed1" in text
 
 
-def test_the_report_loads_nothing(
-    make_summary: Make, examples: list[Examples], report: Callable[..., Page], tmp_path: Path
-) -> None:
-    page = report(make_summary(), examples)
-    assert all(address.startswith("data:") for address in page.addresses)
-    source = (tmp_path / "report.html").read_text(encoding="utf-8")
-    figures = [b64decode(address.split(",", 1)[1]).decode() for address in page.addresses if "svg" in address[:20]]
-    for text in (source, *figures):
-        assert not re.search(r"@import|url\((?!#)|(?:src|href)=\"(?!data:|#)", text)
-        namespaces = r"xmlns(:\w+)?=\"[^\"]*\"|<!DOCTYPE[^>]*>"
-        assert "://" not in re.sub(namespaces, "", text)
-
-
 def test_names_are_escaped(make_summary: Make, examples: list[Examples], report: Callable[..., Page]) -> None:
     attack = "\"'><script>alert(1)</script><img src=http://x onerror=alert(2)>"
     summary = make_summary()
@@ -109,20 +102,22 @@ def test_names_are_escaped(make_summary: Make, examples: list[Examples], report:
     assert attack in page.text
 
 
-@pytest.mark.parametrize("missing", ["history", "images_per_second", "wait_share", "folders"])
+@pytest.mark.parametrize("missing", [("history",), ("images_per_second", "wait_share", "folders")], ids="-".join)
 @pytest.mark.parametrize("emptied", [False, True])
 def test_a_report_does_without_details(
-    make_summary: Make, report: Callable[..., Page], missing: str, emptied: bool
+    make_summary: Make, report: Callable[..., Page], missing: tuple[str, ...], emptied: bool
 ) -> None:
     summary = make_summary()
     for run in summary["runs"]:
-        if emptied:
-            run[missing] = type(run[missing])()
-        else:
-            del run[missing]
+        for name in missing:
+            if emptied:
+                run[name] = type(run[name])()
+            else:
+                del run[name]
     page = report(summary)
-    assert ("not evaluated during training" in page.text) == (missing == "history")
-    assert len(page.addresses) == (4 if missing == "history" else 6)
+    without_history = "history" in missing
+    assert ("not evaluated during training" in page.text) == without_history
+    assert len(page.addresses) == (4 if without_history else 6)
 
 
 def test_one_seed_and_one_curriculum(make_summary: Make, report: Callable[..., Page]) -> None:

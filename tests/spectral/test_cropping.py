@@ -204,8 +204,7 @@ def test_align_puts_pixel_centres_where_resizers_put_them(bandwidth):
         torch.testing.assert_close(low_frequency_crop(wave(40, offset), bandwidth, align), wave(bandwidth, offset))
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("dynamic", [False, None, True])
+@pytest.mark.parametrize(("backend", "dynamic"), [("eager", None), ("aot_eager", False), ("aot_eager", True)])
 def test_compile_without_graph_breaks(generator, backend, dynamic):
     torch.compiler.reset()
     compiled = torch.compile(low_frequency_crop, backend=backend, fullgraph=True, dynamic=dynamic)

@@ -1,25 +1,22 @@
 """Compiled runs, with a backend that counts graphs and runs them as they are, so that no compiler is needed."""
 
-import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from tests.runs import Make, differing, interrupted, notes, weights
 from torch import nn
 
-from upchirp import InputError, TrainConfig, plan, preset, train
+from upchirp import InputError, plan, preset, train
 from upchirp.data import RequestSampler
 from upchirp.models import create_model
-from upchirp.training import Event, Interrupted, Noted, Stepped
+from upchirp.training import Event, Stepped
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import MicroBatches
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.probing.compiling import compile_ahead
 
-Make = Callable[..., TrainConfig]
 Shapes = list[tuple[int, int]]
 SWIN = {
     "model": "swin_tiny_patch4_window7_224", "final_size": 96, "low_frequency": "crop",
@@ -48,22 +45,15 @@ def compile_by(backend: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.reset()
 
 
-def weights(folder: Path | None) -> dict[str, torch.Tensor]:
-    assert folder is not None
-    files = {name: load_file(folder / f"{name}.safetensors") for name in ("model", "model_ema")}
-    return {f"{name} {key}": value for name, state in files.items() for key, value in state.items()}
-
-
-@pytest.mark.parametrize("changes", [{"model": "test_resnet"}, {"model": "test_vit"}, SWIN], ids=lambda c: c["model"])
+@pytest.mark.parametrize("changes", [{"model": "test_resnet"}, SWIN], ids=lambda c: c["model"])
 def test_all_graphs_are_compiled_before_the_first_step(config: Make, graphs: Shapes, changes: dict[str, Any]) -> None:
     compiled_by_step: list[int] = []
-    notes: list[str] = []
+    seen: list[Event] = []
 
     def observe(event: Event) -> None:
         if isinstance(event, Stepped):
             compiled_by_step.append(len(graphs))
-        if isinstance(event, Noted):
-            notes.append(event.message)
+        seen.append(event)
 
     # Each step has two micro-batches, and the validation images fill no whole batch.
     made = config(compile=True, batch_size=48, micro_batch=24, epochs=4, evaluations=3, **changes)
@@ -72,7 +62,7 @@ def test_all_graphs_are_compiled_before_the_first_step(config: Make, graphs: Sha
     assert len(sides) == 3
     assert graphs == [(24, side) for side in sides]
     assert compiled_by_step == [3] * compiled.plan.total_steps
-    assert any(f"compiled 3 graphs, for {', '.join(map(str, sides))} px" in note for note in notes)
+    assert any(f"compiled 3 graphs, for {', '.join(map(str, sides))} px" in note for note in notes(seen))
     eager = train(config(batch_size=48, micro_batch=24, epochs=4, **changes, output=f"{made.output}-eager"))
     assert len(graphs) == 3
     # Compiling ahead left weights, statistics, moments and random numbers alone.
@@ -82,13 +72,9 @@ def test_all_graphs_are_compiled_before_the_first_step(config: Make, graphs: Sha
 
 
 def test_a_resumed_run_compiles_what_is_left(config: Make, graphs: Shapes) -> None:
-    def stop_in_second_stage(event: Event) -> None:
-        if isinstance(event, Stepped) and event.step.stage == 1:
-            signal.raise_signal(signal.SIGINT)
-
     made = config(compile=True, resume="auto")
-    with pytest.raises(Interrupted):
-        train(made, observers=[stop_in_second_stage])
+    # The second stage's first.
+    interrupted(made, 6)
     assert [side for _, side in graphs] == [32, 48, 64]
     graphs.clear()
     torch.compiler.reset()
@@ -97,8 +83,7 @@ def test_a_resumed_run_compiles_what_is_left(config: Make, graphs: Shapes) -> No
     whole = train(config(compile=True, output=f"{made.output}-whole"))
     # The graphs of one run serve the next: only the first bandwidth's is new.
     assert graphs == [(16, 48), (16, 64), (16, 32)]
-    first, second = weights(resumed.output), weights(whole.output)
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not differing(resumed.output, whole.output)
 
 
 def test_measuring_for_a_time_budget_compiles_the_graphs_of_the_run(config: Make, graphs: Shapes) -> None:

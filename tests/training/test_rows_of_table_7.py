@@ -18,7 +18,7 @@ from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.engine.trainer import Trainer
 
 SIZES = (96, 160, 224)
-STEPS = 4
+STEPS = 2
 
 
 def convnext(*dims: int) -> dict[str, Any]:

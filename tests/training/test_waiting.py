@@ -117,12 +117,12 @@ class Pictures(torch.utils.data.Dataset):
         return Image.new("RGB", (40, 40), self.classes[index % 2]), index % 2
 
 
-@pytest.mark.parametrize(("seconds", "log_interval"), [(0.0, 13), (0.01, 13), (0.01, 3)])
+@pytest.mark.parametrize(("seconds", "log_interval"), [(0.0, 6), (0.01, 6), (0.01, 2)])
 def test_a_run_that_waits_says_so_once(config, seconds: float, log_interval: int) -> None:
     events: list[Event] = []
     settings = config(
         curriculum="constant",
-        epochs=26,
+        epochs=12,
         batch_size=32,
         log_interval=log_interval,
         randaug_layers=0,
@@ -132,7 +132,7 @@ def test_a_run_that_waits_says_so_once(config, seconds: float, log_interval: int
     train(settings, data=(Pictures(seconds), Pictures(0.0)), observers=[events.append])
     shares = [event.wait_share for event in events if isinstance(event, Logged)]
     said = [event.message for event in events if isinstance(event, Noted) and "waiting for data" in event.message]
-    assert len(shares) == -(-26 // log_interval)
+    assert len(shares) == -(-12 // log_interval)
     if seconds:
         assert min(shares) > 0.3
         assert len(said) == 1
