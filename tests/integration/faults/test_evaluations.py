@@ -13,10 +13,12 @@ from tests.runs import Make
 from upchirp import TrainConfig, train
 from upchirp.training import Evaluated, Event, Interrupted, Saved, Stepped, load_checkpoint, read_metrics
 
+TIMES = ("train_seconds", "spent")
+
 
 def logged(folder: Path) -> list[dict[str, Any]]:
     """The log: evaluations and the end without their times, of other lines which they are."""
-    lines = [{key: value for key, value in line.items() if key != "train_seconds"} for line in read_metrics(folder)]
+    lines = [{key: value for key, value in line.items() if key not in TIMES} for line in read_metrics(folder)]
     return [
         line if line["kind"] in ("evaluation", "end") else {"kind": line["kind"], "step": line["step"]}
         for line in lines

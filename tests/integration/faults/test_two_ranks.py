@@ -40,7 +40,8 @@ def test_one_of_two_ranks(
         assert sum(line in told for told in said) == 1, ended.stderr
         # The other rank may say that it lost contact.
         assert len(said) <= 2, ended.stderr
-        assert int(latest(run).stem.partition("_")[2]) == left
+        # What was loaded before a worker died may be trained on.
+        assert int(latest(run).stem.partition("_")[2]) in (left, left + 2 * (fault == "dead worker"))
     again = start(run)
     assert again.returncode == 0, again.stderr
     faults.assert_same(run.output, whole.output)
