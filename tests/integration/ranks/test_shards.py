@@ -1,10 +1,12 @@
 """FSDP: the same run as with whole models, with checkpoints in parts."""
 
+import io
 import json
 import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,11 @@ import yaml
 from safetensors.torch import load_file
 from tests.integration.ranks.conftest import finish, settings, small
 from tests.runs import losses
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint
-from upchirp.training.parallel import shards
+from upchirp.training.parallel import shard_files, shards
 from upchirp.training.parallel.shard_files import stored_tensors
 
 needs_shards = pytest.mark.skipif(not shards.is_available(), reason="FSDP needs torch 2.7")
@@ -107,3 +110,22 @@ def test_what_shards_cannot_do_is_refused() -> None:
     for options, line in [({"compile": True}, "--compile"), ({"micro_batch": "auto"}, "--micro-batch auto")]:
         with pytest.raises(InputError, match=f"--parallel fsdp does not go with {line}"):
             TrainConfig(parallel="fsdp", **options)
+
+
+def test_members_of_enumerations_are_read_as_any_python_writes_them_and_no_other_attribute() -> None:
+    class Written:
+        """As Python 3.11.2 writes one."""
+
+        def __init__(self, *asked: Any) -> None:
+            self.asked = asked
+
+        def __reduce__(self) -> Any:
+            return getattr, self.asked
+
+    def read(*asked: Any) -> Any:
+        return shard_files._Unpickler(io.BytesIO(pickle.dumps(Written(*asked)))).load()
+
+    assert read(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT") is _MEM_FORMAT_ENCODING.TORCH_PRESERVE_FORMAT
+    for asked in ((Metadata, "__init__"), (_MEM_FORMAT_ENCODING, "__class__")):
+        with pytest.raises(pickle.UnpicklingError, match="no member of an enumeration"):
+            read(*asked)

@@ -135,7 +135,7 @@ def _objects_refusal(path: Path) -> str:
         # Not even a list of what it asks for can be had.
         return _NO_WEIGHTS.format(path)
     # The model's own class says more than its layers'.
-    classes = sorted(needed, key=lambda name: (name.startswith("torch."), ".layers." in name, name))
+    classes = sorted(needed, key=lambda name: (name.startswith(("torch.", "builtins.")), ".layers." in name, name))
     listed = f" ({', '.join(classes[:2])}{', ...' if len(classes) > 2 else ''})" if classes else ""
     return (
         f"{path} holds Python objects{listed}, such as a whole model, and loading them would run code: if you trust "
