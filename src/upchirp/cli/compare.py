@@ -133,7 +133,7 @@ def show(comparison: "Comparison", console: Console) -> None:
     # As text: names in brackets would be taken for markup.
     table = Table(title=Text(printable(title)))
     table.add_column("curriculum", no_wrap=True)
-    for heading in ("epochs", "top-1", "difference", "time", "ratio", "compute"):
+    for heading in ("top-1", "difference", "time", "ratio", "compute"):
         table.add_column(heading, justify="right", no_wrap=True)
     baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
     for entry in summary["runs"]:
@@ -141,7 +141,6 @@ def show(comparison: "Comparison", console: Console) -> None:
         accuracy = sum(entry["accuracy"]) / seeds
         table.add_row(
             Text(printable(entry["curriculum"])),
-            f"{entry['equivalent_epochs']:.2f}",
             f"{accuracy:.2f} %",
             difference_text(entry["difference"]) if entry["difference"] else "",
             duration(seconds),
