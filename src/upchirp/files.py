@@ -1,10 +1,14 @@
-"""Files that appear under their names only when they are complete."""
+"""Files that appear under their names only when they are complete, and YAML that says what is wrong with it."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import yaml
+
+from upchirp.errors import InputError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -65,6 +69,24 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file, in UTF-8, whole or not at all; see `whole_path`."""
     with whole_file(path, durable=durable) as stream:
         stream.write(text.encode("utf-8"))
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds, as plain data.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+
+    Raises:
+        InputError: it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the {what} {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def clear_leftovers(folder: Path) -> None:

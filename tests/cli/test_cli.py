@@ -153,7 +153,7 @@ def test_a_batch_that_cannot_be_computed_in_parts_is_refused_before_the_model_is
 ) -> None:
     words = ["--data", str(image_folder), "--model", "test_vit", "--output", str(tmp_path / "run")]
     # A prime.
-    assert "no divisor" in refusal(capsys, "train", *words, "--recipe", "light", "--batch-size", "1021")
+    assert "no divisor" in refusal(capsys, "train", *words, "--batch-size", "1021")
 
 
 def test_plan_measures_time_and_memory_here(capsys: pytest.CaptureFixture[str], image_folder: Path) -> None:

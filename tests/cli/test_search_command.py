@@ -76,6 +76,7 @@ def test_print_config_is_a_config(words: list[str], capsys: pytest.CaptureFixtur
     ("changes", "message"),
     [
         (["--curriculum", "linear"], "leave out --curriculum"),
+        (["--parallel", "2"], "give --candidates-at-once 2"),
         (["--stages", "1"], "give 2 or more"),
         (["--candidate", "32"], "--candidates"),
         (["--candidates", "x"], "x"),

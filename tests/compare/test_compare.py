@@ -71,6 +71,8 @@ def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folde
     capsys.readouterr()
     assert main([*onward[:-1], str(tmp_path / "out" / runs[0]["folders"][0])]) == 2
     assert "holds a run of another kind" in capsys.readouterr().err
+    assert main([*onward[:-1], str(tmp_path / "nowhere")]) == 2
+    assert "nowhere holds nothing to go on with: check --output" in capsys.readouterr().err
 
 
 def test_a_dry_run_costs_nothing_and_leaves_nothing(

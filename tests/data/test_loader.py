@@ -191,6 +191,8 @@ def test_a_data_loader_of_one_s_own_gives_the_same(low_frequency: LowFrequency) 
         inputs, targets = batch.prepare(loader.transform)
         assert torch.equal(inputs, batch.prepare(transform)[0])
         assert targets.smoothing == 0.3
+    # It keeps the noise that it erases with.
+    assert loader.transform is loader.transform
 
 
 def test_what_needs_the_loader_itself_says_so() -> None:

@@ -48,6 +48,7 @@ def test_long_runs_on_few_images_get_the_papers_augmentation_but_no_batch_of_409
     assert chosen(epochs=100, recipe="paper") == long
     assert chosen(epochs=100, recipe="paper", batch_size=512).optimization.lr is None
     assert chosen(regime="finetune", epochs=100).recipe == "light"
+    assert chosen(epochs=100, batch_size=33).recipe == "light"
 
 
 @pytest.mark.parametrize("recipe", ["swin_tiny", "default"])

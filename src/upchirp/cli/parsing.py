@@ -153,9 +153,12 @@ def parse_training(
         values, source = load_config(Path(file.config)), file.config
     deciding, _ = first(_Deciding(pretrained=bool(values.get("pretrained"))), rest, prog)
     asked = {name: value for name, value in vars(deciding).items() if value != ""}
-    folder = Path(asked.get("output") or "")
-    if job is not None and asked.get("resume") == "auto" and (folder / CONFIG).is_file():
-        values, source = {**job.stored(folder), **values}, file.config or str(folder / CONFIG)
+    if job is not None and asked.get("resume") == "auto":
+        folder = Path(asked.get("output") or "")
+        if (folder / CONFIG).is_file():
+            values, source = {**job.stored(folder), **values}, file.config or str(folder / CONFIG)
+        elif "data" not in values.keys() | _named(rest):
+            raise InputError(f"{folder} holds nothing to go on with: check --output, or give --data for a new one")
     values |= {name: value for name, value in asked.items() if value is not False or name in values}
     if regime is not None and values.setdefault("regime", regime) != regime:
         raise InputError(

@@ -1,5 +1,6 @@
 """`upchirp search`."""
 
+import re
 import shlex
 import signal
 import sys
@@ -42,6 +43,8 @@ def run(words: Sequence[str]) -> int:
     """Search, and return the exit code."""
     if any(word == "--curriculum" or word.startswith("--curriculum=") for word in words):
         raise InputError("a search finds the curriculum: leave out --curriculum")
+    if count := re.search(r"--parallel[ =](\d+)", " ".join(words)):
+        raise InputError(f"--parallel says what ranks hold: give --candidates-at-once {count[1]}")
     command = parse_training(
         SearchCommand,
         words,

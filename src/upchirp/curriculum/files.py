@@ -8,7 +8,7 @@ from upchirp.curriculum.curriculum import Curriculum
 from upchirp.curriculum.presets import preset
 from upchirp.curriculum.scaling import scaled
 from upchirp.errors import InputError
-from upchirp.files import write_text
+from upchirp.files import read_yaml, write_text
 
 
 def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple: int = 1) -> Curriculum:
@@ -37,12 +37,7 @@ def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple
     path = Path(name_or_file)
     if path.suffix.lower() not in {".yaml", ".yml"}:
         return preset(str(name_or_file), final_size, multiple=multiple)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the curriculum file {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "curriculum file")
     scales = data.pop("scales", False) if isinstance(data, dict) else False
     if not isinstance(scales, bool):
         raise InputError(f"{path}: scales is {scales!r}: it must be true or false")

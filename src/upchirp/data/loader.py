@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -189,7 +190,7 @@ class Loader:
     def __len__(self) -> int:
         return self.sampler.micro_batches
 
-    @property
+    @cached_property
     def transform(self) -> BatchTransform:
         """What the device does with the batches, for `Batch.prepare`; by the loader's own augmentation and seed."""
         low_frequency: LowFrequency = "crop" if self.sampler.full_size else "lanczos"

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from upchirp.errors import InputError
-from upchirp.files import write_text
+from upchirp.files import read_yaml, write_text
 
 CONFIG = "config.yaml"
 """Where a run folder keeps its settings."""
@@ -19,12 +19,7 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: an unreadable file, or one that is not a mapping.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the config {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "config")
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected lines of `name: value`, found {type(data).__name__}")
     return data

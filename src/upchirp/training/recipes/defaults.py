@@ -23,7 +23,6 @@ IMAGENET_SIZED = 500_000
 """Training images from which the paper's recipe is chosen; it is for 1.28 million."""
 FEW_STEPS = 300
 """Optimizer steps below which a run has hardly begun to learn, whatever its rate."""
-
 LONG = 70
 """Equivalent epochs from which strong regularisation pays on few images: it lost at 50 and won at 100."""
 
@@ -89,8 +88,10 @@ def choose_recipe(config: TrainConfig, images: int) -> Settled:
             epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
             reasons.append(f"epochs {epochs:g}: usual for so many images (--epochs or --time-budget changes it)")
         if recipe == "auto":
-            from_scratch = config.regime == "imagenet1k" and config.time_budget is None
-            recipe, why = _recipe_for(epochs if from_scratch else None, images)
+            known = config.regime == "imagenet1k" and config.time_budget is None
+            # Images of an odd batch cannot be mixed in pairs.
+            pairs = "batch_size" not in asked or config.batch_size % 2 == 0
+            recipe, why = _recipe_for(epochs if known and pairs else None, images)
             reasons.insert(0, f"recipe {recipe}: {why}")
             asked -= {"recipe"}
             if config.regime == "finetune":
@@ -165,8 +166,8 @@ def recipe_note(choice: Choice, plan: Plan) -> str | None:
     >>> print(recipe_note(config, plan(constant(96), epochs=100, dataset_size=200, batch_size=32)))
     the time is enough for 100 epochs, long enough for another recipe's augmentation: try --recipe paper
     """
-    chosen = choice.recipe == "light" and choice.regime == "imagenet1k" and "recipe" not in (choice.given or {"recipe"})
-    if not chosen or plan.equivalent_epochs < LONG:
+    chosen = choice.given is not None and "recipe" not in choice.given and choice.regime == "imagenet1k"
+    if not chosen or choice.recipe != "light" or plan.equivalent_epochs < LONG:
         return None
     return (
         f"the time is enough for {plan.equivalent_epochs:.0f} epochs, long enough for another recipe's augmentation: "
@@ -187,7 +188,7 @@ def _batch_size(samples: int) -> int:
 
 
 def _recipe_for(epochs: float | None, images: int) -> tuple[str, str]:
-    """The recipe for fewer images than ImageNet's, and why; the epochs are None where they are not known yet."""
+    """The recipe for fewer images than ImageNet's, and why; without epochs it is the one for short runs."""
     if epochs is not None and epochs >= LONG:
         return "paper", f"{epochs:g} epochs are long enough for its augmentation (--recipe light is without)"
     return "light", f"{images:,} images are fewer than the paper's recipe is for (--recipe paper takes it)"
