@@ -25,7 +25,7 @@ _TRAINING = {
     "final-size": "input side at the end and at test time, pixels",
     "batch-size": "images in one optimizer step",
     "lr": "highest learning rate",
-    "recipe": "preset of all other settings; --help-all lists them",
+    "recipe": "name for all other settings; --help-all lists them",
     "resume": "auto goes on with the run in --output",
 }
 

@@ -14,7 +14,7 @@ from upchirp.data.workers import Corrupt
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: the images of some rows of a step's global batch."""
+    """A micro-batch: the images of some rows of a step's global batch."""
 
     images: torch.Tensor
     """uint8, (rows, 3, S, S), channels last in memory, on the loader's device; S is the bandwidth, or the final size

@@ -1,4 +1,4 @@
-"""Rows of a step in other portions than the loader gives them: as many at once as the device's memory holds."""
+"""Micro-batches of another size than the loader gives: as many rows of a step at once as the device's memory holds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,12 +11,12 @@ from upchirp.data.batch import Batch
 def regroup(batches: Iterable[Batch], rows: int | None, device: torch.device | str = "cpu") -> Iterator[Batch]:
     """The batches of one step, cut or joined so that each has `rows` rows, and the last of the step what is left.
 
-    No more batches are taken than the next portion needs. What is cut shares memory with what it was cut from; what is
+    No more batches are taken than the next one needs. What is cut shares memory with what it was cut from; what is
     joined is on the device.
 
     Args:
         batches: of one step, in order, the last one with `completes_step`.
-        rows: in each portion; none leaves the batches as they are. With mixing, a multiple of the mixing group.
+        rows: in each micro-batch; none leaves the batches as they are. With mixing, a multiple of the mixing group.
         device: where to join.
     """
     waiting: list[Batch] = []
@@ -26,8 +26,8 @@ def regroup(batches: Iterable[Batch], rows: int | None, device: torch.device | s
             continue
         waiting.append(batch)
         while waiting and (batch.completes_step or sum(len(each.rows) for each in waiting) >= rows):
-            portion, rest = _cut(_join(waiting, device), rows)
-            yield portion
+            micro_batch, rest = _cut(_join(waiting, device), rows)
+            yield micro_batch
             waiting = [rest] if rest is not None else []
 
 

@@ -1,7 +1,7 @@
 """What was worked out without values, kept for every model of the same structure.
 
 What an input size does to a model, and what it costs, depends on its structure alone: on its modules, their settings
-and the shapes of their tensors. A training asks for it several times over, and the next trial of a search once more.
+and the shapes of their tensors. A training asks for it several times over, and each trial of a search does so again.
 """
 
 import threading

@@ -13,7 +13,7 @@ from upchirp.training import TrainConfig
 from upchirp.training.recipes.around_training import AroundTraining
 
 Algorithm = Literal["sequential", "greedy"]
-Engine = Literal["local", "ray", "slurm"]
+ExecutorName = Literal["local", "ray", "slurm"]
 
 # Those of Tables 5 and 6, of 224.
 _SHARES = (3 / 7, 5 / 7, 6 / 7, 1.0)
@@ -57,7 +57,7 @@ class SearchConfig(AroundTraining):
     """Share of the other training images to search on."""
     candidates_at_once: int = 1
     """Candidates that are trained at the same time."""
-    engine: Engine = "local"
+    engine: ExecutorName = "local"
     """What runs them: processes of this machine, a Ray cluster (`upchirp[ray]`), or SLURM (`upchirp[slurm]`)."""
     threads: int = 1
     """CPU threads of one candidate that trains on the CPU; sums depend on it, so it follows no other setting."""

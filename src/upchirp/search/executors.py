@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from upchirp.errors import InputError
-from upchirp.search.config import Engine as EngineName
+from upchirp.search.config import ExecutorName
 
 _MINUTES = 24 * 60
 
@@ -32,17 +32,17 @@ class Executor(Protocol):
 
 
 @contextmanager
-def open_executor(name: EngineName, at_once: int, folder: Path, *, threads: int) -> Iterator[Executor]:
+def open_executor(name: ExecutorName, at_once: int, folder: Path, *, threads: int) -> Iterator[Executor]:
     """An executor by its name.
 
     Args:
         name: `local`, `ray` or `slurm`.
         at_once: how many functions run at the same time.
-        folder: where the engine may keep logs.
+        folder: where the executor may keep logs.
         threads: CPU threads that one function needs.
 
     Raises:
-        InputError: the engine is not installed.
+        InputError: what it needs is not installed.
     """
     if name == "ray":
         yield _Ray(threads)

@@ -17,7 +17,7 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.data import as_source
 from upchirp.training import EvaluationSet, Event, Interrupted, Ranks, Stepped, Trainer, View, load_config, open_ranks
 from upchirp.training.evaluation.evaluation import evaluate
-from upchirp.training.parallel import shards
+from upchirp.training.parallel import parts
 from upchirp.training.run import job
 
 
@@ -138,14 +138,14 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         train(run("unused", deterministic=False), model=HalfUsed())
         seen["unused"] = digest(states)
         values = torch.tensor([[1.0, 2.0, 3.0], [4.0, float("inf"), 6.0]][ranks.rank])
-        if shards.is_available():
-            train(run("shards", parallel="fsdp", checkpoint_interval=4))
+        if parts.is_available():
+            train(run("sharded", parallel="fsdp", checkpoint_interval=4))
             late = [signalled_at(6, rank=1)]
-            seen["shards_signal"] = line_of(lambda: train(run("shards_started", parallel="fsdp"), observers=late))
+            seen["sharded_signal"] = line_of(lambda: train(run("sharded_started", parallel="fsdp"), observers=late))
             # Asked for by name: what is not is taken from the folder.
             asked = frozenset({*(base.given or ()), "parallel"})
-            seen["other"] = line_of(lambda: train(run("shards_started", parallel="ddp", given=asked, resume="auto")))
-            train(run("shards_started", parallel="fsdp", resume="auto"))
+            seen["other"] = line_of(lambda: train(run("sharded_started", parallel="ddp", given=asked, resume="auto")))
+            train(run("sharded_started", parallel="fsdp", resume="auto"))
         seen["latest"] = ranks.latest(values, torch.tensor([[7, -1, 2], [5, 9, 1]][ranks.rank])).tolist()
     return seen
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from upchirp.errors import InputError
 from upchirp.files import clear_leftovers, whole_file, whole_path, write_text
 
-SHARDS = "shards"
+PARTS = "shards"
 """What a checkpoint's content calls its files of tensors in the folder beside it, if it has any: name and SHA-256."""
 
 _DESCRIPTION = "described"
@@ -78,7 +78,7 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(f"the checkpoint {path} cannot be read: {reason}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no upchirp checkpoint")
-    for name, digest in content.get(SHARDS, {}).items():
+    for name, digest in content.get(PARTS, {}).items():
         file = path.with_suffix("") / name
         try:
             damaged = sha256(file) != digest
@@ -140,9 +140,9 @@ def prune(folder: Path, keep: int) -> None:
     for path in list(checkpoints(folder))[:-keep]:
         delete(path)
     clear_leftovers(folder)
-    for shards in folder.iterdir():
-        if shards.is_dir() and not shards.with_suffix(".pt").exists():
-            shutil.rmtree(shards, ignore_errors=True)
+    for parts in folder.iterdir():
+        if parts.is_dir() and not parts.with_suffix(".pt").exists():
+            shutil.rmtree(parts, ignore_errors=True)
 
 
 def is_checkpoint(path: Path) -> bool:

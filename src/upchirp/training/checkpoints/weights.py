@@ -100,7 +100,7 @@ def read_weights(path: Path) -> Weights:
     try:
         if checkpoint.is_checkpoint(path):
             content: Any = checkpoint.load(path)
-            if checkpoint.SHARDS in content:
+            if checkpoint.PARTS in content:
                 raise InputError(f"{path} holds its weights in parts: give the .safetensors file of its run")
             if not isinstance(content.get("state"), dict):
                 raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")

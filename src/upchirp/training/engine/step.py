@@ -52,15 +52,15 @@ class Gradients:
     first_step: int | None = None
 
     def of(self, batches: StepBatches, micro_batches: MicroBatches) -> list[torch.Tensor] | None:
-        """Add up one step's gradient; returns the losses of its parts, or nothing if memory ran out."""
+        """Add up one step's gradient; returns the losses of its micro-batches, or nothing if memory ran out."""
         step, losses = batches.step, list[torch.Tensor]()
         self.first_step = step.index if self.first_step is None else self.first_step
         self._seed(step)
         try:
-            for part in regroup(batches, micro_batches.at(step.bandwidth), self.computing.device):
-                if part.completes_step and not losses:
-                    self._rehearse(part)
-                losses.append(self._accumulate(part))
+            for micro_batch in regroup(batches, micro_batches.at(step.bandwidth), self.computing.device):
+                if micro_batch.completes_step and not losses:
+                    self._rehearse(micro_batch)
+                losses.append(self._accumulate(micro_batch))
                 self.waiting.work_queued()
         except OutOfMemoryInSum as error:
             half = halve(micro_batches, batches, self.computing.transform)
@@ -88,19 +88,19 @@ class Gradients:
     def _seed(self, step: Step) -> None:
         torch.manual_seed(step_seed(self.computing.seed, step.index, self.state.parallel.ranks.rank))
 
-    def _rehearse(self, part: Batch) -> None:
-        """Compute a step's only part without the other ranks first: what fits now, fits while they wait for it."""
-        if not self.passes.sums or len(part.rows) <= self.rehearsed.get(part.step.bandwidth, 0):
+    def _rehearse(self, micro_batch: Batch) -> None:
+        """Compute a step's only micro-batch without the other ranks first: what fits now, fits while they wait."""
+        if not self.passes.sums or len(micro_batch.rows) <= self.rehearsed.get(micro_batch.step.bandwidth, 0):
             return
-        self._accumulate(replace(part, completes_step=False))
+        self._accumulate(replace(micro_batch, completes_step=False))
         self.undo()
-        self._seed(part.step)
+        self._seed(micro_batch.step)
         # After the first update there are the optimizer's moments too.
-        if part.step.index != self.first_step:
-            self.rehearsed[part.step.bandwidth] = len(part.rows)
+        if micro_batch.step.index != self.first_step:
+            self.rehearsed[micro_batch.step.bandwidth] = len(micro_batch.rows)
 
-    def _accumulate(self, part: Batch) -> torch.Tensor:
-        return accumulate(self.passes, self.state.scaler, part, self.computing, self.record)
+    def _accumulate(self, micro_batch: Batch) -> torch.Tensor:
+        return accumulate(self.passes, self.state.scaler, micro_batch, self.computing, self.record)
 
 
 def accumulate(
@@ -116,7 +116,7 @@ def accumulate(
         OutOfMemoryInSum: in the backward pass of a step's last micro-batch, if there are other ranks.
     """
     shown, asked = computing.task.ask(*batch.prepare(computing.transform, computing.device))
-    with passes.part(last=batch.completes_step) as factor:
+    with passes.micro_batch(last=batch.completes_step) as factor:
         with autocast(computing.device, computing.autocast):
             outputs = passes(shown)
         losses = record(batch, computing.task.loss(outputs, asked))

@@ -43,14 +43,14 @@ def choose_device(name: str | None) -> torch.device:
 def numerics(device: torch.device, *, deterministic: bool) -> Iterator[None]:
     """Set the switches for a run, and set them back after it.
 
-    cuDNN's trial of its algorithms is off: it costs seconds at each change of bandwidth and gains next to nothing
+    cuDNN's measuring of its algorithms is off: it costs seconds at each change of bandwidth and gains next to nothing
     (benchmarks/results), and may choose otherwise in a run that goes on.
     """
     if deterministic and device.type == "cuda":
         # cuBLAS reads it once, when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     algorithms = torch.are_deterministic_algorithms_enabled()
-    trial = torch.backends.cudnn.benchmark
+    measuring = torch.backends.cudnn.benchmark
     precision = torch.get_float32_matmul_precision()
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = False
@@ -60,5 +60,5 @@ def numerics(device: torch.device, *, deterministic: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms)
-        torch.backends.cudnn.benchmark = trial
+        torch.backends.cudnn.benchmark = measuring
         torch.set_float32_matmul_precision(precision)

@@ -29,7 +29,7 @@ class Passes(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """What the model returns for images (N, 3, B, B)."""
 
-    def part(self, *, last: bool) -> AbstractContextManager[float]:
+    def micro_batch(self, *, last: bool) -> AbstractContextManager[float]:
         """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
 
         Gives the factor that the loss needs: a rank's loss is its share of the global batch's.

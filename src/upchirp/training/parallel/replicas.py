@@ -46,7 +46,8 @@ class Replicas:
             self._wrapped = DistributedDataParallel(
                 _Forward(trained, self._forward),
                 gradient_as_bucket_view=True,
-                # Without it the second step sorts the parameters into other buckets, and resuming makes it another.
+                # DDP sorts its buckets anew after the first backward pass, unless it looks for unused parameters. A run
+                # that goes on would do so at another step, and take its sums in another order.
                 find_unused_parameters=unused or self._deterministic,
             )
             self._wrapped_for = wanted
@@ -61,7 +62,7 @@ class Replicas:
         return self._forward(images) if self._wrapped is None else self._wrapped(images)
 
     @contextmanager
-    def part(self, *, last: bool) -> Iterator[float]:
+    def micro_batch(self, *, last: bool) -> Iterator[float]:
         """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
 
         Gives the factor that the loss needs, as DDP takes means: a rank's loss is its share of the global batch's.

@@ -11,12 +11,12 @@ from torch.distributed.tensor import DTensor
 
 from upchirp.errors import InputError
 from upchirp.models import fit_to_tried, resized_parameters
-from upchirp.training.checkpoints.checkpoint import SHARDS, Loaded
-from upchirp.training.parallel import shard_files
+from upchirp.training.checkpoints.checkpoint import PARTS, Loaded
+from upchirp.training.parallel import part_files
 from upchirp.training.parallel.parallel import Passes, Writer, other_way
+from upchirp.training.parallel.parts import Parts, clip_gradients, is_available, share_out, split_groups
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.replicas import average_statistics
-from upchirp.training.parallel.shards import Shards, clip_gradients, is_available, shard, split_groups
 from upchirp.training.parallel.state import State
 
 
@@ -28,7 +28,7 @@ class Sharded:
         deterministic: let a run that was interrupted end with the same bits.
     """
 
-    # torch has no fused update of shards for all optimizers, and none for their average.
+    # torch has no fused update of parts for all optimizers, and none for their average.
     fused = False
     # All gather parameters in every pass.
     may_redo = False
@@ -50,7 +50,7 @@ class Sharded:
             raise InputError("--parallel fsdp needs torch 2.7 or later: update it, or leave it out")
         resized = resized_parameters(modules[0], bandwidths)
         for module in modules:
-            shard(module, resized, device, self.ranks)
+            share_out(module, resized, device, self.ranks)
 
     def arrange(self, optimizer: torch.optim.Optimizer) -> None:
         """Give shares and whole parameters groups of their own."""
@@ -58,7 +58,7 @@ class Sharded:
 
     def passes(self, model: nn.Module, forward: Callable[[Tensor], Tensor] | None = None) -> Passes:
         """Passes through a model that is shared out."""
-        return Shards(model, self.ranks)
+        return Parts(model, self.ranks)
 
     def resize(
         self, model: nn.Module, bandwidth: int, *, optimizer: torch.optim.Optimizer | None, ema: ModelEmaV3 | None
@@ -90,15 +90,15 @@ class Sharded:
 
     def writer(self) -> Writer:
         """Lets every rank write its part while training goes on."""
-        return shard_files.Writer(self.ranks)
+        return part_files.Writer(self.ranks)
 
     def restore(self, state: State, loaded: Loaded) -> None:
         """Fill a state with its parts, which any number of ranks wrote."""
-        if SHARDS not in loaded.content:
+        if PARTS not in loaded.content:
             raise InputError(other_way(loaded))
         position = loaded.content["state"]
-        state.prepare(shard_files.stored_tensors(loaded.path), position["bandwidth"])
-        shard_files.read(state.tensors(), loaded.path)
+        state.prepare(part_files.stored_tensors(loaded.path), position["bandwidth"])
+        part_files.read(state.tensors(), loaded.path)
         state.load_position(position)
 
 

@@ -76,7 +76,7 @@ class Alone:
 
     def restore(self, state: State, loaded: checkpoint.Loaded) -> None:
         """Put a checkpoint's state into a state of the same model and recipe."""
-        if checkpoint.SHARDS in loaded.content:
+        if checkpoint.PARTS in loaded.content:
             raise InputError(other_way(loaded))
         state.load_state_dict(loaded.content["state"])
 
@@ -117,7 +117,7 @@ class _Plain:
         return self._forward(images)
 
     @contextmanager
-    def part(self, *, last: bool) -> Iterator[float]:
+    def micro_batch(self, *, last: bool) -> Iterator[float]:
         yield 1.0
 
 

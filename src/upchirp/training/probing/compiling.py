@@ -42,7 +42,7 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
             fit_to_tried(twin, step.bandwidth)
             passes.fit_to(step.bandwidth)
             side = sampler.plan.final_size if sampler.full_size else step.bandwidth
-            # With a part that completes no step nobody waits for another rank.
+            # With a micro-batch that completes no step nobody waits for another rank.
             batch = replace(grey_batch(step, rows, side, device), completes_step=False)
             try:
                 accumulate(passes, scaler, batch, trainer.computing, Batch.weigh)
@@ -73,13 +73,13 @@ def _first_of_each_shape(sampler: RequestSampler, micro_batches: MicroBatches) -
         if end <= sampler.start_step:
             continue
         step = sampler.plan.step(end - 1)
-        for rows in _portions(sampler, step, micro_batches.at(stage.bandwidth)):
+        for rows in _micro_batches_of(sampler, step, micro_batches.at(stage.bandwidth)):
             if (shape := (stage.bandwidth, len(rows))) not in seen:
                 seen.add(shape)
                 yield step, rows
 
 
-def _portions(sampler: RequestSampler, step: Step, rows: int | None) -> Iterator[range]:
+def _micro_batches_of(sampler: RequestSampler, step: Step, rows: int | None) -> Iterator[range]:
     """What the engine computes at once: what the loader gives, or as many rows as memory holds."""
     if rows is None:
         return sampler.slices(step)

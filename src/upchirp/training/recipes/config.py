@@ -25,8 +25,8 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
     @wraps(init)
     def filling(self: Any, **values: Any) -> None:
         asked = [str(values.get(name, init.__kwdefaults__[name])) for name in ("recipe", "model", "regime")]
-        preset = recipe(*asked)
-        init(self, **{**{entry.name: getattr(preset, entry.name) for entry in fields(preset)}, **values})
+        chosen = recipe(*asked)
+        init(self, **{**{entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}, **values})
 
     config.__init__ = filling  # type: ignore[method-assign]
     return config
@@ -125,8 +125,8 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Cho
         if values.get("weights") is not None and "model" not in values:
             named = named_model(values)
             values, given = {**named, **values}, given | named.keys()
-        preset = recipe(*(str(values.get(name, getattr(cls, name))) for name in ("recipe", "model", "regime")))
-        config = cls(**{entry.name: getattr(preset, entry.name) for entry in fields(preset)})
+        chosen = recipe(*(str(values.get(name, getattr(cls, name))) for name in ("recipe", "model", "regime")))
+        config = cls(**{entry.name: getattr(chosen, entry.name) for entry in fields(chosen)})
         return replace(
             config,
             optimization=replace(config.optimization, **typed(Optimization, values, source)),

@@ -12,16 +12,16 @@ from upchirp.errors import InputError
 from upchirp.machine import usable_cores
 from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
 from upchirp.training.recipes.named import Regime
-from upchirp.training.recipes.recipe import Recipe, Settings
+from upchirp.training.recipes.recipe import Group, Recipe
 
-Group = TypeVar("Group")
+AnyGroup = TypeVar("AnyGroup", bound=Group)
 
 _REGIONS_FROM = 8
 """Most workers whose regions one process takes without a doubt."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start(Settings):
+class Start(Group):
     """What a training begins with: images, a model, weights."""
 
     data: str = ""
@@ -50,12 +50,12 @@ class Start(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(Settings):
+class Choice(Group):
     """What is left to the recipe, and to the data."""
 
     recipe: str = "auto"
-    """Preset of curriculum, budget, optimization and augmentation; `paper` is the model's own, `auto` takes that for
-    data of ImageNet's size and `light` for less."""
+    """Name for values of curriculum, budget, optimization and augmentation; `paper` is the model's own, `auto` takes
+    that for data of ImageNet's size and `light` for less."""
     regime: Regime = "imagenet1k"
     """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
     given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
@@ -63,7 +63,7 @@ class Choice(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replaying(Settings):
+class Replaying(Group):
     """How the replay buffer is used."""
 
     replay: int | Literal["auto"] = 0
@@ -116,7 +116,7 @@ class Planning(Recipe, Replaying):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selecting(Settings):
+class Selecting(Group):
     """What passes over the data leave out."""
 
     select: Literal["infobatch"] | None = None
@@ -137,7 +137,7 @@ class Selecting(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loading(Settings):
+class Loading(Group):
     """How images are loaded, and which random numbers they and the device get."""
 
     mode: Mode = "fast"
@@ -179,7 +179,7 @@ class Loading(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computation(Settings):
+class Computation(Group):
     """How a device computes."""
 
     channels_last: bool = True
@@ -189,7 +189,7 @@ class Computation(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keeping(Settings):
+class Keeping(Group):
     """What a run says and keeps, and how often."""
 
     evaluations: int = 10
@@ -209,7 +209,7 @@ class Keeping(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place(Settings):
+class Place(Group):
     """In which folder a run is kept, and whether it goes on there."""
 
     output: Path | None = None
@@ -224,7 +224,7 @@ class Place(Settings):
         super().__post_init__()
 
 
-def group_of(kind: type[Group], settings: Any) -> Group:
+def group_of(kind: type[AnyGroup], settings: Any) -> AnyGroup:
     """A group of settings, from an object that has them under the same names."""
     return kind(**{entry.name: getattr(settings, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]
 

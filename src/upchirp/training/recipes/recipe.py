@@ -96,7 +96,7 @@ class Optimization:
         return self.lr_base * (math.sqrt(ratio) if self.lr_base_scale == "sqrt" else ratio)
 
 
-class Settings:
+class Group:
     """Base of groups of settings, of which several make a larger one: each checks its own values."""
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Settings):
+class Recipe(Group):
     """Everything about a training but the data and the model."""
 
     optimization: Optimization = field(default_factory=Optimization)

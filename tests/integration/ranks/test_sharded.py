@@ -18,43 +18,43 @@ from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint
-from upchirp.training.parallel import shard_files, shards
-from upchirp.training.parallel.shard_files import stored_tensors
+from upchirp.training.parallel import part_files, parts
+from upchirp.training.parallel.part_files import stored_tensors
 
-needs_shards = pytest.mark.skipif(not shards.is_available(), reason="FSDP needs torch 2.7")
+needs_sharding = pytest.mark.skipif(not parts.is_available(), reason="FSDP needs torch 2.7")
 
 
-@needs_shards
+@needs_sharding
 def test_the_loss_curve_and_the_weights_are_those_of_one_rank(folder: Path) -> None:
-    assert losses(folder / "shards") == pytest.approx(losses(folder / "one"), rel=1e-4)
-    assert losses(folder / "shards", "evaluation") == pytest.approx(losses(folder / "one", "evaluation"), rel=1e-4)
+    assert losses(folder / "sharded") == pytest.approx(losses(folder / "one"), rel=1e-4)
+    assert losses(folder / "sharded", "evaluation") == pytest.approx(losses(folder / "one", "evaluation"), rel=1e-4)
     for name in ("model.safetensors", "model_ema.safetensors"):
-        one, two = load_file(folder / "one" / name), load_file(folder / "shards" / name)
+        one, two = load_file(folder / "one" / name), load_file(folder / "sharded" / name)
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
 
 
-@needs_shards
+@needs_sharding
 def test_a_stopped_run_goes_on_bit_by_bit(folder: Path) -> None:
     seen = json.loads((folder / "rank0.json").read_text())
-    assert "stopped after step 6" in seen["shards_signal"]
+    assert "stopped after step 6" in seen["sharded_signal"]
     assert "parallel fsdp (now ddp)" in seen["other"]
     for name in ("model.safetensors", "model_ema.safetensors"):
-        one, two = load_file(folder / "shards" / name), load_file(folder / "shards_started" / name)
+        one, two = load_file(folder / "sharded" / name), load_file(folder / "sharded_started" / name)
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-@needs_shards
+@needs_sharding
 def test_another_number_of_ranks_goes_on(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(folder / "shards", run)
+    shutil.copytree(folder / "sharded", run)
     for path in [*run.glob("*.safetensors"), *run.glob("checkpoints/*12.pt")]:
         path.unlink()
     options = ["--parallel", "fsdp", "--resume", "auto", "--output", run]
     finish(1, "-m", "upchirp", "train", "--config", folder / "given.yaml", *options)
-    assert losses(run) == pytest.approx(losses(folder / "shards"), rel=1e-4)
+    assert losses(run) == pytest.approx(losses(folder / "sharded"), rel=1e-4)
 
 
-@needs_shards
+@needs_sharding
 def test_three_ranks_share_position_tables_that_change_with_the_bandwidth(image_folder: Path, tmp_path: Path) -> None:
     swin = {
         "model": "swin_tiny_patch4_window7_224", "final_size": 64, "batch_size": 24, "micro_batch": None,
@@ -71,9 +71,9 @@ def test_three_ranks_share_position_tables_that_change_with_the_bandwidth(image_
         torch.testing.assert_close(three, one, rtol=1e-3, atol=1e-5)
 
 
-@needs_shards
+@needs_sharding
 def test_damaged_parts_are_found(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder / "shards" / "checkpoints", tmp_path / "checkpoints")
+    shutil.copytree(folder / "sharded" / "checkpoints", tmp_path / "checkpoints")
     path = sorted((tmp_path / "checkpoints").glob("step_*.pt"))[-1]
     assert load_checkpoint(path)["state"]["step"] == 12
     part = path.with_suffix("") / "__1_0.distcp"
@@ -100,13 +100,13 @@ def test_an_index_of_parts_runs_nothing(tmp_path: Path, module: str, name: str) 
         stored_tensors(tmp_path / "step_1.pt")
 
 
-@needs_shards
+@needs_sharding
 def test_only_finished_checkpoints_count(folder: Path) -> None:
-    names = {path.name for path in (folder / "shards" / "checkpoints").iterdir()}
+    names = {path.name for path in (folder / "sharded" / "checkpoints").iterdir()}
     assert {name for name in names if "." not in name} == {Path(name).stem for name in names if name.endswith(".pt")}
 
 
-def test_what_shards_cannot_do_is_refused() -> None:
+def test_what_sharding_cannot_do_is_refused() -> None:
     for options, line in [({"compile": True}, "--compile"), ({"micro_batch": "auto"}, "--micro-batch auto")]:
         with pytest.raises(InputError, match=f"--parallel fsdp does not go with {line}"):
             TrainConfig(parallel="fsdp", **options)
@@ -123,7 +123,7 @@ def test_members_of_enumerations_are_read_as_any_python_writes_them_and_no_other
             return getattr, self.asked
 
     def read(*asked: Any) -> Any:
-        return shard_files._Unpickler(io.BytesIO(pickle.dumps(Written(*asked)))).load()
+        return part_files._Unpickler(io.BytesIO(pickle.dumps(Written(*asked)))).load()
 
     assert read(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT") is _MEM_FORMAT_ENCODING.TORCH_PRESERVE_FORMAT
     for asked in ((Metadata, "__init__"), (_MEM_FORMAT_ENCODING, "__class__")):

@@ -15,7 +15,7 @@ from upchirp.training.parallel.local import local
 from upchirp.training.parallel.ranks import Ranks
 
 
-def shard(model: nn.Module, whole: Iterable[str], device: torch.device, ranks: Ranks) -> None:
+def share_out(model: nn.Module, whole: Iterable[str], device: torch.device, ranks: Ranks) -> None:
     """Share a model's parameters out over the ranks, in place: block by block, then what is left.
 
     Args:
@@ -35,13 +35,13 @@ def is_available() -> bool:
     return "ignored_params" in inspect.signature(fully_shard).parameters
 
 
-class Shards:
+class Parts:
     """Forward passes that gather each block's parameters when their turn comes, and share its gradients out again.
 
     The counterpart of `Replicas`; what it sums and promises is the same.
 
     Args:
-        model: after `shard`.
+        model: after `share_out`.
         ranks: who holds a part.
     """
 
@@ -62,7 +62,7 @@ class Shards:
         return logits
 
     @contextmanager
-    def part(self, *, last: bool) -> Iterator[float]:
+    def micro_batch(self, *, last: bool) -> Iterator[float]:
         """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
 
         Gives the factor that the loss needs, as FSDP takes means.
@@ -88,9 +88,9 @@ def split_groups(optimizer: torch.optim.Optimizer) -> None:
 def clip_gradients(parameters: Iterable[Tensor], most: float, ranks: Ranks) -> None:
     """Scale all gradients so that their common norm is at most `most`."""
     gradients = [each.grad for each in parameters if each.grad is not None]
-    shards = [local(each) for each in gradients if isinstance(each, DTensor)]
+    parts = [local(each) for each in gradients if isinstance(each, DTensor)]
     whole = [each for each in gradients if not isinstance(each, DTensor)]
-    squares = ranks.add(_square(shards, gradients[0].device)) + _square(whole, gradients[0].device)
+    squares = ranks.add(_square(parts, gradients[0].device)) + _square(whole, gradients[0].device)
     factor = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_([local(each) for each in gradients], factor)
 

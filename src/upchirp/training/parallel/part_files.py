@@ -95,7 +95,7 @@ class Writer:
             raise OSError(f"cannot write {self._path}: {cause}") from error
         digests = {name: digest for part in self._ranks.gather(own) for name, digest in part.items()}
         if self._ranks.is_first:
-            checkpoint.save({**self._content, checkpoint.SHARDS: digests}, self._path)
+            checkpoint.save({**self._content, checkpoint.PARTS: digests}, self._path)
         return self._path
 
     def _digests(self, written: "Future[Any]", folder: Path) -> dict[str, str]:
