@@ -13,9 +13,10 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, constant, plan, train
 from upchirp.compare import CompareConfig, compare
-from upchirp.training import Event, Noted, load_config, settle
+from upchirp.training import Event, Noted, Stepped, load_config, settle
 from upchirp.training.probing.planning import new_head_note
 from upchirp.training.recipes.defaults import FEW_STEPS, choose_batch_size, choose_recipe, steps_note
+from upchirp.training.run.pricing import estimate, settings_for_data
 from upchirp.training.run.run_folder import read_plan
 
 CONV = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
@@ -145,10 +146,40 @@ def test_a_run_says_what_it_chose_keeps_it_and_goes_on_with_it(
     stored = load_config(tmp_path / "run" / "config.yaml")
     assert (stored["recipe"], stored["batch_size"], stored["mixup"]) == ("light", 16, 0.0)
     assert stored["lr"] == read_plan(tmp_path / "run").stages[-1].learning_rate
+    # What is printed beforehand is what ran.
+    printed = settings_for_data(TrainConfig.from_flat(asked)).to_flat()
+    assert {**printed, "output": None} == {**stored, "output": None}
     # Another recipe than was chosen is another run; the very same command is the same.
     assert train(TrainConfig.from_flat(asked)).top1 == result.top1
     with pytest.raises(InputError, match="other settings: recipe light"):
         train(TrainConfig.from_flat({**asked, "recipe": "paper"}))
+
+
+def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Enough(Exception):
+        pass
+
+    def listen(event: Event) -> None:
+        said.extend([event.message] if isinstance(event, Noted) else [])
+        if isinstance(event, Stepped):
+            raise Enough
+
+    asked = {
+        "data": str(image_folder), "model": "test_vit", "final_size": 64, "time_budget": "10m", "workers": 0,
+        "device": "cpu", "output": str(tmp_path / "run"),
+    }  # fmt: skip
+    with pytest.raises(Enough):
+        train(TrainConfig.from_flat(asked), observers=[listen])
+    assert any("recipe paper" in line and "long enough" in line for line in said)
+    stored = load_config(tmp_path / "run" / "config.yaml")
+    assert (stored["recipe"], stored["mixup"], stored["time_budget"]) == ("paper", 0.8, "10m")
+    priced = estimate(TrainConfig.from_flat(asked), measure=True)
+    assert any("recipe paper" in line for line in priced["chosen"])
+    # A second is not enough for it.
+    priced = estimate(TrainConfig.from_flat({**asked, "time_budget": "1s"}), measure=True)
+    assert any("recipe light" in line for line in priced["chosen"])
 
 
 def test_no_model_is_no_default(image_folder: Path, config: Callable[..., TrainConfig]) -> None:

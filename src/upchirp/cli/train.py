@@ -27,7 +27,8 @@ class TrainCommand:
     training: TrainConfig = field(default_factory=TrainConfig)
     """The run."""
     print_config: bool = False
-    """Print all settings as YAML and stop; what the data decide stands there as the recipe has it for ImageNet."""
+    """Print all settings as YAML and stop: with --data as its images decide, else as the recipe has them for
+    ImageNet."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -48,7 +49,7 @@ def train_command(
         regime=regime,
     )
     if command.print_config:
-        print(yaml.safe_dump(command.training.to_flat(), sort_keys=False), end="")
+        print(yaml.safe_dump(_settings(command.training).to_flat(), sort_keys=False), end="")
         return 0
     with lasting_output():
         console = Console(quiet=not is_first_process())
@@ -65,3 +66,14 @@ def train_command(
         if is_first_process():
             print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
     return 0
+
+
+def _settings(training: TrainConfig) -> TrainConfig:
+    """The settings to print."""
+    if not training.data or not training.model:
+        return training
+    from upchirp.training.events import reporting
+    from upchirp.training.run.pricing import settings_for_data
+
+    with Display(Console(stderr=True)) as display:
+        return settings_for_data(training, report=reporting([display]))

@@ -62,8 +62,13 @@ def check_model(start: Start) -> None:
     check_name(start.model)
 
 
-def choose_recipe(config: TrainConfig, images: int) -> Settled:
+def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | None = None) -> Settled:
     """The recipe and the budget by the number of training images, where they are not given.
+
+    Args:
+        config: the settings.
+        images: to train on.
+        epochs_in_time: equivalent epochs that a time budget is enough for, once that was measured.
 
     >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50"}), 1_281_167)
     >>> settled.config.recipe, settled.config.epochs, settled.config.batch_size
@@ -88,10 +93,10 @@ def choose_recipe(config: TrainConfig, images: int) -> Settled:
             epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
             reasons.append(f"epochs {epochs:g}: usual for so many images (--epochs or --time-budget changes it)")
         if recipe == "auto":
-            known = config.regime == "imagenet1k" and config.time_budget is None
+            length = epochs if config.time_budget is None else epochs_in_time
             # Images of an odd batch cannot be mixed in pairs.
             pairs = "batch_size" not in asked or config.batch_size % 2 == 0
-            recipe, why = _recipe_for(epochs if known and pairs else None, images)
+            recipe, why = _recipe_for(length if config.regime == "imagenet1k" and pairs else None, images)
             reasons.insert(0, f"recipe {recipe}: {why}")
             asked -= {"recipe"}
             if config.regime == "finetune":
@@ -158,21 +163,28 @@ def steps_note(plan: Plan) -> str | None:
     return f"{told}give more --epochs or --time-budget"
 
 
-def recipe_note(choice: Choice, plan: Plan) -> str | None:
-    """What to tell of a recipe that was chosen before the run's length was known; None if it suits the length.
+def recipe_for_time(asked: TrainConfig, images: int, plan: Plan) -> Settled | None:
+    """The choice of another recipe for the length that a time budget turned out to have; None if the first suits it.
+
+    Args:
+        asked: the settings before any was chosen.
+        images: to train on.
+        plan: with the recipe that `choose_recipe` took before the length was known.
 
     >>> from upchirp.curriculum import constant, plan
-    >>> config = choose_recipe(TrainConfig.from_flat({"model": "resnet18", "time_budget": "3h"}), 200).config
-    >>> print(recipe_note(config, plan(constant(96), epochs=100, dataset_size=200, batch_size=32)))
-    the time is enough for 100 epochs, long enough for another recipe's augmentation: try --recipe paper
+    >>> asked = TrainConfig.from_flat({"model": "resnet18", "time_budget": "3h"})
+    >>> choose_recipe(asked, 200).config.recipe
+    'light'
+    >>> settled = recipe_for_time(asked, 200, plan(constant(96), epochs=100, dataset_size=200, batch_size=32))
+    >>> settled.config.recipe, settled.reasons
+    ('paper', ('recipe paper: 100 epochs are long enough for its augmentation (--recipe light is without)',))
+    >>> recipe_for_time(asked, 200, plan(constant(96), epochs=20, dataset_size=200, batch_size=32)) is None
+    True
     """
-    chosen = choice.given is not None and "recipe" not in choice.given and choice.regime == "imagenet1k"
-    if not chosen or choice.recipe != "light" or plan.equivalent_epochs < LONG:
+    if asked.time_budget is None:
         return None
-    return (
-        f"the time is enough for {plan.equivalent_epochs:.0f} epochs, long enough for another recipe's augmentation: "
-        "try --recipe paper"
-    )
+    settled = choose_recipe(asked, images, epochs_in_time=plan.equivalent_epochs)
+    return None if settled.config.recipe == choose_recipe(asked, images).config.recipe else settled
 
 
 def _batch_size(samples: int) -> int:
@@ -190,7 +202,7 @@ def _batch_size(samples: int) -> int:
 def _recipe_for(epochs: float | None, images: int) -> tuple[str, str]:
     """The recipe for fewer images than ImageNet's, and why; without epochs it is the one for short runs."""
     if epochs is not None and epochs >= LONG:
-        return "paper", f"{epochs:g} epochs are long enough for its augmentation (--recipe light is without)"
+        return "paper", f"{epochs:.4g} epochs are long enough for its augmentation (--recipe light is without)"
     return "light", f"{images:,} images are fewer than the paper's recipe is for (--recipe paper takes it)"
 
 

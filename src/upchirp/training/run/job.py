@@ -32,7 +32,14 @@ from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batch
 from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.defaults import Settled, check_model, choose_batch_size, choose_recipe, chooses_batch_size
+from upchirp.training.recipes.defaults import (
+    Settled,
+    check_model,
+    choose_batch_size,
+    choose_recipe,
+    chooses_batch_size,
+    recipe_for_time,
+)
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
@@ -133,7 +140,7 @@ def _train(
     check_workers(config.processes)
     report("scanning the data", None, None)
     train_source, val_source = ranks.together(lambda: open_sources(config, data, task, notes, report))
-    settled = Settled(config, ())
+    settled, open_config = Settled(config, ()), config
     if not resuming:
         settled = choose_recipe(config, len(train_source))
         config = settled.config
@@ -162,6 +169,15 @@ def _train(
             check_sizes(model, plan.bandwidths)
         else:
             settled, plan = new_plan(settled, trainer, model, train_source, own_model=own_model, report=report)
+            if (longer := recipe_for_time(open_config, len(train_source), plan)) is not None:
+                # The model too, which a recipe gives its drop path, is made as for that recipe from the start.
+                config = longer.config
+                model, _ = start_model(
+                    config, config, train_source, model if own_model else None, task, seed=seed, new=new
+                )
+                trainer = Trainer.of(config, device, parallel, task)
+                model = trainer.place(model)
+                settled, plan = new_plan(longer, trainer, model, train_source, own_model=own_model, report=report)
             config = settled.config
         notes += settled.reasons
         delivered = micro_batches(config, plan, ranks.size)

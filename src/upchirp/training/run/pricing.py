@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
+from torch import nn
+
 from upchirp.curriculum import Plan
 from upchirp.data import Source, open_data
 from upchirp.errors import InputError
@@ -13,8 +15,8 @@ from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
-from upchirp.training.recipes.groups import Planning
+from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe, recipe_for_time
+from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import REGIMES
 from upchirp.training.run.start import make_model, new_plan
 
@@ -51,16 +53,7 @@ def estimate(
     _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = REGIMES[config.regime]
     notes: list[str] = []
-    source = None
-    if config.data:
-        report("scanning the data", None, None)
-        source, _ = open_data(
-            config.data,
-            config.final_size,
-            val_share=config.val_share,
-            note=notes.append,
-            counted=lambda images: report("scanning the data", images, None),
-        )
+    source = _training_images(config, notes, report) if config.data else None
     if source is None:
         images = regime.dataset_size if dataset_size is None else dataset_size
         classes = regime.num_classes if num_classes is None else num_classes
@@ -70,7 +63,7 @@ def estimate(
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
-        settled, plan, needs = _measured(choose_recipe(config, images), source, report)
+        settled, plan, needs = _measured(config, source, report)
         config = settled.config
     else:
         settled = settle(config, images, model)
@@ -84,6 +77,34 @@ def estimate(
     for stage in priced["stages"]:
         stage["micro_batch"] = at_once[stage["bandwidth"]]
     return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.reasons], **needs}
+
+
+def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done, total: None) -> TrainConfig:
+    """The settings of a training with those chosen that its images decide, as `train` would choose them.
+
+    What only this machine's speed decides, under a time budget, stays as the recipe has it.
+
+    Raises:
+        InputError: no model, or data that cannot be read.
+    """
+    check_model(config)
+    source = _training_images(config, [], report)
+    chosen = choose_recipe(config, len(source)).config
+    if chosen.time_budget is not None:
+        return chosen
+    return settle(config, len(source), without_values(config, len(source.classes))).config
+
+
+def _training_images(config: Start, notes: list[str], report: Report) -> Source:
+    report("scanning the data", None, None)
+    source, _ = open_data(
+        config.data,
+        config.final_size,
+        val_share=config.val_share,
+        note=notes.append,
+        counted=lambda images: report("scanning the data", images, None),
+    )
+    return source
 
 
 def _check(
@@ -109,15 +130,21 @@ def _check(
             raise InputError(f"{name} needs the machine's speed: add --measure, or give a number")
 
 
-def _measured(settled: Settled, source: Source, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
+def _measured(asked: TrainConfig, source: Source, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
     """The plan that `train` would make on this machine, and what it needs there."""
-    config = settled.config
-    device = choose_device(config.device)
-    with numerics(device, deterministic=config.deterministic):
+    device = choose_device(asked.device)
+
+    def planned(settled: Settled) -> tuple[Settled, Plan, Trainer, nn.Module]:
+        config = settled.config
         trainer = Trainer.of(config, device)
         made = make_model(config, len(source.classes), optimization=config.optimization, seed=config.seed)
         model = trainer.place(made)
-        settled, plan = new_plan(settled, trainer, model, source, own_model=False, report=report)
+        return *new_plan(settled, trainer, model, source, own_model=False, report=report), trainer, model
+
+    with numerics(device, deterministic=asked.deterministic):
+        settled, plan, trainer, model = planned(choose_recipe(asked, len(source)))
+        if (longer := recipe_for_time(asked, len(source), plan)) is not None:
+            settled, plan, trainer, model = planned(longer)
         config = settled.config
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         micro_batch = tried_at_once(config, curriculum, device)

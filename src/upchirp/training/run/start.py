@@ -54,7 +54,7 @@ from upchirp.training.probing.planning import (
 )
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import measure_seconds
-from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, recipe_note, steps_note
+from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.recipe import Optimization, Recipe
@@ -235,7 +235,7 @@ def new_plan(
     if timed and (replays or at_once != probed):
         seconds = measured(at_once, replays)
     plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
-    notes += [note for note in (steps_note(plan), recipe_note(config, plan)) if note]
+    notes += [note] if (note := steps_note(plan)) else []
     report("looking at the kernels' gradients", None, None)
     if own_model or config.curriculum != papers_curriculum(config.model):
         notes += _kernel_notes(plan, model)
