@@ -10,6 +10,7 @@ from upchirp.data.sources.relabelled import RelabelledSource, UnlabelledSource
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import SubsetSource, hold_out, split
+from upchirp.data.sources.table import TableSource
 
 __all__ = [
     "ArchiveFolder",
@@ -23,6 +24,7 @@ __all__ = [
     "ShardSource",
     "Source",
     "SubsetSource",
+    "TableSource",
     "UnlabelledSource",
     "as_source",
     "hold_out",

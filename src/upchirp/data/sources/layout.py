@@ -6,7 +6,7 @@ from pathlib import Path
 
 from upchirp.data.sources.archive_index import is_archive
 from upchirp.data.sources.listing import some
-from upchirp.data.sources.tree import Folder, is_image
+from upchirp.data.sources.tree import Folder, is_image, is_table
 from upchirp.errors import InputError
 
 TRAIN_NAMES = ("train", "training")
@@ -45,7 +45,8 @@ def find_layout(root: Folder) -> Layout:
         train, val = _named(place, names, TRAIN_NAMES), _named(place, names, VAL_NAMES)
         if train or val:
             return _splits(place, train, val, names)
-        if len(names) != 1 or any(map(is_image, place.files())) or not place.inside(names[0]).folders():
+        files = place.files()
+        if len(names) != 1 or any(map(is_image, files)) or _tables(files) or not place.inside(names[0]).folders():
             break
         place = place.inside(names[0])
     _check_classes(root, place, names)
@@ -80,6 +81,8 @@ def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
     if (archives := [name for name in files if is_archive(Path(name))]) and len(names) <= 1:
         raise InputError(f"data folder {place} holds archives ({some(archives)}): give one of them by --data")
     loose = [name for name in files if is_image(name)]
+    if (tables := _tables(files)) and len(names) <= 1:
+        raise InputError(f"data folder {place} holds tables ({some(tables)}): give the one with the labels by --data")
     if not names:
         what = f"{len(loose)} images, but no class folders" if loose else "neither splits nor class folders"
         raise InputError(f"data folder {place} has {what} (found {_found(place, names)}): {_LAYOUT}")
@@ -94,6 +97,11 @@ def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
             raise InputError(f"data folder {place} holds {name}/{train}/: give {inner} by --data")
     if len(names) == 1:
         raise InputError(f"data folder {place} has one class folder only ({names[0]}): {_LAYOUT}, two classes or more")
+
+
+def _tables(files: list[str]) -> list[str]:
+    """Those that list images, most probably; texts are more often something else."""
+    return [name for name in files if is_table(name) and not name.lower().endswith(".txt")]
 
 
 def _found(place: Folder, names: list[str]) -> str:

@@ -20,7 +20,8 @@ from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import hold_out
-from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver
+from upchirp.data.sources.table import open_table
+from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver, is_table
 from upchirp.errors import InputError
 
 # By name, so that the library is not loaded for those who do not use it; a module of one's own may be named `datasets`.
@@ -48,11 +49,12 @@ def open_data(
     Folders of images are taken as people have them: `train/CLASS/*` with `val/`, `valid/`, `validation/`, `dev/` or
     `test/` beside it, the first of these that is there; or `train/` alone, or one folder of classes, of which a share
     validates, always the same images; or the only folder in the one that is named. A zip or a plain tar of any of them
-    is read where it lies. The classes are those of the training images, and labels follow them.
+    is read where it lies. A CSV, TSV or TXT file lists paths, labels and perhaps splits (see `open_table`). The classes
+    are those of the training images, and labels follow them.
 
     Args:
-        data: `generated`, or a folder of images or an archive of one, or a folder of tar shards (see `open_shards`) or
-            of a local Hugging Face data set (see `open_hugging_face`).
+        data: `generated`, or a folder of images or an archive of one, or a table of them, or a folder of tar shards
+            (see `open_shards`) or of a local Hugging Face data set (see `open_hugging_face`).
         final_size: input side of the last stage, pixels, for generated images only: they are stored at twice that
             side, so that crops of them are real.
         val_share: share of each class that validates where there are no validation images; see `hold_out`.
@@ -130,6 +132,9 @@ def _open(data: str | os.PathLike[str], final_size: int, counted: Counted) -> _O
     root = Path(data).expanduser()
     if not root.exists():
         raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
+    if is_table(root.name) and not root.is_dir():
+        train, val, notes = open_table(root)
+        return _Opened(train, val, val is not None, notes)
     if not root.is_dir():
         return _open_folders(ArchiveFolder(root), counted)
     if has_shards(root):

@@ -103,6 +103,11 @@ def is_image(name: str) -> bool:
     return suffix_of(name) in image_suffixes()
 
 
+def is_table(name: str) -> bool:
+    """Whether a file is read as a table of labels, by its suffix."""
+    return suffix_of(name) in (".csv", ".tsv", ".txt")
+
+
 def suffix_of(name: str) -> str:
     """The last suffix of a file's name in lower case with its dot, or nothing."""
     return "." + name.rpartition(".")[2].lower() if "." in name else ""

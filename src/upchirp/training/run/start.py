@@ -19,6 +19,7 @@ from upchirp.data import (
     ShardSource,
     Source,
     SubsetSource,
+    TableSource,
     UnlabelledSource,
     as_source,
     default_crop_pct,
@@ -164,7 +165,7 @@ def packing_helps(source: Source, final_size: int) -> bool:
     """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
     if isinstance(source, SubsetSource):
         source = source.whole
-    if not isinstance(source, FolderSource | ArchiveSource | HuggingFaceSource | ShardSource):
+    if not isinstance(source, FolderSource | ArchiveSource | TableSource | HuggingFaceSource | ShardSource):
         return False
     if isinstance(source, ShardSource) and source.sizes:
         return False

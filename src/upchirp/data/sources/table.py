@@ -1,0 +1,258 @@
+"""Images that a table lists with their labels: a CSV, TSV or TXT file of path, label and perhaps split."""
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from upchirp.data.images.decoding import Picture, open_picture
+from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
+from upchirp.data.sources.listing import normal, some
+from upchirp.data.sources.tree import image_suffixes
+from upchirp.errors import InputError
+
+_PATHS = (
+    "path", "filepath", "file_path", "filename", "file_name", "file", "image", "image_path", "image_name", "image_id",
+    "img", "images", "id",
+)  # fmt: skip
+_LABELS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "name", "class_id")
+_SPLITS = ("split", "set", "subset", "partition")
+"""What the columns are called, whatever their case; the first that is there counts."""
+_COLUMNS = "expected lines of path,label or path,label,split, or a header with these names"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a table."""
+
+    line: int
+    """Where it stands in the file, from 1."""
+    path: str
+    """As it is written."""
+    label: str
+    """The name of the class."""
+    split: str
+    """In lower case; empty where the table has no such column."""
+
+
+class TableSource:
+    """Images whose paths and labels a table lists.
+
+    Args:
+        root: the folder that the paths start from.
+        paths: of the images, in it.
+        labels: of the images, indices of `classes`.
+        classes: the names of the classes.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> root = Path(tempfile.mkdtemp())
+    >>> Image.new("RGB", (4, 3)).save(root / "a.png")
+    >>> source = TableSource(root, ["a.png"], [1], ("cat", "dog"))
+    >>> len(source), source.load(0)[1], source.describe(0).endswith("a.png")
+    (1, 1, True)
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], labels: Sequence[int], classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self.labels: npt.NDArray[np.int32] = np.asarray(labels, dtype=np.int32)
+        """The label of each image: (images,)."""
+        self._root = str(root)
+        # One block of bytes, which forked workers share.
+        encoded = [os.fsencode(path) for path in paths]
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._names = b"".join(encoded)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._ends)
+
+    def describe(self, index: int) -> str:
+        """The path of an image."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        start = int(self._ends[index - 1]) if index else 0
+        return self._root + os.sep + os.fsdecode(self._names[start : int(self._ends[index])])
+
+    def fingerprint_bytes(self) -> bytes:
+        """The names of the images, the same on every machine: what tells these images from others."""
+        return normal(os.fsdecode(self._names).replace(os.sep, "/")).encode("utf-8", "surrogateescape")
+
+    def load(self, index: int) -> tuple[Picture, int]:
+        """The image, not decoded yet, and its label.
+
+        Raises:
+            OSError: the file cannot be read or is no image.
+        """
+        data, label = self.encoded(index)
+        return open_picture(data), label
+
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The file of the image, and its label.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with open(self.describe(index), "rb", buffering=0) as stream:  # noqa: PTH123
+            return stream.read(), int(self.labels[index])
+
+
+def open_table(path: Path) -> tuple[TableSource, TableSource | None, list[str]]:
+    """The training images of a table, the validation images if it, or the table beside it, tells them, and notes.
+
+    The columns are path, label and, if there is one, split, in this order, or in any order under a header that names
+    them (`filename`, `image_id`, `class`, `breed`, `set` and the like are known too). They are parted by
+    commas, tabs, semicolons or, in a TXT file, white space. Paths start from the table's folder or from one folder in
+    it, and may lack their suffix. Classes are the training images' labels in sorted order, numbers by their value.
+    Beside a `train.csv` without splits a `val.csv` holds the validation images.
+
+    Raises:
+        InputError: naming the file and the line.
+    """
+    rows, val_path = read_table(path), path
+    notes = []
+    by_split: dict[str, list[Row]] = {}
+    for row in rows:
+        by_split.setdefault(row.split, []).append(row)
+    if "" in by_split:
+        train_rows, val_rows = rows, None
+        if (beside := _beside(path)) is not None:
+            val_path, val_rows = beside, read_table(beside)
+            notes.append(f"validation images are those of {beside}")
+    else:
+        if unknown := next((row for row in rows if row.split not in (*TRAIN_NAMES, *VAL_NAMES)), None):
+            raise InputError(
+                f"{path} line {unknown.line}: unknown split {unknown.split!r}: write train, val or test in that column"
+            )
+        trains, vals = ([name for name in names if name in by_split] for names in (TRAIN_NAMES, VAL_NAMES))
+        if not trains:
+            raise InputError(f"{path} has no images of the split train, only of {some(sorted(by_split))}")
+        train_rows = [row for name in trains for row in by_split[name]]
+        val_rows = by_split[vals[0]] if vals else None
+        if vals and vals[0] not in ("val", "validation", "valid"):
+            notes.append(f"validation images are those of the split {vals[0]}")
+        if left := [name for name in vals[1:] if name in by_split]:
+            notes.append(f"left out is what is neither: {sum(len(by_split[name]) for name in left):,} of {some(left)}")
+    classes = _classes(train_rows)
+    if len(classes) < 2:
+        raise InputError(f"{path} has one class only ({classes[0]}): {_COLUMNS}, of two classes or more")
+    train = _source(path, train_rows, classes)
+    return train, None if val_rows is None else _source(val_path, val_rows, classes), notes
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a table.
+
+    Raises:
+        InputError: it cannot be read, is empty, or a line lacks its path or label.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the table {path}: {error}") from error
+    lines = list(_cells(text, path.suffix.lower()))
+    if not lines:
+        raise InputError(f"the table {path} is empty: {_COLUMNS}")
+    columns = _header(path, lines[0][1])
+    if columns is None:
+        columns = (0, 1, 2 if len(lines[0][1]) > 2 and lines[0][1][2].lower() in (*TRAIN_NAMES, *VAL_NAMES) else None)
+    else:
+        lines = lines[1:]
+    rows = []
+    for line, cells in lines:
+        taken = ["" if column is None or column >= len(cells) else cells[column] for column in columns]
+        if not taken[0] or not taken[1] or (columns[2] is not None and not taken[2]):
+            raise InputError(f"{path} line {line}: {','.join(cells)!r} lacks its path, label or split: {_COLUMNS}")
+        rows.append(Row(line, taken[0], taken[1], taken[2].lower()))
+    if not rows:
+        raise InputError(f"the table {path} has a header and no images")
+    return rows
+
+
+def _cells(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the cells of each line that is not blank."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    found = [mark for mark in "\t,;" if mark in first]
+    if not found and suffix == ".txt":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                # A path may hold blanks, a label not.
+                yield number, line.strip().rsplit(None, 1)
+        return
+    reader = csv.reader(text.splitlines(), delimiter=found[0] if found else ",")
+    for cells in reader:
+        if any(stripped := [cell.strip() for cell in cells]):
+            yield reader.line_num, stripped
+
+
+def _header(path: Path, cells: Sequence[str]) -> tuple[int, int, int | None] | None:
+    """The columns of path, label and split if the first line names them; None if it is a row already."""
+    names = [re.sub(r"[\s-]+", "_", cell.lower()) for cell in cells]
+
+    def column(known: Sequence[str], *, but: int | None = None) -> int | None:
+        places = [names.index(name) for name in known if name in names]
+        return next((place for place in places if place != but), None)
+
+    of_path = column(_PATHS)
+    if of_path is None:
+        return None
+    of_label, of_split = column(_LABELS, but=of_path), column(_SPLITS)
+    others = [place for place in range(len(names)) if place not in (of_path, of_split)]
+    if of_label is None and len(others) == 1:
+        of_label = others[0]
+    if of_label is None:
+        raise InputError(f"{path} has the columns {', '.join(cells)}: name that of the classes `label`")
+    return of_path, of_label, of_split
+
+
+def _classes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The labels that occur, sorted; numbers by their value.
+
+    >>> _classes([Row(1, "a", "10", ""), Row(2, "b", "9", "")])
+    ('9', '10')
+    """
+    names = {row.label for row in rows}
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def _source(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> TableSource:
+    known = {name: label for label, name in enumerate(classes)}
+    if unknown := next((row for row in rows if row.label not in known), None):
+        raise InputError(f"{path} line {unknown.line}: {unknown.label} is no class of the training images")
+    root, suffix = _place(path, rows[0])
+    paths = [row.path + suffix for row in rows]
+    if missing := next((row for row, name in zip(rows, paths, strict=True) if not (root / name).is_file()), None):
+        raise InputError(f"{path} line {missing.line}: there is no image {root / (missing.path + suffix)}")
+    return TableSource(root, paths, [known[row.label] for row in rows], classes)
+
+
+def _place(path: Path, row: Row) -> tuple[Path, str]:
+    """The folder that paths start from, and the suffix that they lack, as the first image's file tells."""
+    folder = path.resolve().parent
+    inside = sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
+    lacking = ("", ".jpg", ".jpeg", ".png", *sorted(image_suffixes()))
+    for suffix in lacking:
+        for place in (folder, *inside):
+            if (place / (row.path + suffix)).is_file():
+                return place, suffix
+    raise InputError(
+        f"{path} line {row.line}: there is no image {row.path} in {folder} or a folder in it: paths start from the "
+        "table's folder"
+    )
+
+
+def _beside(path: Path) -> Path | None:
+    """The table of validation images beside one of training images, by their names."""
+    if path.stem.lower() not in TRAIN_NAMES:
+        return None
+    # A test table of a competition has no labels.
+    names = [name for name in VAL_NAMES if name not in TEST_NAMES]
+    return next((other for name in names if (other := path.with_stem(name)).is_file()), None)

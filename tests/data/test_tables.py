@@ -1,0 +1,113 @@
+"""Tables of paths and labels, as public data sets and competitions come."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from upchirp.data import Source, fingerprint, open_data, open_evaluation
+from upchirp.errors import InputError
+
+IMAGES = ("cat/1.png", "cat/2.png", "dog 3.png", "4.png")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for shade, name in enumerate(IMAGES):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (5, 4), (shade, 0, 0)).save(path)
+    return tmp_path
+
+
+def write(folder: Path, text: str, name: str = "labels.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def listed(source: Source) -> list[tuple[str, str]]:
+    """Name and class of each image, as its pixels and label tell."""
+    loaded = [source.load(index) for index in range(len(source))]
+    return [(IMAGES[np.asarray(image.whole())[0, 0, 0]], source.classes[label]) for image, label in loaded]
+
+
+ALL = [("cat/1.png", "cat"), ("cat/2.png", "cat"), ("dog 3.png", "dog"), ("4.png", "dog")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "images/cat/1.png,cat\nimages/cat/2.png,cat\nimages/dog 3.png,dog\nimages/4.png,dog\n"),
+        # One folder down, without suffix, with columns that nobody needs, a byte order mark and blank lines.
+        ("train.csv", "\ufeffwidth,Image ID,Breed\n5,cat/1,cat\n5,cat/2,cat\n\n5,dog 3,dog\n5,4,dog\n"),
+        ("l.tsv", "file_name\tclass\ncat/1.png\tcat\ncat/2.png\tcat\ndog 3.png\tdog\n4.png\tdog\n"),
+        ("l.txt", "cat/1.png cat\ncat/2.png cat\ndog 3.png dog\n4.png dog\n"),
+        ("l.csv", 'path;label\n"cat/1.png";cat\ncat/2.png;cat\n"dog 3.png";dog\n4.png;dog\n'),
+    ],
+)
+def test_tables_as_people_have_them(folder: Path, name: str, text: str) -> None:
+    source = open_evaluation(write(folder, text, name), note=lambda line: None)
+    assert source.classes == ("cat", "dog")
+    assert listed(source) == ALL
+    assert listed(pickle.loads(pickle.dumps(source))) == ALL
+
+
+def test_a_column_of_splits(folder: Path) -> None:
+    rows = ["path,label,split", "cat/1.png,cat,train", "cat/2.png,cat,Val", "dog 3.png,dog,train", "4.png,dog,test"]
+    notes: list[str] = []
+    train, val = open_data(write(folder, "\n".join(rows)), note=notes.append)
+    assert (listed(train), listed(val)) == ([ALL[0], ALL[2]], [ALL[1]])
+    assert notes == ["left out is what is neither: 1 of test"]
+    assert fingerprint(train) != fingerprint(val)
+
+
+def test_without_splits_a_share_validates(folder: Path) -> None:
+    path = write(folder, "\n".join(f"{name},{label}" for name, label in ALL))
+    train, val = open_data(path, val_share=0.5, note=lambda line: None)
+    assert sorted(listed(train) + listed(val)) == sorted(ALL)
+    assert {label for _, label in listed(val)} == {"cat", "dog"}
+
+
+def test_a_table_beside_the_training_images_table(folder: Path) -> None:
+    write(folder, "4.png,dog\n", "val.csv")
+    train, val = open_data(write(folder, "cat/1.png,cat\ndog 3.png,dog\n", "train.csv"), note=lambda line: None)
+    assert (len(train), listed(val)) == (2, [ALL[3]])
+
+
+def test_numbers_for_classes_are_sorted_by_value(folder: Path) -> None:
+    path = write(folder, "cat/1.png 10\ncat/2.png 9\n", "l.txt")
+    source = open_evaluation(path, note=lambda line: None)
+    assert source.classes == ("9", "10")
+    assert [source.load(index)[1] for index in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("path,label\n", "a header and no images"),
+        ("cat/1.png,cat\ncat/2.png\n", "line 2"),
+        ("cat/1.png,cat\ncat/9.png,dog\n", "line 2: there is no image"),
+        ("9.png,cat\n4.png,dog\n", "line 1: there is no image 9.png"),
+        ("cat/1.png,cat\ncat/2.png,cat\n", "one class only"),
+        ("path,a,b\ncat/1.png,cat,dog\n", "name that of the classes `label`"),
+        ("path,label,split\ncat/1.png,cat,train\n4.png,dog,fold1\n", "line 3: unknown split 'fold1'"),
+        ("path,label,split\ncat/1.png,cat,train\ncat/2.png,dog,train\n4.png,bird,val\n", "line 4: bird is no class"),
+        ("path,label,split\ncat/1.png,cat,val\n", "no images of the split train"),
+    ],
+)
+def test_bad_tables_are_told_by_their_line(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        open_data(write(folder, text), note=lambda line: None)
+    assert "\n" not in str(caught.value) and "labels.csv" in str(caught.value)
+
+
+def test_bytes_that_are_no_text_and_a_folder_with_a_table(folder: Path) -> None:
+    (folder / "l.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot read the table"):
+        open_data(folder / "l.csv")
+    with pytest.raises(InputError, match=r"holds tables \(l\.csv\)"):
+        open_data(folder)
