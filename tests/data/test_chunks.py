@@ -120,5 +120,5 @@ def test_batches_put_together_are_those_of_one_process(
 def test_what_a_sampler_gives_stays_whole_micro_batches(source: FolderSource) -> None:
     run = plan(efficienttrain_plus_plus(32, multiple=4), epochs=1, batch_size=16, dataset_size=len(source))
     sampler = RequestSampler(run, micro_batch=8)
-    pieces = list(chunks.Chunks(sampler))
+    pieces = list(chunks.Chunks(sampler, sampler.image_side))
     assert [request for piece in pieces for request in piece] == [request for batch in sampler for request in batch]

@@ -8,7 +8,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from upchirp import Augmentation, BatchTransform, InputError, Loader, Plan, efficienttrain_plus_plus, plan
-from upchirp.data import FolderSource, LowFrequency
+from upchirp.curriculum import Operator
+from upchirp.data import FolderSource
 from upchirp.data.batch import Batch
 
 
@@ -179,7 +180,7 @@ def test_what_moves_batches_for_a_loop_can_move_them() -> None:
 
 
 @pytest.mark.parametrize("low_frequency", ["lanczos", "crop"])
-def test_a_data_loader_of_one_s_own_gives_the_same(low_frequency: LowFrequency) -> None:
+def test_a_data_loader_of_one_s_own_gives_the_same(low_frequency: Operator) -> None:
     augmentation = Augmentation(smoothing=0.3)
     loader = Loader(
         Squares(), small_plan(30), workers=0, seed=3, augmentation=augmentation, low_frequency=low_frequency

@@ -1,7 +1,7 @@
 """Curricula and plans: what a run shows when, and in how many steps. No torch in here."""
 
 from upchirp.curriculum.cost import Cost, CostTable, pixels
-from upchirp.curriculum.curriculum import Axis, Curriculum, Phase, Setting
+from upchirp.curriculum.curriculum import Axis, Curriculum, Operator, Phase, Setting
 from upchirp.curriculum.early_batch import EarlyBatch
 from upchirp.curriculum.files import load_curriculum, save_curriculum
 from upchirp.curriculum.plan import Plan, Stage, Step, plan
@@ -28,6 +28,7 @@ __all__ = [
     "Curriculum",
     "EarlyBatch",
     "LearningRate",
+    "Operator",
     "Phase",
     "Plan",
     "PresetName",

@@ -9,6 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from upchirp.errors import InputError
 
 Axis = Literal["compute", "samples"]
+Operator = Literal["lanczos", "crop", "nearest", "bilinear", "bicubic"]
+"""What reduces images to a bandwidth: `lanczos` in the workers (Section 5.2), or on the device, from the final size,
+the exact `crop` of the spectrum (Equation 1) or an interpolation without anti-aliasing (Table 19 b)."""
 
 
 class Setting(NamedTuple):
@@ -18,33 +21,72 @@ class Setting(NamedTuple):
     """Side in pixels of the low-frequency input."""
     magnitude: float
     """RandAugment magnitude."""
+    radius: float | None = None
+    """Frequencies further out are taken away from the input, in periods per image; None takes none away."""
+    operator: Operator | None = None
+    """What reduces images to the bandwidth; None leaves it to the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A range of progress with one bandwidth; it starts where the phase before it ends."""
+    """A range of progress with one bandwidth; it starts where the phase before it ends.
+
+    >>> Phase(end=0.5, bandwidth=224, radius=40.0, magnitude=5.0)
+    Phase(end=0.5, bandwidth=224, radius=40.0, magnitude=5.0, operator=None)
+    """
 
     end: float
     """Progress at which the phase ends, in (0, 1]."""
     bandwidth: int
     """Side in pixels of the low-frequency input."""
+    radius: float | None = None
+    """Low-pass filter of this radius at the phase's own bandwidth (Section 4.1, Figure 2), in periods per image."""
+    magnitude: float | tuple[float, float] | None = None
+    """RandAugment magnitude of the phase (Table 4), or its first and last one; by default the curriculum's goes on."""
+    operator: Operator | None = None
+    """What reduces images to the bandwidth (Table 19 b); by default what the run says for all phases."""
+
+    def __post_init__(self) -> None:
+        if self.bandwidth < 1:
+            raise InputError(f"bandwidth {self.bandwidth}: it must be 1 pixel or more")
+        if self.radius is not None and not 0 <= self.radius < math.inf:
+            raise InputError(f"radius {self.radius}: it must be 0 or more periods per image")
+        if self.operator is not None and self.operator not in get_args(Operator):
+            raise InputError(f"operator {self.operator!r} is unknown: choose one of {', '.join(get_args(Operator))}")
+        if not all(0 <= m <= 10 for m in self.magnitudes or ()):
+            raise InputError(f"magnitude {self.magnitude}: it must lie in 0 to 10")
+
+    @property
+    def magnitudes(self) -> tuple[float, float] | None:
+        """The phase's own magnitude at its start and its end."""
+        if isinstance(self.magnitude, int | float):
+            return (float(self.magnitude), float(self.magnitude))
+        return self.magnitude
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: what is not left to others."""
+        own = {"radius": self.radius, "magnitude": self.magnitude, "operator": self.operator}
+        set_ones = {name: list(v) if isinstance(v, tuple) else v for name, v in own.items() if v is not None}
+        return {"end": self.end, "bandwidth": self.bandwidth, **set_ones}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curriculum:
     """A bandwidth for every progress, and a magnitude that rises linearly with it.
 
+    A phase may also filter its images, keep a magnitude of its own and reduce by another operator.
+
     >>> curriculum = Curriculum(
     ...     name="mine", axis="compute", phases=(Phase(end=0.5, bandwidth=96), Phase(end=1.0, bandwidth=224))
     ... )
     >>> curriculum.at(0.25)
-    Setting(bandwidth=96, magnitude=2.25)
+    Setting(bandwidth=96, magnitude=2.25, radius=None, operator=None)
     >>> curriculum.final_size
     224
 
     Raises:
-        InputError: phases out of order, not ending at 1, or with a bandwidth below 1; an unknown axis; a
-            magnitude outside 0 to 10.
+        InputError: phases out of order, or not ending at 1; an unknown axis; a magnitude outside 0 to 10; a size at
+            test time that is below a bandwidth.
     """
 
     name: str
@@ -55,6 +97,8 @@ class Curriculum:
     """The bandwidths in order of progress."""
     magnitude: tuple[float, float] = (0.0, 9.0)
     """RandAugment magnitude at progress 0 and 1."""
+    test_size: int | None = None
+    """Input side at test time, pixels, if the last bandwidth is below it (Table 3); by default that bandwidth."""
 
     def __post_init__(self) -> None:
         where = f"curriculum {self.name!r}"
@@ -67,24 +111,32 @@ class Curriculum:
             raise InputError(f"{where}: phases end at {ends}: the ends must rise from above 0 to 1")
         if ends[-1] != 1.0:
             raise InputError(f"{where}: the last phase ends at {ends[-1]}: it must end at 1")
-        for phase in self.phases:
-            if phase.bandwidth < 1:
-                raise InputError(f"{where}: bandwidth {phase.bandwidth}: it must be 1 pixel or more")
         if not all(0 <= m <= 10 for m in self.magnitude):
             raise InputError(f"{where}: magnitude {self.magnitude}: both ends must lie in 0 to 10")
+        if self.test_size is not None and self.test_size < max(self.bandwidths):
+            raise InputError(f"{where}: bandwidth {max(self.bandwidths)} is above the final size, {self.test_size}")
 
     @property
     def final_size(self) -> int:
-        """Bandwidth of the last phase: the input side at test time."""
-        return self.phases[-1].bandwidth
+        """The input side at test time, pixels: the bandwidth of the last phase unless that ends below it."""
+        return self.test_size or self.phases[-1].bandwidth
 
     @property
     def bandwidths(self) -> tuple[int, ...]:
         """The distinct bandwidths, in rising order."""
         return tuple(sorted({phase.bandwidth for phase in self.phases}))
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The distinct sides that a model takes in training and at test time, in rising order."""
+        return tuple(sorted({*self.bandwidths, self.final_size}))
+
+    def phase_at(self, side: int) -> Phase:
+        """The first phase of a bandwidth; for a final size that no phase trains at, one that does nothing else."""
+        return next((phase for phase in self.phases if phase.bandwidth == side), Phase(end=1.0, bandwidth=side))
+
     def at(self, progress: float) -> Setting:
-        """Bandwidth and magnitude at a progress in [0, 1).
+        """What the model is shown at a progress in [0, 1).
 
         Raises:
             InputError: `progress` outside [0, 1).
@@ -92,10 +144,14 @@ class Curriculum:
         if not 0 <= progress < 1:
             raise InputError(f"progress is {progress}: it must lie in [0, 1)")
         index = bisect_right([phase.end for phase in self.phases], progress)
-        return Setting(self.phases[index].bandwidth, self.magnitude_at(progress))
+        phase, start = self.phases[index], self.phases[index - 1].end if index else 0.0
+        magnitude = self.magnitude_at(progress)
+        if own := phase.magnitudes:
+            magnitude = own[0] + (own[1] - own[0]) * (progress - start) / (phase.end - start)
+        return Setting(phase.bandwidth, magnitude, phase.radius, phase.operator)
 
     def magnitude_at(self, progress: float) -> float:
-        """Magnitude at a progress in [0, 1], linear from the first to the last (Tables 5 and 6)."""
+        """Magnitude at a progress in [0, 1], linear from the first to the last, where no phase has its own."""
         first, last = self.magnitude
         return first + (last - first) * progress
 
@@ -110,7 +166,8 @@ class Curriculum:
             "name": self.name,
             "axis": self.axis,
             "magnitude": list(self.magnitude),
-            "phases": [{"end": phase.end, "bandwidth": phase.bandwidth} for phase in self.phases],
+            **({} if self.test_size is None else {"final_size": self.test_size}),
+            "phases": [phase.to_dict() for phase in self.phases],
         }
 
     @classmethod
@@ -120,24 +177,52 @@ class Curriculum:
         Raises:
             InputError: missing or unknown keys, values of the wrong type, or an invalid curriculum.
         """
-        _check_keys(data, required={"phases"}, optional={"name", "axis", "magnitude"}, source=source)
+        _check_keys(data, required={"phases"}, optional={"name", "axis", "magnitude", "final_size"}, source=source)
         phases = data["phases"]
         if not isinstance(phases, list) or not phases:
             raise InputError(f"{source}: phases must be a list of {{end, bandwidth}}")
-        for phase in phases:
-            _check_keys(phase, required={"end", "bandwidth"}, optional=set(), source=f"{source}: phase")
-            if isinstance(phase["bandwidth"], bool) or not isinstance(phase["bandwidth"], int):
-                raise InputError(f"{source}: bandwidth {phase['bandwidth']!r} must be a whole number of pixels")
         try:
             first, last = data.get("magnitude", (0.0, 9.0))
             magnitude = (float(first), float(last))
-            parsed = tuple(Phase(end=float(phase["end"]), bandwidth=phase["bandwidth"]) for phase in phases)
         except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{source}: {error}: magnitude is [first, last] and every end a number from 0 to 1"
-            ) from error
-        name = str(data.get("name", source))
-        return cls(name=name, axis=data.get("axis", "compute"), phases=parsed, magnitude=magnitude)
+            raise InputError(f"{source}: {error}: magnitude is [first, last]") from error
+        test_size = None if data.get("final_size") is None else _side(data["final_size"], "final_size", source)
+        return cls(
+            name=str(data.get("name", source)),
+            axis=data.get("axis", "compute"),
+            phases=tuple(_phase(phase, f"{source}: phase {number}") for number, phase in enumerate(phases, 1)),
+            magnitude=magnitude,
+            test_size=test_size,
+        )
+
+
+def _phase(data: Any, source: str) -> Phase:
+    _check_keys(data, required={"end", "bandwidth"}, optional={"radius", "magnitude", "operator"}, source=source)
+    magnitude, radius = data.get("magnitude"), data.get("radius")
+    try:
+        if isinstance(magnitude, list | tuple):
+            first, last = magnitude
+            magnitude = (float(first), float(last))
+        return Phase(
+            end=float(data["end"]),
+            bandwidth=_side(data["bandwidth"], "bandwidth", source),
+            radius=None if radius is None else float(radius),
+            magnitude=magnitude if magnitude is None or isinstance(magnitude, tuple) else float(magnitude),
+            operator=data.get("operator"),
+        )
+    except InputError as error:
+        told = str(error)
+        raise InputError(told if told.startswith(source) else f"{source}: {told}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{source}: {error}: end is a number from 0 to 1, radius a number, and magnitude a number or [first, last]"
+        ) from error
+
+
+def _side(value: Any, name: str, source: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{source}: {name} {value!r} must be a whole number of pixels")
+    return value
 
 
 def _check_keys(data: Any, *, required: set[str], optional: set[str], source: str) -> None:

@@ -23,9 +23,12 @@ def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple
           - {end: 0.3, bandwidth: 96}
           - {end: 1.0, bandwidth: 224}
 
-    A file says its bandwidths itself, so its last one must equal `final_size`. With the line `scales: true`, which
-    searches write, they are shares of its last one: for another final size or another model they are scaled and
-    rounded.
+    A phase may have its own `magnitude` (a number, or [first, last]), a low-pass filter of a `radius`, and its own
+    `operator`; see `Phase`.
+
+    A file says its bandwidths itself, so its last one must equal `final_size`, unless the file has a line
+    `final_size` of its own that does: then training ends below it. With the line `scales: true`, which searches write,
+    they are shares of its final size: for another one or another model they are scaled and rounded.
 
     >>> load_curriculum("efficienttrain_plus_plus", 224).at(0.3).bandwidth
     160
@@ -47,7 +50,8 @@ def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple
     if curriculum.final_size != final_size:
         raise InputError(
             f"{path} ends at bandwidth {curriculum.final_size}, but the final size is {final_size}: "
-            f"make its last bandwidth {final_size} or set the final size to {curriculum.final_size}"
+            f"make its last bandwidth {final_size}, set the final size to {curriculum.final_size}, or, to train below "
+            f"the final size to the end, add the line `final_size: {final_size}`"
         )
     if wrong := [bandwidth for bandwidth in curriculum.bandwidths if bandwidth % multiple]:
         raise InputError(f"{path}: bandwidth {wrong[0]} is not a multiple of {multiple}, as the model needs")

@@ -83,6 +83,11 @@ class Plan:
         """The distinct bandwidths, in rising order."""
         return tuple(sorted({stage.bandwidth for stage in self.stages}))
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The distinct sides that a model takes in training and at test time, in rising order."""
+        return tuple(sorted({*self.bandwidths, self.final_size}))
+
     def speedup(self, baseline_epochs: float, cost: Cost) -> float:
         """How many times less the run costs than `baseline_epochs` passes at the final size.
 
@@ -122,6 +127,8 @@ class Plan:
             first_fresh=self._fresh_ends[k] - stage.fresh_samples + stage.replay.fresh_before(offset, stage.batch_size),
             offset=offset,
             replay=stage.replay,
+            radius=stage.radius,
+            operator=stage.operator,
         )
 
     def steps(self, start: int = 0) -> Iterator[Step]:
@@ -271,13 +278,15 @@ def plan(
             Stage(
                 bandwidth=phase.bandwidth,
                 progress=(start, end),
-                magnitude=(curriculum.magnitude_at(start), curriculum.magnitude_at(end)),
+                magnitude=phase.magnitudes or (curriculum.magnitude_at(start), curriculum.magnitude_at(end)),
                 steps=steps,
                 batch_size=size,
                 learning_rate=ceiling(
                     size, final_batch=batch_size, learning_rate=learning_rate, cap=lr_cap or learning_rate
                 ),
                 cost_per_sample=relative[phase.bandwidth],
+                radius=phase.radius,
+                operator=phase.operator,
             )
         )
     return Plan(

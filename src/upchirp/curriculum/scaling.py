@@ -32,7 +32,8 @@ def nearest_multiple(side: float, multiple: int) -> int:
 def scaled(curriculum: Curriculum, final_size: int, *, multiple: int = 1) -> Curriculum:
     """The curriculum with every bandwidth the same share of another final size, in sizes that the model takes.
 
-    Neighbours that round to one bandwidth become one phase.
+    Neighbours that round to one bandwidth become one phase, unless they differ in something else. A radius stays: its
+    periods per image mean the same at any size.
 
     >>> from upchirp.curriculum.presets import efficienttrain_plus_plus
     >>> scaled(efficienttrain_plus_plus(224), 64, multiple=16).bandwidths
@@ -45,8 +46,10 @@ def scaled(curriculum: Curriculum, final_size: int, *, multiple: int = 1) -> Cur
     ratio = final_size / curriculum.final_size
     phases: list[Phase] = []
     for phase in curriculum.phases:
-        side = final_size if phase.end == 1.0 else min(final_size, nearest_multiple(phase.bandwidth * ratio, multiple))
-        if phases and phases[-1].bandwidth == side:
+        whole = phase.bandwidth == curriculum.final_size
+        side = final_size if whole else min(final_size, nearest_multiple(phase.bandwidth * ratio, multiple))
+        made = replace(phase, bandwidth=side)
+        if phases and phase.magnitude is None and replace(phases[-1], end=made.end) == made:
             phases.pop()
-        phases.append(Phase(end=phase.end, bandwidth=side))
-    return replace(curriculum, phases=tuple(phases))
+        phases.append(made)
+    return replace(curriculum, phases=tuple(phases), test_size=None if curriculum.test_size is None else final_size)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from upchirp.curriculum.curriculum import Operator
 from upchirp.curriculum.replay import Replay
 
 
@@ -27,6 +28,10 @@ class Stage:
     """Cost of one sample relative to one at the final size."""
     replay: Replay = field(default_factory=Replay)
     """Which images are fresh; by default all."""
+    radius: float | None = None
+    """Low-pass filter of the input, in periods per image."""
+    operator: Operator | None = None
+    """What reduces images to the bandwidth; None leaves it to the run."""
 
     @property
     def samples(self) -> int:
@@ -86,6 +91,10 @@ class Step:
     """Steps of the stage before this one."""
     replay: Replay
     """Which images are fresh."""
+    radius: float | None = None
+    """Low-pass filter of the input, in periods per image."""
+    operator: Operator | None = None
+    """What reduces images to the bandwidth; None leaves it to the run."""
 
     def fresh_rows(self, rows: range) -> range:
         """Which of some consecutive rows of the batch are fresh."""

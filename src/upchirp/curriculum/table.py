@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from upchirp.curriculum.plan import Plan
+    from upchirp.curriculum.stage import Stage
 
 WIDTH = 80
 """Columns of a terminal that a table fits."""
@@ -31,7 +32,7 @@ def plan_table(plan: "Plan") -> str:
         rows.append(
             (
                 f"{100 * start:.0f}-{100 * end:.0f} %",
-                str(stage.bandwidth),
+                input_text(stage),
                 f"{stage.steps:,}",
                 count_text(stage.samples),
                 count_text(stage.fresh_samples),
@@ -42,6 +43,18 @@ def plan_table(plan: "Plan") -> str:
             )
         )
     return aligned(rows if replays else [row[:4] + row[5:] for row in rows])
+
+
+def input_text(stage: "Stage") -> str:
+    """What a stage shows: its bandwidth, and where they are its own a filter's radius and an operator.
+
+    >>> from upchirp.curriculum.stage import Stage
+    >>> usual = {"progress": (0, 1), "magnitude": (0, 9), "steps": 1, "batch_size": 1, "learning_rate": 1}
+    >>> input_text(Stage(bandwidth=224, radius=40.0, cost_per_sample=1.0, **usual))
+    '224 r=40'
+    """
+    radius = "" if stage.radius is None else f" r={stage.radius:g}"
+    return f"{stage.bandwidth}{radius}{'' if stage.operator is None else f' {stage.operator}'}"
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:

@@ -16,7 +16,7 @@ from upchirp.data.loader import Loader
 from upchirp.data.regrouping import regroup
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary
-from upchirp.data.settings import Augmentation, Interpolation, LowFrequency, Mode
+from upchirp.data.settings import Augmentation, Interpolation, Mode
 from upchirp.data.sources import (
     ArchiveSource,
     FolderSource,
@@ -52,7 +52,6 @@ __all__ = [
     "HuggingFaceSource",
     "Interpolation",
     "Loader",
-    "LowFrequency",
     "MapStyleSource",
     "Mode",
     "PassSummary",

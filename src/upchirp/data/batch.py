@@ -18,7 +18,7 @@ class Batch:
 
     images: torch.Tensor
     """uint8, (rows, 3, S, S), channels last in memory, on the loader's device; S is the bandwidth, or the final size
-    with `low_frequency="crop"`."""
+    where the device reduces them."""
     labels: torch.Tensor
     """int64, (rows,), on the loader's device."""
     step: Step
@@ -54,6 +54,8 @@ class Batch:
             self.images.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
             bandwidth=self.step.bandwidth,
+            operator=self.step.operator,
+            radius=self.step.radius,
             step=self.step.index,
             batch_size=self.step.batch_size,
             first_row=self.rows.start,

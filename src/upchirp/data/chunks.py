@@ -4,7 +4,7 @@ A whole batch in one worker would come late, with as many others right behind it
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -126,17 +126,17 @@ class Chunks:
 
     Args:
         batches: of requests.
-        full_side: of all images, pixels; by default each has the bandwidth that is asked for.
+        side: of the images that are given for a request, pixels.
         prepare: where images are prepared.
     """
 
     def __init__(
-        self, batches: Iterable[Sequence[Request]], full_side: int | None = None, prepare: Prepare = "cpu"
+        self, batches: Iterable[Sequence[Request]], side: Callable[[Request], int], prepare: Prepare = "cpu"
     ) -> None:
         self._batches = batches
-        self._full_side = full_side
+        self._side = side
         self._prepare: Prepare = prepare
 
     def __iter__(self) -> Iterator[Sequence[Request]]:
         for requests in self._batches:
-            yield from cut(requests, chunk_rows(self._full_side or requests[0].bandwidth, self._prepare))
+            yield from cut(requests, chunk_rows(self._side(requests[0]), self._prepare))

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
-from upchirp.curriculum import Plan, Selection, Step
+from upchirp.curriculum import Operator, Plan, Selection, Step
 from upchirp.data.arrival import Arrival, Fresh, opened
 from upchirp.data.batch import Batch
 from upchirp.data.chunks import Chunks, chunk_bytes, prefetched
@@ -24,7 +24,6 @@ from upchirp.data.selection import Merge, PassSummary, SelectedPasses
 from upchirp.data.settings import (
     DEFAULT_TIMEOUT,
     Augmentation,
-    LowFrequency,
     Mode,
     Prepare,
     check_prepare,
@@ -56,7 +55,8 @@ class Loader:
         plan: what to train on; its data-set size must be `len(data)`.
         augmentation: crop, flip and RandAugment settings.
         mode: `fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work.
-        low_frequency: `lanczos` reduces to the bandwidth in the worker; `crop` leaves that to the device.
+        low_frequency: what reduces images where the plan's stages name no operator: `lanczos` in the workers; `crop`,
+            `nearest`, `bilinear` or `bicubic` on the device, from the final size.
         seed: seed of the run.
         workers: loader processes, each of which prepares a part of a batch at a time; 0 loads in this one.
         start_step: where to begin, for resuming.
@@ -89,7 +89,7 @@ class Loader:
         *,
         augmentation: Augmentation | None = None,
         mode: Mode = "fast",
-        low_frequency: LowFrequency = "lanczos",
+        low_frequency: Operator = "lanczos",
         seed: int = 0,
         workers: int = 2,
         start_step: int = 0,
@@ -112,7 +112,8 @@ class Loader:
                 f"plan with dataset_size={len(source)}"
             )
         check_workers(workers)
-        check_prepare(prepare, mode, low_frequency)
+        for operator in {low_frequency, *(stage.operator or low_frequency for stage in plan.stages)}:
+            check_prepare(prepare, mode, operator)
         rank, world_size = _place(rank, world_size)
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
@@ -125,10 +126,9 @@ class Loader:
             micro_batch=micro_batch,
             rank=rank,
             world_size=world_size,
-            full_size=low_frequency == "crop",
+            low_frequency=low_frequency,
             order=self.selected,
         )
-        self._full_side = plan.final_size if low_frequency == "crop" else None
         self._prepare: Prepare = prepare
         self._pin_memory = pin_memory and torch.cuda.is_available()
         preparation = None
@@ -193,8 +193,7 @@ class Loader:
     @cached_property
     def transform(self) -> BatchTransform:
         """What the device does with the batches, for `Batch.prepare`; by the loader's own augmentation and seed."""
-        low_frequency: LowFrequency = "crop" if self.sampler.full_size else "lanczos"
-        return BatchTransform(self.augmentation, seed=self.sampler.seed, low_frequency=low_frequency)
+        return BatchTransform(self.augmentation, seed=self.sampler.seed, low_frequency=self.sampler.low_frequency)
 
     @property
     def dataset(self) -> Dataset[Any]:
@@ -278,14 +277,14 @@ class Loader:
         if not self._workers:
             return None
         sampler = self.sampler
-        batches = [(self._full_side or stage.bandwidth, sampler.batch_rows(stage)) for stage in sampler.plan.stages]
+        batches = [(sampler.image_side(stage), sampler.batch_rows(stage)) for stage in sampler.plan.stages]
         most = max(chunk_bytes(side, self._prepare) for side, _ in batches)
         return Slots(self._workers, prefetched(self._workers, batches, self._prepare), most)
 
     def _data_loader(self, slots: Slots | None) -> DataLoader[Any]:
         options: dict[str, Any] = {"batch_sampler": self.sampler}
         if slots is not None:
-            chunks = Chunks(self.sampler, self._full_side, self._prepare)
+            chunks = Chunks(self.sampler, self.sampler.image_side, self._prepare)
             options = {"batch_sampler": chunks, "prefetch_factor": slots.ahead}
         requested = self._requested
         return DataLoader(

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
-from upchirp.curriculum import Plan, Stage, Step
+from upchirp.curriculum import Operator, Plan, Stage, Step
+from upchirp.data.settings import Reduced, image_side
 from upchirp.errors import InputError
 from upchirp.randomness import Stream, philox
 
@@ -32,6 +33,8 @@ class Request(NamedTuple):
     """RandAugment magnitude, 0 to 10."""
     seed: int
     """Seed of the random numbers for crop, flip and augmentation."""
+    operator: Operator | None = None
+    """What reduces it to the bandwidth; None leaves it to the run."""
 
 
 @lru_cache(maxsize=2)
@@ -122,7 +125,7 @@ def requests_of(step: Step, order: Order, rows: range | None = None) -> list[Req
     indices, _ = order.take(positions.start, len(positions))
     seeds = sample_seeds(order.seed, positions.start, len(positions))
     return [
-        Request(index, step.bandwidth, step.magnitude, sample_seed)
+        Request(index, step.bandwidth, step.magnitude, sample_seed, step.operator)
         for index, sample_seed in zip(indices.tolist(), seeds.tolist(), strict=True)
     ]
 
@@ -148,7 +151,8 @@ class RequestSampler(Sampler[list[Request]]):
         micro_batch: requests in one batch, or of each bandwidth; by default the rank's whole slice.
         rank: this process, from 0.
         world_size: number of processes.
-        full_size: images are kept at the final size, not at the bandwidth, so that the replay buffer holds fewer.
+        low_frequency: what reduces images where a stage names no operator; those that come at the final size let the
+            replay buffer hold fewer.
         order: which image when; by default whole passes. If it knows the run only in part, an iteration ends before the
             first step that needs more, and the next one may begin there: at `resume_step`.
 
@@ -165,7 +169,7 @@ class RequestSampler(Sampler[list[Request]]):
         micro_batch: int | Mapping[int, int] | None = None,
         rank: int = 0,
         world_size: int = 1,
-        full_size: bool = False,
+        low_frequency: Operator = "lanczos",
         order: Order | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
@@ -184,7 +188,7 @@ class RequestSampler(Sampler[list[Request]]):
         self.resume_step: int | None = None
         self.rank = rank
         self.world_size = world_size
-        self.full_size = full_size
+        self.low_frequency: Operator = low_frequency
 
     def slices(self, step: Step) -> Iterator[range]:
         """The rows of the step's global batch that this rank takes, one range for each micro-batch."""
@@ -203,7 +207,11 @@ class RequestSampler(Sampler[list[Request]]):
 
     def window(self, stage: Stage) -> int:
         """How many fresh images of each row the replay buffer of a stage holds."""
-        return stage.replay.window(stage.batch_size, self.plan.final_size if self.full_size else stage.bandwidth)
+        return stage.replay.window(stage.batch_size, self.image_side(stage))
+
+    def image_side(self, of: Reduced) -> int:
+        """Side in pixels of the images that workers give for a stage, a step or a request."""
+        return image_side(of, self.low_frequency, self.plan.final_size)
 
     @property
     def first_step(self) -> int:

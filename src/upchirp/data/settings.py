@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
+from upchirp.curriculum.curriculum import Operator
 from upchirp.errors import InputError
 from upchirp.machine import usable_cores
 
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
 Mode = Literal["fast", "faithful"]
-LowFrequency = Literal["lanczos", "crop"]
 Prepare = Literal["cpu", "device"]
 Crop = Literal["random", "center"]
 
@@ -118,6 +118,33 @@ def check_workers(workers: int) -> None:
             f"workers is {workers}: there {'are' if cores > 1 else 'is'} {cores} core{'s' if cores > 1 else ''} here, "
             f"so give {most} at most; one for each core is the usual"
         )
+
+
+class Reduced(Protocol):
+    """What has a bandwidth and perhaps an operator of its own: a phase, a stage, a step, a request."""
+
+    @property
+    def bandwidth(self) -> int:
+        """Side in pixels of the low-frequency input."""
+
+    @property
+    def operator(self) -> Operator | None:
+        """What reduces images to it; None leaves it to the run."""
+
+
+def image_side(of: Reduced, low_frequency: Operator, final_size: int) -> int:
+    """Side in pixels of the images that workers give: all but `lanczos` reduces on the device, from the final size.
+
+    Args:
+        of: a stage, a step or a request.
+        low_frequency: what reduces where it names no operator.
+        final_size: input side at test time, pixels.
+
+    >>> from upchirp.curriculum import Phase
+    >>> image_side(Phase(end=1, bandwidth=96), "lanczos", 224), image_side(Phase(end=1, bandwidth=96), "crop", 224)
+    (96, 224)
+    """
+    return of.bandwidth if (of.operator or low_frequency) == "lanczos" else final_size
 
 
 def check_prepare(prepare: str, mode: str, low_frequency: str) -> None:

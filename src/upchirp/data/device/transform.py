@@ -15,13 +15,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from upchirp.curriculum import Operator
 from upchirp.data.device.mixing import Targets, mix_draws, mix_group
+from upchirp.data.device.reducing import reduced
 from upchirp.data.device.sending import to_device
 from upchirp.data.images.augmentation import check_low_frequency
-from upchirp.data.settings import Augmentation, LowFrequency
+from upchirp.data.settings import Augmentation
 from upchirp.errors import InputError
 from upchirp.randomness import Stream, philox
-from upchirp.spectral import low_frequency_crop
+from upchirp.spectral import low_pass_filter
 
 _ERASE_AREA = (0.02, 1 / 3)
 _ERASE_ASPECT = (0.3, 1 / 0.3)
@@ -33,8 +35,9 @@ _NOISE_STRIDE = 4099
 class BatchTransform:
     """Turns uint8 batches into model inputs and mixed targets.
 
-    In this order: exact low-frequency crop (`low_frequency='crop'`), normalisation, random erasing with noise
-    from N(0, 1) per pixel (after normalising, as timm does), mixup or CutMix.
+    In this order: reduction to the bandwidth where workers leave that to the device, low-pass filter where a radius is
+    given, normalisation, random erasing with noise from N(0, 1) per pixel (after normalising, as timm does), mixup or
+    CutMix.
 
     Mixing happens inside groups of gcd(batch size, 8) consecutive samples of the global batch: each group
     draws mixup or CutMix and one lambda, and sample `i` of `n` is mixed with sample `n - 1 - i`. As a group
@@ -43,7 +46,7 @@ class BatchTransform:
     Args:
         augmentation: the settings.
         seed: seed of the run.
-        low_frequency: `crop` if batches come at the final size and are to be cropped here.
+        low_frequency: what reduces to the bandwidth where a call names no operator; with `lanczos` workers did so.
         channels_last: memory format of the result.
         dtype: dtype of the result; everything before is computed in float32.
 
@@ -63,14 +66,14 @@ class BatchTransform:
         augmentation: Augmentation,
         *,
         seed: int,
-        low_frequency: LowFrequency = "lanczos",
+        low_frequency: Operator = "lanczos",
         channels_last: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         check_low_frequency(low_frequency)
         self._augmentation = augmentation
         self._seed = seed
-        self._crops = low_frequency == "crop"
+        self._low_frequency: Operator = low_frequency
         self._channels_last = channels_last
         self._dtype = dtype
         self._noise_banks: dict[tuple[int, torch.device], Tensor] = {}
@@ -84,16 +87,20 @@ class BatchTransform:
         step: int,
         batch_size: int,
         first_row: int = 0,
+        operator: Operator | None = None,
+        radius: float | None = None,
     ) -> tuple[Tensor, Targets]:
         """Transform a whole batch, or the rows of it that one rank or micro-batch holds.
 
         Args:
             images: uint8, (N, 3, S, S).
             labels: int64, (N,), on the same device.
-            bandwidth: side of the result, pixels; equal to S unless the batch is cropped here.
+            bandwidth: side of the result, pixels; equal to S unless the batch is reduced here.
             step: index of the optimizer step.
             batch_size: samples in the global batch of this step.
             first_row: row of the global batch that `images[0]` is.
+            operator: what reduces the batch to the bandwidth; by default `low_frequency`.
+            radius: of a low-pass filter, in periods per image; by default nothing is filtered.
 
         Returns:
             Inputs (N, 3, bandwidth, bandwidth), and the targets.
@@ -103,10 +110,13 @@ class BatchTransform:
                 mixing on, images that are not uint8 or whose side does not fit the bandwidth.
         """
         rows = range(first_row, first_row + len(images))
-        self._check(images, bandwidth, rows, batch_size)
+        operator = operator or self._low_frequency
+        self._check(images, bandwidth, rows, batch_size, operator)
         pixels = images.contiguous(memory_format=torch.channels_last).to(torch.float32)
-        if self._crops and images.shape[-1] > bandwidth:
-            pixels = low_frequency_crop(pixels, bandwidth).contiguous(memory_format=torch.channels_last)
+        if images.shape[-1] > bandwidth:
+            pixels = reduced(pixels, bandwidth, operator).contiguous(memory_format=torch.channels_last)
+        if radius is not None:
+            pixels = low_pass_filter(pixels, radius=radius).contiguous(memory_format=torch.channels_last)
         lines = _lines(pixels)
         _normalize_lines(lines, self._augmentation.mean, self._augmentation.std)
         self._erase(lines, step, batch_size, rows)
@@ -119,14 +129,15 @@ class BatchTransform:
         """How many rows of a batch of this size are mixed as one group; rows in parts must be multiples of it."""
         return mix_group(self._augmentation, batch_size)
 
-    def _check(self, images: Tensor, bandwidth: int, rows: range, batch_size: int) -> None:
+    def _check(self, images: Tensor, bandwidth: int, rows: range, batch_size: int, operator: Operator) -> None:
         side = images.shape[-1]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side, side):
             raise InputError(
                 f"images are {images.dtype} of shape {tuple(images.shape)}: expected torch.uint8 of shape (N, 3, S, S)"
             )
-        if side != bandwidth and not (self._crops and side > bandwidth):
-            hint = "at most their side" if self._crops else "equal to their side unless low_frequency='crop'"
+        reduces = operator != "lanczos"
+        if side != bandwidth and not (reduces and side > bandwidth):
+            hint = "at most their side" if reduces else "equal to their side, as workers reduce by lanczos"
             raise InputError(f"bandwidth {bandwidth} for images of {side} pixels: it must be {hint}")
         if rows.start < 0 or rows.stop > batch_size:
             raise InputError(f"rows {rows.start} to {rows.stop} do not lie in a batch of {batch_size}")

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from upchirp.curriculum import Operator
 from upchirp.data.images.crops import center_box, crop_box
 from upchirp.data.images.decoding import Box, Picture, PillowPicture, Pixels
 from upchirp.data.images.rand_augment import Colour, Operation, draw_operations, on_image, on_pixels
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
-from upchirp.data.settings import Augmentation, Interpolation, LowFrequency, Mode
+from upchirp.data.settings import Augmentation, Interpolation, Mode
 from upchirp.errors import InputError
 
 _FILTERS = {
@@ -80,14 +81,15 @@ class TrainTransform:
 
     `fast` resizes the crop straight to the bandwidth (Lanczos, anti-aliased) and augments there, which is
     cheap at small bandwidths. `faithful` keeps the order of the released code: resize to the final size,
-    flip, RandAugment, then Lanczos to the bandwidth. With `low_frequency='crop'` the result stays at the
-    final size (the device crops its spectrum), and the two modes are the same.
+    flip, RandAugment, then Lanczos to the bandwidth. With any other operator than `lanczos` the result stays at the
+    final size (the device reduces it), and the two modes are the same.
 
     Args:
         augmentation: the settings.
         final_size: input side of the last stage, pixels.
         mode: `fast` or `faithful`.
-        low_frequency: `lanczos` reduces to the bandwidth here, `crop` leaves it to the device.
+        low_frequency: what reduces to the bandwidth where a request names no operator: `lanczos` here, all others on
+            the device.
 
     Raises:
         InputError: an unknown mode or low-frequency method, or a final size below 1.
@@ -103,7 +105,7 @@ class TrainTransform:
         augmentation: Augmentation,
         final_size: int,
         mode: Mode = "fast",
-        low_frequency: LowFrequency = "lanczos",
+        low_frequency: Operator = "lanczos",
     ) -> None:
         check_low_frequency(low_frequency)
         if mode not in get_args(Mode):
@@ -112,14 +114,14 @@ class TrainTransform:
             raise InputError(f"final size {final_size}: it must be 1 pixel or more")
         self._augmentation = augmentation
         self._final_size = final_size
-        self._direct = mode == "fast" and low_frequency == "lanczos"
-        self._reduce = mode == "faithful" and low_frequency == "lanczos"
+        self._fast = mode == "fast"
+        self._low_frequency: Operator = low_frequency
         self._fill = fill_colour(augmentation)
 
     def __call__(self, picture: Picture | Image.Image, request: Request) -> Pixels:
         """The pixels, uint8 of shape (S, S, 3).
 
-        S is the bandwidth, or the final size with `low_frequency='crop'`.
+        S is the bandwidth, or the final size where the device reduces.
 
         Raises:
             OSError: the image is truncated or corrupt.
@@ -128,7 +130,8 @@ class TrainTransform:
             picture = PillowPicture(picture)
         settings = self._augmentation
         box, flip, operations = draw(settings, self._final_size, picture.size, request)
-        if self._direct:
+        here = (request.operator or self._low_frequency) == "lanczos"
+        if self._fast and here:
             pixels = lanczos(picture.region(box, request.bandwidth), request.bandwidth)
             if flip:
                 pixels = cv2.flip(pixels, 1)  # type: ignore[assignment]
@@ -138,7 +141,7 @@ class TrainTransform:
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         image = on_image(image, operations, self._fill, _WARP_FILTERS[settings.interpolation])
-        if self._reduce and request.bandwidth != self._final_size:
+        if here and request.bandwidth != self._final_size:
             image = image.resize((request.bandwidth, request.bandwidth), Image.Resampling.LANCZOS)
         return np.array(image)
 
@@ -197,7 +200,5 @@ def default_crop_pct(size: int) -> float:
 
 def check_low_frequency(low_frequency: str) -> None:
     """Refuse an unknown low-frequency method with an `InputError`."""
-    if low_frequency not in get_args(LowFrequency):
-        raise InputError(
-            f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(LowFrequency))}"
-        )
+    if low_frequency not in get_args(Operator):
+        raise InputError(f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(Operator))}")

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from upchirp.curriculum import Operator
 from upchirp.data import Targets, normalize
-from upchirp.spectral import low_frequency_crop
+from upchirp.data.device.reducing import reduced
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.predictions import Predictions
@@ -72,7 +73,9 @@ class View(NamedTuple):
     model: nn.Module
     """Takes inputs of side `bandwidth`."""
     bandwidth: int
-    """Pixels; below the set's own size the images are cropped in the frequency domain, as in Figure 8."""
+    """Pixels; below the set's own size the images are reduced, as in Figure 8."""
+    operator: Operator = "lanczos"
+    """What reduces them: what the model was shown in training, so that content is where it was there."""
 
 
 @torch.no_grad()
@@ -109,7 +112,7 @@ def evaluate(
             targets = Targets.of(labels.to(device, non_blocking=True))
             seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
             for view, total, guesses in zip(views, sums, guessed, strict=True):
-                own = inputs if view.bandwidth >= data.size else low_frequency_crop(inputs, view.bandwidth)
+                own = inputs if view.bandwidth >= data.size else reduced(inputs, view.bandwidth, view.operator)
                 shown, asked = task.ask(own, targets)
                 with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                     outputs = view.model(shown)

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from upchirp.curriculum import Plan
+from upchirp.curriculum import Operator, Plan
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
@@ -34,8 +34,12 @@ def evaluation_follows(plan: Plan, steps: int, evaluations: int) -> bool:
     return int(after * evaluations) > int(before * evaluations)
 
 
-def evaluate_state(trainer: Trainer, state: State, data: EvaluationSet) -> list[StateEvaluation]:
+def evaluate_state(
+    trainer: Trainer, state: State, data: EvaluationSet, operator: Operator | None = None
+) -> list[StateEvaluation]:
     """Evaluate the weights, then their average if there is one, at the set's size; then the weights at their bandwidth.
+
+    Images are reduced to the bandwidth by the operator, as in training; by default by the trainer's own.
 
     Raises:
         UnreadableImages: more than 1 % of the images cannot be read.
@@ -51,7 +55,10 @@ def evaluate_state(trainer: Trainer, state: State, data: EvaluationSet) -> list[
     rest = iter(of_state)
     for models in state.parallel.at_sizes([(model, side) for _, model, side in of_state], state.bandwidth):
         results += evaluate(
-            [View(name, model, side) for model, (name, _, side) in zip(models, islice(rest, len(models)), strict=True)],
+            [
+                View(name, model, side, operator or trainer.loading.low_frequency)
+                for model, (name, _, side) in zip(models, islice(rest, len(models)), strict=True)
+            ],
             data,
             mean=trainer.augmentation.mean,
             std=trainer.augmentation.std,

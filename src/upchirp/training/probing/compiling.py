@@ -41,9 +41,8 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
         for step, rows in _first_of_each_shape(sampler, micro_batches):
             fit_to_tried(twin, step.bandwidth)
             passes.fit_to(step.bandwidth)
-            side = sampler.plan.final_size if sampler.full_size else step.bandwidth
             # With a micro-batch that completes no step nobody waits for another rank.
-            batch = replace(grey_batch(step, rows, side, device), completes_step=False)
+            batch = replace(grey_batch(step, rows, sampler.image_side(step), device), completes_step=False)
             try:
                 accumulate(passes, scaler, batch, trainer.computing, Batch.weigh)
             except RuntimeError as error:

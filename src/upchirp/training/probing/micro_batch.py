@@ -10,6 +10,7 @@ from torch import nn
 
 from upchirp.curriculum import Curriculum, Plan, Stage
 from upchirp.data import Augmentation, mix_group
+from upchirp.data.settings import image_side
 from upchirp.errors import InputError
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, free_memory, ran_out
 from upchirp.training.engine.trainer import Trainer
@@ -96,7 +97,7 @@ def tried_at_once(planning: Planning, curriculum: Curriculum, device: torch.devi
     """How many images are computed at once, by bandwidth, to measure a device's speed."""
     usual = {
         side: choose_micro_batch(planning, planning.batch_size, ranks, shrunk=curriculum.final_size / side)
-        for side in curriculum.bandwidths
+        for side in curriculum.sizes
     }
     # A CPU is as fast with few images at once, and a probe of many takes minutes there.
     return {side: min(size, PROBE_BATCH) for side, size in usual.items()} if device.type == "cpu" else usual
@@ -167,7 +168,7 @@ def fits_on(trainer: Trainer, plan: Plan, model: nn.Module) -> Fits:
     def train_on(stage: Stage, images: int) -> bool:
         begin = sum(each.steps for each in plan.stages[: plan.stages.index(stage)])
         step = replace(plan.step(begin), batch_size=images)
-        side = plan.final_size if trainer.loading.low_frequency == "crop" else stage.bandwidth
+        side = image_side(stage, trainer.loading.low_frequency, plan.final_size)
         try:
             state = trainer.probe_state(model, bandwidth=plan.final_size)
             batches = [grey_batch(step, range(images), side)] * 2

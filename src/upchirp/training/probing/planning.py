@@ -48,7 +48,7 @@ def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curr
         InputError: an unknown curriculum, or sizes that the model cannot take.
     """
     curriculum = load_curriculum(name_or_file, final_size, multiple=size_multiple(model))
-    check_sizes(model, curriculum.bandwidths)
+    check_sizes(model, curriculum.sizes)
     return curriculum
 
 
@@ -107,7 +107,7 @@ def make_plan(
         cost = seconds
         budget = {"total_cost": parse_duration(planning.time_budget)}
     elif planning.cost == "flops":
-        cost = flops or CostTable("flops", flops_table(model, curriculum.bandwidths))
+        cost = flops or CostTable("flops", flops_table(model, curriculum.sizes))
     made = plan(
         curriculum,
         dataset_size=dataset_size,
@@ -213,7 +213,7 @@ def with_selection(
 
 def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any]:
     """The same with the computation speed-up against passes at the final size, in counted FLOPs (Table 7)."""
-    flops = CostTable("flops", flops_table(model, plan.bandwidths))
+    flops = CostTable("flops", flops_table(model, plan.sizes))
     return {
         **with_size(plan, model),
         "baseline_epochs": baseline_epochs,

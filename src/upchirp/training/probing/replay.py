@@ -8,8 +8,9 @@ from itertools import islice, repeat
 import torch
 from torch import nn
 
-from upchirp.curriculum import Curriculum, Phase, Plan, plan
+from upchirp.curriculum import Curriculum, Plan, plan
 from upchirp.data import Source
+from upchirp.data.settings import image_side
 from upchirp.training.engine.trainer import PROBE_RATE, Trainer
 from upchirp.training.engine.waiting import MOST_REPLAYS
 from upchirp.training.probing.grey import grey_batch
@@ -80,7 +81,7 @@ def loader_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, sourc
 def model_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, model: nn.Module, micro_batch: int) -> float:
     """Images per second that a copy of the model trains on, when they are on the device already."""
     probe = _probe(curriculum, bandwidth, micro_batch, micro_batch)
-    side = curriculum.final_size if trainer.loading.low_frequency == "crop" else bandwidth
+    side = image_side(probe.step(0), trainer.loading.low_frequency, curriculum.final_size)
     state = trainer.probe_state(model, bandwidth=curriculum.final_size)
     results = trainer.run(state, probe, repeat(grey_batch(probe.step(0), range(micro_batch), side, trainer.device)))
     for result in islice(results, _MODEL_WARMUP):
@@ -96,7 +97,7 @@ def model_speed(trainer: Trainer, curriculum: Curriculum, bandwidth: int, model:
 def _probe(curriculum: Curriculum, bandwidth: int, dataset_size: int, batch_size: int) -> Plan:
     """A plan that begins at a bandwidth and stays there for longer than anything is measured."""
     sides = dict.fromkeys((bandwidth, curriculum.final_size))
-    phases = tuple(Phase(end=(k + 1) / len(sides), bandwidth=side) for k, side in enumerate(sides))
+    phases = tuple(replace(curriculum.phase_at(side), end=(k + 1) / len(sides)) for k, side in enumerate(sides))
     return plan(
         Curriculum(name="probe", axis="samples", phases=phases, magnitude=curriculum.magnitude),
         epochs=_MANY_STEPS * batch_size / dataset_size,

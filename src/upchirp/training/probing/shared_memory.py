@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from upchirp.curriculum import Plan
+from upchirp.curriculum import Operator, Plan
 from upchirp.data.chunks import PREFETCHED, chunk_bytes
-from upchirp.data.settings import Prepare
+from upchirp.data.settings import Prepare, image_side
 from upchirp.data.shared_memory import SHARED, room
 
 _MIB = 2**20
@@ -23,15 +23,15 @@ class Demand:
 
     plan: Plan
     """What is trained."""
-    full_size: bool = False
-    """Whether training images come at the final size too, as those of evaluations do."""
+    low_frequency: Operator = "lanczos"
+    """What reduces training images: all but `lanczos` takes them at the final size, as evaluations do."""
     prepare: Prepare = "cpu"
     """Where training images are prepared."""
 
     def bytes(self, workers: int) -> int:
         """What so many workers need; without any nothing is shared."""
         final_size = self.plan.final_size
-        sides = [final_size] if self.full_size else self.plan.bandwidths
+        sides = {image_side(stage, self.low_frequency, final_size) for stage in self.plan.stages}
         training = max(chunk_bytes(side, self.prepare) for side in sides)
         # One more of training is being copied.
         return workers * ((PREFETCHED + 1) * training + PREFETCHED * chunk_bytes(final_size))

@@ -4,17 +4,18 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from statistics import fmean
 
 import torch
 from torch import nn
 
-from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, plan
+from upchirp.curriculum import CostTable, Curriculum, Plan, plan
 from upchirp.data import Source
 from upchirp.data.arrival import AHEAD
 from upchirp.data.chunks import batches_ahead
+from upchirp.data.settings import image_side
 from upchirp.training.engine.trainer import PROBE_RATE, Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.planning import with_replay
@@ -83,9 +84,10 @@ def measure_seconds(
         replaying: how images are replayed.
         report: called with what is done, the steps done, and all steps.
     """
-    sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.bandwidths}
+    sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.sizes}
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
-    sides = {side: curriculum.final_size if trainer.loading.low_frequency == "crop" else side for side in sizes}
+    low_frequency, final_size = trainer.loading.low_frequency, curriculum.final_size
+    sides = {side: image_side(curriculum.phase_at(side), low_frequency, final_size) for side in sizes}
     batches = [(sides[side], micro_batch[side]) for side in sizes]
     ahead = batches_ahead(trainer.loading.processes, batches, trainer.loading.prepare)
     if trainer.device.type == "cuda":
@@ -122,7 +124,9 @@ def calibration(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, da
     """
     images = steps * sum(sizes.values())
     ends = [steps * images_until / images for images_until in accumulate(sizes.values())]
-    phases = tuple(Phase(end=end, bandwidth=side) for side, end in zip(sizes, [*ends[:-1], 1.0], strict=True))
+    phases = tuple(
+        replace(curriculum.phase_at(side), end=end) for side, end in zip(sizes, [*ends[:-1], 1.0], strict=True)
+    )
     return plan(
         Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
         epochs=images / dataset_size,

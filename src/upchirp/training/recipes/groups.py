@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from upchirp.curriculum import Selection
+from upchirp.curriculum import Operator, Selection
 from upchirp.curriculum.replay import ReplayMode
-from upchirp.data import LowFrequency, Mode
+from upchirp.data import Mode
 from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, Prepare, check_prepare
 from upchirp.errors import InputError
 from upchirp.machine import usable_cores
@@ -142,8 +142,9 @@ class Loading(Group):
 
     mode: Mode = "fast"
     """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work."""
-    low_frequency: LowFrequency = "lanczos"
-    """`lanczos` reduces to the bandwidth in the workers; `crop` crops the spectrum exactly on the device."""
+    low_frequency: Operator = "lanczos"
+    """What reduces images to the bandwidth: `lanczos` in the workers, `crop` exactly on the device, or there `nearest`,
+    `bilinear` or `bicubic` without anti-aliasing, for comparison (Table 19 b)."""
     prepare: Prepare = "cpu"
     """Who resizes, mirrors and augments images: the workers on the `cpu`, or the `device`, for which workers only read
     and decode; the images are the same but for rounding."""

@@ -43,7 +43,8 @@ def _rows(
         for index, seed in zip(chosen, seeds, strict=True):
             try:
                 image, label = source.load(index)
-                loaded.append(torch.from_numpy(load(image, Request(index, stage.bandwidth, middle, seed))))
+                request = Request(index, stage.bandwidth, middle, seed, stage.operator)
+                loaded.append(torch.from_numpy(load(image, request)))
                 labels.append(label)
             except DECODE_ERRORS:
                 continue
@@ -57,6 +58,8 @@ def _rows(
                 bandwidth=stage.bandwidth,
                 step=0,
                 batch_size=count,
+                operator=stage.operator,
+                radius=stage.radius,
             )
             images = list(_pixels(inputs, augmentation))
         rows.append(

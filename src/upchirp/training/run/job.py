@@ -161,12 +161,12 @@ def _train(
         model = trainer.place(model)
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
-            check_sizes(model, plan.bandwidths)
+            check_sizes(model, plan.sizes)
         elif loaded and (config.time_budget is not None or config.replay == "auto"):
             # Measured anew it would be another plan.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
-            check_sizes(model, plan.bandwidths)
+            check_sizes(model, plan.sizes)
         else:
             settled, plan = new_plan(settled, trainer, model, train_source, own_model=own_model, report=report)
             if (longer := recipe_for_time(open_config, len(train_source), plan)) is not None:
@@ -195,7 +195,7 @@ def _train(
             model,
             bandwidth=plan.final_size,
             learning_rate=config.optimization.learning_rate(config.batch_size),
-            bandwidths=plan.bandwidths,
+            bandwidths=plan.sizes,
         )
         totals = Totals()
         if loaded:
@@ -203,7 +203,7 @@ def _train(
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
         evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
-        demand = Demand(plan=plan, full_size=config.low_frequency == "crop", prepare=config.prepare)
+        demand = Demand(plan=plan, low_frequency=config.low_frequency, prepare=config.prepare)
         workers, few = demand.workers(config.processes)
         notes += [few] if few else []
         evaluation = EvaluationSet(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from upchirp.curriculum import Plan, Step
+from upchirp.curriculum import Operator, Plan, Step
 from upchirp.data import Corrupt, Loader
 from upchirp.data.faults import DataFault
 from upchirp.data.unreadable import CorruptImages
@@ -298,12 +298,17 @@ class Run:
     def _ends_stage(self, step: Step) -> bool:
         return self.plan.stage_at(step.index + 1) != step.stage
 
+    @property
+    def _operator(self) -> Operator | None:
+        """What reduced the images of the last step."""
+        return self.plan.step(max(0, self.state.step - 1)).operator
+
     def _evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
         with self._saved_if_faulty(), self._off_the_clock():
             self.emit(Working(what="evaluating"))
             with self.totals.spent.on("evaluating"):
-                results = evaluate_state(self.trainer, self.state, self.evaluation)
+                results = evaluate_state(self.trainer, self.state, self.evaluation, self._operator)
         return self._take_evaluations(results)
 
     def _take_evaluations(self, results: list[StateEvaluation]) -> float:

@@ -80,6 +80,8 @@ class Saving:
     def export(self) -> None:
         """Write the weights, and their average if there is one, as plain timm loads them, and a timm configuration."""
         self.state.average_statistics()
+        # A curriculum may end below the final size (Table 3).
+        self.state.fit_to(self.plan.final_size)
         modules = {run_folder.WEIGHTS: self.state.model}
         if self.state.ema is not None:
             modules[run_folder.WEIGHTS_EMA] = self.state.ema.module

@@ -215,7 +215,7 @@ def new_plan(
         return ranks.from_first(lambda: table)
 
     timed = config.time_budget is not None
-    probed = dict.fromkeys(curriculum.bandwidths, PROBE_BATCH)
+    probed = dict.fromkeys(curriculum.sizes, PROBE_BATCH)
     if not chooses_batch_size(config):
         probed = tried_at_once(config, curriculum, device, ranks.size)
     seconds = measured(probed, 0) if timed else None
