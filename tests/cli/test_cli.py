@@ -194,7 +194,7 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["train", "--model", "resnet18"], "no data"),
         (["train", "--data", "nowhere", "--model", "test_vit"], "data folder nowhere is missing"),
         (["train", "--mixupp", "0.2", "--modle=x"], "unknown flag --mixupp, --modle: did you mean --"),
-        (["train", "--reprob", "3"], "error: reprob is 3.0: it is a probability"),
+        (["train", "--reprob", "3"], "error: --reprob is 3.0: it is a probability"),
         (["train", "--seed", str(1 << 64)], "seed is 18446744073709551616: give a whole number from 0 to 1844"),
         (["compare", "--seeds", "0", str(1 << 64), "--output", "x"], "seed is 18446744073709551616"),
         # Before the data are looked for.

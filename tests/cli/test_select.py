@@ -4,6 +4,7 @@ import pytest
 
 from upchirp import Selection, efficienttrain_plus_plus, plan
 from upchirp.cli import main
+from upchirp.cli.flags import with_flags
 from upchirp.curriculum import expected_savings
 
 WORDS = ["plan", "--model", "resnet18"]
@@ -16,7 +17,7 @@ def test_the_plan_says_what_selection_is_expected_to_save(
     assert main([*WORDS, "--select", "infobatch", "--select-until", "0.8"]) == 0
     text = capsys.readouterr().out
     savings = expected_savings(plan(efficienttrain_plus_plus(), epochs=200), Selection(until=0.8))
-    assert savings.describe(200)[1:] in text
+    assert with_flags(savings.describe(200))[1:] in text
     assert "InfoBatch alone 1.4x, EfficientTrain++ 1.5x, both 1.7x" in text
     assert main([*WORDS, "--select", "infobatch", "--select-until", "0.8", "--json"]) == 0
     stored = json.loads(capsys.readouterr().out)

@@ -53,5 +53,5 @@ def test_the_line_names_epochs_or_a_share() -> None:
     assert "leave out 22 % of the images" in savings.describe(100)
     # 1 + (87.5 - 1) / 0.75 + 12.5
     assert "128.8 passes over the data instead of 100.0" in savings.describe(100)
-    assert "--epochs 77.7 would make as many passes as 100 without selection: 1.29x less" in savings.describe(100)
+    assert "`epochs=77.7` would make as many passes as 100 without selection: 1.29x less" in savings.describe(100)
     assert "78 % of the budget would make as many passes as all of it without" in savings.describe()

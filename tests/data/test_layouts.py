@@ -102,7 +102,7 @@ def test_of_classes_alone_a_share_validates(tmp_path, prefix):
     assert sorted(taken) == sorted(many(prefix))
     assert notes == [
         f"{root} has no validation images: 12 of 48 images, 0.25 of each class and always the same ones, validate and "
-        "are not trained on (another share by --val-share)"
+        "are not trained on (another share by `val_share`)"
     ]
     # Wherever the data lie, and whatever is asked for beside.
     moved = shutil.copytree(root, tmp_path.with_name(f"{tmp_path.name}-moved"))
@@ -113,7 +113,7 @@ def test_of_classes_alone_a_share_validates(tmp_path, prefix):
 
 def test_a_share_needs_two_images_of_a_class(tmp_path):
     assert "leave none to validate" in refusal(fill(tmp_path, "a/1.jpg", "b/1.jpg"))
-    with pytest.raises(InputError, match="val_share is 1"):
+    with pytest.raises(InputError, match="`val_share` is 1"):
         hold_out(FolderSource(tmp_path), 1.0)
 
 

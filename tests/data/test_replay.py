@@ -261,7 +261,7 @@ def test_a_corrupt_image_is_reported_when_fresh_and_not_again(mode: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"replays": -1}, "replay is -1"),
+        ({"replays": -1}, "`replay` is -1"),
         ({"replays": 1, "mode": "both"}, "replay mode 'both'"),
         ({"replays": 1, "gib": 0}, "bound is 0 GiB"),
         ({"replays": 1, "gib": float("nan")}, "bound is nan GiB"),

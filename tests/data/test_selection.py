@@ -353,7 +353,7 @@ def test_states_of_other_runs_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"rank": 0, "world_size": 2}, "several processes"), ({"workers": -1}, "workers is -1")]
+    ("options", "message"), [({"rank": 0, "world_size": 2}, "several processes"), ({"workers": -1}, "`workers` is -1")]
 )
 def test_bad_loaders_get_one_line(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -172,22 +172,22 @@ def test_a_model_of_ones_own(search_config: Make) -> None:
         ({"stages": 1}, "give 2 or more"),
         ({"candidates": (80,)}, "candidate bandwidth 80"),
         ({"candidates": (30,)}, "30"),
-        ({"beta": 1.5}, "beta is 1.5"),
-        ({"search_val": 1.0}, "search_val is 1.0"),
-        ({"subset": 0.0}, "subset is 0.0"),
-        ({"candidates_at_once": 0}, "candidates_at_once is 0"),
+        ({"beta": 1.5}, "`beta` is 1.5"),
+        ({"search_val": 1.0}, "`search_val` is 1.0"),
+        ({"subset": 0.0}, "`subset` is 0.0"),
+        ({"candidates_at_once": 0}, "`candidates_at_once` is 0"),
         ({"tuning_epochs": 1.5}, "at most 0.666667 of 2 epochs"),
         ({"objective": "speed"}, "accuracy"),
-        ({"objective": "loss_time", "alpha": -1.0}, "alpha is -1.0"),
-        ({"tolerance": 1.0}, "belong to --algorithm greedy"),
-        ({"algorithm": "greedy", "halving": True}, "leave out --halving"),
-        ({"algorithm": "greedy", "candidates_at_once": 2}, "leave out --candidates-at-once"),
-        ({"time_budget": "1h"}, "instead of --time-budget"),
-        ({"resume": "some.pt"}, "--resume auto"),
+        ({"objective": "loss_time", "alpha": -1.0}, "`alpha` is -1.0"),
+        ({"tolerance": 1.0}, "belong to `algorithm='greedy'`"),
+        ({"algorithm": "greedy", "halving": True}, "leave out `halving`"),
+        ({"algorithm": "greedy", "candidates_at_once": 2}, "leave out `candidates_at_once`"),
+        ({"time_budget": "1h"}, "instead of `time_budget`"),
+        ({"resume": "some.pt"}, "`resume='auto'`"),
         ({"weights": "some.safetensors", "model": "test_vit"}, "random weights"),
-        ({"select": "infobatch"}, "leave out --select"),
+        ({"select": "infobatch"}, "leave out `select`"),
         ({"replay": "auto"}, "give a number"),
-        ({"early_batch": (32,)}, "--early-batch auto"),
+        ({"early_batch": (32,)}, "`early_batch='auto'`"),
         ({"epochs": 0.2, "tuning_epochs": 0.01}, "too small for one step"),
         ({"tuning_epochs": 0.1}, "too few for one step"),
         ({"stagse": 3}, "unknown key"),
@@ -210,7 +210,7 @@ def test_other_settings_or_data_are_not_mixed_into_a_search(
     config = search_config()
     with pytest.raises(Interrupted):
         search(config, observers=[stop])
-    with pytest.raises(InputError, match="--resume auto"):
+    with pytest.raises(InputError, match="`resume='auto'`"):
         search(config)
     with pytest.raises(InputError, match=r"seed 0 \(now 1\)"):
         search(search_config(resume="auto", seed=1))

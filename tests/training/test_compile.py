@@ -132,5 +132,5 @@ def test_a_model_that_cannot_be_compiled_is_bad_input(config: Make, monkeypatch:
         raise RuntimeError("no C compiler")
 
     compile_by(broken, monkeypatch)
-    with pytest.raises(InputError, match=r"cannot compile the model for 32 px \(no C compiler\): leave --compile out"):
+    with pytest.raises(InputError, match=r"cannot compile the model for 32 px \(no C compiler\): leave `compile` out"):
         train(config(compile=True))

@@ -118,8 +118,8 @@ def test_too_few_steps_are_told_with_their_cause() -> None:
     def note(batch_size: int, epochs: float) -> str | None:
         return steps_note(plan(constant(96), epochs=epochs, dataset_size=6_500, batch_size=batch_size))
 
-    assert "4096 is a large batch for 65,536 images, try --batch-size 64" in str(note(4096, 10))
-    assert "give more --epochs" in str(note(8, 0.01))
+    assert "4096 is a large batch for 65,536 images, try `batch_size=64`" in str(note(4096, 10))
+    assert "give more `epochs`" in str(note(8, 0.01))
     assert note(64, 10) is None
 
 
@@ -141,7 +141,7 @@ def test_a_run_says_what_it_chose_keeps_it_and_goes_on_with_it(
     assert "recipe light: 64 images" in text
     assert "batch size 16" in text
     assert "learning rate" in text
-    assert "give more --epochs" in text
+    assert "give more `epochs`" in text
     assert result.plan.stages[-1].batch_size == 16
     stored = load_config(tmp_path / "run" / "config.yaml")
     assert (stored["recipe"], stored["batch_size"], stored["mixup"]) == ("light", 16, 0.0)
@@ -183,7 +183,7 @@ def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Pa
 
 
 def test_no_model_is_no_default(image_folder: Path, config: Callable[..., TrainConfig]) -> None:
-    with pytest.raises(InputError, match="no model: name any of timm's by --model"):
+    with pytest.raises(InputError, match="no model: name any of timm's by `model`"):
         train(TrainConfig.from_flat({"data": str(image_folder)}))
 
 
@@ -202,7 +202,7 @@ def test_advice_on_a_new_head_that_was_followed_is_not_given_again() -> None:
         run = plan(constant(96), epochs=6, dataset_size=200, batch_size=8, learning_rate=lr)
         return new_head_note(run, replace(TrainConfig().optimization, lr=lr))
 
-    advised = re.search(r"try --lr (\S+),", str(note(5e-5)))
+    advised = re.search(r"try `lr=(\S+)`,", str(note(5e-5)))
     assert advised is not None
-    assert "--lr" not in str(note(float(advised[1])))
+    assert "`lr" not in str(note(float(advised[1])))
     assert note(3e-3) is None

@@ -112,7 +112,7 @@ def test_a_kept_head_needs_the_same_classes(pretrained: Path, image_folder: Path
         (["finetune", "--fixres", "--regime", "finetune", "--weights", "W"], "leave it out"),
         (["train", "--keep-head", "--data", "IMAGES"], "there is no classifier to keep"),
         (["train", "--regime", "imagenet"], "unknown regime 'imagenet': choose one of"),
-        (["train", "--layer-decay", "1.5"], "layer_decay is 1.5"),
+        (["train", "--layer-decay", "1.5"], "--layer-decay is 1.5"),
         (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "64", "70"], "cannot take images of side 70"),
         (["eval", "--weights", "W", "--data", "THREE", "--sizes", "64"], "unknown to the weights (ant, bee, fly)"),
         (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "64", "--final-size", "64"], "not both"),

@@ -322,7 +322,9 @@ def test_a_run_takes_what_fits(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(start, "can_try", lambda device: True)
     seen.clear()
     train(replace(run, output=tmp_path / "tried"), model := Hungry(limit=24, side=46), seen)
-    assert "--micro-batch auto: memory holds 176 images at 27 px, 16 images at 46 px, 16 images at 64 px" in notes(seen)
+    assert "`micro_batch='auto'`: memory holds 176 images at 27 px, 16 images at 46 px, 16 images at 64 px" in notes(
+        seen
+    )
     # Two images tell whether kernels get gradients.
     assert set(model.seen) - {(2, 27)} == {(176, 27), (16, 46), (16, 64)}
     assert not any(isinstance(event, Reduced) for event in seen)

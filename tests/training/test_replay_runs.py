@@ -183,10 +183,10 @@ def test_speeds_are_measured_on_loader_and_model(config: Make, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"replay": -1}, "replay is -1"),
+        ({"replay": -1}, "`replay` is -1"),
         ({"replay": "often"}, "replay is 'often': expected a whole number or auto"),
         ({"replay": True}, "replay is True: expected a whole number or auto"),
-        ({"replay_gib": 0}, "replay_gib is 0"),
+        ({"replay_gib": 0}, "`replay_gib` is 0"),
         ({"replay_mode": "both"}, "replay_mode is 'both': expected one of batch, mixed"),
     ],
 )

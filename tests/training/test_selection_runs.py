@@ -125,7 +125,7 @@ def test_selection_is_told_and_counted(make: Make) -> None:
     expected = json.loads((result.output / "plan.json").read_text())["selection"]
     assert (expected["prune"], expected["until"]) == (0.5, 0.875)
     assert expected["expected"]["summary"] in notes(seen)
-    more = f"--epochs {expected['expected']['epochs']:.1f} would make as many passes as 6 without"
+    more = f"`epochs={expected['expected']['epochs']:.1f}` would make as many passes as 6 without"
     assert more in expected["expected"]["summary"]
     begun = [event.summary for event in seen if isinstance(event, Selected)]
     records = passes(result.output)

@@ -81,17 +81,17 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "try --workers 8, `upchirp pack`, or --replay 1"),
-        ({"workers": 8, "cores": 8}, "with 8 workers: try `upchirp pack`, or --replay 1"),
-        ({"packing_helps": False}, "try --workers 8, or --replay 1"),
-        ({"device_helps": True}, "try --workers 8, --prepare device, `upchirp pack`, or --replay 1"),
-        ({"share": 0.8, "cores": 64}, "takes 80 % of the time at B=96 with 4 workers: try --workers 20"),
-        ({"share": 0.8}, "or --replay 4"),
-        ({"replay": 2}, "or --replay 5"),
-        ({"workers": 0}, "--workers 2"),
+        ({}, "try `workers=8`, `upchirp pack`, or `replay=1`"),
+        ({"workers": 8, "cores": 8}, "with 8 workers: try `upchirp pack`, or `replay=1`"),
+        ({"packing_helps": False}, "try `workers=8`, or `replay=1`"),
+        ({"device_helps": True}, "try `workers=8`, `prepare='device'`, `upchirp pack`, or `replay=1`"),
+        ({"share": 0.8, "cores": 64}, "takes 80 % of the time at B=96 with 4 workers: try `workers=20`"),
+        ({"share": 0.8}, "or `replay=4`"),
+        ({"replay": 2}, "or `replay=5`"),
+        ({"workers": 0}, "`workers=2`"),
         ({"workers": 1}, "with 1 worker: try"),
-        ({"share": 1.0, "packing_helps": False, "workers": 8}, "try --replay 8"),
-        ({"replay": None}, "try --workers 8, or `upchirp pack`"),
+        ({"share": 1.0, "packing_helps": False, "workers": 8}, "try `replay=8`"),
+        ({"replay": None}, "try `workers=8`, or `upchirp pack`"),
         ({"replay": None, "workers": 8, "packing_helps": False}, "try more CPU cores"),
     ],
 )
@@ -136,9 +136,9 @@ def test_a_run_that_waits_says_so_once(config, seconds: float, log_interval: int
     if seconds:
         assert min(shares) > 0.3
         assert len(said) == 1
-        assert "at B=64 with 0 workers: try --workers" in said[0]
+        assert "at B=64 with 0 workers: try `workers=" in said[0]
         # At the final size nothing is replayed.
-        assert "--replay" not in said[0]
+        assert "`replay" not in said[0]
     else:
         assert shares[1] < 0.6
 

@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 
+from upchirp.cli.flags import with_flags
 from upchirp.cli.printable import printable
 from upchirp.errors import InputError
 
@@ -24,7 +25,7 @@ def run(words: list[str]) -> int:
     try:
         return _dispatch(words)
     except InputError as error:
-        _say_error(printable(error))
+        _say_error(printable(with_flags(str(error))))
         return 2
     except BrokenPipeError:
         # The reader of the output went away, as with `| head`.

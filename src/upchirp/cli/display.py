@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 
+from upchirp.cli.flags import with_flags
 from upchirp.cli.live_line import LiveLine, Pace, Ticker, duration, work_text
 from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan
@@ -89,7 +90,7 @@ class Display:
                     f"{event.result.describe()}"
                 )
             case Noted():
-                self._print(f"note: {event.message}")
+                self._print(f"note: {with_flags(event.message)}")
             case Finished():
                 self._print(
                     f"done: top-1 {event.top1:.2f} % (best {event.best_top1:.2f} %) "

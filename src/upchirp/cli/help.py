@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from upchirp.cli.flags import with_flags
 from upchirp.curriculum import PRESETS
 from upchirp.training import RECIPES
 
@@ -192,7 +193,7 @@ def _flags(defaults: object) -> Iterator[_Flag]:
         if is_dataclass(value):
             yield from _flags(value)
         elif entry.metadata.get("flag", True):
-            text = texts.get(entry.name, "")
+            text = with_flags(texts.get(entry.name, ""))
             if entry.name in _LISTED:
                 text += f" One of {', '.join(_LISTED[entry.name])}."
             if value is not None and value is not False and value not in ("", (), {}):

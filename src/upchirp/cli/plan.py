@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from upchirp.cli.display import Display, say
+from upchirp.cli.flags import with_flags
 from upchirp.cli.live_line import duration
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
@@ -83,7 +84,7 @@ def show(priced: dict[str, Any], model: str, console: Console) -> None:
         against = f"the computation of {epochs:.1f} epochs as usual"
     say(console, f"{epochs:.1f} equivalent epochs, {passes:.1f} passes over the images: {against}.")
     for line in priced["chosen"]:
-        say(console, line)
+        say(console, with_flags(line))
     if "needs" in priced:
         needs = priced["needs"]
         speeds = ", ".join(f"{speed:,.0f} at {side} px" for side, speed in needs["images_per_second"].items())
@@ -93,5 +94,5 @@ def show(priced: dict[str, Any], model: str, console: Console) -> None:
             f"{needs['memory_gib']:.1f} GiB of memory, images/s {speeds}.",
         )
     if "selection" in priced:
-        summary = priced["selection"]["expected"]["summary"]
+        summary = with_flags(priced["selection"]["expected"]["summary"])
         console.print(f"{summary[0].upper()}{summary[1:]}. {_TABLE_23}", highlight=False)

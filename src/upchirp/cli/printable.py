@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from upchirp.cli.flags import with_flags
+
 # Control characters (a newline breaks the line, ESC the terminal), marks that turn the direction of text, and what
 # Python makes of bytes that are not UTF-8, which a strict output refuses.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -48,4 +50,4 @@ def _escaped(match: re.Match[str]) -> str:
 
 def print_note(message: str) -> None:
     """A line that the user should read, on standard error."""
-    print(f"note: {printable(message)}", file=sys.stderr)
+    print(f"note: {printable(with_flags(message))}", file=sys.stderr)

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from upchirp.cli.display import live_bar, say
+from upchirp.cli.flags import with_flags
 from upchirp.cli.live_line import duration
 from upchirp.search import Begun, Found, Scored, SearchEvent, Working
 from upchirp.training import Noted
@@ -66,7 +67,7 @@ class SearchDisplay:
                     f"epochs, {duration(event.seconds)} of training"
                 )
             case Noted():
-                self._print(f"note: {event.message}")
+                self._print(f"note: {with_flags(event.message)}")
 
     def _print(self, text: str) -> None:
         say(self.console, text)

@@ -66,7 +66,7 @@ def compare(
         raise InputError("compare trains run after run in one process: start it without torchrun")
     output = config.training.output
     if output is None:
-        raise InputError("no output: give a folder for the comparison by --output")
+        raise InputError("no output: give a folder for the comparison by `output`")
     with held_folder(output, ""):
         return _compare(config, output, command, observer, note)
 
@@ -75,7 +75,7 @@ def _compare(
     config: CompareConfig, output: Path, command: str, observer: Callable[[Turn], Observer] | None, note: Note
 ) -> Comparison:
     if config.training.resume is None and any(entry.name != LOCK for entry in output.iterdir()):
-        raise InputError(f"{output} is not an empty folder: go on in it by --resume auto, or choose another --output")
+        raise InputError(f"{output} is not an empty folder: go on in it by `resume='auto'`, or choose another `output`")
     if holds_run(output):
         config.stored(output)  # checks that it is a comparison's
     check_model(config.training)

@@ -32,7 +32,7 @@ class CompareConfig(AroundTraining):
         if len(set(self.budgets)) < len(self.budgets):
             raise InputError(f"budgets {self.budgets}: give each once")
         if self.training.resume not in (None, "auto"):
-            raise InputError("a comparison goes on by --resume auto: it has no single checkpoint")
+            raise InputError("a comparison goes on by `resume='auto'`: it has no single checkpoint")
         if not self.budgets or any(not 0 < budget <= 10 for budget in self.budgets):
             raise InputError(f"budgets {self.budgets}: give shares of the baseline's budget, such as 0.5 1.0")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -40,7 +40,7 @@ class CompareConfig(AroundTraining):
         for seed in self.seeds:
             check_seed(seed)
         if self.training.time_budget is not None:
-            raise InputError("a comparison shares out epochs: give --epochs instead of --time-budget")
+            raise InputError("a comparison shares out epochs: give `epochs` instead of `time_budget`")
 
     @property
     def chosen(self) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class Replay:
 
     def __post_init__(self) -> None:
         if self.batches < 0:
-            raise InputError(f"replay is {self.batches}: it must be 0 or more replayed batches for each fresh one")
+            raise InputError(f"`replay` is {self.batches}: it must be 0 or more replayed batches for each fresh one")
         if self.mode not in ("batch", "mixed"):
             raise InputError(f"replay mode {self.mode!r} is unknown: choose batch or mixed")
         if self.buffer_bytes < 0:

@@ -62,11 +62,11 @@ class Savings:
         """One line for people; `epochs` is the budget, if it was given so.
 
         >>> print(Savings(left_out=0.2, passes=10, passes_without=8, budget=0.8).describe(epochs=200).split("; ")[1])
-        --epochs 160 would make as many passes as 200 without selection: 1.25x less
+        `epochs=160` would make as many passes as 200 without selection: 1.25x less
         """
         amount, whole = f"{100 * self.budget:.0f} % of the budget", "all of it"
         if epochs is not None:
-            amount, whole = f"--epochs {round(epochs * self.budget, 1):g}", f"{epochs:g}"
+            amount, whole = f"`epochs={round(epochs * self.budget, 1):g}`", f"{epochs:g}"
         return (
             f"selection is expected to leave out {100 * self.left_out:.0f} % of the images (taking half of them to lie "
             f"below the mean loss): {self.passes:.1f} passes over the data instead of {self.passes_without:.1f}; "

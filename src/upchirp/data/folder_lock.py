@@ -42,7 +42,7 @@ def locked(root: Path, name: str, *, shared_with_children: bool = False) -> Iter
     ...     pass
     Traceback (most recent call last):
     ...
-    upchirp.errors.InputError: ... is in use by process ... on ...: wait until that ends, or choose another --output
+    upchirp.errors.InputError: ... is in use by process ... on ...: wait until that ends, or choose another `output`
     """
     if fcntl is None:
         yield None
@@ -54,7 +54,7 @@ def locked(root: Path, name: str, *, shared_with_children: bool = False) -> Iter
             _CLOSED_BY_CHILDREN.add(descriptor)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-        yield None if holds else f"the disk under {root} knows no locks: start nothing else with the same --output"
+        yield None if holds else f"the disk under {root} knows no locks: start nothing else with the same `output`"
     finally:
         _CLOSED_BY_CHILDREN.discard(descriptor)
         # While the lock holds, so that it is nobody else's file; a folder that became read-only may keep it.
@@ -87,7 +87,7 @@ def _take(path: Path) -> tuple[int, bool]:
             holder = _holder(descriptor)
             os.close(descriptor)
             raise InputError(
-                f"{path.parent} is in use by {holder}: wait until that ends, or choose another --output"
+                f"{path.parent} is in use by {holder}: wait until that ends, or choose another `output`"
             ) from None
         except OSError:
             return descriptor, False

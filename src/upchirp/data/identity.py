@@ -78,12 +78,12 @@ class DataIdentity:
         if self.classes and now.classes and _composed(self.classes) != _composed(now.classes):
             raise InputError(
                 f"{what} was trained on other classes: {_class_difference(self.classes, now.classes)}: give the data "
-                "that it was started with, or choose another --output"
+                "that it was started with, or choose another `output`"
             )
         if self.train and now.train and self.train != now.train:
             raise InputError(
                 f"{what} was trained on other images: {_image_difference(self.train, now.train)}: give the data that "
-                "it was started with, or choose another --output"
+                "it was started with, or choose another `output`"
             )
         if self.val and now.val and self.val != now.val:
             return [

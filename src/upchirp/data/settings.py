@@ -31,7 +31,7 @@ class Augmentation:
     >>> Augmentation(reprob=2)
     Traceback (most recent call last):
     ...
-    upchirp.errors.InputError: reprob is 2: it is a probability, give 0 to 1
+    upchirp.errors.InputError: `reprob` is 2: it is a probability, give 0 to 1
     """
 
     crop: Crop = "random"
@@ -100,7 +100,7 @@ class Augmentation:
 
 
 def _refusal(name: str, value: object, advice: str) -> InputError:
-    return InputError(f"{name} is {value}: {advice}")
+    return InputError(f"`{name}` is {value}: {advice}")
 
 
 def check_workers(workers: int) -> None:
@@ -110,13 +110,13 @@ def check_workers(workers: int) -> None:
         InputError: fewer than 0, more than 32, and more than 8 for each core.
     """
     if workers < 0:
-        raise InputError(f"workers is {workers}: it must be 0 or more")
+        raise InputError(f"`workers` is {workers}: it must be 0 or more")
     cores = usable_cores()
     most = max(32, 8 * cores)
     if workers > most:
         raise InputError(
-            f"workers is {workers}: there {'are' if cores > 1 else 'is'} {cores} core{'s' if cores > 1 else ''} here, "
-            f"so give {most} at most; one for each core is the usual"
+            f"`workers` is {workers}: there {'are' if cores > 1 else 'is'} {cores} core{'s' if cores > 1 else ''}: "
+            f"give {most} at most; one for each core is the usual"
         )
 
 

@@ -16,7 +16,7 @@ _NO_ROOM = re.compile(r"unable to (?:allocate shared memory|write to file </torc
 
 _SHARED_MEMORY = (
     "found no room in shared memory (/dev/shm): give the container more (docker run --shm-size=8g), or take fewer "
-    "--workers"
+    "`workers`"
 )
 
 
@@ -47,7 +47,7 @@ def told(error: BaseException, *, starting: bool) -> str | None:
     `starting` says that the workers are started by importing the script, and have not given a batch yet.
 
     >>> told(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), starting=False)
-    'a loader worker (pid 7) was killed, mostly because memory ran out: give fewer --workers, or make room'
+    'a loader worker (pid 7) was killed, mostly because memory ran out: give fewer `workers`, or make room'
     """
     message = str(error)
     if _NO_ROOM.search(message):
@@ -71,7 +71,7 @@ def line(which: str, code: int | None, *, starting: bool) -> str:
     if killer and killer.startswith("Bus error"):
         return f"{worker} {_SHARED_MEMORY}"
     if killer and killer.startswith("Killed"):
-        return f"{worker} was killed, mostly because memory ran out: give fewer --workers, or make room"
+        return f"{worker} was killed, mostly because memory ran out: give fewer `workers`, or make room"
     if killer:
         return (
             f"{worker} died ({killer}): a library that reads the data crashed, perhaps on a damaged file, or somebody "
@@ -85,5 +85,5 @@ def line(which: str, code: int | None, *, starting: bool) -> str:
         )
     return (
         f"{worker} ended with exit code {'unknown' if code is None else code}: what it printed says why; without "
-        "workers (--workers 0) the error comes as it is"
+        "workers (`workers=0`) the error comes as it is"
     )

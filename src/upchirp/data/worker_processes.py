@@ -138,7 +138,7 @@ class _Watch:
         if self._stalled:
             raise LoaderFailure(
                 f"the loader gave no batch for {self._timeout:g} s: a worker hangs, or the disk or network under the "
-                "data does: check them, or allow more by --loader-timeout"
+                "data does: check them, or allow more by `loader_timeout`"
             ) from error
         if dead := next((worker for worker in self._workers if worker.exitcode), None):
             raise LoaderFailure(line(f"(pid {dead.pid})", dead.exitcode, starting=starting)) from error

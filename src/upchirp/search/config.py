@@ -37,7 +37,7 @@ class SearchConfig(AroundTraining):
     beta: float = 2 / 3
     """Budget T as a share of the baseline's T_0."""
     baseline_epochs: float | None = None
-    """Budget T_0 of training as usual, from which T = beta T_0 follows; by default T is --epochs and T_0 follows."""
+    """Budget T_0 of training as usual, from which T = beta T_0 follows; by default T is `epochs` and T_0 follows."""
     tuning_epochs: float | None = None
     """Equivalent epochs T_ft of fine-tuning before a candidate is scored; by default T / 20."""
     objective: ObjectiveName = "accuracy"
@@ -65,67 +65,67 @@ class SearchConfig(AroundTraining):
     def __post_init__(self) -> None:
         for name in ("candidates_at_once", "threads"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+                raise InputError(f"`{name}` is {getattr(self, name)}: it must be 1 or more")
         if not 0 < self.beta <= 1:
-            raise InputError(f"beta is {self.beta}: it is a share of the baseline's budget, above 0 and up to 1")
+            raise InputError(f"`beta` is {self.beta}: it is a share of the baseline's budget, above 0 and up to 1")
         for name in ("baseline_epochs", "tuning_epochs"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name} is {value}: it must be a positive number")
+                raise InputError(f"`{name}` is {value}: it must be a positive number")
         if not 0 < self.search_val < 1:
-            raise InputError(f"search_val is {self.search_val}: it is a share of the training images, from 0 to 1")
+            raise InputError(f"`search_val` is {self.search_val}: it is a share of the training images, from 0 to 1")
         if not 0 < self.subset <= 1:
-            raise InputError(f"subset is {self.subset}: it is a share of the training images, above 0 and up to 1")
+            raise InputError(f"`subset` is {self.subset}: it is a share of the training images, above 0 and up to 1")
         if not 0 <= self.tolerance < 100:
-            raise InputError(f"tolerance is {self.tolerance}: it is a number of points of accuracy, from 0 to 100")
+            raise InputError(f"`tolerance` is {self.tolerance}: it is a number of points of accuracy, from 0 to 100")
         check_search(self.stages, self.candidates or (1,), self.training.final_size)
         objective(self.objective, self.alpha)  # checks both
         self._check_algorithm()
         self._check_training()
         if self.algorithm == "sequential" and self.tuning > self.epochs / self.stages:
             raise InputError(
-                f"tuning_epochs is {self.tuning:g}: learning rates go on for as long as a stage after the last that is "
-                f"searched, so at most {self.epochs / self.stages:g} of {self.epochs:g} epochs in {self.stages} stages"
+                f"`tuning_epochs` is {self.tuning:g}: learning rates go on for as long as a stage after the last that "
+                f"is searched: at most {self.epochs / self.stages:g} of {self.epochs:g} epochs in {self.stages} stages"
             )
 
     def _check_algorithm(self) -> None:
         if self.algorithm == "sequential":
             if self.baseline_accuracy is not None or self.tolerance:
-                raise InputError("--baseline-accuracy and --tolerance belong to --algorithm greedy: leave them out")
+                raise InputError("`baseline_accuracy` and `tolerance` belong to `algorithm='greedy'`: leave them out")
             return
         if self.halving or self.tuning_epochs is not None or self.objective != "accuracy":
             raise InputError(
-                "Algorithm 1 trains whole runs and keeps their accuracy: leave out --halving, --tuning-epochs and "
-                "--objective, or choose --algorithm sequential"
+                "Algorithm 1 trains whole runs and keeps their accuracy: leave out `halving`, `tuning_epochs` and "
+                "`objective`, or choose `algorithm='sequential'`"
             )
         if self.baseline_epochs is not None:
-            raise InputError("Algorithm 1 gives its baseline --epochs like all others: leave out --baseline-epochs")
+            raise InputError("Algorithm 1 gives its baseline `epochs` like all others: leave out `baseline_epochs`")
         if self.baseline_accuracy is not None and not 1 < self.baseline_accuracy <= 100:
-            raise InputError(f"baseline_accuracy is {self.baseline_accuracy}: give percent, above 1 and up to 100")
+            raise InputError(f"`baseline_accuracy` is {self.baseline_accuracy}: give percent, above 1 and up to 100")
         if self.candidates_at_once > 1:
-            raise InputError("each training of Algorithm 1 depends on the one before: leave out --candidates-at-once")
+            raise InputError("each training of Algorithm 1 depends on the one before: leave out `candidates_at_once`")
 
     def _check_training(self) -> None:
         training = self.training
         if training.resume not in (None, "auto"):
-            raise InputError("a search goes on by --resume auto: it has no single checkpoint")
+            raise InputError("a search goes on by `resume='auto'`: it has no single checkpoint")
         if training.time_budget is not None:
-            raise InputError("a search shares out epochs: give --epochs instead of --time-budget")
+            raise InputError("a search shares out epochs: give `epochs` instead of `time_budget`")
         if training.weights is not None or training.regime in ("finetune", "fixres"):
             raise InputError(
-                "a search begins with random weights, as Algorithm 2 does: leave out --weights, --regime and a tag "
-                "in --model"
+                "a search begins with random weights, as Algorithm 2 does: leave out `weights`, `regime` and a tag "
+                "in `model`"
             )
         if training.parallel != "ddp":
-            raise InputError("a candidate trains in one process: leave out --parallel fsdp")
+            raise InputError("a candidate trains in one process: leave out `parallel='fsdp'`")
         if training.micro_batch == "auto":
-            raise InputError("a search must not depend on the device's memory: give --micro-batch a number")
+            raise InputError("a search must not depend on the device's memory: give `micro_batch` a number")
         if training.select is not None:
-            raise InputError("a search shows every candidate whole passes: leave out --select")
+            raise InputError("a search shows every candidate whole passes: leave out `select`")
         if isinstance(training.early_batch, tuple):
-            raise InputError("candidates have bandwidths of their own: give --early-batch auto, or leave it out")
+            raise InputError("candidates have bandwidths of their own: give `early_batch='auto'`, or leave it out")
         if training.replay == "auto":
-            raise InputError("`--replay auto` depends on the machine's speed, and a search must not: give a number")
+            raise InputError("`replay='auto'` depends on the machine's speed, and a search must not: give a number")
 
     @property
     def epochs(self) -> float:

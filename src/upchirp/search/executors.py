@@ -84,7 +84,7 @@ class _Ray:
         try:
             import ray
         except ImportError as error:
-            raise InputError("--engine ray needs Ray: pip install 'upchirp[ray]'") from error
+            raise InputError("`engine='ray'` needs Ray: pip install 'upchirp[ray]'") from error
         self._ray: Any = ray
         if not ray.is_initialized():
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
@@ -108,7 +108,7 @@ class _Slurm:
         try:
             import submitit
         except ImportError as error:
-            raise InputError("--engine slurm needs submitit: pip install 'upchirp[slurm]'") from error
+            raise InputError("`engine='slurm'` needs submitit: pip install 'upchirp[slurm]'") from error
         self._executor: Any = submitit.AutoExecutor(folder=folder / "slurm")
         self._executor.update_parameters(
             timeout_min=_MINUTES, cpus_per_task=threads, gpus_per_node=1 if torch.cuda.is_available() else 0

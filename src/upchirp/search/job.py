@@ -125,7 +125,7 @@ def search(
         Interrupted: SIGINT or SIGTERM came; the states of what was running were saved.
     """
     if world_size() > 1:
-        raise InputError("a search starts its own processes: leave out torchrun, and give --candidates-at-once N")
+        raise InputError("a search starts its own processes: leave out torchrun, and give `candidates_at_once=N`")
     with held_folder(config.training.output, f"search-{config.training.model}") as (folder, notes):
         return _search(config, model, data, task, command, observers, folder, notes)
 
@@ -248,7 +248,7 @@ def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) 
     if different:
         listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
         raise InputError(
-            f"{folder} holds a search with other settings: {listed}: go on with the same, or choose another --output"
+            f"{folder} holds a search with other settings: {listed}: go on with the same, or choose another `output`"
         )
 
 
@@ -262,6 +262,6 @@ def _check_is_same_data(journal: Journal, prepared: _Prepared) -> list[str]:
     if any(begun[0].get(name) != count for name, count in counts.items()):
         raise InputError(
             f"the search began with {begun[0].get('images')} images to train on and now there are "
-            f"{counts['images']}: give the same data, or choose another --output"
+            f"{counts['images']}: give the same data, or choose another `output`"
         )
     return DataIdentity.from_dict(begun[0]["data"]).check_same(now, "the search") if "data" in begun[0] else []

@@ -40,7 +40,7 @@ class Journal:
                 record["kind"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    f"line {number} of {path} is damaged: cut the file before it and go on with --resume auto"
+                    f"line {number} of {path} is damaged: cut the file before it and go on with `resume='auto'`"
                 ) from error
             self.records.append(record)
         if whole[2]:

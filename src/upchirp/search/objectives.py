@@ -32,7 +32,7 @@ def objective(name: ObjectiveName, alpha: float = 0.5) -> Objective:
     if name not in get_args(ObjectiveName):
         raise InputError(f"unknown objective {name!r}: choose one of {', '.join(get_args(ObjectiveName))}")
     if not 0 <= alpha < float("inf"):
-        raise InputError(f"alpha is {alpha}: it must be 0 or more")
+        raise InputError(f"`alpha` is {alpha}: it must be 0 or more")
     formulas: dict[str, Objective] = {
         "accuracy": lambda outcome: outcome.accuracy,
         "error_time": lambda outcome: -(1 - outcome.accuracy / 100) * outcome.cost**alpha,

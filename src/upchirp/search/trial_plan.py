@@ -107,7 +107,7 @@ class Planner:
         if middle == begin:
             raise InputError(
                 f"the part of a stage from {trial.begin:g} to {trial.end:g} is too short for a step of batch size "
-                f"{run.stages[-1].batch_size}: raise --epochs, lower --batch-size, or leave out --halving"
+                f"{run.stages[-1].batch_size}: raise `epochs`, lower `batch_size`, or leave out `halving`"
             )
         tuning = self._tuning(trial, run, middle) if trial.tuning else None
         return TrialPlan(run=run, tuning=tuning, begin=begin, middle=middle)
@@ -121,7 +121,7 @@ class Planner:
         if steps < 1:
             raise InputError(
                 f"{epochs:g} epochs of fine-tuning are too few for one step of batch size {last.batch_size} on "
-                f"{self.images} images: raise --epochs or --tuning-epochs, or lower --batch-size"
+                f"{self.images} images: raise `epochs` or `tuning_epochs`, or lower `batch_size`"
             )
         share = steps / last.steps
         tuning = replace(

@@ -64,7 +64,7 @@ class Trials:
         observers: Sequence[SearchObserver] = (),
         *,
         task: Task | None = None,
-        go_on: str = "go on with --resume auto",
+        go_on: str = "go on with `resume='auto'`",
     ) -> None:
         self.config = config
         self.planner = planner
@@ -121,7 +121,7 @@ class Trials:
         needed = self.config.algorithm == "sequential" or all(side == final for side in trials[0].bandwidths)
         if needed and all(math.isinf(outcome.loss) for outcome in outcomes):
             raise InputError(
-                "every candidate diverged: search again with a lower --lr-base, a longer --warmup or --clip-grad 1"
+                "every candidate diverged: search again with a lower `lr_base`, a longer `warmup` or `clip_grad=1`"
             )
         return outcomes
 
@@ -151,7 +151,7 @@ class Trials:
                 except BrokenExecutor as error:
                     failure = InputError(
                         f"a process that trained {trial.name} died, mostly because memory ran out (or a script of "
-                        "your own lacks `if __name__ == '__main__':`): lower --candidates-at-once"
+                        "your own lacks `if __name__ == '__main__':`): lower `candidates_at_once`"
                     )
                     failure.__cause__ = error
                 except Exception as error:  # the others save their states before it ends the search

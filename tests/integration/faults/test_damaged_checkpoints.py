@@ -74,7 +74,7 @@ def test_all(faults: Faults, stopped: TrainConfig) -> None:
     before = {path: path.read_bytes() for path in stopped.output.rglob("*") if path.is_file()}
     message = faults.stopped(replace(stopped, resume="auto"))
     assert "no checkpoint in" in message
-    assert "--output" in message
+    assert "`output`" in message
     assert {path: path.read_bytes() for path in stopped.output.rglob("*") if path.is_file()} == before
 
 

@@ -60,7 +60,7 @@ def test_settings_that_are_asked_for_are_compared(faults: Faults, config: Make) 
 
 
 def test_there_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run to go on with: check --output"):
+    with pytest.raises(InputError, match="holds no run to go on with: check `output`"):
         train(TrainConfig.from_flat({"resume": "auto", "output": str(tmp_path / "runn")}))
     assert not list(tmp_path.iterdir())
 

@@ -88,7 +88,7 @@ def test_a_worker(
     parts = data(where, action)
     message = faults.stopped(run, data=parts)
     assert message_of(action) in message
-    assert ("--loader-timeout" if action is hang else "--workers") in message
+    assert ("`loader_timeout`" if action is hang else "`workers`") in message
     assert next(part.done for part in parts if isinstance(part, Disturbed)).exists()
     faults.resume(replace(run, loader_timeout=600.0), data=parts)
 
@@ -158,7 +158,7 @@ def test_a_command_whose_workers_hang_ends(
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
 def test_a_timeout_out_of_range_is_refused(config: Make, seconds: float) -> None:
-    with pytest.raises(InputError, match="loader_timeout is"):
+    with pytest.raises(InputError, match="`loader_timeout` is"):
         config(loader_timeout=seconds)
 
 

@@ -79,7 +79,7 @@ def test_a_second_run_is_kept_out(faults: Faults, config: Make) -> None:
 
     train(run, observers=[at_step(5, start_again)])
     assert len(refusals) == 3
-    assert "choose another --output" in refusals[0]
+    assert "choose another `output`" in refusals[0]
     faults.assert_same(run.output)
     assert not (run.output / "run.lock").exists()
 

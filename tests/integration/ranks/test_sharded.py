@@ -107,8 +107,8 @@ def test_only_finished_checkpoints_count(folder: Path) -> None:
 
 
 def test_what_sharding_cannot_do_is_refused() -> None:
-    for options, line in [({"compile": True}, "--compile"), ({"micro_batch": "auto"}, "--micro-batch auto")]:
-        with pytest.raises(InputError, match=f"--parallel fsdp does not go with {line}"):
+    for options, line in [({"compile": True}, "`compile`"), ({"micro_batch": "auto"}, "`micro_batch='auto'`")]:
+        with pytest.raises(InputError, match=f"`parallel='fsdp'` does not go with {line}"):
             TrainConfig(parallel="fsdp", **options)
 
 

@@ -150,9 +150,9 @@ def test_weights_that_name_another_file_to_load(image_folder: Path, tmp_path: Pa
         described = {"model": "test_vit", "model_kwargs": {option: value}, "final_size": 64}
         path = tmp_path / "model.safetensors"
         save_file({"weight": torch.zeros(3)}, path, metadata={"described": json.dumps(described)})
-        with pytest.raises(InputError, match=f"model_kwargs cannot set {option}"):
+        with pytest.raises(InputError, match=f"`model_kwargs` cannot set {option}"):
             evaluate_weights(weights=path, data=str(image_folder), workers=0)
-        with pytest.raises(InputError, match=f"model_kwargs cannot set {option}"):
+        with pytest.raises(InputError, match=f"`model_kwargs` cannot set {option}"):
             TrainConfig.from_flat({"weights": str(path)})
 
 

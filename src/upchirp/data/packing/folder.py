@@ -143,7 +143,7 @@ def _check_output(root: Path, manifest: Manifest) -> None:
         difference = load_manifest(root).difference(manifest)
         if difference:
             raise InputError(
-                f"{root} was packed with {difference}: use the same data and settings, or another --output"
+                f"{root} was packed with {difference}: use the same data and settings, or another `output`"
             )
     elif root.is_dir() and not all(_is_leftover(path) for path in root.iterdir()):
         raise InputError(f"the output {root} is not empty and was not made by `upchirp pack`: name another folder")

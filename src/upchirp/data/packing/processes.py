@@ -79,7 +79,7 @@ def _failure(exitcode: int, receiver: Any) -> Exception:
     except EOFError:
         return InputError(
             f"a packing process was killed (signal {-exitcode}, perhaps for memory): run the same command again, "
-            "with fewer --workers"
+            "with fewer `workers`"
         )
     return InputError(text) if kind == "input" else RuntimeError(f"a packing process failed:\n{text}")
 

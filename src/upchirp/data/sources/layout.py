@@ -79,7 +79,7 @@ def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
     if not names and not files:
         raise InputError(f"data folder {root} is empty: {_LAYOUT} in it")
     if (archives := [name for name in files if is_archive(Path(name))]) and len(names) <= 1:
-        raise InputError(f"data folder {place} holds archives ({some(archives)}): give one of them by --data")
+        raise InputError(f"data folder {place} holds archives ({some(archives)}): give one of them by `data`")
     loose = [name for name in files if is_image(name)]
     if (tables := _tables(files)) and len(names) <= 1:
         raise InputError(f"data folder {place} holds tables ({some(tables)}): give the one with the labels by --data")
@@ -94,7 +94,7 @@ def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
     for name in names:
         inner = place.inside(name)
         if train := _named(inner, inner.folders(), TRAIN_NAMES):
-            raise InputError(f"data folder {place} holds {name}/{train}/: give {inner} by --data")
+            raise InputError(f"data folder {place} holds {name}/{train}/: give {inner} by `data`")
     if len(names) == 1:
         raise InputError(f"data folder {place} has one class folder only ({names[0]}): {_LAYOUT}, two classes or more")
 

@@ -79,7 +79,7 @@ def open_data(
     train, val = hold_out(train, val_share)
     note(
         f"{data} has no validation images: {len(val):,} of {len(train) + len(val):,} images, {val_share:g} of each "
-        "class and always the same ones, validate and are not trained on (another share by --val-share)"
+        "class and always the same ones, validate and are not trained on (another share by `val_share`)"
     )
     return train, val
 

@@ -61,7 +61,7 @@ class ShardSource:
         if other := next(
             (path for path, index in zip(shards, indexes, strict=True) if index.sizes != self.sizes), None
         ):
-            raise InputError(f"{other} and {shards[0]} hold images of different sizes: pack them with the same --sizes")
+            raise InputError(f"{other} and {shards[0]} hold images of different sizes: pack them with the same `sizes`")
         self.classes = tuple(classes)
         self._shards = tuple(str(shard) for shard in shards)
         self._ends = np.cumsum([len(index) for index in indexes], dtype=np.int64)

@@ -142,7 +142,7 @@ def hold_out(source: Source, share: float) -> tuple[SubsetSource, SubsetSource]:
         InputError: a share outside (0, 1), or no class that has two images.
     """
     if not 0 < share < 1:
-        raise InputError(f"val_share is {share}: it must lie between 0 and 1")
+        raise InputError(f"`val_share` is {share}: it must lie between 0 and 1")
     labels = labels_of(source)
     counts = np.unique(labels, return_counts=True)[1]
     taken = _drawn(labels, np.minimum(np.maximum(np.rint(share * counts), 1), counts - 1).astype(np.int64), seed=0)

@@ -104,7 +104,7 @@ def load_latest(folder: Path) -> Loaded | None:
     if damaged:
         raise InputError(
             f"no checkpoint in {folder} can be used: {damaged[0]}; copy one back from elsewhere, or start anew in "
-            "another --output"
+            "another `output`"
         )
     return None
 

@@ -56,7 +56,7 @@ def timm_config(name: str) -> Any:
         raise InputError(f"timm has no model {model!r}, and so no weights of it: name them timm/NAME.TAG")
     tags = [entry.partition(".")[2] for entry in timm.list_pretrained(f"{model}.*")]
     if not tags:
-        raise InputError(f"timm has no pretrained weights of {model}: give a file by --weights")
+        raise InputError(f"timm has no pretrained weights of {model}: give a file by `weights`")
     if tag and tag not in tags:
         shown = ", ".join(tags[:5]) + (", ..." if len(tags) > 5 else "")
         raise InputError(f"timm has no weights {tag!r} of {model}: it has {shown}")
@@ -110,7 +110,7 @@ def _file(repository: str, names: tuple[str, ...], weights: Path) -> Path:
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     raise InputError(
         f"cannot fetch {weights.as_posix()} ({failure}): it is expected in {folder}; copy that folder from a machine "
-        f"that has it, or give the file itself, {names[0]}, by --weights FILE"
+        f"that has it, or give the file itself, {names[0]}, by `weights=FILE`"
     )
 
 

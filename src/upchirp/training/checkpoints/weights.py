@@ -196,11 +196,11 @@ def check_start(weights: Path | None, *, regime: str, keep_head: bool) -> None:
         return
     if regime in ("finetune", "fixres"):
         raise InputError(
-            f"the regime {regime} starts from trained weights: name the file by --weights, or give --pretrained for "
+            f"the regime {regime} starts from trained weights: name the file by `weights`, or give `pretrained` for "
             "timm's own"
         )
     if keep_head:
-        raise InputError("there is no classifier to keep: name the weights to start from by --weights")
+        raise InputError("there is no classifier to keep: name the weights to start from by `weights`")
 
 
 def _completed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

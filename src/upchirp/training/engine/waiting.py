@@ -78,23 +78,23 @@ def advice(
         cores: CPU cores.
         device_helps: whether there is a device that could prepare images, and does not.
         packing_helps: whether `upchirp pack` would make the images cheaper to read.
-        replay: replayed batches for each fresh one now; `None` where nothing is replayed, whatever --replay says.
+        replay: replayed batches for each fresh one now; `None` where nothing is replayed, whatever `replay` says.
 
     >>> print(advice(0.4, bandwidth=96, workers=4, cores=16, device_helps=False, packing_helps=True, replay=0))
-    waiting for data takes 40 % of the time at B=96 with 4 workers: try --workers 7, `upchirp pack`, or --replay 1
+    waiting for data takes 40 % of the time at B=96 with 4 workers: try `workers=7`, `upchirp pack`, or `replay=1`
     """
     # Rounded, so that a fifth left does not ask for 21 workers instead of 20.
     factor = round(1 / max(1 - share, 0.01), 6)
     wanted = math.ceil(max(workers, 1) * factor)
     remedies = []
     if workers < cores:
-        remedies.append(f"--workers {min(wanted, cores)}")
+        remedies.append(f"`workers={min(wanted, cores)}`")
     if device_helps:
-        remedies.append("--prepare device")
+        remedies.append("`prepare='device'`")
     if packing_helps:
         remedies.append("`upchirp pack`")
     if replay is not None:
-        remedies.append(f"--replay {min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}")
+        remedies.append(f"`replay={min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}`")
     remedies = remedies or ["more CPU cores"]
     listed = remedies[0] if len(remedies) == 1 else f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
     now = f"{workers} worker{'' if workers == 1 else 's'}"

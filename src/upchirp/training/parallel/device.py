@@ -27,13 +27,13 @@ def choose_device(name: str | None) -> torch.device:
     if world_size() == 1:
         return torch.device(kind)
     if kind == "mps":
-        raise InputError("several processes cannot train on mps: start one, or give --device cpu")
+        raise InputError("several processes cannot train on mps: start one, or give `device='cpu'`")
     if kind == "cpu":
         return torch.device(kind)
     if local_rank() >= torch.cuda.device_count():
         raise InputError(
             f"this machine has {torch.cuda.device_count()} CUDA devices and runs more ranks: start one for each "
-            "device (--nproc-per-node), or give --device cpu"
+            "device (torchrun --nproc-per-node), or give `device='cpu'`"
         )
     torch.cuda.set_device(local_rank())
     return torch.device(kind, local_rank())

@@ -125,4 +125,4 @@ class Parallel(Protocol):
 
 def other_way(loaded: Loaded) -> str:
     """What to say of a checkpoint whose ranks held their model in another way."""
-    return f"{loaded.path} was written with another --parallel: go on with the run's own"
+    return f"{loaded.path} was written with another `parallel`: go on with the run's own"

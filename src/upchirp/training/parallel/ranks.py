@@ -147,7 +147,7 @@ def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
         yield Ranks()
         return
     if "MASTER_ADDR" not in os.environ:
-        raise InputError("--parallel fsdp needs torchrun: torchrun --nproc-per-node N -m upchirp train ...")
+        raise InputError("`parallel='fsdp'` needs torchrun: torchrun --nproc-per-node N -m upchirp train ...")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, **_meeting_point())

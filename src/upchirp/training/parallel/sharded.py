@@ -47,7 +47,7 @@ class Sharded:
     def share_out(self, modules: Sequence[nn.Module], bandwidths: Collection[int], device: torch.device) -> None:
         """Let each rank keep its part, and all of what is resized when the bandwidth changes."""
         if not is_available():
-            raise InputError("--parallel fsdp needs torch 2.7 or later: update it, or leave it out")
+            raise InputError("`parallel='fsdp'` needs torch 2.7 or later: update it, or leave it out")
         resized = resized_parameters(modules[0], bandwidths)
         for module in modules:
             share_out(module, resized, device, self.ranks)

@@ -48,7 +48,7 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
             except RuntimeError as error:
                 if isinstance(error, torch._dynamo.exc.TorchDynamoException):
                     raise InputError(
-                        f"cannot compile the model for {step.bandwidth} px ({_reason(error)}): leave --compile out"
+                        f"cannot compile the model for {step.bandwidth} px ({_reason(error)}): leave `compile` out"
                     ) from error
                 if not ran_out(error):
                     raise

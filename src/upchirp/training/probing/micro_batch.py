@@ -72,7 +72,7 @@ def choose_micro_batch(planning: Planning, batch_size: int, ranks: int = 1, *, s
     if size < min(_LEAST, share):
         better = max(1, round(share / 64)) * 64 * ranks
         raise InputError(
-            f"{of} has no divisor from {_LEAST} to {most} to compute it in parts: take {better}, or give --micro-batch"
+            f"{of} has no divisor from {_LEAST} to {most} to compute it in parts: take {better}, or give `micro_batch`"
         )
     return size
 
@@ -120,7 +120,7 @@ def find_micro_batches(
     *,
     ranks: Ranks | None = None,
 ) -> dict[int, int]:
-    """`--micro-batch auto`: for each bandwidth the largest micro-batch that fits in memory, with a margin.
+    """`micro_batch='auto'`: for each bandwidth the largest micro-batch that fits in memory, with a margin.
 
     Chosen among the divisors of a rank's share of the batch that keep mixing groups whole, so that all parts of a step
     are of one size.

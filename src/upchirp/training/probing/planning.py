@@ -161,7 +161,7 @@ def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
     now = plan.stages[-1].learning_rate
     rate = min(_HIGHEST_ADVISED_RATE, now * _REACH_OF_A_HEAD / reach)
     # What was followed, or would change next to nothing, is no advice.
-    what = f"try --lr {rate:.0e}, or more epochs" if rate > 1.2 * now else "give more --epochs"
+    what = f"try `lr={rate:.0e}`, or more epochs" if rate > 1.2 * now else "give more `epochs`"
     return (
         f"the new head moves by about {reach:.1g} in {plan.total_steps} steps at a rate of {now:.1g}, "
         f"which is little: {what}"
@@ -183,7 +183,7 @@ def kernel_note(plan: Plan, model: nn.Module) -> str | None:
     return (
         f"at {smallest} px {share:.0%} of the {rows} x {columns} kernel of {name}{more} no gradient: most models train "
         "well all the same, but if accuracy falls short start larger, as for ConvNeXt: "
-        "--curriculum efficienttrain_plus_plus_convnext"
+        "`curriculum='efficienttrain_plus_plus_convnext'`"
     ).replace("%", " %")
 
 

@@ -1,4 +1,4 @@
-"""`--replay auto`: the fewest replayed batches with which the loader keeps the device busy."""
+"""`replay='auto'`: the fewest replayed batches with which the loader keeps the device busy."""
 
 import math
 import time

@@ -48,7 +48,7 @@ class AroundTraining:
         """
         values = load_config(folder / CONFIG)
         if not values.keys() & set(cls._own_names()) - flat_names():
-            raise InputError(f"{folder} holds a run of another kind: choose another --output")
+            raise InputError(f"{folder} holds a run of another kind: choose another `output`")
         return values
 
     @classmethod

@@ -15,7 +15,7 @@ def check_least(settings: object, least: int, *names: str) -> None:
     """
     for name in names:
         if getattr(settings, name) < least:
-            raise InputError(f"{name} is {getattr(settings, name)}: it must be {least} or more")
+            raise InputError(f"`{name}` is {getattr(settings, name)}: it must be {least} or more")
 
 
 def check_seed(seed: int) -> None:
@@ -25,7 +25,7 @@ def check_seed(seed: int) -> None:
         InputError: a number of more than 64 bits.
     """
     if not -(1 << 63) <= seed < 1 << 64:
-        raise InputError(f"seed is {seed}: give a whole number from 0 to {(1 << 64) - 1}")
+        raise InputError(f"`seed` is {seed}: give a whole number from 0 to {(1 << 64) - 1}")
 
 
 def check_model_kwargs(options: Mapping[str, Any]) -> None:
@@ -36,21 +36,21 @@ def check_model_kwargs(options: Mapping[str, Any]) -> None:
     """
     instead = {
         "num_classes": "it follows from the data",
-        "final_size": "use --final-size",
-        "img_size": "use --final-size",
-        "drop": "use --drop",
-        "drop_rate": "use --drop",
-        "drop_path": "use --drop-path",
-        "drop_path_rate": "use --drop-path",
-        "checkpoint_path": "use --weights",
-        "pretrained": "use --pretrained",
-        "pretrained_cfg": "use --weights",
-        "pretrained_cfg_overlay": "use --weights",
+        "final_size": "use `final_size`",
+        "img_size": "use `final_size`",
+        "drop": "use `drop`",
+        "drop_rate": "use `drop`",
+        "drop_path": "use `drop_path`",
+        "drop_path_rate": "use `drop_path`",
+        "checkpoint_path": "use `weights`",
+        "pretrained": "use `pretrained`",
+        "pretrained_cfg": "use `weights`",
+        "pretrained_cfg_overlay": "use `weights`",
         "cache_dir": "set HF_HOME in the environment",
     }
     for name in options:
         if name in instead:
-            raise InputError(f"model_kwargs cannot set {name}: {instead[name]}")
+            raise InputError(f"`model_kwargs` cannot set {name}: {instead[name]}")
 
 
 def parse_duration(text: str) -> float:

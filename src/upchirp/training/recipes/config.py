@@ -58,15 +58,15 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Cho
         if self.parallel != "fsdp":
             return
         for name, asked in {
-            "--compile": self.compile,
-            "--micro-batch auto": self.micro_batch == "auto",
-            "--replay auto": self.replay == "auto",
-            "--time-budget": self.time_budget is not None,
-            "--amp-dtype float16": self.optimization.amp and self.optimization.amp_dtype == "float16",
-            f"--opt {self.optimization.opt}": self.optimization.opt not in ("adamw", "sgd"),
+            "`compile`": self.compile,
+            "`micro_batch='auto'`": self.micro_batch == "auto",
+            "`replay='auto'`": self.replay == "auto",
+            "`time_budget`": self.time_budget is not None,
+            "`amp_dtype='float16'`": self.optimization.amp and self.optimization.amp_dtype == "float16",
+            f"`opt={self.optimization.opt!r}`": self.optimization.opt not in ("adamw", "sgd"),
         }.items():
             if asked:
-                raise InputError(f"--parallel fsdp does not go with {name}: leave one of them out")
+                raise InputError(f"`parallel='fsdp'` does not go with {name}: leave one of them out")
 
     def asked(self) -> dict[str, Any]:
         """The settings that were asked for, under their flag names: `given`, and what was changed since."""
@@ -142,7 +142,7 @@ def _start(values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: stored[name] for name in ("weights", "mean", "std") if stored.get(name) is not None}
     model, weights = values.get("model"), values.get("weights")
     if values.get("pretrained") and model is None and weights is None:
-        raise InputError("--pretrained loads timm's weights of a model: name it by --model")
+        raise InputError("`pretrained` loads timm's weights of a model: name it by `model`")
     tagged = model is not None and "." in str(model)
     if weights is None and not tagged and not values.get("pretrained"):
         return {}
@@ -153,7 +153,7 @@ def _start(values: Mapping[str, Any]) -> dict[str, Any]:
     start = name_of(str(model)) if weights is None else Path(weights)
     if values.get("pretrained") and (model is None or start != name_of(str(model))):
         raise InputError(
-            f"--pretrained and --weights {start.as_posix()} are two things to start from: give one of them"
+            f"`pretrained` and `weights={start.as_posix()!r}` are two things to start from: give one of them"
         )
     return {"weights": start, **preprocessing_for(read_description(start), model).settings}
 

@@ -26,5 +26,5 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def save_config(settings: Mapping[str, Any], path: Path) -> None:
-    """Write settings by their flag names; `upchirp train --config` reads them."""
+    """Write settings by their flag names; `upchirp train` reads them by its flag for files."""
     write_text(path, yaml.safe_dump(dict(settings), sort_keys=False))

@@ -58,7 +58,7 @@ def check_model(start: Start) -> None:
     if not start.model and start.weights is not None and not start.weights.exists():
         raise InputError(f"cannot read the weights {start.weights}: there is no such file")
     if not start.model:
-        raise InputError(f"no model: name any of timm's by --model, for a start {_MODELS}")
+        raise InputError(f"no model: name any of timm's by `model`, for a start {_MODELS}")
     check_name(start.model)
 
 
@@ -91,7 +91,7 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
         if config.regime != "fixres" and asked.isdisjoint({"epochs", "time_budget"}):
             passes = _TUNING_PASSES if config.regime == "finetune" else _PASSES
             epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
-            reasons.append(f"epochs {epochs:g}: usual for so many images (--epochs or --time-budget changes it)")
+            reasons.append(f"epochs {epochs:g}: usual for so many images (`epochs` or `time_budget` changes it)")
         if recipe == "auto":
             length = epochs if config.time_budget is None else epochs_in_time
             # Images of an odd batch cannot be mixed in pairs.
@@ -151,7 +151,7 @@ def steps_note(plan: Plan) -> str | None:
 
     >>> from upchirp.curriculum import constant, plan
     >>> print(steps_note(plan(constant(96), epochs=10, dataset_size=6500, batch_size=4096)))
-    only 16 steps, too few to learn much at any rate: 4096 is a large batch for 65,536 images, try --batch-size 64
+    only 16 steps, too few to learn much at any rate: 4096 is a large batch for 65,536 images, try `batch_size=64`
     """
     steps, size = plan.total_steps, plan.stages[-1].batch_size
     if steps >= FEW_STEPS:
@@ -159,8 +159,8 @@ def steps_note(plan: Plan) -> str | None:
     better = _batch_size(plan.total_samples)
     told = f"only {steps} steps, too few to learn much at any rate: "
     if better < size:
-        return f"{told}{size} is a large batch for {plan.total_samples:,} images, try --batch-size {better}"
-    return f"{told}give more --epochs or --time-budget"
+        return f"{told}{size} is a large batch for {plan.total_samples:,} images, try `batch_size={better}`"
+    return f"{told}give more `epochs` or `time_budget`"
 
 
 def recipe_for_time(asked: TrainConfig, images: int, plan: Plan) -> Settled | None:
@@ -177,7 +177,7 @@ def recipe_for_time(asked: TrainConfig, images: int, plan: Plan) -> Settled | No
     'light'
     >>> settled = recipe_for_time(asked, 200, plan(constant(96), epochs=100, dataset_size=200, batch_size=32))
     >>> settled.config.recipe, settled.reasons
-    ('paper', ('recipe paper: 100 epochs are long enough for its augmentation (--recipe light is without)',))
+    ('paper', ("recipe paper: 100 epochs are long enough for its augmentation (`recipe='light'` is without)",))
     >>> recipe_for_time(asked, 200, plan(constant(96), epochs=20, dataset_size=200, batch_size=32)) is None
     True
     """
@@ -202,8 +202,8 @@ def _batch_size(samples: int) -> int:
 def _recipe_for(epochs: float | None, images: int) -> tuple[str, str]:
     """The recipe for fewer images than ImageNet's, and why; without epochs it is the one for short runs."""
     if epochs is not None and epochs >= LONG:
-        return "paper", f"{epochs:.4g} epochs are long enough for its augmentation (--recipe light is without)"
-    return "light", f"{images:,} images are fewer than the paper's recipe is for (--recipe paper takes it)"
+        return "paper", f"{epochs:.4g} epochs are long enough for its augmentation (`recipe='light'` is without)"
+    return "light", f"{images:,} images are fewer than the paper's recipe is for (`recipe='paper'` takes it)"
 
 
 def _is_open(choice: Choice) -> bool:

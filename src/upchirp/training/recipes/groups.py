@@ -45,7 +45,7 @@ class Start(Group):
         check_least(self, 1, "final_size")
         check_model_kwargs(self.model_kwargs)
         if not 0 < self.val_share < 1:
-            raise InputError(f"val_share is {self.val_share}: it must lie between 0 and 1")
+            raise InputError(f"`val_share` is {self.val_share}: it must lie between 0 and 1")
         super().__post_init__()
 
 
@@ -77,9 +77,9 @@ class Replaying(Group):
 
     def __post_init__(self) -> None:
         if self.replay != "auto" and self.replay < 0:
-            raise InputError(f"replay is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
+            raise InputError(f"`replay` is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
         if not 0 < self.replay_gib < float("inf"):
-            raise InputError(f"replay_gib is {self.replay_gib}: it must be a positive number of GiB")
+            raise InputError(f"`replay_gib` is {self.replay_gib}: it must be a positive number of GiB")
         super().__post_init__()
 
 
@@ -102,9 +102,9 @@ class Planning(Recipe, Replaying):
 
     def __post_init__(self) -> None:
         if isinstance(self.micro_batch, int) and self.micro_batch < 1:
-            raise InputError(f"micro_batch is {self.micro_batch}: it must be 1 or more, or auto")
+            raise InputError(f"`micro_batch` is {self.micro_batch}: it must be 1 or more, or auto")
         if self.max_batch_size is not None and self.early_batch is None:
-            raise InputError("max_batch_size bounds early batches: give --early-batch too, or leave it out")
+            raise InputError("`max_batch_size` bounds early batches: give `early_batch` too, or leave it out")
         if self.time_budget is not None:
             parse_duration(self.time_budget)
         super().__post_init__()
@@ -161,7 +161,7 @@ class Loading(Group):
         check_prepare(self.prepare, self.mode, self.low_frequency)
         check_seed(self.seed)
         if not 0 <= self.loader_timeout < float("inf"):
-            raise InputError(f"loader_timeout is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
+            raise InputError(f"`loader_timeout` is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
         super().__post_init__()
 
     @property
@@ -221,7 +221,7 @@ class Place(Group):
 
     def __post_init__(self) -> None:
         if self.resume == "auto" and self.output is None:
-            raise InputError("--resume auto needs to know the run: give its folder by --output")
+            raise InputError("`resume='auto'` needs to know the run: give its folder by `output`")
         super().__post_init__()
 
 

@@ -174,7 +174,7 @@ def _imagenet22k(recipe: Recipe, name: str) -> Recipe:
         "warmup": 0.012,
         **_IMAGENET22K_CHANGES.get(name, {}),
     }
-    # Half the baseline's budget: it ended above the baseline in Table 12; a third of it, --epochs 50, level with it.
+    # Half the baseline's budget: it ended above the baseline in Table 12; a third of it, 50, level with it.
     return replace(recipe, optimization=replace(recipe.optimization, **changes), epochs=75.0)
 
 

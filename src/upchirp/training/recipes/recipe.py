@@ -67,17 +67,17 @@ class Optimization:
         for name in ("lr", "lr_base", "lr_base_size", "lr_cap", "clip_grad"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise InputError(f"{name} is {value}: it must be positive")
+                raise InputError(f"`{name}` is {value}: it must be positive")
         if not all(0 <= beta < 1 for beta in self.opt_betas):
-            raise InputError(f"opt_betas are {self.opt_betas}: both must lie in 0 to below 1")
+            raise InputError(f"`opt_betas` are {self.opt_betas}: both must lie in 0 to below 1")
         for name in ("weight_decay", "opt_eps"):
             if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}: it must not be negative")
+                raise InputError(f"`{name}` is {getattr(self, name)}: it must not be negative")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise InputError(f"layer_decay is {self.layer_decay}: it must lie in 0 to 1, 0 left out")
+            raise InputError(f"`layer_decay` is {self.layer_decay}: it must lie in 0 to 1, 0 left out")
         for name in ("drop_path", "drop", "momentum", "model_ema_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must lie in 0 to below 1")
+                raise InputError(f"`{name}` is {getattr(self, name)}: it must lie in 0 to below 1")
         self.schedule()
 
     def schedule(self) -> LearningRate:
@@ -127,6 +127,6 @@ class Recipe(Group):
 
     def __post_init__(self) -> None:
         if not self.epochs > 0:
-            raise InputError(f"epochs is {self.epochs}: it must be more than 0")
+            raise InputError(f"`epochs` is {self.epochs}: it must be more than 0")
         check_least(self, 1, "batch_size")
         super().__post_init__()

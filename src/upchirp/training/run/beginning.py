@@ -50,7 +50,7 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bo
     else:
         run_folder.check_is_free(folder)
         if config.resume == "auto" and not (config.data or own_data):
-            raise InputError(f"{folder} holds no run to go on with: check --output, or give --data for a new one")
+            raise InputError(f"{folder} holds no run to go on with: check `output`, or give `data` for a new one")
         if not own_model:
             check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
     loaded = _checkpoint(config.resume, folder, resuming=resuming)
@@ -82,6 +82,6 @@ def _checkpoint(resume: str | None, folder: Path, *, resuming: bool) -> checkpoi
     if path.is_dir():
         latest = checkpoint.load_latest(path / run_folder.CHECKPOINTS)
         if latest is None:
-            raise InputError(f"{path} holds no checkpoint: give --resume one, or the folder of a run that has one")
+            raise InputError(f"{path} holds no checkpoint: name one by `resume`, or the folder of a run that has one")
         return latest
     return checkpoint.Loaded(path, checkpoint.load(path), ())

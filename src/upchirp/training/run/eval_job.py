@@ -96,7 +96,7 @@ def evaluate_weights(
     if weights is None and run is not None:
         weights = next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
     if weights is None:
-        raise InputError("no weights: give --weights, or a --run that is finished")
+        raise InputError("no weights: give `weights`, or a `run` that is finished")
     chosen = data or config.data
     if not chosen:
         raise InputError("no data: give a folder of images, or `generated`")
@@ -219,11 +219,11 @@ def _config(
     values: dict[str, Any] = {}
     if run is not None:
         if not holds_run(run):
-            raise InputError(f"{run} holds no run: give the folder that `upchirp train --output` wrote")
+            raise InputError(f"{run} holds no run: give the `output` of a training")
         values = load_config(run / CONFIG)
     elif weights is None:
         missing = "nothing to evaluate" if model is None else "no weights"
-        raise InputError(f"{missing}: give --run, or --weights with --data")
+        raise InputError(f"{missing}: give `run`, or `weights` with `data`")
     else:
         values = {"weights": str(weights)}
     if model is not None:

@@ -38,7 +38,7 @@ def held_folder(output: Path | None, name: str) -> Iterator[tuple[Path, list[str
         except OSError as error:
             raise InputError(
                 f"cannot write {error.filename or output}: {error.strerror or error}; make room or give it rights, or "
-                "choose another --output"
+                "choose another `output`"
             ) from error
         yield folder, [note] if note else []
 
@@ -47,7 +47,7 @@ def _made(output: Path | None, name: str) -> tuple[Path, list[Path]]:
     """A folder, and which folders were made for it, the innermost first."""
     if output is not None:
         if output.exists() and not output.is_dir():
-            raise InputError(f"{output} is not an empty folder: choose another --output")
+            raise InputError(f"{output} is not an empty folder: choose another `output`")
         made = [path for path in (output, *output.parents) if not path.exists()]
         output.mkdir(parents=True, exist_ok=True)
         return output, made

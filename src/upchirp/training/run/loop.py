@@ -205,7 +205,7 @@ class Run:
             # The optimizer may have changed a part of the weights, so the step cannot be redone.
             raise InputError(
                 f"out of memory in step {self.state.step + 1} outside the forward and backward passes: take a smaller "
-                f"model, or --no-model-ema; {self.saving.last_good()}"
+                f"model, or `model_ema=False`; {self.saving.last_good()}"
             ) from error
 
     def _lap(self) -> float:

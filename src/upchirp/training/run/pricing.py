@@ -122,12 +122,12 @@ def _check(
         if count is not None and count < 1:
             raise InputError(f"{name} is {count}: it must be 1 or more")
         if count is not None and data:
-            raise InputError(f"the {name} is counted in {data}: leave it out, or leave out --data")
+            raise InputError(f"the {name} is counted in {data}: leave it out, or leave out `data`")
     if measure and not data:
-        raise InputError("--measure trains a few steps: give the images by --data")
-    for name, asked in {"--replay auto": planning.replay == "auto", "--time-budget": planning.time_budget}.items():
+        raise InputError("`measure` trains a few steps: give the images by `data`")
+    for name, asked in {"`replay='auto'`": planning.replay == "auto", "`time_budget`": planning.time_budget}.items():
         if asked and not measure:
-            raise InputError(f"{name} needs the machine's speed: add --measure, or give a number")
+            raise InputError(f"{name} needs the machine's speed: add `measure`, or give a number")
 
 
 def _measured(asked: TrainConfig, source: Source, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:

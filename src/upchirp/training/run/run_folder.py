@@ -52,14 +52,14 @@ def check_is_free(folder: Path) -> None:
         InputError: it holds a run, or anything else.
     """
     if holds_run(folder):
-        raise InputError(f"{folder} holds another run: go on with it by --resume auto, or choose another --output")
+        raise InputError(f"{folder} holds another run: go on with it by `resume='auto'`, or choose another `output`")
     # These alone were left by a run that was killed while its folder was made.
     ours = {LOCK, PLAN, DATA}
     if folder.exists() and (
         not folder.is_dir()
         or any(entry.name not in ours and entry.suffix != TEMPORARY_SUFFIX for entry in folder.iterdir())
     ):
-        raise InputError(f"{folder} is not an empty folder: choose another --output")
+        raise InputError(f"{folder} is not an empty folder: choose another `output`")
 
 
 def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
@@ -77,7 +77,7 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     if different := [name for name in asked if name not in may_differ and asked[name] != stored[name]]:
         listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
         raise InputError(
-            f"{folder} holds a run with other settings: {listed}: resume with the same, or choose another --output"
+            f"{folder} holds a run with other settings: {listed}: resume with the same, or choose another `output`"
         )
 
     return [

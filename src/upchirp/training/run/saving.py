@@ -120,8 +120,8 @@ class Saving:
     def not_finite(self, what: str) -> InputError:
         """The error of a training that diverged."""
         return InputError(
-            f"{what} at step {self.state.step}: {self.last_good()}; try a lower --lr-base, a longer --warmup or "
-            "--clip-grad 1"
+            f"{what} at step {self.state.step}: {self.last_good()}; try a lower `lr_base`, a longer `warmup` or "
+            "`clip_grad=1`"
         )
 
     def _save(self, path: Path) -> None:

@@ -263,10 +263,10 @@ def computed_at_once(
     if planning.micro_batch == "auto" and can_try(device):
         report("trying how many images fit in memory", None, None)
         sizes = find_micro_batches(planning.augmentation, plan, fits_on(trainer, plan, model), ranks=ranks)
-        notes.append(f"--micro-batch auto: memory holds {_listed(sizes)}")
+        notes.append(f"`micro_batch='auto'`: memory holds {_listed(sizes)}")
     elif planning.micro_batch == "auto":
         usual = micro_batches(planning, plan, ranks.size)
-        notes.append(f"--micro-batch auto tries CUDA's memory only: here it is {_listed(usual)}")
+        notes.append(f"`micro_batch='auto'` tries CUDA's memory only: here it is {_listed(usual)}")
     asked, name = planning.micro_batch, device_name(device)
     if reduced := ranks.from_first(lambda: run_folder.read_micro_batches(folder, asked, name)):
         notes.append(f"memory ran out in this run before, so it goes on with {_listed(reduced)} at once")

@@ -1,0 +1,65 @@
+"""Settings in the library's messages, as the command line calls them."""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from functools import cache
+
+# A setting, and perhaps what it is to be: `batch_size`, `resume='auto'`.
+_SETTING = re.compile(r"`([a-z]\w*)(?:=([^`]+))?`")
+
+
+def with_flags(message: str) -> str:
+    """A message in which the library names settings in backticks, with flags in their place.
+
+    Other words in backticks stay as they are.
+
+    >>> print(with_flags("no `data` for `upchirp train`: try `resume='auto'`, `model_ema=False` and `sizes=(96, 128)`"))
+    no --data for `upchirp train`: try --resume auto, --no-model-ema and --sizes 96 128
+    """
+    return _SETTING.sub(_flag, message)
+
+
+def _flag(setting: re.Match[str]) -> str:
+    name, value = setting.groups()
+    if name not in _settings():
+        return setting[0]
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or value == "True":
+        return flag
+    if value == "False":
+        return f"--no-{flag.removeprefix('--')}"
+    try:
+        values = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        # It stands for a value, such as FILE.
+        return f"{flag} {value}"
+    return shlex.join([flag, *map(str, values if isinstance(values, tuple) else [values])])
+
+
+@cache
+def _settings() -> set[str]:
+    """The names of all flags."""
+    # In here, as the commands print by this module.
+    from upchirp.cli.compare import CompareCommand
+    from upchirp.cli.eval import EvalCommand
+    from upchirp.cli.pack import PackCommand
+    from upchirp.cli.plan import PlanCommand
+    from upchirp.cli.search import SearchCommand
+
+    return {
+        name for kind in (CompareCommand, EvalCommand, PackCommand, PlanCommand, SearchCommand) for name in _of(kind())
+    }
+
+
+def _of(command: object) -> Iterator[str]:
+    """The names of a dataclass's flags, and of those in it."""
+    assert is_dataclass(command)
+    for entry in fields(command):
+        value = getattr(command, entry.name)
+        if is_dataclass(value):
+            yield from _of(value)
+        elif entry.metadata.get("flag", True):
+            yield entry.name
