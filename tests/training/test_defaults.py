@@ -15,7 +15,7 @@ from upchirp import InputError, TrainConfig, constant, plan, train
 from upchirp.compare import CompareConfig, compare
 from upchirp.training import Event, Noted, Stepped, load_config, settle
 from upchirp.training.probing.planning import new_head_note
-from upchirp.training.recipes.defaults import FEW_STEPS, choose_batch_size, choose_recipe, steps_note
+from upchirp.training.recipes.defaults import FEW_STEPS, Settled, choose_batch_size, choose_recipe, steps_note
 from upchirp.training.run.pricing import estimate, settings_for_data
 from upchirp.training.run.run_folder import read_plan
 
@@ -82,7 +82,7 @@ def test_a_config_made_in_full_is_left_alone() -> None:
 @given(samples=st.integers(1, 10**9), ranks=st.sampled_from([1, 2, 3, 8, 64]), mixup=st.sampled_from([0.0, 0.8]))
 def test_the_batch_makes_enough_steps_and_is_shared_by_all_ranks(samples: int, ranks: int, mixup: float) -> None:
     config = choose_recipe(TrainConfig.from_flat({"model": "resnet18", "mixup": mixup}), 5_000).config
-    size = choose_batch_size(config, samples, CONV, ranks=ranks).config.batch_size
+    size = choose_batch_size(Settled(config), samples, CONV, ranks=ranks).config.batch_size
     assert (size % ranks == 0 and size % 8 == 0) or not mixup
     # Of two settings the run takes the one with more steps, as far as a batch goes that is worth computing.
     assert samples / size >= FEW_STEPS or size <= 16 or size <= 8 * ranks

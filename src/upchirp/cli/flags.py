@@ -32,11 +32,12 @@ def _flag(setting: re.Match[str]) -> str:
     if value == "False":
         return f"--no-{flag.removeprefix('--')}"
     try:
-        values = ast.literal_eval(value)
+        literal = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         # It stands for a value, such as FILE.
         return f"{flag} {value}"
-    return shlex.join([flag, *map(str, values if isinstance(values, tuple) else [values])])
+    words = map(str, literal) if isinstance(literal, tuple) else [literal if isinstance(literal, str) else value]
+    return shlex.join([flag, *words])
 
 
 @cache

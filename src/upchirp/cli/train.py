@@ -49,7 +49,14 @@ def train_command(
         regime=regime,
     )
     if command.print_config:
-        print(yaml.safe_dump(_settings(command.training).to_flat(), sort_keys=False), end="")
+        training = command.training
+        if training.data and training.model:
+            from upchirp.training.events import reporting
+            from upchirp.training.run.pricing import settings_for_data
+
+            with Display(Console(stderr=True)) as display:
+                training = settings_for_data(training, report=reporting([display]))
+        print(yaml.safe_dump(training.to_flat(), sort_keys=False), end="")
         return 0
     with lasting_output():
         console = Console(quiet=not is_first_process())
@@ -66,14 +73,3 @@ def train_command(
         if is_first_process():
             print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
     return 0
-
-
-def _settings(training: TrainConfig) -> TrainConfig:
-    """The settings to print."""
-    if not training.data or not training.model:
-        return training
-    from upchirp.training.events import reporting
-    from upchirp.training.run.pricing import settings_for_data
-
-    with Display(Console(stderr=True)) as display:
-        return settings_for_data(training, report=reporting([display]))

@@ -82,7 +82,7 @@ def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
         raise InputError(f"data folder {place} holds archives ({some(archives)}): give one of them by `data`")
     loose = [name for name in files if is_image(name)]
     if (tables := _tables(files)) and len(names) <= 1:
-        raise InputError(f"data folder {place} holds tables ({some(tables)}): give the one with the labels by --data")
+        raise InputError(f"data folder {place} holds tables ({some(tables)}): give the one with the labels by `data`")
     if not names:
         what = f"{len(loose)} images, but no class folders" if loose else "neither splits nor class folders"
         raise InputError(f"data folder {place} has {what} (found {_found(place, names)}): {_LAYOUT}")

@@ -139,14 +139,13 @@ def settle(config: TrainConfig, images: int, model: nn.Module) -> Settled:
         images: to train on.
         model: what is trained; it may be without values.
     """
-    first = choose_recipe(config, images)
-    if not follows_length(first.config):
-        return Settled(replace(first.config, given=None), first.reasons)
-    curriculum = curriculum_for(model, first.config.curriculum, config.final_size)
-    samples = planned_samples(first.config, curriculum, images, model=model)
-    second = choose_batch_size(first.config, samples, model)
+    settled = choose_recipe(config, images)
+    if follows_length(settled.config):
+        curriculum = curriculum_for(model, settled.config.curriculum, config.final_size)
+        samples = planned_samples(settled.config, curriculum, images, model=model)
+        settled = choose_batch_size(settled, samples, model)
     # Nothing is left to choose, whatever is replaced in it later.
-    return Settled(replace(second.config, given=None), (*first.reasons, *second.reasons))
+    return replace(settled, config=replace(settled.config, given=None))
 
 
 def new_head_note(plan: Plan, optimization: Optimization) -> str | None:

@@ -45,8 +45,32 @@ class Settled:
     """A configuration whose open settings were chosen."""
 
     config: TrainConfig
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
     """One line for each choice."""
+    asked: TrainConfig | None = None
+    """The settings before any was chosen, if a recipe was."""
+
+    def for_time(self, images: int, plan: Plan) -> "Settled | None":
+        """The choice of another recipe for the length that a time budget turned out to have; None if this suits it.
+
+        Args:
+            images: to train on.
+            plan: with the recipe that `choose_recipe` took before the length was known.
+
+        >>> from upchirp.curriculum import constant, plan
+        >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet18", "time_budget": "3h"}), 200)
+        >>> settled.config.recipe
+        'light'
+        >>> longer = settled.for_time(200, plan(constant(96), epochs=100, dataset_size=200, batch_size=32))
+        >>> longer.config.recipe, longer.reasons
+        ('paper', ("recipe paper: 100 epochs are long enough for its augmentation (`recipe='light'` is without)",))
+        >>> settled.for_time(200, plan(constant(96), epochs=20, dataset_size=200, batch_size=32)) is None
+        True
+        """
+        if self.asked is None or self.asked.time_budget is None:
+            return None
+        other = choose_recipe(self.asked, images, epochs_in_time=plan.equivalent_epochs)
+        return None if other.config.recipe == self.config.recipe else other
 
 
 def check_model(start: Start) -> None:
@@ -78,7 +102,7 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
     ('light', 10.0, 0.5)
     """
     if not _is_open(config):
-        return Settled(config, ())
+        return Settled(config)
     asked = set(config.asked())
     reasons = []
     recipe, epochs, others = config.recipe, config.epochs, {}
@@ -104,23 +128,25 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
     elif recipe == "paper" and images < IMAGENET_SIZED and "batch_size" not in asked:
         # Its batch and rate are for a hundred times as many images.
         asked -= {"recipe"}
-    return Settled(_filled(config.to_flat(), asked, recipe=recipe, epochs=epochs, **others), tuple(reasons))
+    filled = _filled(config.to_flat(), asked, recipe=recipe, epochs=epochs, **others)
+    return Settled(filled, tuple(reasons), config)
 
 
-def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ranks: int = 1) -> Settled:
+def choose_batch_size(settled: Settled, samples: int, model: nn.Module, *, ranks: int = 1) -> Settled:
     """The batch size and the learning rate by the length of the run, where they are not given and no recipe says them.
 
     Args:
-        config: with its recipe chosen.
+        settled: with its recipe chosen.
         samples: images that the run trains on, each time counted.
         model: what is trained.
         ranks: that share a batch.
     """
+    config = settled.config
     if not follows_length(config):
-        return Settled(config, ())
+        return settled
     assert config.given is not None
     asked = set(config.given)
-    reasons = []
+    reasons = list(settled.reasons)
     # Whoever names recipe and batch gets the recipe's own rate.
     rate_too = asked.isdisjoint({"lr", "lr_base"}) and not asked >= {"recipe", "batch_size"}
     if chooses_batch_size(config):
@@ -133,7 +159,7 @@ def choose_batch_size(config: TrainConfig, samples: int, model: nn.Module, *, ra
         rate, why = _rate(config.optimization, config.batch_size, model, tunes=tunes)
         config = replace(config, optimization=replace(config.optimization, lr=rate))
         reasons.append(f"learning rate {rate:.2g}: {why}")
-    return Settled(config, tuple(reasons))
+    return replace(settled, config=config, reasons=tuple(reasons))
 
 
 def follows_length(choice: Choice) -> bool:
@@ -161,30 +187,6 @@ def steps_note(plan: Plan) -> str | None:
     if better < size:
         return f"{told}{size} is a large batch for {plan.total_samples:,} images, try `batch_size={better}`"
     return f"{told}give more `epochs` or `time_budget`"
-
-
-def recipe_for_time(asked: TrainConfig, images: int, plan: Plan) -> Settled | None:
-    """The choice of another recipe for the length that a time budget turned out to have; None if the first suits it.
-
-    Args:
-        asked: the settings before any was chosen.
-        images: to train on.
-        plan: with the recipe that `choose_recipe` took before the length was known.
-
-    >>> from upchirp.curriculum import constant, plan
-    >>> asked = TrainConfig.from_flat({"model": "resnet18", "time_budget": "3h"})
-    >>> choose_recipe(asked, 200).config.recipe
-    'light'
-    >>> settled = recipe_for_time(asked, 200, plan(constant(96), epochs=100, dataset_size=200, batch_size=32))
-    >>> settled.config.recipe, settled.reasons
-    ('paper', ("recipe paper: 100 epochs are long enough for its augmentation (`recipe='light'` is without)",))
-    >>> recipe_for_time(asked, 200, plan(constant(96), epochs=20, dataset_size=200, batch_size=32)) is None
-    True
-    """
-    if asked.time_budget is None:
-        return None
-    settled = choose_recipe(asked, images, epochs_in_time=plan.equivalent_epochs)
-    return None if settled.config.recipe == choose_recipe(asked, images).config.recipe else settled
 
 
 def _batch_size(samples: int) -> int:

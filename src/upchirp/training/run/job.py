@@ -38,7 +38,6 @@ from upchirp.training.recipes.defaults import (
     choose_batch_size,
     choose_recipe,
     chooses_batch_size,
-    recipe_for_time,
 )
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
@@ -140,7 +139,7 @@ def _train(
     check_workers(config.processes)
     report("scanning the data", None, None)
     train_source, val_source = ranks.together(lambda: open_sources(config, data, task, notes, report))
-    settled, open_config = Settled(config, ()), config
+    settled = Settled(config)
     if not resuming:
         settled = choose_recipe(config, len(train_source))
         config = settled.config
@@ -165,11 +164,12 @@ def _train(
         elif loaded and (config.time_budget is not None or config.replay == "auto"):
             # Measured anew it would be another plan.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
-            config = choose_batch_size(config, plan.total_samples, model, ranks=ranks.size).config
+            config = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.sizes)
         else:
-            settled, plan = new_plan(settled, trainer, model, train_source, own_model=own_model, report=report)
-            if (longer := recipe_for_time(open_config, len(train_source), plan)) is not None:
+            first = settled
+            settled, plan = new_plan(first, trainer, model, train_source, own_model=own_model, report=report)
+            if (longer := first.for_time(len(train_source), plan)) is not None:
                 # The model too, which a recipe gives its drop path, is made as for that recipe from the start.
                 config = longer.config
                 model, _ = start_model(

@@ -15,7 +15,7 @@ from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe, recipe_for_time
+from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import REGIMES
 from upchirp.training.run.start import make_model, new_plan
@@ -63,7 +63,7 @@ def estimate(
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
-        settled, plan, needs = _measured(config, source, report)
+        settled, plan, needs = _measured(choose_recipe(config, images), source, report)
         config = settled.config
     else:
         settled = settle(config, images, model)
@@ -130,9 +130,9 @@ def _check(
             raise InputError(f"{name} needs the machine's speed: add `measure`, or give a number")
 
 
-def _measured(asked: TrainConfig, source: Source, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
+def _measured(first: Settled, source: Source, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
     """The plan that `train` would make on this machine, and what it needs there."""
-    device = choose_device(asked.device)
+    device = choose_device(first.config.device)
 
     def planned(settled: Settled) -> tuple[Settled, Plan, Trainer, nn.Module]:
         config = settled.config
@@ -141,9 +141,9 @@ def _measured(asked: TrainConfig, source: Source, report: Report) -> tuple[Settl
         model = trainer.place(made)
         return *new_plan(settled, trainer, model, source, own_model=False, report=report), trainer, model
 
-    with numerics(device, deterministic=asked.deterministic):
-        settled, plan, trainer, model = planned(choose_recipe(asked, len(source)))
-        if (longer := recipe_for_time(asked, len(source), plan)) is not None:
+    with numerics(device, deterministic=first.config.deterministic):
+        settled, plan, trainer, model = planned(first)
+        if (longer := first.for_time(len(source), plan)) is not None:
             settled, plan, trainer, model = planned(longer)
         config = settled.config
         curriculum = curriculum_for(model, config.curriculum, config.final_size)

@@ -220,8 +220,8 @@ def new_plan(
         probed = tried_at_once(config, curriculum, device, ranks.size)
     seconds = measured(probed, 0) if timed else None
     samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
-    chosen = choose_batch_size(config, samples, model, ranks=ranks.size)
-    config, notes = chosen.config, [*settled.reasons, *chosen.reasons]
+    chosen = choose_batch_size(settled, samples, model, ranks=ranks.size)
+    config, notes = chosen.config, list(chosen.reasons)
     replays: int | dict[int, int] = 0
     if config.replay == "auto":
         report("measuring how many replayed batches keep the device busy", None, None)
