@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.benchmarks.conftest import load
 from tests.processes import finish_ranks
 
@@ -18,6 +19,11 @@ EXPECTED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("golde
 # Other machines and versions of torch differ by less in float32; another seed, order or rate of images by far more.
 # Without torch's own Lanczos images are rounded otherwise, and losses differ by up to 6e-4.
 TOLERANCE = 2e-4 if _torch_has_lanczos() else 2e-3
+_DROPPED = torch.empty(32).bernoulli_(0.5, generator=torch.Generator().manual_seed(0)).int().tolist()
+pytestmark = pytest.mark.skipif(
+    sum(bit << k for k, bit in enumerate(reversed(_DROPPED))) != 0x237BCA84,
+    reason="this version of torch draws other numbers for dropout than the one that the values are of (2.6 does)",
+)
 
 
 def check(name: str, record: dict[str, Any]) -> None:

@@ -18,8 +18,10 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.data import open_data
 from upchirp.training import Event, Started, Trainer, curriculum_for, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
+from upchirp.training.probing import rates as measuring
 from upchirp.training.probing import replay as replay_choice
-from upchirp.training.probing.replay import MOST_REPLAYS, Speeds, loader_speed, model_speed, replays_needed
+from upchirp.training.probing.rates import loader_speed, model_speed
+from upchirp.training.probing.replay import MOST_REPLAYS, Speeds, replays_needed
 
 
 class Counting:
@@ -162,7 +164,7 @@ class Timed(nn.Module):
 
 def test_speeds_are_measured_on_loader_and_model(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     Timed.clock = clock = Clock()
-    monkeypatch.setattr(replay_choice, "time", clock)
+    monkeypatch.setattr(measuring, "time", clock)
 
     class Slow(Counting):
         def load(self, index: int) -> tuple:

@@ -129,7 +129,7 @@ class Loader:
             low_frequency=low_frequency,
             order=self.selected,
         )
-        self._prepare: Prepare = prepare
+        self.prepare: Prepare = prepare
         self._pin_memory = pin_memory and torch.cuda.is_available()
         preparation = None
         if prepare == "device":
@@ -206,7 +206,7 @@ class Loader:
             InputError: replay, selection and preparation on the device take the loader itself.
         """
         replays = any(stage.replay.batches for stage in self.sampler.plan.stages)
-        if replays or self.selected is not None or self._prepare == "device":
+        if replays or self.selected is not None or self.prepare == "device":
             raise InputError("replay, selection and preparation on the device need the loader: iterate over it")
         return SingleImages(self._requested)
 
@@ -278,13 +278,13 @@ class Loader:
             return None
         sampler = self.sampler
         batches = [(sampler.image_side(stage), sampler.batch_rows(stage)) for stage in sampler.plan.stages]
-        most = max(chunk_bytes(side, self._prepare) for side, _ in batches)
-        return Slots(self._workers, prefetched(self._workers, batches, self._prepare), most)
+        most = max(chunk_bytes(side, self.prepare) for side, _ in batches)
+        return Slots(self._workers, prefetched(self._workers, batches, self.prepare), most)
 
     def _data_loader(self, slots: Slots | None) -> DataLoader[Any]:
         options: dict[str, Any] = {"batch_sampler": self.sampler}
         if slots is not None:
-            chunks = Chunks(self.sampler, self.sampler.image_side, self._prepare)
+            chunks = Chunks(self.sampler, self.sampler.image_side, self.prepare)
             options = {"batch_sampler": chunks, "prefetch_factor": slots.ahead}
         requested = self._requested
         return DataLoader(

@@ -11,6 +11,7 @@ from upchirp.machine import usable_cores
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
 Mode = Literal["fast", "faithful"]
 Prepare = Literal["cpu", "device"]
+AskedPrepare = Literal["auto", "cpu", "device"]
 Crop = Literal["random", "center"]
 
 VAL_SHARE = 0.1

@@ -188,7 +188,7 @@ class Trainer:
             rank=ranks.rank,
             world_size=ranks.size,
             device=self.device,
-            prepare=self.loading.prepare,
+            prepare=self.loading.way,
             share_cores=self.device.type == "cpu",
             select=select,
             merge=ranks.latest if ranks.size > 1 else None,

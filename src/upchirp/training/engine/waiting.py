@@ -83,22 +83,40 @@ def advice(
     >>> print(advice(0.4, bandwidth=96, workers=4, cores=16, device_helps=False, packing_helps=True, replay=0))
     waiting for data takes 40 % of the time at B=96 with 4 workers: try `workers=7`, `upchirp pack`, or `replay=1`
     """
+    helping = remedies(
+        share,
+        workers=workers,
+        cores=cores,
+        device_helps=device_helps,
+        packing_helps=packing_helps,
+        replay=replay,
+    )
+    now = f"{workers} worker{'' if workers == 1 else 's'}"
+    return f"waiting for data takes {100 * share:.0f} % of the time at B={bandwidth} with {now}: try {helping}"
+
+
+def remedies(
+    share: float, *, workers: int, cores: int, device_helps: bool, packing_helps: bool, replay: int | None
+) -> str:
+    """What helps against a share of time spent waiting, as the end of a line; see `advice`.
+
+    >>> remedies(0.75, workers=16, cores=16, device_helps=False, packing_helps=False, replay=0)
+    '`replay=3`'
+    """
     # Rounded, so that a fifth left does not ask for 21 workers instead of 20.
     factor = round(1 / max(1 - share, 0.01), 6)
     wanted = math.ceil(max(workers, 1) * factor)
-    remedies = []
+    found = []
     if workers < cores:
-        remedies.append(f"`workers={min(wanted, cores)}`")
+        found.append(f"`workers={min(wanted, cores)}`")
     if device_helps:
-        remedies.append("`prepare='device'`")
+        found.append("`prepare='device'`")
     if packing_helps:
-        remedies.append("`upchirp pack`")
+        found.append("`upchirp pack`")
     if replay is not None:
-        remedies.append(f"`replay={min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}`")
-    remedies = remedies or ["more CPU cores"]
-    listed = remedies[0] if len(remedies) == 1 else f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
-    now = f"{workers} worker{'' if workers == 1 else 's'}"
-    return f"waiting for data takes {100 * share:.0f} % of the time at B={bandwidth} with {now}: try {listed}"
+        found.append(f"`replay={min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}`")
+    found = found or ["more CPU cores"]
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])}, or {found[-1]}"
 
 
 def _event() -> torch.cuda.Event:

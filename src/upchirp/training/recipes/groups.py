@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from upchirp.curriculum import Operator, Selection
 from upchirp.curriculum.replay import ReplayMode
 from upchirp.data import Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, Prepare, check_prepare
+from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, AskedPrepare, Prepare, check_prepare
 from upchirp.errors import InputError
 from upchirp.machine import usable_cores
 from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
@@ -145,9 +145,9 @@ class Loading(Group):
     low_frequency: Operator = "lanczos"
     """What reduces images to the bandwidth: `lanczos` in the workers, `crop` exactly on the device, or there `nearest`,
     `bilinear` or `bicubic` without anti-aliasing, for comparison (Table 19 b)."""
-    prepare: Prepare = "cpu"
+    prepare: AskedPrepare = "auto"
     """Who resizes, mirrors and augments images: the workers on the `cpu`, or the `device`, for which workers only read
-    and decode; the images are the same but for rounding."""
+    and decode; the images are the same but for rounding. `auto` measures on a GPU, and is `cpu` elsewhere."""
     seed: int = 0
     """Seed of everything random."""
     workers: int | None = None
@@ -158,7 +158,7 @@ class Loading(Group):
     def __post_init__(self) -> None:
         if self.workers is not None:
             check_least(self, 0, "workers")
-        check_prepare(self.prepare, self.mode, self.low_frequency)
+        check_prepare(self.way, self.mode, self.low_frequency)
         check_seed(self.seed)
         if not 0 <= self.loader_timeout < float("inf"):
             raise InputError(f"`loader_timeout` is {self.loader_timeout}: it must be seconds, or 0 to wait forever")
@@ -168,6 +168,11 @@ class Loading(Group):
     def processes(self) -> int:
         """How many loader processes to start."""
         return min(16, usable_cores()) if self.workers is None else self.workers
+
+    @property
+    def way(self) -> Prepare:
+        """Who prepares images; as long as nothing was chosen it is the CPU."""
+        return "cpu" if self.prepare == "auto" else self.prepare
 
     @property
     def device_could_prepare(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.data import DataIdentity
+from upchirp.data.settings import Prepare
 from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
@@ -26,6 +27,8 @@ class Beginning:
     loaded: checkpoint.Loaded | None = None
     data: DataIdentity = field(default_factory=DataIdentity)
     """What the run, or the checkpoint, was trained on."""
+    prepare: Prepare | None = None
+    """Who prepared its images; none of a run that begins."""
     notes: list[str] = field(default_factory=list)
     end: Finished | None = None
     """How the run ended, if it was finished before."""
@@ -54,12 +57,14 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bo
         if not own_model:
             check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
     loaded = _checkpoint(config.resume, folder, resuming=resuming)
-    trained_on = DataIdentity()
+    trained_on, prepare = DataIdentity(), None
     if resuming:
-        trained_on = run_folder.read_data(folder)
+        trained_on, prepare = run_folder.read_data(folder), run_folder.read_settings(folder).way
     elif loaded:
         trained_on = Description.from_dict(loaded.content.get("described", {})).data
-    return Beginning(folder, resuming, loaded, trained_on, notes)
+        # Checkpoints of before there was a choice lack it.
+        prepare = loaded.content.get("prepare", "cpu")
+    return Beginning(folder, resuming, loaded, trained_on, prepare, notes)
 
 
 def _finished(folder: Path, settings: Mapping[str, Any]) -> Finished | None:

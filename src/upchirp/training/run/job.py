@@ -131,6 +131,9 @@ def _train(
     )
     folder, resuming = beginning.folder, beginning.resuming
     loaded, notes = beginning.loaded, beginning.notes
+    if config.prepare == "auto" and beginning.prepare is not None:
+        # Measured anew it might be another one, and the weights would differ by rounding.
+        config = replace(config, prepare=beginning.prepare)
     if beginning.end is not None:
         return _finished_before(folder, beginning.end, observers, ranks)
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
@@ -203,7 +206,7 @@ def _train(
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
         evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
-        demand = Demand(plan=plan, low_frequency=config.low_frequency, prepare=config.prepare)
+        demand = Demand(plan=plan, low_frequency=config.low_frequency, prepare=config.way)
         workers, few = demand.workers(config.processes)
         notes += [few] if few else []
         evaluation = EvaluationSet(
@@ -256,7 +259,8 @@ def _train(
                     plan,
                     workers=config.processes,
                     replay_final=config.replay_final,
-                    device_helps=device.type != "cpu" and config.device_could_prepare,
+                    # What was measured needs no advice.
+                    device_helps=device.type == "cuda" and asked.prepare == "cpu" and config.device_could_prepare,
                     packing_helps=packing_helps(train_source, plan.final_size),
                 ),
                 micro_batch=config.micro_batch,

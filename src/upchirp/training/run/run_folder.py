@@ -33,10 +33,10 @@ PREDICTIONS = "predictions.npz"
 REPORT = "report.html"
 
 MAY_DIFFER = names_of(Place, Keeping, Computation) | {
-    "workers", "loader_timeout", "device", "deterministic", "micro_batch"
+    "workers", "loader_timeout", "prepare", "device", "deterministic", "micro_batch"
 }  # fmt: skip
 """Settings that a resumed run may change: the data, the steps and the learning rates stay the same."""
-_CHANGE_ROUNDING = ("micro_batch", "device", "compile", "channels_last", "deterministic")
+_CHANGE_ROUNDING = ("micro_batch", "prepare", "device", "compile", "channels_last", "deterministic")
 """Those of them that change the order of floating-point sums, or batch norm's statistics."""
 
 
@@ -71,7 +71,11 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     Raises:
         InputError: naming the settings that differ.
     """
-    stored = TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG)).to_flat()
+    settings = read_settings(folder)
+    # What was left open goes on as it was chosen; runs of before there was a choice do not say it.
+    stored = {**settings.to_flat(), "prepare": settings.way}
+    if asked["prepare"] == "auto":
+        asked = {**asked, "prepare": settings.way}
     # The same data lie elsewhere under another name; where they are known, they are compared themselves.
     may_differ = MAY_DIFFER | {"data"} if read_data(folder).train else MAY_DIFFER
     if different := [name for name in asked if name not in may_differ and asked[name] != stored[name]]:
@@ -85,6 +89,15 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
         for name in _CHANGE_ROUNDING
         if asked[name] != stored[name]
     ]
+
+
+def read_settings(folder: Path) -> TrainConfig:
+    """The settings of the folder's run.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    return TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG))
 
 
 def create(folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], data: DataIdentity) -> None:

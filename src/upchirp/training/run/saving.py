@@ -133,6 +133,7 @@ class Saving:
             "plan": self.plan.to_dict(),
             "described": self.description.to_dict(),
             "loader": self.loader.state_dict(),
+            "prepare": self.loader.prepare,
             "train_seconds": self.totals.train_seconds,
             "best_top1": self.totals.best_top1,
             "spent": self.totals.spent.seconds(),

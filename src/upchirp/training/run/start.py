@@ -1,6 +1,8 @@
 """What a run starts from: its data, its model with the weights it loads, and its plan."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from upchirp.data import (
     open_data,
 )
 from upchirp.data.labels import validation_for
+from upchirp.data.settings import Prepare
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.models.meta import unwrap
@@ -53,6 +56,7 @@ from upchirp.training.probing.planning import (
     planned_samples,
     with_replay,
 )
+from upchirp.training.probing.preparing import choose_prepare, measures
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import measure_seconds
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
@@ -218,10 +222,22 @@ def new_plan(
     probed = dict.fromkeys(curriculum.sizes, PROBE_BATCH)
     if not chooses_batch_size(config):
         probed = tried_at_once(config, curriculum, device, ranks.size)
-    seconds = measured(probed, 0) if timed else None
+    seconds, way_of_seconds = measured(probed, 0) if timed else None, trainer.loading.way
     samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
     chosen = choose_batch_size(settled, samples, model, ranks=ranks.size)
     config, notes = chosen.config, list(chosen.reasons)
+    if config.prepare == "auto":
+        first = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+        shared_out = config.parallel == "fsdp"
+        way: Prepare = "cpu"
+        if measures(config, device, first, deterministic=config.deterministic, shared_out=shared_out):
+            helps = partial(packing_helps, source, config.final_size)
+            way, line = choose_prepare(
+                config, trainer, curriculum, first, model, source, packing_helps=helps, report=report
+            )
+            notes.append(line)
+        config = replace(config, prepare=way)
+        trainer = replace(trainer, loading=replace(trainer.loading, prepare=way))
     replays: int | dict[int, int] = 0
     if config.replay == "auto":
         report("measuring how many replayed batches keep the device busy", None, None)
@@ -233,7 +249,7 @@ def new_plan(
     else:
         replays = config.replay
     at_once = tried_at_once(config, curriculum, device, ranks.size)
-    if timed and (replays or at_once != probed):
+    if timed and (replays or at_once != probed or trainer.loading.way != way_of_seconds):
         seconds = measured(at_once, replays)
     plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
     notes += [note] if (note := steps_note(plan)) else []
