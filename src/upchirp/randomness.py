@@ -15,6 +15,7 @@ import hashlib
 from enum import Enum
 
 import numpy as np
+import numpy.typing as npt
 
 _WORD = (1 << 64) - 1
 
@@ -40,6 +41,8 @@ class Stream(Enum):
     """Where images are erased, likewise."""
     NOISE = (2, 0, 1)
     """What they are filled with; one stream for a run."""
+    TASK = (3, 0, 1)
+    """A seed for each row of a step, for what a task draws, such as masks; one stream for each step."""
 
 
 def philox(stream: Stream, seed: int, number: int = 0, *, position: int = 0) -> np.random.Philox:
@@ -57,6 +60,18 @@ def philox(stream: Stream, seed: int, number: int = 0, *, position: int = 0) -> 
     bits, third, fourth = stream.value
     key = np.array([seed & _WORD, (number << 2 | bits) & _WORD], dtype=np.uint64)
     return np.random.Philox(key=key, counter=np.array([position & _WORD, 0, third, fourth], dtype=np.uint64))
+
+
+def row_seeds(seed: int, step: int, rows: range) -> npt.NDArray[np.uint64]:
+    """One seed for each of some rows of a step's global batch, for what a task draws of it: shape (rows,).
+
+    Rows are the same on any number of ranks, and in whatever parts they are computed; an image that is replayed gets
+    another one each time.
+
+    >>> row_seeds(0, 3, range(2, 4)).tolist() == row_seeds(0, 3, range(4)).tolist()[2:]
+    True
+    """
+    return np.asarray(philox(Stream.TASK, seed, step).random_raw(rows.stop)[rows.start :], dtype=np.uint64)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -1,11 +1,14 @@
 """A task of one's own: by how many quarters an image is turned, which takes no labels."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tests.runs import Make, differing, interrupted, logged, weights
 from torch import nn
 from torch.nn import functional
@@ -30,7 +33,17 @@ class Rotation:
     def check(self, model: nn.Module, size: int, classes: int) -> None:
         check_outputs(model, size, 4)
 
-    def ask(self, inputs: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    def around(self, model: nn.Module, *, fresh: bool) -> nn.Module:
+        return model
+
+    def exported(
+        self, model: nn.Module, tensors: Mapping[str, torch.Tensor]
+    ) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+        return model, dict(tensors)
+
+    def ask(
+        self, inputs: torch.Tensor, targets: Targets, seeds: NDArray[np.uint64]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         turns = torch.arange(len(inputs), device=inputs.device) % 4
         turned = [torch.rot90(image, int(turn), (1, 2)) for image, turn in zip(inputs, turns, strict=True)]
         return torch.stack(turned), turns
@@ -44,6 +57,9 @@ class Rotation:
 
     def guesses(self, outputs: torch.Tensor) -> None:
         return None
+
+    def pictures(self, *about: object) -> dict[str, torch.Tensor]:
+        return {}
 
 
 class Reconstruction(Rotation):

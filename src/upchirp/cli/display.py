@@ -12,7 +12,7 @@ from upchirp.cli.flags import with_flags
 from upchirp.cli.live_line import LiveLine, Pace, Ticker, duration, work_text
 from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan
-from upchirp.reports.words import spent_text
+from upchirp.reports.words import figure_text, spent_text
 from upchirp.training import (
     Evaluated,
     Event,
@@ -93,7 +93,7 @@ class Display:
                 self._print(f"note: {with_flags(event.message)}")
             case Finished():
                 self._print(
-                    f"done: top-1 {event.top1:.2f} % (best {event.best_top1:.2f} %) "
+                    f"done: {figure_text(event.figure, event.top1)} (best {event.best_top1:.2f} %) "
                     f"in {duration(event.train_seconds)} of training"
                     + (f"; all time: {spent_text(event.spent)}" if event.spent else "")
                 )

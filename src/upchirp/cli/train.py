@@ -13,6 +13,7 @@ from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import printable
+from upchirp.reports.words import figure_text
 from upchirp.training import Interrupted, Regime, TrainConfig
 from upchirp.training.parallel.launcher import is_first_process
 
@@ -71,5 +72,5 @@ def train_command(
                 print(f"upchirp: {name}: {printable(interruption)}", file=sys.stderr)
             return 128 + interruption.signum
         if is_first_process():
-            print(f"{printable(result.output)}: top-1 {result.top1:.2f} %")
+            print(f"{printable(result.output)}: {figure_text(result.figure, result.top1)}")
     return 0

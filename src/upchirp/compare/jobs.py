@@ -14,6 +14,7 @@ from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source, open_data
 from upchirp.data.sources import Note, warn
 from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, read_metrics, settle
+from upchirp.training.engine.task import Classification
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import tried_at_once
@@ -74,7 +75,7 @@ def settled(config: CompareConfig, source: Source) -> CompareConfig:
     Raises:
         InputError: a model that cannot be made.
     """
-    model = without_values(config.training, len(source.classes))
+    model = without_values(config.training, len(source.classes), Classification())
     return replace(config, training=settle(config.training, len(source), model).config)
 
 
@@ -96,7 +97,7 @@ def make_plans(runs: Sequence[Planning], start: Start, source: Source) -> list[P
     Raises:
         InputError: a run that cannot be planned.
     """
-    model = without_values(start, len(source.classes))
+    model = without_values(start, len(source.classes), Classification())
     plans = []
     for run in runs:
         plan = make_plan(run, curriculum_for(model, run.curriculum, start.final_size), len(source), model=model)

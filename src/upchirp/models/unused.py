@@ -25,7 +25,8 @@ def has_unused_parameters(model: nn.Module, size: int) -> bool:
         with torch.device("meta"):
             # Two images, as batch norm refuses to train on one value per channel.
             outputs = twin(torch.zeros(2, input_channels(twin), size, size))
-        return not wanted <= _reached(outputs.grad_fn)
+        tensors = outputs if isinstance(outputs, tuple) else (outputs,)
+        return not wanted <= set[int]().union(*(_reached(each.grad_fn) for each in tensors))
     except Exception:
         # Whatever a model of one's own raises here, it may still train with values.
         return True

@@ -2,7 +2,7 @@
 
 import io
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,42 @@ def png_source(image: NDArray[np.uint8]) -> str:
 def strip_rows(examples: Examples, final_size: int) -> list[Strip]:
     """The examples of each stage that has any."""
     return [_strip(place, row, final_size) for place, row in enumerate(examples.rows, 1) if row.images]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Pictures side by side, as an image for a page."""
+
+    what: str
+    """What they are of."""
+    bandwidth: int
+    """Their side, pixels."""
+    first: bool
+    """Whether they are the first of their side."""
+    source: str
+    """Of an image element."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+
+
+def answer_strips(answers: Sequence[tuple[str, ExampleRow]], final_size: int) -> list[Answer]:
+    """What a task shows, stage by stage."""
+    strips: list[Answer] = []
+    for what, row in answers:
+        strip = example_strip(row, final_size)
+        strips.append(
+            Answer(
+                what=what,
+                bandwidth=row.bandwidth,
+                first=not any(each.bandwidth == row.bandwidth for each in strips),
+                source=png_source(strip),
+                width=strip.shape[1],
+                height=strip.shape[0],
+            )
+        )
+    return strips
 
 
 def _strip(place: int, row: ExampleRow, final_size: int) -> Strip:

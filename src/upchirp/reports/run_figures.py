@@ -24,30 +24,31 @@ from upchirp.reports.style import (
     new_figure,
     time_unit,
 )
-from upchirp.reports.words import duration_text
+from upchirp.reports.words import duration_text, figure_name
 
 Records = Sequence[Mapping[str, Any]]
 _MODEL, _EMA, _CURRENT, _LOSS = (*CURRICULA[:3], CURRICULA[3])
 
 
 @drawn
-def curves(log: Records, plan: Plan, width: float = WIDE) -> Figure:
+def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1") -> Figure:
     """Accuracy against time and against compute, training loss and learning rate, with the stages' boundaries.
 
     Args:
         log: the lines of `metrics.jsonl`.
         plan: what was executed.
         width: inches.
+        figure: of the evaluations, that tells how good the weights are.
     """
     wide = width == WIDE
-    figure = new_figure(5.6 if wide else 9.0, width)
-    grid = figure.subplots(2, 2) if wide else figure.subplots(4, 1)
+    page = new_figure(5.6 if wide else 9.0, width)
+    grid = page.subplots(2, 2) if wide else page.subplots(4, 1)
     by_time, by_compute, loss, rate = grid.flat
     trained = [record for record in log if record["kind"] == "train"]
     evaluations = [record for record in log if record["kind"] == "evaluation"]
     unit, second = time_unit(max((record["train_seconds"] for record in [*trained, *evaluations]), default=1.0))
-    handles = _accuracies(by_time, evaluations, plan, lambda record: record["train_seconds"] / second)
-    _accuracies(by_compute, evaluations, plan, lambda record: cost_after(plan, record["step"]))
+    handles = _accuracies(by_time, evaluations, plan, lambda record: record["train_seconds"] / second, figure)
+    _accuracies(by_compute, evaluations, plan, lambda record: cost_after(plan, record["step"]), figure)
     loss.plot(
         [record["train_seconds"] / second for record in trained],
         [record["loss"] for record in trained],
@@ -69,8 +70,8 @@ def curves(log: Records, plan: Plan, width: float = WIDE) -> Figure:
         axes.set_xlabel(f"training time ({unit})")
         for seconds in stage_ends(log, plan)[:-1]:
             axes.axvline(seconds / second, color=FAINT, linewidth=1, linestyle=":", zorder=1)
-    by_time.set_ylabel("top-1 (%)")
-    by_compute.set_ylabel("top-1 (%)")
+    by_time.set_ylabel(f"{figure_name(figure)} (%)")
+    by_compute.set_ylabel(f"{figure_name(figure)} (%)")
     loss.set_ylabel("training loss")
     rate.set_ylabel("learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -79,11 +80,11 @@ def curves(log: Records, plan: Plan, width: float = WIDE) -> Figure:
     if changes:
         handles.append(Line2D([], [], color=FAINT, linestyle=":", label="change of stage"))
     if handles:
-        add_legend(figure, handles)
-    return figure
+        add_legend(page, handles)
+    return page
 
 
-def _accuracies(axes: Axes, evaluations: Records, plan: Plan, place: Any) -> list[Line2D | Patch]:
+def _accuracies(axes: Axes, evaluations: Records, plan: Plan, place: Any, figure: str) -> list[Line2D | Patch]:
     """Draw evaluations against `place`, and tell what lines there are."""
     final = plan.final_size
     kinds = (
@@ -102,7 +103,7 @@ def _accuracies(axes: Axes, evaluations: Records, plan: Plan, place: Any) -> lis
                 "marker": "o",
                 "markersize": 3,
             }
-            axes.plot([place(each) for each in own], [each["top1"] for each in own], **style)
+            axes.plot([place(each) for each in own], [each[figure] for each in own], **style)
             handles.append(Line2D([], [], label=label, **style))
     return handles
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from upchirp.curriculum import Plan
 from upchirp.curriculum.table import count_text
 from upchirp.files import write_text
-from upchirp.reports.examples import Examples
-from upchirp.reports.page import picture, png_source, render, strip_rows
+from upchirp.reports.examples import ExampleRow, Examples
+from upchirp.reports.page import answer_strips, picture, png_source, render, strip_rows
 from upchirp.reports.run_figures import curves, stage_seconds, time_of_stages
-from upchirp.reports.words import SPENT, duration_text, hardware_text, spent_name
+from upchirp.reports.words import SPENT, duration_text, figure_name, hardware_text, spent_name
 
 MOST_CELLS = 24
 """Classes up to which the matrix is a table that can be read."""
@@ -55,6 +56,10 @@ class RunRecord:
     """What the model saw."""
     notes: Sequence[str] = field(default=())
     """What the run told on its way."""
+    figure: str = "top1"
+    """The figure that tells how good its weights are."""
+    answers: Sequence[tuple[str, ExampleRow]] = ()
+    """What the task shows of the trained model, stage by stage: pictures, and what they are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +125,13 @@ def write_run_report(record: RunRecord, path: Path) -> None:
         end=ends[-1] if ends else None,
         total_time=duration_text(ends[-1]["train_seconds"]) if ends else "",
         images=count_text(record.plan.total_samples),
-        curves=picture(curves, record.log, record.plan) if evaluations else None,
+        curves=picture(partial(curves, figure=record.figure), record.log, record.plan) if evaluations else None,
         time=picture(time_of_stages, record.log, record.plan),
         stages=_stages(record),
         spent=_spent(ends[-1].get("spent", {})) if ends else [],
         strips=strip_rows(record.examples, record.plan.final_size) if record.examples else [],
+        headline=f"{ends[-1]['top1']:.2f} % {figure_name(record.figure)}" if ends else "",
+        answers=answer_strips(record.answers, record.plan.final_size),
         scored=record.images is not None,
         worst=_worst(record),
         classes=_all_classes(record),

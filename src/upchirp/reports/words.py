@@ -21,6 +21,27 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+_PERCENT = ("top1", "top5", "explained")
+
+
+def figure_name(name: str) -> str:
+    """What a figure of an evaluation is called.
+
+    >>> figure_name("top1"), figure_name("explained")
+    ('top-1', 'explained')
+    """
+    return f"top-{name[3:]}" if name in ("top1", "top5") else name
+
+
+def figure_text(name: str, value: float) -> str:
+    """The same with its value.
+
+    >>> figure_text("top1", 51.234), figure_text("loss", 0.5)
+    ('top-1 51.23 %', 'loss 0.500')
+    """
+    return f"{figure_name(name)} {value:.2f} %" if name in _PERCENT else f"{figure_name(name)} {value:.3f}"
+
+
 def budget_text(budget: float) -> str:
     """A budget as a short number.
 

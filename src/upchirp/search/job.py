@@ -22,7 +22,8 @@ from upchirp.search.summary import provenance, summarise, write_summary
 from upchirp.search.trial_plan import Planner
 from upchirp.search.trials import Trials
 from upchirp.training import Noted, check_model, settle
-from upchirp.training.engine.task import Classification, Task
+from upchirp.training.engine.task import Task
+from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
@@ -31,7 +32,6 @@ from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
 from upchirp.training.run.resumption import go_on_with
-from upchirp.training.run.start import no_model
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 
@@ -80,7 +80,7 @@ def estimate(
     Raises:
         InputError: bad input, as `search` would find it.
     """
-    prepared = _prepare(config, model, data, task or Classification(), note)
+    prepared = _prepare(config, model, data, task or task_of(config.training, config.training), note)
     price = prepared.planner.price
     config = prepared.config
     return {
@@ -116,7 +116,7 @@ def search(
         model: any module that maps (N, 3, H, W) to (N, classes), not trained yet; by default `config.training.model`.
         data: the training images as a `Source` or a map-style data set of `(image, label)`; by default those of
             `config.training.data`, whose validation images are not used.
-        task: what the model is trained to do; by default to tell the labels. Its best figure counts as accuracy.
+        task: what the model is trained to do; by default what the regime says. Its best figure counts as accuracy.
         command: the command line, for the record.
         observers: called with every event; see `upchirp.search.events`.
 
@@ -144,7 +144,7 @@ def _search(
     if not resuming:
         run_folder.check_is_free(folder)
     notes = list(notes)
-    prepared = _prepare(config, model, data, task or Classification(), notes.append)
+    prepared = _prepare(config, model, data, task or task_of(config.training, config.training), notes.append)
     config = prepared.config
     if resuming:
         _check_is_same_search(folder, config, Journal(folder / JOURNAL))
@@ -167,7 +167,7 @@ def _search(
             opened,
             received,
             observers,
-            task=task,
+            task=task or task_of(config.training, config.training),
             go_on=go_on_with(folder, job="search", objects=not command),
         )
         for note in notes:
@@ -221,10 +221,7 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     if config.subset < 1:
         train = split(train, config.subset, training.seed)[1]
     if model is None:
-        outputs = task.outputs(len(whole.classes))
-        if outputs is None:
-            raise no_model(task)
-        model = without_values(training, outputs)
+        model = without_values(training, len(whole.classes), task)
     task.check(model, training.final_size, len(whole.classes))
     training = settle(replace(training, epochs=config.epochs), len(train), model).config
     choose_micro_batch(training, training.batch_size)

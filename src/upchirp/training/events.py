@@ -116,6 +116,8 @@ class Finished:
     spent: Mapping[str, float] = field(default_factory=dict)
     """Seconds of the whole run by what they went to: computing, waiting, changing_bandwidth and compiling, which make
     up the training time, evaluating and saving. Empty for runs of before that was counted."""
+    figure: str = "top1"
+    """What `top1` and `best_top1` measure: another figure where a task is none of telling labels."""
 
 
 Event = Started | Working | Stepped | Logged | Evaluated | Reduced | Selected | Saved | Noted | Finished

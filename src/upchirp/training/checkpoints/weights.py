@@ -194,7 +194,7 @@ def check_start(weights: Path | None, *, regime: str, keep_head: bool) -> None:
     """
     if weights is not None:
         return
-    if regime in ("finetune", "fixres"):
+    if regime in ("finetune", "mae", "fixres"):
         raise InputError(
             f"the regime {regime} starts from trained weights: name the file by `weights`, or give `pretrained` for "
             "timm's own"

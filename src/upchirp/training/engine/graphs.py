@@ -18,16 +18,17 @@ class GraphPerShape:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.shapes: set[torch.Size] = set()
+        self.shapes: set[tuple[torch.Size, ...]] = set()
         self._compiled = torch.compile(model, dynamic=False)
 
-    def __call__(self, images: torch.Tensor) -> Any:
-        """What the model returns for images (N, 3, B, B)."""
-        if images.shape not in self.shapes:
-            self.shapes.add(images.shape)
+    def __call__(self, shown: Any) -> Any:
+        """What the model returns for images (N, 3, B, B), or for a tuple of tensors that a task shows it."""
+        shapes = tuple(each.shape for each in (shown if isinstance(shown, tuple) else (shown,)))
+        if shapes not in self.shapes:
+            self.shapes.add(shapes)
             config: Any = torch._dynamo.config
             # torch 2.6 knows the older name only.
             limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
             for name in (limit, f"accumulated_{limit}"):
                 setattr(config, name, getattr(config, name) + 1)
-        return self._compiled(images)
+        return self._compiled(shown)

@@ -8,7 +8,7 @@ import torch
 from upchirp.curriculum import Step
 from upchirp.data import Batch, BatchTransform, regroup
 from upchirp.models import autocast
-from upchirp.randomness import step_seed
+from upchirp.randomness import row_seeds, step_seed
 from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, ran_out
 from upchirp.training.engine.step_batches import StepBatches
 from upchirp.training.engine.task import Task
@@ -115,7 +115,8 @@ def accumulate(
     Raises:
         OutOfMemoryInSum: in the backward pass of a step's last micro-batch, if there are other ranks.
     """
-    shown, asked = computing.task.ask(*batch.prepare(computing.transform, computing.device))
+    seeds = row_seeds(computing.seed, batch.step.index, batch.rows)
+    shown, asked = computing.task.ask(*batch.prepare(computing.transform, computing.device), seeds)
     with passes.micro_batch(last=batch.completes_step) as factor:
         with autocast(computing.device, computing.autocast):
             outputs = passes(shown)

@@ -1,9 +1,11 @@
 """What a batch is for a model: what it is shown, what is asked of it, and how well it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,6 +39,25 @@ class Task(Protocol):
     def outputs(self, classes: int) -> int | None:
         """How many outputs a model needs that is made by name, for data of so many classes; None if it cannot be."""
 
+    def around(self, model: nn.Module, *, fresh: bool) -> nn.Module:
+        """What is trained, around the model that is given or made by name; often that itself.
+
+        Args:
+            model: with the weights that it starts from.
+            fresh: whether these are new, so that the task may draw others.
+
+        Raises:
+            InputError: the task takes no such model.
+        """
+
+    def exported(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+        """What is kept of a trained model: a module that goes by a name of timm's, and its tensors by its names.
+
+        Args:
+            model: that `around` gave, at its final size.
+            tensors: of its state, whole and on the host.
+        """
+
     def check(self, model: nn.Module, size: int, classes: int) -> None:
         """Look at a model before it is trained.
 
@@ -44,10 +65,16 @@ class Task(Protocol):
             InputError: it does not fit the task.
         """
 
-    def ask(self, inputs: Tensor, targets: Targets) -> tuple[Tensor, Any]:
+    def ask(self, inputs: Tensor, targets: Targets, seeds: npt.NDArray[np.uint64]) -> tuple[Any, Any]:
         """What the model is shown of inputs (N, 3, B, B), and what its outputs are compared with.
 
         In an evaluation the images are whole and unmixed.
+
+        Args:
+            inputs: normalised images.
+            targets: their labels.
+            seeds: one for each image, (N,), for whatever is drawn: it follows from the run's seed, the step and the
+                row of the batch, and in an evaluation from the image, not from ranks or interruptions.
         """
 
     def loss(self, outputs: Any, asked: Any) -> Tensor:
@@ -58,6 +85,24 @@ class Task(Protocol):
 
     def guesses(self, outputs: Any) -> Tensor | None:
         """The class that each image is taken for, (N,), to be compared with its label; None if the task has no such."""
+
+    def pictures(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        seeds: npt.NDArray[np.uint64],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> Mapping[str, Tensor]:
+        """Pictures for the report of what is asked and answered: by what they show, (N, 3, B, B), from 0 to 1.
+
+        Args:
+            model: in evaluation mode, at the images' side.
+            inputs: a few normalised images, (N, 3, B, B).
+            seeds: one for each, as in `ask`.
+            mean: of the red, green and blue values, by which they were normalised.
+            std: standard deviation of the same.
+        """
 
 
 @dataclass(frozen=True)
@@ -77,11 +122,19 @@ class Classification:
         """One for each class."""
         return classes or None
 
+    def around(self, model: nn.Module, *, fresh: bool) -> nn.Module:
+        """The model itself."""
+        return model
+
+    def exported(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+        """All of it."""
+        return model, dict(tensors)
+
     def check(self, model: nn.Module, size: int, classes: int) -> None:
         """Look whether it maps images to (N, classes)."""
         check_outputs(model, size, classes or None)
 
-    def ask(self, inputs: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+    def ask(self, inputs: Tensor, targets: Targets, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Targets]:
         """The images, and their labels."""
         return inputs, targets
 
@@ -100,3 +153,14 @@ class Classification:
     def guesses(self, outputs: Tensor) -> Tensor | None:
         """The class with the highest score."""
         return outputs.argmax(dim=1)
+
+    def pictures(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        seeds: npt.NDArray[np.uint64],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> Mapping[str, Tensor]:
+        """None: classes are told in words."""
+        return {}

@@ -12,6 +12,7 @@ from torch import nn
 from upchirp.curriculum import Operator
 from upchirp.data import Targets, normalize
 from upchirp.data.device.reducing import reduced
+from upchirp.reports.words import figure_text
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.predictions import Predictions
@@ -62,7 +63,7 @@ class Evaluation:
 
     def describe(self) -> str:
         """The figures in one line."""
-        return ", ".join(_described(name, value) for name, value in self.figures.items())
+        return ", ".join(figure_text(name, value) for name, value in self.figures.items())
 
 
 class View(NamedTuple):
@@ -113,7 +114,7 @@ def evaluate(
             seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
             for view, total, guesses in zip(views, sums, guessed, strict=True):
                 own = inputs if view.bandwidth >= data.size else reduced(inputs, view.bandwidth, view.operator)
-                shown, asked = task.ask(own, targets)
+                shown, asked = task.ask(own, targets, indices.numpy().astype(np.uint64))
                 with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                     outputs = view.model(shown)
                 total += task.measure(outputs, asked)
@@ -141,11 +142,6 @@ def evaluate(
         )
         for own, guesses in zip(means, predictions, strict=True)
     ]
-
-
-def _described(name: str, value: float) -> str:
-    percent = name in ("top1", "top5")
-    return f"top-{name[3:]} {value:.2f} %" if percent else f"{name} {value:.3f}"
 
 
 def _predictions(

@@ -26,8 +26,8 @@ class Passes(Protocol):
     def fit_to(self, bandwidth: int) -> None:
         """Get ready for a model that has been resized for a bandwidth."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """What the model returns for images (N, 3, B, B)."""
+    def __call__(self, shown: Any) -> Any:
+        """What the model returns for images (N, 3, B, B), or for what else a task shows it."""
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[float]:
         """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
@@ -85,7 +85,7 @@ class Parallel(Protocol):
     def arrange(self, optimizer: torch.optim.Optimizer) -> None:
         """Sort an optimizer's parameters into groups that are updated at once."""
 
-    def passes(self, model: nn.Module, forward: Callable[[Tensor], Tensor] | None = None) -> Passes:
+    def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model, or through a compiled `forward` of it."""
 
     def resize(

@@ -56,10 +56,9 @@ class Parts:
     def fit_to(self, bandwidth: int) -> None:
         """Nothing: what a bandwidth changes is not shared out."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """What the model returns for images (N, 3, B, B)."""
-        logits: Tensor = self._model(images)
-        return logits
+    def __call__(self, shown: Any) -> Any:
+        """What the model returns for images (N, 3, B, B), or for what else a task shows it."""
+        return self._model(shown)
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,7 +25,7 @@ class Replicas:
         deterministic: take the same sums in the same order however often the model is wrapped anew.
     """
 
-    def __init__(self, model: nn.Module, forward: Callable[[Tensor], Tensor], ranks: Ranks, *, deterministic: bool):
+    def __init__(self, model: nn.Module, forward: Callable[[Any], Any], ranks: Ranks, *, deterministic: bool):
         self._model = model
         self._forward = forward
         self._ranks = ranks
@@ -57,9 +57,9 @@ class Replicas:
         """Whether there are other ranks to sum gradients with."""
         return self._ranks.size > 1
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """What the model returns for images (N, 3, B, B)."""
-        return self._forward(images) if self._wrapped is None else self._wrapped(images)
+    def __call__(self, shown: Any) -> Any:
+        """What the model returns for images (N, 3, B, B), or for what else a task shows it."""
+        return self._forward(shown) if self._wrapped is None else self._wrapped(shown)
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[float]:
@@ -82,10 +82,10 @@ def average_statistics(models: Iterable[nn.Module], ranks: Ranks) -> None:
 class _Forward(nn.Module):
     """What DDP is shown of a model: the parameters it trains, and no buffers, which DDP would handle in its own way."""
 
-    def __init__(self, trained: list[nn.Parameter], forward: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, trained: list[nn.Parameter], forward: Callable[[Any], Any]) -> None:
         super().__init__()
         self.trained = nn.ParameterList(trained)
         self._forward = (forward,)  # in a tuple, or a module in it would count as a part of this one
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self._forward[0](images)
+    def forward(self, shown: Any) -> Any:
+        return self._forward[0](shown)

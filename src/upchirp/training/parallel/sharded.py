@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -56,7 +57,7 @@ class Sharded:
         """Give shares and whole parameters groups of their own."""
         split_groups(optimizer)
 
-    def passes(self, model: nn.Module, forward: Callable[[Tensor], Tensor] | None = None) -> Passes:
+    def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model that is shared out."""
         return Parts(model, self.ranks)
 

@@ -43,7 +43,7 @@ class Alone:
     def arrange(self, optimizer: torch.optim.Optimizer) -> None:
         """Nothing: all parameters are of one kind."""
 
-    def passes(self, model: nn.Module, forward: Callable[[Tensor], Tensor] | None = None) -> Passes:
+    def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model, or through a compiled `forward` of it."""
         return _Plain(forward or model)
 
@@ -93,7 +93,7 @@ class Replicated(Alone):
         super().__init__(ranks)
         self.deterministic = deterministic
 
-    def passes(self, model: nn.Module, forward: Callable[[Tensor], Tensor] | None = None) -> Passes:
+    def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model, or through a compiled `forward` of it."""
         return Replicas(model, forward or model, self.ranks, deterministic=self.deterministic)
 
@@ -107,14 +107,14 @@ class _Plain:
 
     sums = False
 
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, forward: Callable[[Any], Any]) -> None:
         self._forward = forward
 
     def fit_to(self, bandwidth: int) -> None:
         pass
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return self._forward(images)
+    def __call__(self, shown: Any) -> Any:
+        return self._forward(shown)
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[float]:

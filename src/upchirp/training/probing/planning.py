@@ -29,6 +29,7 @@ from upchirp.models import (
     flops_table,
     size_multiple,
 )
+from upchirp.training.engine.task import Task
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
@@ -74,10 +75,30 @@ def budget_share(plan: Plan) -> float:
     return plan.equivalent_epochs / STANDARD_EPOCHS
 
 
-def without_values(start: Start, classes: int) -> nn.Module:
-    """The model that is named, for so many classes: its shapes, without memory for its weights."""
+def without_values(start: Start, classes: int, task: Task) -> nn.Module:
+    """What a task trains around the model that is named: its shapes, without memory for its weights.
+
+    Args:
+        start: names the model.
+        classes: of the data.
+        task: what it is trained to do.
+
+    Raises:
+        InputError: no model can be made for the task by name.
+    """
+    outputs = task.outputs(classes)
+    if outputs is None:
+        raise no_model(task)
     with torch.device("meta"):
-        return create_model(start.model, num_classes=classes, final_size=start.final_size, **start.model_kwargs)
+        model = create_model(start.model, num_classes=outputs, final_size=start.final_size, **start.model_kwargs)
+        return task.around(model, fresh=True)
+
+
+def no_model(task: Task) -> InputError:
+    """The error of a task that no model can be made for by name."""
+    if task.labelled:
+        return InputError("the data set has no `classes`: add the attribute, or pass a model")
+    return InputError(f"a model for {type(task).__name__} cannot be made by name: pass a model")
 
 
 def make_plan(

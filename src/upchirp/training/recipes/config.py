@@ -11,7 +11,17 @@ from upchirp.conversion import plain, typed
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
 from upchirp.training.recipes.config_file import CONFIG, load_config
-from upchirp.training.recipes.groups import Choice, Computation, Keeping, Loading, Place, Planning, Selecting, Start
+from upchirp.training.recipes.groups import (
+    Choice,
+    Computation,
+    Keeping,
+    Loading,
+    Place,
+    Planning,
+    Pretraining,
+    Selecting,
+    Start,
+)
 from upchirp.training.recipes.named import recipe
 from upchirp.training.recipes.recipe import Optimization
 
@@ -26,6 +36,9 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
     def filling(self: Any, **values: Any) -> None:
         asked = [str(values.get(name, init.__kwdefaults__[name])) for name in ("recipe", "model", "regime")]
         chosen = recipe(*asked)
+        if asked[2] == "mae":
+            # As published: the head sees the mean of all tokens.
+            values["model_kwargs"] = {"global_pool": "avg", **values.get("model_kwargs", {})}
         init(self, **{**{entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}, **values})
 
     config.__init__ = filling  # type: ignore[method-assign]
@@ -34,7 +47,7 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
 
 @_filled_by_recipe
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Choice, Start):
+class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pretraining, Choice, Start):
     """What to train, on what, for how long, and where to keep it: all groups of settings under one set of names.
 
     What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
@@ -55,6 +68,10 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Cho
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.regime != "pretrain":
+            changed = [entry.name for entry in fields(Pretraining) if getattr(self, entry.name) != entry.default]
+            if changed:
+                raise InputError(f"{changed[0]} belongs to a pre-training without labels: use `upchirp pretrain`")
         if self.parallel != "fsdp":
             return
         for name, asked in {

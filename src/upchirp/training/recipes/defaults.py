@@ -21,6 +21,8 @@ from upchirp.training.recipes.recipe import Optimization
 
 IMAGENET_SIZED = 500_000
 """Training images from which the paper's recipe is chosen; it is for 1.28 million."""
+AS_PUBLISHED = ("pretrain", "mae")
+"""Regimes with one recipe, whatever the data: only the batch follows the length of the run, and the rate the batch."""
 FEW_STEPS = 300
 """Optimizer steps below which a run has hardly begun to learn, whatever its rate."""
 LONG = 70
@@ -103,6 +105,9 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
     """
     if not _is_open(config):
         return Settled(config)
+    if config.regime in AS_PUBLISHED:
+        name = "paper" if config.recipe == "auto" else config.recipe
+        return Settled(_filled(config.to_flat(), set(config.asked()) - {"recipe"}, recipe=name))
     asked = set(config.asked())
     reasons = []
     recipe, epochs, others = config.recipe, config.epochs, {}
@@ -149,6 +154,7 @@ def choose_batch_size(settled: Settled, samples: int, model: nn.Module, *, ranks
     reasons = list(settled.reasons)
     # Whoever names recipe and batch gets the recipe's own rate.
     rate_too = asked.isdisjoint({"lr", "lr_base"}) and not asked >= {"recipe", "batch_size"}
+    rate_too = rate_too and config.regime not in AS_PUBLISHED
     if chooses_batch_size(config):
         unit = ranks * mix_group(config.augmentation, _LARGEST_BATCH)
         size = math.ceil(_batch_size(samples) / unit) * unit

@@ -16,6 +16,8 @@ from upchirp.training.recipes.recipe import Group, Recipe
 
 AnyGroup = TypeVar("AnyGroup", bound=Group)
 
+DECODER_HEAD = 32
+"""Width of a head of the pre-training's decoder."""
 _REGIONS_FROM = 8
 """Most workers whose regions one process takes without a doubt."""
 
@@ -57,9 +59,36 @@ class Choice(Group):
     """Name for values of curriculum, budget, optimization and augmentation; `paper` is the model's own, `auto` takes
     that for data of ImageNet's size and `light` for less."""
     regime: Regime = "imagenet1k"
-    """The task, which adapts the recipe: from scratch, pre-training, fine-tuning, or FixRes."""
+    """What is trained for, which adapts the recipe: from scratch, pre-training with labels or without (`pretrain`),
+    fine-tuning, also of masked autoencoders (`mae`), or FixRes."""
     given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
     """The flag names that were asked for, where `from_flat` filled in the rest; None means all of them. No setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(Group):
+    """How a model is pre-trained without labels, in the regime `pretrain`."""
+
+    method: Literal["mae"] = "mae"
+    """How to pre-train without labels: `mae` hides most patches, and the model says what they hold."""
+    target: Literal["hog", "pixels"] = "hog"
+    """What is predicted of a hidden patch: histograms of gradients (Table 15), or normalised pixels."""
+    mask_ratio: float = 0.75
+    """Share of the patches that is hidden in pre-training."""
+    least_visible: int = 1
+    """Patches that are seen at least, so that a smaller share is hidden of small images."""
+    decoder_depth: int = 8
+    """Blocks of the pre-training's decoder."""
+    decoder_width: int = 512
+    """Width of the decoder's tokens."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_ratio < 1:
+            raise InputError(f"mask_ratio is {self.mask_ratio}: it must lie between 0 and 1")
+        check_least(self, 1, "least_visible", "decoder_depth", "decoder_width")
+        if self.decoder_width % DECODER_HEAD:
+            raise InputError(f"decoder_width is {self.decoder_width}: it must be a multiple of {DECODER_HEAD}")
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from upchirp.errors import InputError
 from upchirp.training.recipes.recipe import Optimization, Recipe
 
-Regime = Literal["imagenet1k", "imagenet22k", "finetune", "fixres"]
+Regime = Literal["imagenet1k", "imagenet22k", "pretrain", "finetune", "mae", "fixres"]
 
 STANDARD_EPOCHS = 200.0
 """The budget Table 24's drop path is for, with a curriculum on the compute axis."""
@@ -150,10 +150,10 @@ def recipe(name: str = "auto", model: str = "", regime: str = "imagenet1k") -> R
         raise InputError(f"unknown recipe {name!r}: {hint}choose one of {', '.join([*CHOOSING, *RECIPES])}")
     if regime not in REGIMES:
         raise InputError(f"unknown regime {regime!r}: choose one of {', '.join(REGIMES)}")
-    return REGIMES[regime].adapt(RECIPES[name], name)
+    return REGIMES[regime].adapt(RECIPES[name], name, model)
 
 
-def _imagenet1k(recipe: Recipe, name: str) -> Recipe:
+def _imagenet1k(recipe: Recipe, name: str, model: str) -> Recipe:
     return recipe
 
 
@@ -166,7 +166,7 @@ _IMAGENET22K_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def _imagenet22k(recipe: Recipe, name: str) -> Recipe:
+def _imagenet22k(recipe: Recipe, name: str, model: str) -> Recipe:
     changes = {
         "model_ema": False,
         "drop_path_scaling": False,
@@ -178,7 +178,42 @@ def _imagenet22k(recipe: Recipe, name: str) -> Recipe:
     return replace(recipe, optimization=replace(recipe.optimization, **changes), epochs=75.0)
 
 
-def _finetune(recipe: Recipe, name: str) -> Recipe:
+def _pretrain(recipe: Recipe, name: str, model: str) -> Recipe:
+    # MAE's: crops of 0.2 to 1 and flips are all that is done to images.
+    augmentation = replace(
+        Recipe().augmentation, scale=(0.2, 1.0), randaug_layers=0, reprob=0.0, mixup=0.0, cutmix=0.0, smoothing=0.0
+    )
+    optimization = Optimization(
+        lr_base=1.5e-4,
+        lr_base_size=256,
+        lr_base_scale="linear",
+        opt_betas=(0.9, 0.95),
+        warmup=40 / 1600,
+        warmup_lr=0.0,
+        min_lr=0.0,
+    )
+    return Recipe(optimization=optimization, augmentation=augmentation, epochs=400.0)
+
+
+_LARGE_VITS = ("large", "huge", "giant", "gigantic", "enormous")
+
+
+def _mae(recipe: Recipe, name: str, model: str) -> Recipe:
+    # The commands released with MAE.
+    large = any(size in model for size in _LARGE_VITS)
+    optimization = Optimization(
+        lr_base=1e-3 if large else 5e-4,
+        lr_base_size=256,
+        lr_base_scale="linear",
+        layer_decay=0.75 if large else 0.65,
+        drop_path=0.1,
+        drop_path_scaling=False,
+        warmup=0.1 if large else 0.05,
+    )
+    return Recipe(optimization=optimization, curriculum="constant", epochs=50.0 if large else 100.0, batch_size=1024)
+
+
+def _finetune(recipe: Recipe, name: str, model: str) -> Recipe:
     # A.2 tunes drop path, layer decay and moving average per model; drop path and clipping stay the recipe's here.
     optimization = replace(
         recipe.optimization,
@@ -198,7 +233,7 @@ def _finetune(recipe: Recipe, name: str) -> Recipe:
     )
 
 
-def _fixres(recipe: Recipe, name: str) -> Recipe:
+def _fixres(recipe: Recipe, name: str, model: str) -> Recipe:
     optimization = replace(
         recipe.optimization,
         opt="adamw",
@@ -228,8 +263,8 @@ def _fixres(recipe: Recipe, name: str) -> Recipe:
 class RegimeFacts:
     """What a regime makes of a recipe, and what `upchirp plan` compares its runs with."""
 
-    adapt: Callable[[Recipe, str], Recipe]
-    """From a recipe and its name to the recipe under this regime."""
+    adapt: Callable[[Recipe, str, str], Recipe]
+    """From a recipe, its name and the model's to the recipe under this regime."""
     baseline_epochs: float
     """Passes over the data at the final size of training as usual."""
     dataset_size: int = 1_281_167
@@ -241,8 +276,11 @@ class RegimeFacts:
 REGIMES: dict[str, RegimeFacts] = {
     "imagenet1k": RegimeFacts(adapt=_imagenet1k, baseline_epochs=300.0),
     "imagenet22k": RegimeFacts(adapt=_imagenet22k, baseline_epochs=150.0, dataset_size=14_197_122, num_classes=21_841),
+    "pretrain": RegimeFacts(adapt=_pretrain, baseline_epochs=1600.0),
     "finetune": RegimeFacts(adapt=_finetune, baseline_epochs=30.0),
+    "mae": RegimeFacts(adapt=_mae, baseline_epochs=100.0),
     "fixres": RegimeFacts(adapt=_fixres, baseline_epochs=5.0),
 }
-"""Training from scratch (Appendix A.1), pre-training on ImageNet-22K (A.2), fine-tuning (as ConvNeXt's, which A.2
-follows) and FixRes: head and norms tuned on evaluation's own view at a larger size (Table 11)."""
+"""Training from scratch (Appendix A.1), pre-training on ImageNet-22K (A.2) and without labels (Table 15), fine-tuning
+(as ConvNeXt's, which A.2 follows), fine-tuning of what was pre-trained without labels (as MAE's) and FixRes: head and
+norms tuned on evaluation's own view at a larger size (Table 11)."""

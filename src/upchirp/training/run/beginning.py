@@ -74,7 +74,8 @@ def _finished(folder: Path, settings: Mapping[str, Any]) -> Finished | None:
         return None
     run_folder.check_is_same_run(folder, settings)
     ended = {name: last[name] for name in ("step", "top1", "best_top1", "train_seconds")}
-    return Finished(**ended, spent=last.get("spent", {}))
+    # Runs of before there were other tasks lack the figure.
+    return Finished(**ended, spent=last.get("spent", {}), figure=last.get("figure", "top1"))
 
 
 def _checkpoint(resume: str | None, folder: Path, *, resuming: bool) -> checkpoint.Loaded | None:

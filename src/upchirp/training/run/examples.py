@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
-from upchirp.curriculum import Plan
+from upchirp.curriculum import Plan, Stage
 from upchirp.data import DECODE_ERRORS, Augmentation, BatchTransform, Source, TrainTransform
 from upchirp.data.requests import Request, sample_seeds
+from upchirp.models import at_size
 from upchirp.reports.examples import ExampleRow, Examples
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.recipes.groups import Loading
 
 _IMAGES = 8
@@ -18,60 +21,98 @@ def examples_of(
     plans: Mapping[str, Plan], source: Source, augmentation: Augmentation, loading: Loading
 ) -> list[Examples]:
     """The same few images through every stage of every plan, as they enter the model: erased and mixed ones too."""
+    chosen, seeds = _chosen(source, loading)
+    every = []
+    for label, plan in plans.items():
+        rows = []
+        for stage in plan.stages:
+            inputs = _inputs(stage, plan, source, augmentation, loading, chosen, seeds)
+            rows.append(_row(stage, () if inputs is None else _pixels(inputs, augmentation)))
+        every.append(Examples(label=label, rows=tuple(rows)))
+    return every
+
+
+def answers_of(trainer: Trainer, plan: Plan, source: Source, model: nn.Module) -> list[tuple[str, ExampleRow]]:
+    """What the task shows of the same images, in every stage of a plan, asked of the model as it is now.
+
+    Args:
+        trainer: who asks, and where.
+        plan: the stages.
+        source: the images.
+        model: the trained module.
+    """
+    augmentation, device = trainer.augmentation, trainer.device
+    chosen, seeds = _chosen(source, trainer.loading)
+    rows: list[tuple[str, ExampleRow]] = []
+    for stage in plan.stages:
+        inputs = _inputs(stage, plan, source, augmentation, trainer.loading, chosen, seeds)
+        if inputs is None:
+            continue
+        with at_size(model, stage.bandwidth) as fitted, torch.no_grad():
+            training = fitted.training
+            own = np.array(seeds[: len(inputs)], np.uint64)
+            pictures = trainer.task.pictures(fitted.eval(), inputs.to(device), own, augmentation.mean, augmentation.std)
+            fitted.train(training)
+        if pictures:
+            rows.append(("the images", _row(stage, _pixels(inputs, augmentation))))
+        rows += [(name, _row(stage, _bytes(picture))) for name, picture in pictures.items()]
+    return rows
+
+
+def _chosen(source: Source, loading: Loading) -> tuple[list[int], list[int]]:
     chosen = [k * len(source) // _IMAGES for k in range(min(_IMAGES, len(source)))]
-    seeds = sample_seeds(loading.seed, 0, len(chosen)).tolist()
-    return [
-        Examples(label=label, rows=_rows(plan, source, augmentation, loading, chosen, seeds))
-        for label, plan in plans.items()
-    ]
+    return chosen, sample_seeds(loading.seed, 0, len(chosen)).tolist()
 
 
-def _rows(
+def _row(stage: Stage, images: Sequence[np.ndarray]) -> ExampleRow:
+    return ExampleRow(
+        bandwidth=stage.bandwidth, progress=stage.progress, magnitude=stage.magnitude, images=tuple(images)
+    )
+
+
+def _inputs(
+    stage: Stage,
     plan: Plan,
     source: Source,
     augmentation: Augmentation,
     loading: Loading,
     chosen: Sequence[int],
     seeds: Sequence[int],
-) -> tuple[ExampleRow, ...]:
+) -> torch.Tensor | None:
+    """The images as they enter the model, (N, 3, B, B); None if none can be read."""
     load = TrainTransform(augmentation, plan.final_size, mode=loading.mode, low_frequency=loading.low_frequency)
     enter = BatchTransform(augmentation, seed=loading.seed, low_frequency=loading.low_frequency)
-    rows = []
-    for stage in plan.stages:
-        middle = sum(stage.magnitude) / 2
-        loaded, labels = [], []
-        for index, seed in zip(chosen, seeds, strict=True):
-            try:
-                image, label = source.load(index)
-                request = Request(index, stage.bandwidth, middle, seed, stage.operator)
-                loaded.append(torch.from_numpy(load(image, request)))
-                labels.append(label)
-            except DECODE_ERRORS:
-                continue
-        # Images are mixed in pairs.
-        count = len(loaded) - len(loaded) % 2
-        images: list[np.ndarray] = []
-        if count:
-            inputs, _ = enter(
-                torch.stack(loaded[:count]).permute(0, 3, 1, 2),
-                torch.tensor(labels[:count]),
-                bandwidth=stage.bandwidth,
-                step=0,
-                batch_size=count,
-                operator=stage.operator,
-                radius=stage.radius,
-            )
-            images = list(_pixels(inputs, augmentation))
-        rows.append(
-            ExampleRow(
-                bandwidth=stage.bandwidth, progress=stage.progress, magnitude=stage.magnitude, images=tuple(images)
-            )
-        )
-    return tuple(rows)
+    middle = sum(stage.magnitude) / 2
+    loaded, labels = [], []
+    for index, seed in zip(chosen, seeds, strict=True):
+        try:
+            image, label = source.load(index)
+            request = Request(index, stage.bandwidth, middle, seed, stage.operator)
+            loaded.append(torch.from_numpy(load(image, request)))
+            labels.append(label)
+        except DECODE_ERRORS:
+            continue
+    # Images are mixed in pairs.
+    count = len(loaded) - len(loaded) % 2
+    if not count:
+        return None
+    inputs, _ = enter(
+        torch.stack(loaded[:count]).permute(0, 3, 1, 2),
+        torch.tensor(labels[:count]),
+        bandwidth=stage.bandwidth,
+        step=0,
+        batch_size=count,
+        operator=stage.operator,
+        radius=stage.radius,
+    )
+    return inputs
 
 
-def _pixels(inputs: torch.Tensor, augmentation: Augmentation) -> np.ndarray:
-    """Normalised inputs, (N, 3, B, B), as uint8 of shape (N, B, B, 3)."""
+def _pixels(inputs: torch.Tensor, augmentation: Augmentation) -> Sequence[np.ndarray]:
+    """Normalised inputs, (N, 3, B, B), as uint8 of shape (B, B, 3)."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (augmentation.mean, augmentation.std))
-    pixels = (inputs * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).numpy()
+    return _bytes(inputs * std + mean)
+
+
+def _bytes(pictures: torch.Tensor) -> Sequence[np.ndarray]:
+    return list(pictures.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())

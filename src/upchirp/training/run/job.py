@@ -18,11 +18,12 @@ from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, fit_to_bandwidth
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.engine.task import Classification, Task
+from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
 from upchirp.training.events import Finished, Noted, Observer, Working, reporting
+from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.opening import open_parallel
 from upchirp.training.parallel.parallel import Parallel
@@ -71,6 +72,8 @@ class TrainResult:
     """Percent right at the final size: of the weights' average if the recipe keeps one, else of the weights."""
     best_top1: float
     """The best of the evaluations in the last stage."""
+    figure: str
+    """What these two measure: `top1`, or the best figure of another task."""
     train_seconds: float
     """Training time, without evaluations and checkpoints."""
 
@@ -91,7 +94,8 @@ def train(
         model: any module that maps (N, 3, H, W) to (N, classes); by default `config.model` is created.
         data: (train, validation) as `Source` or map-style data sets of `(image, label)`; by default `config.data`
             is opened.
-        task: what the model is trained to do; by default to tell the labels.
+        task: what the model is trained to do; by default what the regime says, which is to tell the labels unless it
+            is `pretrain`.
         observers: called with every event, on every rank; see `upchirp.training.events`.
         go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train`.
 
@@ -109,7 +113,7 @@ def train(
     config = config.with_stored()
     device = choose_device(config.device)
     with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
-        return _train(config, model, data, task or Classification(), observers, device, parallel, held, go_on)
+        return _train(config, model, data, task or task_of(config, config), observers, device, parallel, held, go_on)
 
 
 def _train(
@@ -271,7 +275,12 @@ def _train(
             if config.report and ranks.is_first:
                 _report(run, config.to_flat(), train_source, val_source)
     return TrainResult(
-        output=folder, plan=plan, top1=top1, best_top1=totals.best_top1, train_seconds=totals.train_seconds
+        output=folder,
+        plan=plan,
+        top1=top1,
+        best_top1=totals.best_top1,
+        figure=task.best,
+        train_seconds=totals.train_seconds,
     )
 
 
@@ -282,13 +291,14 @@ def _report(run: Run, settings: Mapping[str, Any], train_source: Source, val_sou
         report_run(
             run.folder,
             settings,
-            run.trainer.augmentation,
-            run.trainer.loading,
+            run.trainer,
             run.plan,
             train_source,
             val_source,
             run.predictions,
             run.notes,
+            # Parts of a model cannot be asked by one rank alone.
+            None if run.state.parallel.in_step else run.state.model,
         )
     except Exception as error:
         run.emit(Noted(message=f"no {run_folder.REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
@@ -301,7 +311,12 @@ def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer],
         observer(end)
     plan = ranks.from_first(lambda: run_folder.read_plan(folder))
     return TrainResult(
-        output=folder, plan=plan, top1=end.top1, best_top1=end.best_top1, train_seconds=end.train_seconds
+        output=folder,
+        plan=plan,
+        top1=end.top1,
+        best_top1=end.best_top1,
+        figure=end.figure,
+        train_seconds=end.train_seconds,
     )
 
 

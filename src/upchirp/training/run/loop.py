@@ -92,7 +92,9 @@ class Run:
         self.micro_batches = micro_batches
         self.go_on = go_on
         self.ranks = trainer.parallel.ranks
-        self.saving = Saving(keeping, plan, state, totals, loader, folder, description, self.ranks, self.emit)
+        self.saving = Saving(
+            keeping, plan, state, totals, loader, folder, description, trainer.task, self.ranks, self.emit
+        )
         self.window = Window(self.device, self.ranks)
         self.adviser = adviser
         self.corrupt = CorruptImages(plan.dataset_size)
@@ -170,7 +172,16 @@ class Run:
             self._note_selection()
             best, seconds = self.totals.best_top1, self.totals.train_seconds
             spent = self.totals.spent.seconds()
-            self.emit(Finished(step=state.step, top1=top1, best_top1=best, train_seconds=seconds, spent=spent))
+            self.emit(
+                Finished(
+                    step=state.step,
+                    top1=top1,
+                    best_top1=best,
+                    train_seconds=seconds,
+                    spent=spent,
+                    figure=self.trainer.task.best,
+                )
+            )
             (signum,) = self.ranks.largest(received[0] if received else 0)
             if signum:
                 raise self._interrupted(signum)

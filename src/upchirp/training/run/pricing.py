@@ -10,6 +10,7 @@ from upchirp.data import Source, open_data
 from upchirp.errors import InputError
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
+from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
@@ -59,7 +60,7 @@ def estimate(
         classes = regime.num_classes if num_classes is None else num_classes
     else:
         images, classes = len(source), len(source.classes)
-    model = without_values(config, classes)
+    model = without_values(config, classes, task_of(config, config))
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
@@ -92,7 +93,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen
-    return settle(config, len(source), without_values(config, len(source.classes))).config
+    return settle(config, len(source), without_values(config, len(source.classes), task_of(config, config))).config
 
 
 def _training_images(config: Start, notes: list[str], report: Report) -> Source:
@@ -136,8 +137,8 @@ def _measured(first: Settled, source: Source, report: Report) -> tuple[Settled, 
 
     def planned(settled: Settled) -> tuple[Settled, Plan, Trainer, nn.Module]:
         config = settled.config
-        trainer = Trainer.of(config, device)
-        made = make_model(config, len(source.classes), optimization=config.optimization, seed=config.seed)
+        trainer = Trainer.of(config, device, task=task_of(config, config))
+        made = make_model(config, len(source.classes), trainer.task, optimization=config.optimization, seed=config.seed)
         model = trainer.place(made)
         return *new_plan(settled, trainer, model, source, own_model=False, report=report), trainer, model
 

@@ -4,38 +4,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from upchirp.curriculum import Plan
-from upchirp.data import Augmentation, Source
+from upchirp.data import Source
 from upchirp.machine import hardware, versions
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.predictions import Predictions
-from upchirp.training.recipes.groups import Loading
-from upchirp.training.run.examples import examples_of
+from upchirp.training.run.examples import answers_of, examples_of
 from upchirp.training.run.run_folder import REPORT, read_metrics
 
 
 def report_run(
     folder: Path,
     settings: Mapping[str, Any],
-    augmentation: Augmentation,
-    loading: Loading,
+    trainer: Trainer,
     plan: Plan,
     train: Source,
     val: Source,
     predictions: Predictions | None,
     notes: Sequence[str] = (),
+    model: nn.Module | None = None,
 ) -> Path:
     """Write a finished run's `report.html`; returns its path.
 
     Args:
         folder: the run folder, with the whole log in it.
         settings: its settings by their flag names.
-        augmentation: what was done to its images.
-        loading: how they were loaded.
+        trainer: who trained, which knows the task and what was done to images.
         plan: what was executed.
         train: its training images, of which a few are shown.
         val: its validation images.
         predictions: what the exported weights guessed for those.
         notes: what was said on the way.
+        model: the trained module, whole, which is asked what the task can show; by default nothing is.
 
     Raises:
         OSError: the file cannot be written.
@@ -47,7 +49,7 @@ def report_run(
     if predictions is not None and len(predictions):
         count = max(len(val.classes), 1 + int(max(predictions.labels.max(), predictions.guesses.max())))
     right, images = predictions.by_class(count) if predictions is not None and count else (None, None)
-    (examples,) = examples_of({plan.curriculum: plan}, train, augmentation, loading)
+    (examples,) = examples_of({plan.curriculum: plan}, train, trainer.augmentation, trainer.loading)
     record = RunRecord(
         name=folder.name,
         settings=settings,
@@ -63,6 +65,8 @@ def report_run(
         matrix=predictions.matrix(count) if predictions is not None and 0 < count <= MOST_PIXELS else None,
         examples=examples,
         notes=notes,
+        figure=trainer.task.best,
+        answers=() if model is None else answers_of(trainer, plan, train, model),
     )
     write_run_report(record, folder / REPORT)
     return folder / REPORT

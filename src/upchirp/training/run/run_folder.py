@@ -258,7 +258,7 @@ class RunLog:
             self._board.flush()
         elif isinstance(event, Finished):
             values = {"top1": event.top1, "best_top1": event.best_top1, "train_seconds": event.train_seconds}
-            self._write("end", event.step, {**values, "spent": dict(event.spent)})
+            self._write("end", event.step, {**values, "figure": event.figure, "spent": dict(event.spent)})
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -10,6 +10,7 @@ from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.timm_folder import write_timm_config
+from upchirp.training.engine.task import Task
 from upchirp.training.events import Event, Noted, Saved
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
@@ -41,6 +42,7 @@ class Saving:
         loader: whose position is saved.
         folder: the run folder.
         description: what the weights are of; goes into every file.
+        task: what is trained, which says what of the model is exported.
         ranks: who trains; all of them call every method.
         emit: is told what was written.
     """
@@ -54,6 +56,7 @@ class Saving:
         loader: Loader,
         folder: Path,
         description: Description,
+        task: Task,
         ranks: Ranks,
         emit: Callable[[Event], None],
     ) -> None:
@@ -64,6 +67,7 @@ class Saving:
         self.loader = loader
         self.folder = folder
         self.description = description
+        self.task = task
         self.ranks = ranks
         self.emit = emit
         self.checkpoints = folder / run_folder.CHECKPOINTS
@@ -88,10 +92,11 @@ class Saving:
         for name, module in modules.items():
             weights = self.state.parallel.whole(module.state_dict())
             if self.ranks.is_first:
+                exported, weights = self.task.exported(module, weights)
                 checkpoint.export_weights(weights, self.folder / name, self.description.to_dict())
         if self.ranks.is_first:
             try:
-                write_timm_config(self.state.model, self.description, self.folder / run_folder.TIMM_CONFIG)
+                write_timm_config(exported, self.description, self.folder / run_folder.TIMM_CONFIG)
             except (AttributeError, LookupError, TypeError, ValueError) as error:
                 # The weights are there: a model that timm cannot describe is no reason to fail at the very end.
                 reason = " ".join(str(error).split())

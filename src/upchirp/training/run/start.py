@@ -53,6 +53,7 @@ from upchirp.training.probing.planning import (
     kernel_note,
     make_plan,
     new_head_note,
+    no_model,
     planned_samples,
     with_replay,
 )
@@ -70,8 +71,12 @@ from upchirp.training.run import run_folder
 def make_model(
     start: Start, classes: int, task: Task | None = None, *, optimization: Optimization, seed: int
 ) -> nn.Module:
-    """The model that is named, initialised from the seed; by default for a classification of so many classes."""
+    """What a task trains around the model that is named, initialised from the seed; by default it tells classes."""
     task = task or Classification()
+    return task.around(_named_model(start, classes, task, optimization=optimization, seed=seed), fresh=True)
+
+
+def _named_model(start: Start, classes: int, task: Task, *, optimization: Optimization, seed: int) -> nn.Module:
     outputs = task.outputs(classes)
     if outputs is None:
         raise no_model(task)
@@ -84,13 +89,6 @@ def make_model(
         drop=optimization.drop,
         **start.model_kwargs,
     )
-
-
-def no_model(task: Task) -> InputError:
-    """The error of a task that no model can be made for by name."""
-    if task.labelled:
-        return InputError("the data set has no `classes`: add the attribute, or pass a model")
-    return InputError(f"a model for {type(task).__name__} cannot be made by name: pass a model")
 
 
 def load_start(path: Path, model: nn.Module, source: Source, *, final_size: int, new_head: bool) -> list[str]:
@@ -130,14 +128,16 @@ def start_model(
 ) -> tuple[nn.Module, list[str]]:
     """The model, and what it starts from."""
     notes: list[str] = []
+    fresh = start.weights is None and model is None
     if model is None:
-        model = make_model(start, len(source.classes), task, optimization=recipe.optimization, seed=seed)
+        model = _named_model(start, len(source.classes), task, optimization=recipe.optimization, seed=seed)
     elif (inner := unwrap(model)) is not model:
         notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
         model = inner
     if start.weights is not None and new:
         new_head = not recipe.keep_head
         notes += load_start(start.weights, model, source, final_size=start.final_size, new_head=new_head)
+    model = task.around(model, fresh=fresh)
     freeze(model, recipe.optimization.tune)
     task.check(model, start.final_size, len(source.classes))
     return model, notes
