@@ -127,7 +127,7 @@ class MaskedAutoencoder(nn.Module):
             raise InputError(
                 f"{visible} of {patches} patches would be seen, so there is nothing to "
                 f"{'predict' if visible else 'predict it from'}: take a larger size, smaller patches, or another "
-                "--mask-ratio or --least-visible"
+                "`mask_ratio` or `least_visible`"
             )
         return visible
 

@@ -18,7 +18,7 @@ def patch_order(seeds: Tensor, patches: int) -> Tensor:
 
     >>> order = patch_order(torch.tensor([1, 2]), 4)
     >>> order.tolist(), patch_order(torch.tensor([2]), 4).tolist()
-    ([[1, 2, 0, 3], [0, 2, 3, 1]], [[0, 2, 3, 1]])
+    ([[0, 1, 2, 3], [0, 3, 2, 1]], [[0, 3, 2, 1]])
     """
     places = torch.arange(1, patches + 1, device=seeds.device, dtype=torch.int64)
     low, high = seeds & _WORD, (seeds >> 32) & _WORD
@@ -47,8 +47,11 @@ def positions(side: int, width: int, *, device: torch.device | None = None) -> T
         width: of a token, a multiple of 4.
         device: where they are made.
 
-    >>> positions(2, 4).round(decimals=2).tolist()
-    [[0.0, 1.0, 0.0, 1.0], [0.84, 0.54, 0.0, 1.0], [0.0, 1.0, 0.84, 0.54], [0.84, 0.54, 0.84, 0.54]]
+    >>> positions(2, 4)
+    tensor([[0.0000, 1.0000, 0.0000, 1.0000],
+            [0.8415, 0.5403, 0.0000, 1.0000],
+            [0.0000, 1.0000, 0.8415, 0.5403],
+            [0.8415, 0.5403, 0.8415, 0.5403]])
     """
     quarter = width // 4
     steps = torch.arange(quarter, device=device, dtype=torch.float32)
