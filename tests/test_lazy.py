@@ -62,7 +62,10 @@ def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:
         ["train", "--recipe", "diet"],
         ["train", "--config", str(tmp_path / "mine.yaml")],
         ["train", "--print-config"],
-        *([command, "--modle", "x"] for command in ("train", "finetune", "plan", "eval", "pack", "search", "compare")),
+        *(
+            [command, "--modle", "x"]
+            for command in ("train", "finetune", "plan", "eval", "predict", "pack", "search", "compare")
+        ),
     ]
     program = f"""
 import sys

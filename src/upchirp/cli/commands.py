@@ -14,6 +14,7 @@ COMMANDS = {
     "finetune": "train on from given weights, or tune them for a larger size (FixRes)",
     "plan": "show the stages, steps and speed-up of a training before it runs",
     "eval": "evaluate trained weights",
+    "predict": "say what images show, by trained weights",
     "pack": "write a data set as shards from which small bandwidths read fewer bytes",
     "search": "find the best curriculum for your own data and model",
     "compare": "train several curricula on the same data and report accuracy against time",

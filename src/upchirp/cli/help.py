@@ -56,6 +56,16 @@ COMMON: Mapping[str, Mapping[str, str]] = {
         "device": "where to evaluate",
         "json": "print JSON",
     },
+    "upchirp predict": {
+        "run": "run folder: gives all that is not given",
+        "weights": "weights file, or timm/NAME.TAG",
+        "top": "classes for each image",
+        "tta": "average with the mirror image",
+        "csv": "print CSV",
+        "json": "print JSON",
+        "batch-size": "images in one forward pass",
+        "device": "where to compute",
+    },
     "upchirp pack": {
         "data": "what to pack: anything that train takes",
         "output": "folder to write",
@@ -99,6 +109,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "upchirp eval --run runs/a",
         "upchirp eval --weights model.safetensors --data photos --sizes 224 256",
     ),
+    "upchirp predict": (
+        "upchirp predict --run runs/a photos/new",
+        "upchirp predict --weights model.safetensors --csv a.jpg b.jpg",
+    ),
     "upchirp pack": (
         "upchirp pack --data photos --output packed",
         "upchirp pack --output packed --verify",
@@ -113,6 +127,9 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     ),
 }
 """By command: two that people would type."""
+
+_TAKES = {"upchirp predict": "IMAGES ... "}
+"""What a command takes beside its flags."""
 
 _GROUPS: Mapping[str, str] = {
     "data": "data val_share dataset_size num_classes",
@@ -152,7 +169,7 @@ class _Flag:
 def short_help(prog: str, description: str, defaults: object) -> str:
     """The flags that people use, on one screen."""
     flags = {flag.name.replace("_", "-"): flag for flag in _flags(defaults)}
-    lines = [f"usage: {prog} [FLAGS]", "", *_wrapped(description, "", 79), ""]
+    lines = [f"usage: {prog} {_TAKES.get(prog, '')}[FLAGS]", "", *_wrapped(description, "", 79), ""]
     for name, what in COMMON[prog].items():
         lines.append(f"  {f'{flags[name].word} {_shortened(flags[name].values)}':<{_COLUMN}}{what}")
     lines += ["", *(f"  $ {example}" for example in EXAMPLES[prog]), "", f"All flags: {prog} --help-all"]
@@ -165,7 +182,7 @@ def full_help(prog: str, description: str, defaults: object, *, takes_file: bool
     flags = {flag.name: flag for flag in _flags(defaults)}
     if takes_file:
         flags["config"] = _Flag("config", "FILE", "Settings as YAML, under the names of the flags; flags win over it.")
-    lines = [f"usage: {prog} [FLAGS]", "", *_wrapped(description, "", width)]
+    lines = [f"usage: {prog} {_TAKES.get(prog, '')}[FLAGS]", "", *_wrapped(description, "", width)]
     groups = {title: [name for name in names.split() if name in flags] for title, names in _GROUPS.items()}
     grouped = {name for names in groups.values() for name in names}
     own = [name for name in flags if name not in grouped]

@@ -34,6 +34,7 @@ from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.run.eval_job import SizedEvaluation, evaluate_weights
 from upchirp.training.run.interruption import Interrupted
 from upchirp.training.run.job import TrainResult, train
+from upchirp.training.run.predict_job import Guess, Prediction, predict
 from upchirp.training.run.pricing import estimate
 from upchirp.training.run.run_folder import read_metrics, read_plan
 
@@ -46,11 +47,13 @@ __all__ = [
     "EvaluationSet",
     "Event",
     "Finished",
+    "Guess",
     "Interrupted",
     "Logged",
     "Noted",
     "Observer",
     "Optimization",
+    "Prediction",
     "Ranks",
     "Recipe",
     "Reduced",
@@ -81,8 +84,9 @@ __all__ = [
     "load_config",
     "load_weights",
     "make_plan",
-    "open_ranks",
     "micro_batches",
+    "open_ranks",
+    "predict",
     "price",
     "read_metrics",
     "read_plan",

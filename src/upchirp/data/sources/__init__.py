@@ -4,6 +4,7 @@ from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
+from upchirp.data.sources.loose import LooseSource, find_images
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.open import Note, as_source, open_data, open_evaluation, warn
 from upchirp.data.sources.relabelled import RelabelledSource, UnlabelledSource
@@ -18,6 +19,7 @@ __all__ = [
     "FolderSource",
     "GeneratedSource",
     "HuggingFaceSource",
+    "LooseSource",
     "MapStyleSource",
     "Note",
     "RelabelledSource",
@@ -27,6 +29,7 @@ __all__ = [
     "TableSource",
     "UnlabelledSource",
     "as_source",
+    "find_images",
     "hold_out",
     "open_data",
     "open_evaluation",

@@ -90,13 +90,7 @@ def evaluate_weights(
     Raises:
         InputError: something is missing or does not fit together.
     """
-    if weights is None and run is None and model is not None and has_tag(model):
-        weights = name_of(model)
-    config = _config(run, model, model_kwargs, weights)
-    if weights is None and run is not None:
-        weights = next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
-    if weights is None:
-        raise InputError("no weights: give `weights`, or a `run` that is finished")
+    config, weights = trained(run, model, model_kwargs, weights)
     chosen = data or config.data
     if not chosen:
         raise InputError("no data: give a folder of images, or `generated`")
@@ -212,10 +206,16 @@ def _is_same(one: str, other: str) -> bool:
     return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))
 
 
-def _config(
+def trained(
     run: Path | None, model: str | None, model_kwargs: dict[str, Any] | None, weights: Path | None
-) -> TrainConfig:
-    """The settings that an evaluation needs, as run, weights file and arguments give them."""
+) -> tuple[TrainConfig, Path]:
+    """The settings that trained weights need, as run, weights file and arguments give them, and the weights.
+
+    Raises:
+        InputError: a folder that holds no run, or neither weights nor a finished run.
+    """
+    if weights is None and run is None and model is not None and has_tag(model):
+        weights = name_of(model)
     values: dict[str, Any] = {}
     if run is not None:
         if not holds_run(run):
@@ -230,4 +230,9 @@ def _config(
         values |= {"model": model, "model_kwargs": {}}
     if model_kwargs:
         values |= {"model_kwargs": model_kwargs}
-    return TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "eval")
+    config = TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "eval")
+    if weights is None and run is not None:
+        weights = next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
+    if weights is None:
+        raise InputError("no weights: give `weights`, or a `run` that is finished")
+    return config, weights

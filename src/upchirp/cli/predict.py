@@ -1,0 +1,138 @@
+"""`upchirp predict`."""
+
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
+
+import tyro
+from PIL import Image
+from rich.console import Console
+
+from upchirp.cli.display import Display
+from upchirp.cli.opening import opening
+from upchirp.cli.parsing import parse
+from upchirp.cli.printable import json_text, print_note, printable
+from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
+from upchirp.data.sources.loose import LooseSource, find_images
+from upchirp.errors import InputError
+
+DESCRIPTION = """Say what images show, by the weights of a run or a weights file. IMAGES are files, folders of any
+shape, or - for an image, or one path a line, on standard input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictCommand:
+    """Flags of `upchirp predict`, and the images."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional] = field(default=(), metadata={"flag": False})
+    """Files, folders, or - for standard input."""
+    run: Path | None = None
+    """Run folder: its average if there is one, else its weights."""
+    weights: Path | None = None
+    """.safetensors, a checkpoint, a file of timm's, or a name, timm/NAME.TAG or hf-hub:OWNER/NAME."""
+    model: str | None = None
+    """Any timm model by name; by default what the weights file says."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments for the model's constructor."""
+    top: int = 5
+    """Classes for each image, the most probable ones."""
+    tta: bool = False
+    """Test-time augmentation: average each image's probabilities with its mirror image's."""
+    final_size: int | None = None
+    """Input side, pixels; by default that of the weights."""
+    crop_pct: float | None = None
+    """Share of the resized image that the centre crop keeps; by default what the weights say."""
+    interpolation: Interpolation | None = None
+    """Filter of the resize; likewise."""
+    batch_size: int = 64
+    """Images in one forward pass."""
+    workers: int = 2
+    """Loader processes."""
+    loader_timeout: float = DEFAULT_TIMEOUT
+    """Seconds without a batch from them after which it ends; 0 waits forever."""
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    """Where to compute; by default the accelerator if there is one."""
+    csv: bool = False
+    """Print CSV: image, rank, class, label, probability, error; lines come as they are worked out."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Predict and print, and return the exit code: 1 if an image could not be read."""
+    command = parse(PredictCommand, words, prog="upchirp predict", description=DESCRIPTION, default=PredictCommand())
+    if not command.images:
+        raise InputError("no images: name files or folders, or - for standard input")
+    if command.csv and command.json:
+        raise InputError("give one of --csv and --json")
+    options = {name: value for name, value in vars(command).items() if name not in ("images", "csv", "json")}
+    console = Console(stderr=True)
+    with TemporaryDirectory() as folder:
+        paths, passed_over = find_images(_places(command.images, Path(folder)))
+        for note in passed_over.notes():
+            print_note(note)
+        with opening(console):
+            from upchirp.training.run.predict_job import predict
+        with Display(console) as display:
+            predictions = predict(LooseSource(paths), **options, observers=(display,))
+        # What came on standard input has no path.
+        named = (
+            {**found.to_dict(), "image": "-" if found.image.startswith(folder) else found.image}
+            for found in predictions
+        )
+        return _print(named, command)
+
+
+def _print(predictions: Iterator[dict[str, Any]], command: PredictCommand) -> int:
+    unreadable = 0
+    listed = []
+    table = csv.writer(sys.stdout)
+    if command.csv:
+        table.writerow(["image", "rank", "class", "label", "probability", "error"])
+    for found in predictions:
+        unreadable += "error" in found
+        if command.json:
+            listed.append(found)
+        elif command.csv and "error" in found:
+            table.writerow([printable(found["image"]), "", "", "", "", printable(found["error"])])
+        elif command.csv:
+            for rank, guess in enumerate(found["predictions"], 1):
+                cells = [guess["class"], guess["label"], guess["probability"]]
+                table.writerow([printable(found["image"]), rank, *cells, ""])
+        elif "error" in found:
+            print(f"upchirp: cannot read {printable(found['image'])}: {printable(found['error'])}", file=sys.stderr)
+        else:
+            guesses = ", ".join(f"{guess['class']} {guess['probability']:.1%}" for guess in found["predictions"])
+            print(printable(f"{found['image']}: {guesses}".replace("%", " %")))
+    if command.json:
+        print(json_text(listed, indent=2))
+    return 1 if unreadable else 0
+
+
+def _places(images: Sequence[str], folder: Path) -> Iterator[str]:
+    """The files and folders that are named, here and on standard input."""
+    for image in images:
+        if image != "-":
+            yield image
+            continue
+        data = sys.stdin.buffer.read()
+        if _is_image(data, stored := folder / "image"):
+            yield str(stored)
+            continue
+        lines = [line.rstrip(b"\r") for line in data.split(b"\n")]
+        yield from (os.fsdecode(line) for line in lines if line)
+
+
+def _is_image(data: bytes, stored: Path) -> bool:
+    """Whether the bytes are an image, which is put into a file then."""
+    stored.write_bytes(data)
+    try:
+        with Image.open(stored):
+            return True
+    except OSError:
+        return False

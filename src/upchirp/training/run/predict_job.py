@@ -1,0 +1,218 @@
+"""Predictions of trained weights for images, from files to names of classes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from upchirp.data import (
+    DECODE_ERRORS,
+    EvalTransform,
+    Interpolation,
+    Source,
+    default_crop_pct,
+    normalize,
+    outlive_interrupts,
+)
+from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
+from upchirp.data.worker_deaths import loader_failures
+from upchirp.data.worker_processes import batches_of
+from upchirp.errors import InputError
+from upchirp.models import check_sizes, classifier_names, create_model
+from upchirp.training.checkpoints.description import preprocessing_for
+from upchirp.training.checkpoints.weight_names import find
+from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.events import Noted, Observer, reporting
+from upchirp.training.parallel.device import choose_device
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.run.eval_job import trained
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class and how probable the model holds it to be."""
+
+    label: int
+    """Its output."""
+    name: str
+    """Its name; its number where the weights name none."""
+    probability: float
+    """0 to 1; all of an image's together make 1."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"label": self.label, "class": self.name, "probability": round(self.probability, 6)}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image."""
+
+    image: str
+    """The path."""
+    guesses: tuple[Guess, ...]
+    """The most probable classes, the first one first; none if the image cannot be read."""
+    error: str | None = None
+    """Why it cannot be read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        if self.error is not None:
+            return {"image": self.image, "error": self.error}
+        return {"image": self.image, "predictions": [guess.to_dict() for guess in self.guesses]}
+
+
+def predict(
+    images: Source,
+    *,
+    run: Path | None = None,
+    weights: Path | None = None,
+    model: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    top: int = 5,
+    tta: bool = False,
+    final_size: int | None = None,
+    crop_pct: float | None = None,
+    interpolation: Interpolation | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    loader_timeout: float = DEFAULT_TIMEOUT,
+    device: str | None = None,
+    observers: Sequence[Observer] = (),
+) -> Iterator[Prediction]:
+    """Say what images show, in their order, as they are worked out.
+
+    Model, preprocessing and names of classes are those that the weights file says, else the run.
+
+    Args:
+        images: any source; labels play no part.
+        run: run folder: its average if there is one, else its weights.
+        weights: a weights file instead; see `read_weights`.
+        model: timm's name, for files that do not say it.
+        model_kwargs: arguments for its constructor.
+        top: guesses for each image.
+        tta: average the probabilities of each image and its mirror image (test-time augmentation).
+        final_size: input side, pixels; by default that of the weights.
+        crop_pct: share of the resized image that the centre crop keeps; by default what the weights say.
+        interpolation: filter of the resize; likewise.
+        batch_size: images in one forward pass.
+        workers: loader processes.
+        loader_timeout: seconds without a batch from them after which it ends; 0 waits forever.
+        device: where to compute.
+        observers: called with `Noted` and `Working`.
+
+    Raises:
+        InputError: something is missing or does not fit together; raised before the first prediction.
+    """
+    for name, value, least in (("top", top, 1), ("batch size", batch_size, 1), ("final size", final_size or 1, 1)):
+        if value < least:
+            raise InputError(f"{name} is {value}: it must be {least} or more")
+    check_workers(workers)
+    report = reporting(observers)
+    report("making the model", None, None)
+    config, weights = trained(run, model, model_kwargs, weights)
+    stored = read_weights(weights)
+    told = preprocessing_for(stored.description, model)
+    size = final_size or (told.input_size if run is None else None) or config.final_size
+    outputs = _outputs(stored, config, size)
+    network = create_model(config.model, num_classes=outputs, final_size=size, **config.model_kwargs)
+    notes = load_weights(network, stored, size).notes(weights)
+    check_sizes(network, [size])
+    names = stored.description.classes
+    if not names:
+        notes.append(f"{weights} names no classes: they are numbered")
+        names = tuple(map(str, range(outputs)))
+    for note in notes:
+        for observer in observers:
+            observer(Noted(message=note))
+    seen = replace(
+        config.augmentation,
+        mean=told.mean or config.augmentation.mean,
+        std=told.std or config.augmentation.std,
+        interpolation=interpolation or told.interpolation or config.augmentation.interpolation,
+    )
+    crop = crop_pct or told.crop_at(size) or default_crop_pct(size)
+    prepared = _Prepared(images, EvalTransform(size, crop, seen.interpolation))
+    loader = DataLoader(
+        prepared, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=outlive_interrupts
+    )
+    target = choose_device(device)
+    return _predicted(
+        network.to(target).eval(), loader, images, names,
+        top=min(top, outputs), tta=tta, mean=seen.mean, std=seen.std, device=target, timeout=loader_timeout,
+    )  # fmt: skip
+
+
+def _predicted(
+    network: nn.Module,
+    loader: "DataLoader[Any]",
+    images: Source,
+    names: Sequence[str],
+    *,
+    top: int,
+    tta: bool,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    device: torch.device,
+    timeout: float,
+) -> Iterator[Prediction]:
+    index = 0
+    with torch.inference_mode(), loader_failures():
+        for batch in batches_of(loader, timeout):
+            readable = [item for item in batch if not isinstance(item, str)]
+            guesses: Iterator[tuple[Guess, ...]] = iter(())
+            if readable:
+                pixels = torch.stack([torch.from_numpy(item) for item in readable]).permute(0, 3, 1, 2)
+                guesses = _guesses(network, normalize(pixels.to(device), mean, std), names, top, tta=tta)
+            for item in batch:
+                name = images.describe(index)
+                index += 1
+                yield Prediction(name, (), item) if isinstance(item, str) else Prediction(name, next(guesses))
+
+
+def _guesses(
+    network: nn.Module, inputs: torch.Tensor, names: Sequence[str], top: int, *, tta: bool
+) -> Iterator[tuple[Guess, ...]]:
+    """The most probable classes of each image of a batch, float (N, 3, S, S)."""
+    probabilities = network(inputs).float().softmax(dim=1)
+    if tta:
+        probabilities = (probabilities + network(inputs.flip(3)).float().softmax(dim=1)) / 2
+    if not torch.isfinite(probabilities).all():
+        raise InputError("the model's outputs are no numbers: its training diverged; take an earlier checkpoint")
+    values, labels = probabilities.topk(top, dim=1)
+    for row, of_row in zip(labels.tolist(), values.tolist(), strict=True):
+        yield tuple(Guess(label, names[label], value) for label, value in zip(row, of_row, strict=True))
+
+
+def _outputs(weights: Weights, config: TrainConfig, size: int) -> int:
+    """How many classes the weights tell apart."""
+    if weights.description.classes:
+        return len(weights.description.classes)
+    with torch.device("meta"):
+        shaped = create_model(config.model, num_classes=2, final_size=size, **config.model_kwargs)
+    tensors = find(shaped, weights.parts, list(shaped.state_dict())).tensors
+    for name in classifier_names(shaped):
+        if f"{name}.weight" in tensors:
+            return len(tensors[f"{name}.weight"])
+    raise InputError(f"{weights.path} holds no classifier: `upchirp finetune` trains one")
+
+
+class _Prepared(Dataset[Any]):
+    """The pixels of each image, or why it cannot be read."""
+
+    def __init__(self, source: Source, transform: EvalTransform) -> None:
+        self._source = source
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._transform(self._source.load(index)[0])
+        except DECODE_ERRORS as error:
+            return " ".join(str(error).split()) or type(error).__name__
