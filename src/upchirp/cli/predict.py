@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import tyro
-from PIL import Image
 from rich.console import Console
 
 from upchirp.cli.display import Display
@@ -18,7 +17,6 @@ from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
-from upchirp.data.sources.loose import LooseSource, find_images
 from upchirp.errors import InputError
 
 DESCRIPTION = """Say what images show, by the weights of a run or a weights file. IMAGES are files, folders of any
@@ -72,12 +70,13 @@ def run(words: Sequence[str]) -> int:
         raise InputError("give one of --csv and --json")
     options = {name: value for name, value in vars(command).items() if name not in ("images", "csv", "json")}
     console = Console(stderr=True)
+    with opening(console):
+        from upchirp.data import LooseSource, find_images
+        from upchirp.training import predict
     with TemporaryDirectory() as folder:
         paths, passed_over = find_images(_places(command.images, Path(folder)))
         for note in passed_over.notes():
             print_note(note)
-        with opening(console):
-            from upchirp.training.run.predict_job import predict
         with Display(console) as display:
             predictions = predict(LooseSource(paths), **options, observers=(display,))
         # What came on standard input has no path.
@@ -130,6 +129,8 @@ def _places(images: Sequence[str], folder: Path) -> Iterator[str]:
 
 def _is_image(data: bytes, stored: Path) -> bool:
     """Whether the bytes are an image, which is put into a file then."""
+    from PIL import Image
+
     stored.write_bytes(data)
     try:
         with Image.open(stored):

@@ -55,7 +55,6 @@ __all__ = [
     "Interpolation",
     "Loader",
     "LooseSource",
-    "LowFrequency",
     "MapStyleSource",
     "Mode",
     "PassSummary",
