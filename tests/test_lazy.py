@@ -78,4 +78,4 @@ print("imported", [name for name in ("torch", "timm", "numpy", "cv2", "matplotli
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert f"codes {[0, 0, 2, 2, 2, 0] + 8 * [2]}" in done.stdout
     assert "imported []" in done.stdout
-    assert done.stderr.count("upchirp: error: ") == 10
+    assert done.stderr.count("upchirp: error: ") == 11

@@ -48,11 +48,11 @@ def _settings() -> set[str]:
     from upchirp.cli.eval import EvalCommand
     from upchirp.cli.pack import PackCommand
     from upchirp.cli.plan import PlanCommand
+    from upchirp.cli.predict import PredictCommand
     from upchirp.cli.search import SearchCommand
 
-    return {
-        name for kind in (CompareCommand, EvalCommand, PackCommand, PlanCommand, SearchCommand) for name in _of(kind())
-    }
+    commands = (CompareCommand, EvalCommand, PackCommand, PlanCommand, PredictCommand, SearchCommand)
+    return {name for kind in commands for name in _of(kind())}
 
 
 def _of(command: object) -> Iterator[str]:
