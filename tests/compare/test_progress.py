@@ -14,7 +14,7 @@ CURRICULUM = plan(efficienttrain_plus_plus(64, multiple=2), epochs=2, dataset_si
 
 def trained(pace: Pace, number: int, *, seconds: float) -> None:
     """Train a run as a whole, each step in the same time."""
-    made = pace.plans[number - 1]
+    _, made = pace.runs[number - 1]
     pace.begin(number)
     pace(Started(plan=made, step=0, output=Path()))
     for step in made.steps():
@@ -37,7 +37,7 @@ def test_an_unknown_bandwidth_is_scaled_by_its_pixels() -> None:
 
 
 def test_what_is_left_of_all_runs() -> None:
-    pace = Pace([USUAL, CURRICULUM, USUAL])
+    pace = Pace([("a", USUAL), ("a", CURRICULUM), ("a", USUAL)])
     pace.begin(1)
     assert pace.seconds_left() is None
     trained(pace, 1, seconds=0.5)
@@ -52,9 +52,9 @@ def test_what_is_left_of_all_runs() -> None:
 
 
 def test_speeds_of_before_count_until_there_are_own_ones() -> None:
-    pace = Pace([USUAL], {64: 100.0})
+    pace = Pace([("a", USUAL)], {"a": {64: 100.0}, "b": {64: 1.0}})
     pace.begin(1)
     assert pace.seconds_left() == pytest.approx(20.0)
     pace(Started(plan=USUAL, step=0, output=Path()))
     pace(Stepped(step=USUAL.step(0), seconds=0.5, wait_seconds=0))
-    assert pace.speeds == {64: 200.0}
+    assert pace.speeds == {"a": {64: 200.0}, "b": {64: 1.0}}

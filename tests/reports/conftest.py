@@ -25,9 +25,12 @@ def make_run(curriculum: Curriculum, budget: float, accuracy: Sequence[float], s
             ]
         )
     return {
+        "name": curriculum.name,
         "curriculum": curriculum.name,
         "budget": budget,
         "equivalent_epochs": made.equivalent_epochs,
+        "relative_compute": made.equivalent_epochs / 9,
+        "mean": {"accuracy": float(np.mean(accuracy)), "of_seeds": 0.4, "margin": 1.1},
         "accuracy": list(accuracy),
         "difference": None,
         "train_seconds": times,
@@ -61,6 +64,7 @@ def make_summary() -> Callable[..., dict[str, Any]]:
             "baseline_seconds": SECONDS,
             "seconds": 200.0,
         }
+        reading = {"name": "constant", "budget": 1.0, "accuracy": 51.25, "compute": speedup, "time": speedup}
         return {
             "model": "resnet10t",
             "data": "tiny",
@@ -69,6 +73,8 @@ def make_summary() -> Callable[..., dict[str, Any]]:
             "dataset_size": 20_000,
             "recipe": "light",
             "epochs": 9.0,
+            "equal_cost": False,
+            "variants": [{"name": name, "curriculum": name} for name in dict.fromkeys(run["name"] for run in runs)],
             "seeds": list(range(seeds)),
             "command": "upchirp compare --data tiny",
             "hardware": {"cpu": "Some CPU", "cores": 2, "memory_gib": 15.6, "accelerator": None},
@@ -78,6 +84,7 @@ def make_summary() -> Callable[..., dict[str, Any]]:
             "disturbed": {"efficienttrain_plus_plus": []},
             "runs": runs,
             "speedup_at_equal_accuracy": None if alone else 1.5,
+            "equal_accuracy": {} if alone else {"efficienttrain_plus_plus": [reading]},
             "speedups": {} if alone else {"efficienttrain_plus_plus": speedup},
         }
 

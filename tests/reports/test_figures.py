@@ -6,11 +6,13 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from tests.reports.overlaps import overlapping_texts
 
 from upchirp.reports.examples import ExampleRow, example_strip
 from upchirp.reports.figures import (
+    accuracy_against_compute,
     accuracy_against_time,
     accuracy_during_training,
     stage_seconds,
@@ -19,7 +21,7 @@ from upchirp.reports.figures import (
 from upchirp.reports.style import NARROW, WIDE, to_svg
 
 Make = Callable[..., dict[str, Any]]
-DRAWINGS = (accuracy_against_time, accuracy_during_training, stages_on_a_time_line)
+DRAWINGS = (accuracy_against_compute, accuracy_against_time, accuracy_during_training, stages_on_a_time_line)
 
 
 def curves(axes: Axes) -> list[Any]:
@@ -36,12 +38,23 @@ def test_final_accuracy_has_a_point_per_seed_and_a_line_through_the_means(make_s
     (axes,) = figure.axes
     assert axes.get_xlabel() == "training time (min)"
     assert axes.get_ylabel() == "top-1 accuracy at 64 px (%)"
-    sizes = sorted(len(points.get_offsets()) for points in axes.collections)
+    sizes = sorted(len(points.get_offsets()) for points in axes.collections if isinstance(points, PathCollection))
     assert sizes == [1, 2, 2, 2, 2, 3]  # four runs of two seeds; one and three means
+    bars = [bar.get_segments() for bar in axes.collections if isinstance(bar, LineCollection)]
+    assert [round(float(top - bottom), 6) for own in bars for (_, bottom), (_, top) in own] == [2.2] * 4
     _, line = curves(axes)
     np.testing.assert_allclose(line.get_xdata(), np.array([160.5, 213.5, 320.5]) / 60)
     np.testing.assert_allclose(line.get_ydata(), [49, 52, 54])
     assert legend(figure) == ["constant", "efficienttrain_plus_plus"]
+
+
+def test_accuracy_against_compute_takes_it_relative_to_the_baselines(make_summary: Make) -> None:
+    summary = make_summary()
+    (axes,) = accuracy_against_compute(summary).axes
+    assert axes.get_xlabel() == "compute, relative to constant at its largest budget"
+    _, line = curves(axes)
+    np.testing.assert_allclose(line.get_xdata(), [run["relative_compute"] for run in summary["runs"][1:]])
+    assert not [text for text in axes.texts if getattr(text, "arrow_patch", None) is not None]
 
 
 def test_the_arrow_leads_to_the_time_of_equal_accuracy(make_summary: Make) -> None:
@@ -113,7 +126,7 @@ def test_stage_seconds_fall_back_to_the_plans_cost(make_summary: Make) -> None:
 def test_any_name_can_be_drawn(make_summary: Make, draw: Callable[..., Figure], name: str) -> None:
     summary = make_summary(seeds=1)
     for run in summary["runs"][1:]:
-        run["curriculum"] = name
+        run["name"] = name
     summary["speedups"] = {name: summary["speedups"]["efficienttrain_plus_plus"]}
     figure = draw(summary)
     assert len(to_svg(figure)) > 1000

@@ -55,10 +55,10 @@ def test_the_report_holds_every_part_in_order_and_loads_nothing(
     make_summary: Make, examples: list[Examples], report: Callable[..., Page], tmp_path: Path
 ) -> None:
     page = report(make_summary(), examples)
-    parts = ["numbers", "accuracy-against-time", "accuracy-during-training", "stages", "examples", "method"]
-    assert page.ids == ["verdict", *parts]
+    parts = ["numbers", "accuracy-against-compute", "accuracy-against-time", "accuracy-during-training", "stages"]
+    assert page.ids == ["verdict", *parts, "examples", "method"]
     kinds = [address.split(";")[0] for address in page.addresses]
-    assert kinds == ["data:image/svg+xml"] * 6 + ["data:image/png"] * 3
+    assert kinds == ["data:image/svg+xml"] * 8 + ["data:image/png"] * 3
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     figures = [b64decode(address.split(",", 1)[1]).decode() for address in page.addresses if "svg" in address[:20]]
     for text in (source, *figures):
@@ -75,11 +75,15 @@ def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., 
     assert "At the same budget efficienttrain_plus_plus ended 2.8 points higher (±1.2), in 1.07× the time." in text
     # The rows: budget, equivalent epochs, mean and range of top-1, seconds, time and compute to the baseline and
     # their ratio, images/s.
-    assert "constant 1 9.00 51.25 50.75 to 51.75 300.5 5 min 00 s 1.00 1.00 1.00 – – 360 " in text
-    row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 48\.50 to 49\.50 −2\.2 ± 1\.2 160\.5 2 min 40 s 0\.53"
+    assert "constant 1 9.00 51.25 ± 1.10 50.75 to 51.75 300.5 5 min 00 s 1.00 1.00 1.00 – – 360 " in text
+    row = r"efficienttrain_plus_plus 0\.5 4\.\d\d 49\.00 ± 1\.10 48\.50 to 49\.50 −2\.2 ± 1\.2 160\.5 2 min 40 s 0\.53"
     assert re.search(rf"{row} 0\.5\d 1\.0\d 720 540 360 ", text)
     # Three quarters and a quarter of the training time, then nothing, nothing, evaluations, nothing.
     assert "constant 1 225.4 75.1 0.0 0.0 7.0 0.0" in text
+    # At one accuracy less compute and less time, each with its interval.
+    ratio = "1.50× (1.40 to 1.62)"
+    assert f"efficienttrain_plus_plus 51.25 constant, budget 1 {ratio} {ratio}" in text
+    assert "The variants" not in text  # their names say what they change
     for part in ("upchirp compare --data tiny", "Some CPU, 2 cores, 16 GiB", "no accelerator", "torch 2.6.0"):
         assert part in text
     assert "constant-1/seed1" in text
@@ -94,10 +98,12 @@ def test_names_are_escaped(make_summary: Make, examples: list[Examples], report:
     summary["versions"][attack] = attack
     summary.update(speeds_compared={attack: True}, disturbed={attack: []})
     for run in summary["runs"][1:]:
-        run.update(curriculum=attack, folders=[attack] * 2)
+        run.update(name=attack, folders=[attack] * 2)
+    reading = summary["equal_accuracy"].pop("efficienttrain_plus_plus")
+    summary.update(equal_accuracy={attack: reading}, variants=[{"name": attack, "mode": attack}])
     page = report(summary, [Examples(label=attack, rows=examples[0].rows)])
     assert "script" not in page.elements
-    assert page.elements.count("img") == 6 and len(page.addresses) == 9
+    assert page.elements.count("img") == 7 and len(page.addresses) == 11
     assert all(address.startswith("data:") for address in page.addresses)
     assert attack in page.text
 
@@ -117,7 +123,16 @@ def test_a_report_does_without_details(
     page = report(summary)
     without_history = "history" in missing
     assert ("not evaluated during training" in page.text) == without_history
-    assert len(page.addresses) == (4 if without_history else 6)
+    assert len(page.addresses) == (6 if without_history else 8)
+
+
+def test_what_the_variants_change_is_listed(make_summary: Make, report: Callable[..., Page]) -> None:
+    summary = make_summary()
+    phases = [{"end": 0.5, "bandwidth": 32}, {"end": 1.0, "bandwidth": 64}]
+    changed = {"name": "replayed", "budgets": [0.5], "replay": 2, "curriculum": {"phases": phases}}
+    summary["variants"] = [{"name": "constant", "curriculum": "constant"}, changed]
+    text = report(summary).text
+    assert "replayed replay: 2, curriculum: phases end 0.5, bandwidth 32; end 1.0, bandwidth 64" in text
 
 
 def test_one_seed_and_one_curriculum(make_summary: Make, report: Callable[..., Page]) -> None:

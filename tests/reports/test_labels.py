@@ -67,7 +67,7 @@ def test_the_arrows_label_covers_no_budget(
     summary = make_summary()
     for run, accuracy in zip(summary["runs"][1:], (51.25 - close, 51.25 + close / 2, 51.25 + close), strict=True):
         run["accuracy"] = [accuracy, accuracy]
-    summary["runs"] += [{**run, "curriculum": "linear"} for run in summary["runs"][1:]]
+    summary["runs"] += [{**run, "name": "linear"} for run in summary["runs"][1:]]
     summary["speedups"]["linear"] = {**summary["speedups"]["efficienttrain_plus_plus"], "ratio": 1.2, "seconds": 250.0}
     found = boxes(accuracy_against_time(summary, width))
     assert len(found) == 2 + 7

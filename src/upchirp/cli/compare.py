@@ -21,7 +21,7 @@ from upchirp.cli.printable import print_note, printable
 from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
-from upchirp.reports.words import shortened, spent_text
+from upchirp.reports.words import budget_text, shortened, spent_text
 from upchirp.training import Interrupted
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from upchirp.compare.jobs import Job
     from upchirp.compare.progress import Turn
 
-DESCRIPTION = """Train several curricula on the same data, seeds and budgets; write summary.json and report.html.
-The first curriculum is the baseline, trained for --epochs; the others get shares of that by --budgets."""
+DESCRIPTION = """Train several variants on the same data and seeds, at shares of one budget; write summary.json and
+report.html. An EXPERIMENT.yaml, named first, says which: shared settings, and `variants` that change any of them.
+Without one the variants are --curricula, the first of which is the baseline, trained for --epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,10 @@ class CompareCommand:
 
 def run(words: Sequence[str]) -> int:
     """Train and compare, and return the exit code."""
+    given = words
+    if words and not words[0].startswith("-"):
+        # An experiment is a file of settings.
+        words = ["--config", *words]
     command = parse_training(
         CompareCommand,
         words,
@@ -58,7 +63,7 @@ def run(words: Sequence[str]) -> int:
     if command.measure and not command.dry_run:
         raise InputError("--measure goes with --dry-run: a comparison that runs knows its speed")
     with lasting_output():
-        return _compare(command, shlex.join(["upchirp", "compare", *words]))
+        return _compare(command, shlex.join(["upchirp", "compare", *given]))
 
 
 def _compare(flags: CompareCommand, command: str) -> int:
@@ -132,24 +137,25 @@ def show(comparison: "Comparison", console: Console) -> None:
     title = f"{summary['model']} on {summary['data']}, final size {summary['final_size']}, {seeds} seed(s)"
     # As text: names in brackets would be taken for markup.
     table = Table(title=Text(printable(title)))
-    table.add_column("curriculum", no_wrap=True)
-    for heading in ("top-1", "difference", "time", "ratio", "compute"):
+    table.add_column("variant", no_wrap=True)
+    for heading in ("budget", "top-1", "difference", "time", "ratio", "compute"):
         table.add_column(heading, justify="right", no_wrap=True)
     baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
     for entry in summary["runs"]:
         seconds = sum(entry["train_seconds"]) / seeds
         accuracy = sum(entry["accuracy"]) / seeds
         table.add_row(
-            Text(printable(entry["curriculum"])),
+            Text(printable(shortened(entry["name"], 24))),
+            budget_text(entry["budget"]),
             f"{accuracy:.2f} %",
             difference_text(entry["difference"]) if entry["difference"] else "",
             duration(seconds),
             f"{seconds / baseline:.2f}",
-            f"{entry['equivalent_epochs'] / summary['runs'][0]['equivalent_epochs']:.2f}",
+            f"{entry['relative_compute']:.2f}",
         )
     console.print(table)
     spent = [
-        f"{entry['curriculum']} {entry['budget']:g}: {spent_text(_together(entry['spent']))}"
+        f"{entry['name']} {entry['budget']:g}: {spent_text(_together(entry['spent']))}"
         for entry in summary["runs"]
         if any(entry.get("spent", ()))
     ]

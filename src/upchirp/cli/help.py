@@ -123,7 +123,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     ),
     "upchirp compare": (
         "upchirp compare --data photos --model resnet50 --epochs 30 --output runs/c",
-        "upchirp compare --data photos --model resnet50 --seeds 0 --output runs/c",
+        "upchirp compare experiments/figure-07.yaml --data photos --output runs/c",
     ),
 }
 """By command: two that people would type."""
@@ -231,6 +231,9 @@ def _values(hint: Any) -> str:
     ('INT|auto', 'FLOAT FLOAT', 'PATH', '')
     """
     options = [option for option in get_args(hint) if option is not NoneType]
+    if str in options and any(get_origin(option) is dict for option in options):
+        # What only a file of settings says.
+        return _values(str)
     if get_origin(hint) in (Union, UnionType):
         return "|".join(filter(None, dict.fromkeys(map(_values, options))))
     if get_origin(hint) is Literal:

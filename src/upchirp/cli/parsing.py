@@ -5,7 +5,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,7 +16,7 @@ from upchirp.cli.help import full_help, short_help
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
 from upchirp.training.recipes.around_training import AroundTraining
-from upchirp.training.recipes.config import flat_names, named_model
+from upchirp.training.recipes.config import flat_names, is_flag, named_model
 from upchirp.training.recipes.config_file import CONFIG
 
 T = TypeVar("T")
@@ -72,6 +72,22 @@ def _numbers_or_auto(
         instance_from_str=lambda words: "auto" if words == ["auto"] else tuple(map(_whole_number, words)),
         is_instance=lambda value: value is None or value == "auto" or isinstance(value, tuple),
         str_from_instance=lambda value: ["None"] if value is None else _words(value),
+    )
+
+
+@_registry.primitive_rule
+def _name_or_phases(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """`--curriculum linear`; its phases themselves are given by files of settings alone."""
+    if info.type != str | dict[str, Any]:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="TEXT",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str | dict),
+        str_from_instance=lambda value: [str(value)],
     )
 
 
@@ -171,7 +187,11 @@ def parse_training(
             raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
         values = {**named, **values}
     default = build(values, source)
-    with _given(frozenset(values.keys() & flat_names() | _named(rest))):
+    kept: dict[type, dict[str, Any]] = {TrainConfig: {"given": frozenset(values.keys() & flat_names() | _named(rest))}}
+    for made in vars(default).values():
+        if job is not None and isinstance(made, job):
+            kept[job] = {entry.name: getattr(made, entry.name) for entry in fields(made) if not is_flag(entry)}
+    with _keeping(kept):
         return parse(target, rest, prog=prog, description=description, default=default)
 
 
@@ -214,21 +234,21 @@ def _named(words: Sequence[str]) -> set[str]:
 
 
 @contextlib.contextmanager
-def _given(names: frozenset[str]) -> Iterator[None]:
-    """Let a `TrainConfig` that flags fill know which settings were given, which no flag says."""
+def _keeping(kept: Mapping[type, Mapping[str, Any]]) -> Iterator[None]:
+    """Let dataclasses that flags fill have values that no flag says, such as which settings were given."""
     registry = tyro.constructors.ConstructorRegistry()
-    asking = False
+    asking: set[type] = set()
 
     @registry.struct_rule
-    def _training(info: tyro.constructors.StructTypeInfo) -> Any:
-        nonlocal asking
-        if asking or info.type is not TrainConfig:
+    def _filled(info: tyro.constructors.StructTypeInfo) -> Any:
+        kind: Any = info.type
+        if kind in asking or kind not in kept:
             return None
-        asking = True
+        asking.add(kind)
         spec: Any = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
-        asking = False
-        flags = tuple(entry for entry in spec.fields if entry.name != "given")
-        return replace(spec, fields=flags, instantiate=partial(spec.instantiate, given=names))
+        asking.remove(kind)
+        flags = tuple(entry for entry in spec.fields if entry.name not in kept[kind])
+        return replace(spec, fields=flags, instantiate=partial(spec.instantiate, **kept[kind]))
 
     with registry:
         yield

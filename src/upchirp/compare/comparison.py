@@ -1,35 +1,38 @@
-"""Train several curricula at several budgets, and sum up."""
+"""Train several variants at several budgets, and sum up."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from upchirp.compare.config import CompareConfig
-from upchirp.compare.jobs import entries_of, jobs_of, make_plans, measured_speeds, settled
+from upchirp.compare.jobs import Job, jobs_of, measured_speeds
 from upchirp.compare.progress import Pace, Turn
-from upchirp.compare.summary import Entry, outcome_of, summarise
-from upchirp.data import Source, open_data
+from upchirp.compare.settling import Sources
+from upchirp.compare.summary import Entry, Outcome, outcome_of, summarise
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
-from upchirp.training import (
-    Observer,
-    TrainResult,
-    Working,
-    check_model,
-    train,
-)
+from upchirp.reports.examples import Examples
+from upchirp.training import Observer, Working, train
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.config_file import CONFIG, save_config
+from upchirp.training.recipes.groups import Keeping, Place, names_of
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.run_folder import LOCK, holds_run, with_absolute_data
 
 SUMMARY, REPORT = "summary.json", "report.html"
+
+_NO_MATTER_OF_SPEED = names_of(Place, Keeping) | {
+    "curriculum", "epochs", "seed", "batch_size", "early_batch", "max_batch_size", "replay", "data", "val_share",
+    "weights", "lr", "lr_base", "lr_base_size", "lr_base_scale", "lr_cap", "warmup", "warmup_lr", "min_lr",
+    "weight_decay", "opt_betas", "opt_eps", "momentum", "layer_decay", "drop_path", "drop_path_scaling", "smoothing",
+}  # fmt: skip
+"""Settings that images per second at one size, batch and share of replayed batches do not depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ def compare(
     observer: Callable[[Turn], Observer] | None = None,
     note: Note = warn,
 ) -> Comparison:
-    """Train every curriculum at every budget and seed, one after the other, seeds outermost.
+    """Train every variant at every budget and seed, one after the other, seeds outermost.
 
     A comparison that was interrupted goes on with `resume="auto"` in the training settings.
 
@@ -78,52 +81,74 @@ def _compare(
         raise InputError(f"{output} is not an empty folder: go on in it by `resume='auto'`, or choose another `output`")
     if holds_run(output):
         config.stored(output)  # checks that it is a comparison's
-    check_model(config.training)
-    sources = open_data(
-        config.training.data, config.training.final_size, val_share=config.training.val_share, note=note
-    )
-    config = settled(config, sources[0])
-    entries = entries_of(config)
-    jobs = jobs_of(config, output)
-    pace = Pace(make_plans([run for _, _, run in jobs], config.training, sources[0]), measured_speeds(output))
-    results: dict[tuple[Entry, int], TrainResult] = {}
-    save_config(with_absolute_data(config.to_flat()), output / CONFIG)
+    jobs = jobs_of(config, output, Sources(note=note))
+    pace = Pace([(job.config.model, job.plan) for job in jobs], measured_speeds(output))
+    outcomes: dict[Entry, list[Outcome]] = {job.entry: [] for job in jobs}
+    save_config(with_absolute_data(config.asked()), output / CONFIG)
     go_on = go_on_with(output, job="compare", objects=not command)
     observers: tuple[Observer, ...] = ()
-    for number, (entry, seed, run) in enumerate(jobs, 1):
+    for number, job in enumerate(jobs, 1):
         pace.begin(number)
-        turn = Turn(number=number, runs=len(jobs), name=f"{entry.name} seed {seed}", pace=pace)
+        turn = Turn(number=number, runs=len(jobs), name=f"{job.entry.name} seed {job.seed}", pace=pace)
         observers = (pace, observer(turn)) if observer else ()
-        results[entry, seed] = train(run, data=sources, observers=observers, go_on=go_on)
+        # Of the same seed: it was trained before.
+        before = None if job.on is None else outcomes[job.on][-1]
+        run = job.config if before is None else job.on_weights_of(before.folder)
+        result = train(run, data=job.sources, observers=observers, go_on=go_on)
+        outcomes[job.entry].append(
+            outcome_of(result, compute=job.compute, computes=_computes(job.config.to_flat()), before=before)
+        )
     for told in observers:
         told(Working(what="writing the report of the comparison"))
-    outcomes = {entry: [outcome_of(results[entry, seed]) for seed in config.seeds] for entry in entries}
-    summary = {
-        **_settings(config, command, sources[0]),
-        **summarise(outcomes, seeds=config.seeds, root=output),
-    }
+    summary = {**_settings(config, command, jobs), **summarise(outcomes, seeds=config.seeds, root=output)}
     write_text(output / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    plans = {entry.label: results[entry, config.seeds[0]].plan for entry in entries}
     from upchirp.reports.compare_html import write_report
 
-    examples = examples_of(plans, sources[0], config.training.augmentation, config.training)
-    write_report(summary, output / REPORT, examples=examples)
+    write_report(summary, output / REPORT, examples=_examples(jobs))
     return Comparison(output=output, summary=summary)
 
 
-def _settings(config: CompareConfig, command: str, source: Source) -> dict[str, Any]:
-    """What all runs share."""
-    training = config.training
+def _computes(settings: Mapping[str, Any]) -> str:
+    """The settings that images per second depend on beside what the plan says."""
+    kept = {name: value for name, value in settings.items() if name not in _NO_MATTER_OF_SPEED}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _examples(jobs: Sequence[Job]) -> list[Examples]:
+    """What the model sees in each stage, once for variants that show the same."""
+    shown: dict[str, Job] = {}
+    for job in jobs:
+        phases = [
+            (stage.bandwidth, stage.progress, stage.magnitude, stage.radius, stage.operator)
+            for stage in job.plan.stages
+        ]
+        seen = (phases, job.config.augmentation, job.config.mode, job.config.low_frequency, job.config.data)
+        shown.setdefault(repr(seen), job)
+    named: dict[str, Job] = {}
+    for job in shown.values():
+        named.setdefault(job.entry.variant, job)
+    return [
+        made
+        for name, job in named.items()
+        for made in examples_of({name: job.plan}, job.sources[0], job.config.augmentation, job.config)
+    ]
+
+
+def _settings(config: CompareConfig, command: str, jobs: Sequence[Job]) -> dict[str, Any]:
+    """What all runs share, or else what the baseline has, and what each variant changes."""
+    training = jobs[0].config
     return {
         "model": training.model,
         "model_kwargs": training.model_kwargs,
         "data": training.data,
-        "dataset_size": len(source),
+        "dataset_size": len(jobs[0].sources[0]),
         "final_size": training.final_size,
         "batch_size": training.batch_size,
         "recipe": training.recipe,
-        "epochs": training.epochs,
+        "epochs": training.epochs / jobs[0].entry.budget,
+        "equal_cost": config.equal_cost,
         "seeds": list(config.seeds),
+        "variants": [variant.to_dict() for variant in config.chosen],
         "command": command,
         "hardware": hardware(),
         "versions": versions(),

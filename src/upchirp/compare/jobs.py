@@ -1,26 +1,25 @@
 """The runs of a comparison: their settings, their plans and what they cost, before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from torch import nn
-
 from upchirp.compare.config import CompareConfig
-from upchirp.compare.progress import seconds_of
+from upchirp.compare.progress import Speeds, seconds_of
+from upchirp.compare.settling import Sources, naming, settle_variants
 from upchirp.compare.summary import Entry
 from upchirp.curriculum import CostTable, Curriculum, Plan
-from upchirp.data import Source, open_data
+from upchirp.data import Source
 from upchirp.data.sources import Note, warn
-from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, read_metrics, settle
-from upchirp.training.engine.task import Classification
+from upchirp.errors import InputError
+from upchirp.training import TrainConfig, curriculum_for, read_metrics
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import tried_at_once
-from upchirp.training.probing.planning import without_values
 from upchirp.training.probing.speed import measure_seconds
-from upchirp.training.recipes.groups import Planning, Start
+from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA
 from upchirp.training.run.start import make_model
 
 
@@ -29,13 +28,74 @@ class Job:
     """One run to come."""
 
     entry: Entry
-    """Curriculum and budget."""
+    """Variant and budget."""
     seed: int
     """Its seed."""
+    config: TrainConfig
+    """Its settings; of a run on another one without that one's weights."""
     plan: Plan
     """What it will execute."""
-    seconds: float | None
+    compute: float
+    """Multiply-adds of its forward passes."""
+    sources: tuple[Source, Source]
+    """Training and validation images."""
+    on: Entry | None = None
+    """Whose trained weights it starts from."""
+    seconds: float | None = None
     """Its training time, if speeds are known: from finished runs in the folder, or measured."""
+
+    def on_weights_of(self, folder: Path) -> TrainConfig:
+        """Its settings with the weights of another run, its average if there is one.
+
+        Raises:
+            InputError: that run has left none.
+        """
+        found = [folder / name for name in (WEIGHTS_EMA, WEIGHTS) if (folder / name).exists()]
+        if not found:
+            raise InputError(f"{folder} holds no weights for {self.entry.name} to start from: delete it to train anew")
+        return replace(self.config, weights=found[0])
+
+
+def jobs_of(config: CompareConfig, output: Path, sources: Sources) -> list[Job]:
+    """The runs in their order, seeds outermost, each planned: a mistake in the last shows before the first is trained.
+
+    Raises:
+        InputError: a variant that cannot run.
+    """
+    settled = settle_variants(config, sources)
+    baseline = next(iter(settled.values()))
+    whole = baseline.config.epochs * baseline.compute_of_an_epoch
+    entries: dict[Entry, tuple[TrainConfig, Plan, Entry | None]] = {}
+    for name, variant in settled.items():
+        with naming(config, name):
+            on = [entry for entry in entries if entry.variant == variant.variant.on]
+            budgets = [entry.budget for entry in on] or list(variant.variant.budgets)
+            if variant is baseline:
+                # At its largest budget it is what all others are compared with.
+                budgets.sort(reverse=True)
+            for budget in budgets:
+                share = 1.0 if on else budget
+                epochs = variant.config.epochs * share
+                if config.equal_cost and not on and variant is not baseline:
+                    epochs = share * whole / variant.compute_of_an_epoch
+                run = replace(variant.config, epochs=epochs)
+                start = next((entry for entry in on if entry.budget == budget), None)
+                entries[Entry(name, budget)] = (run, variant.plan(run), start)
+    return [
+        Job(
+            entry=entry,
+            seed=seed,
+            config=replace(
+                run, seed=seed, output=output / entry.name / f"seed{seed}", resume=config.training.resume
+            ),
+            plan=plan,
+            compute=settled[entry.variant].compute(plan),
+            sources=settled[entry.variant].sources,
+            on=on,
+        )
+        for seed in config.seeds
+        for entry, (run, plan, on) in entries.items()
+    ]  # fmt: skip
 
 
 def estimate(config: CompareConfig, *, measure: bool = False, note: Note = warn) -> list[Job]:
@@ -50,95 +110,43 @@ def estimate(config: CompareConfig, *, measure: bool = False, note: Note = warn)
         InputError: bad input, as when the comparison is started.
     """
     output = config.training.output
-    training = config.training
-    check_model(training)
-    source, _ = open_data(training.data, training.final_size, val_share=training.val_share, note=note)
-    config = settled(config, source)
-    training = config.training
-    jobs = jobs_of(config, output or Path())
-    plans = make_plans([run for _, _, run in jobs], training, source)
-    speeds = measured_speeds(output) if output else {}
+    sources = Sources(note=note)
+    jobs = jobs_of(config, output or Path(), sources)
+    speeds: Speeds = measured_speeds(output) if output else {}
     if measure:
-        sides = sorted({side for plan in plans for side in plan.bandwidths})
-        trainer = Trainer.of(training, choose_device(training.device))
-        model = make_model(training, len(source.classes), optimization=training.optimization, seed=training.seed)
-        speeds |= _speeds_on_this_machine(trainer, training, trainer.place(model), sides, source)
-    return [
-        Job(entry=entry, seed=seed, plan=plan, seconds=seconds_of(plan, speeds))
-        for (entry, seed, _), plan in zip(jobs, plans, strict=True)
-    ]
+        for model in dict.fromkeys(job.config.model for job in jobs):
+            own = [job for job in jobs if job.config.model == model]
+            speeds = {**speeds, model: {**speeds.get(model, {}), **_speeds_on_this_machine(own)}}
+    return [replace(job, seconds=seconds_of(job.plan, speeds.get(job.config.model, {}))) for job in jobs]
 
 
-def settled(config: CompareConfig, source: Source) -> CompareConfig:
-    """The comparison with what its data decides, which all runs share.
-
-    Raises:
-        InputError: a model that cannot be made.
-    """
-    model = without_values(config.training, len(source.classes), Classification())
-    return replace(config, training=settle(config.training, len(source), model).config)
-
-
-def entries_of(config: CompareConfig) -> list[Entry]:
-    """Curricula and budgets, the baseline first."""
-    baseline, *others = config.chosen
-    return [Entry(baseline, 1.0), *(Entry(name, budget) for name in others for budget in config.budgets)]
+def measured_speeds(output: Path) -> dict[str, dict[int, float]]:
+    """Images per second by model and bandwidth, the medians over the logs of the folder's runs."""
+    measured: dict[str, dict[int, list[float]]] = {}
+    for log in output.glob("*/seed*"):
+        if not (log / CONFIG).exists():
+            continue
+        own = measured.setdefault(str(load_config(log / CONFIG).get("model")), {})
+        for record in read_metrics(log):
+            if record.get("kind") == "train":
+                own.setdefault(int(record["bandwidth"]), []).append(record["images_per_second"])
+    return {model: {side: median(speeds) for side, speeds in own.items()} for model, own in measured.items()}
 
 
-def jobs_of(config: CompareConfig, output: Path) -> list[tuple[Entry, int, TrainConfig]]:
-    """The runs in their order, seeds outermost."""
-    entries = entries_of(config)
-    return [(entry, seed, _run_config(config, entry, seed, output)) for seed in config.seeds for entry in entries]
-
-
-def make_plans(runs: Sequence[Planning], start: Start, source: Source) -> list[Plan]:
-    """Every run's plan, so that a mistake in the last one shows before the first is trained.
-
-    Raises:
-        InputError: a run that cannot be planned.
-    """
-    model = without_values(start, len(source.classes), Classification())
-    plans = []
-    for run in runs:
-        plan = make_plan(run, curriculum_for(model, run.curriculum, start.final_size), len(source), model=model)
-        micro_batches(run, plan)
-        plans.append(plan)
-    return plans
-
-
-def measured_speeds(output: Path) -> dict[int, float]:
-    """Images per second by bandwidth, the medians over the logs of the folder's runs."""
-    records = [
-        record for log in output.glob("*/seed*") for record in read_metrics(log) if record.get("kind") == "train"
-    ]
-    sides = {int(record["bandwidth"]) for record in records}
-    return {
-        side: median(record["images_per_second"] for record in records if record["bandwidth"] == side) for side in sides
-    }
-
-
-def _speeds_on_this_machine(
-    trainer: Trainer, planning: Planning, model: nn.Module, bandwidths: Sequence[int], source: Source
-) -> dict[int, float]:
+def _speeds_on_this_machine(jobs: Sequence[Job]) -> Mapping[int, float]:
+    """Images per second by bandwidth of jobs with one model."""
+    job = jobs[0]
+    training, source = job.config, job.sources[0]
+    bandwidths = sorted({side for each in jobs for side in each.plan.bandwidths})
+    trainer = Trainer.of(training, choose_device(training.device))
+    model = trainer.place(
+        make_model(training, len(source.classes), optimization=training.optimization, seed=training.seed)
+    )
     usual = curriculum_for(model, "constant", bandwidths[-1])
     (last,) = usual.phases
     phases = tuple(
         replace(last, end=(place + 1) / len(bandwidths), bandwidth=side) for place, side in enumerate(bandwidths)
     )
     every = Curriculum(name="every bandwidth", axis="samples", phases=phases, magnitude=usual.magnitude)
-    table: CostTable = measure_seconds(trainer, every, model, source, tried_at_once(planning, every, trainer.device))
+    table: CostTable = measure_seconds(trainer, every, model, source, tried_at_once(training, every, trainer.device))
     return {side: 1 / table(side) for side in bandwidths}
-
-
-def _run_config(config: CompareConfig, entry: Entry, seed: int, output: Path) -> TrainConfig:
-    training = config.training
-    if entry.curriculum == "constant":
-        # A baseline has no early stages.
-        training = replace(training, early_batch=None, max_batch_size=None)
-    return replace(
-        training,
-        curriculum=entry.curriculum,
-        epochs=config.training.epochs * entry.budget,
-        seed=seed,
-        output=output / entry.name / f"seed{seed}",
-    )

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from upchirp.curriculum import Plan
 from upchirp.training import Event, Finished, Started, Stepped
 
+Speeds = Mapping[str, Mapping[int, float]]
+"""Images per second by model and bandwidth."""
+
 
 def seconds_of(plan: Plan, speeds: Mapping[int, float], *, from_step: int = 0) -> float | None:
     """Training time of a plan from a step on; `None` if no speed is known.
@@ -37,25 +40,27 @@ class Pace:
     """An observer of all runs in turn that tells what is left of the comparison.
 
     Args:
-        plans: of all runs, in their order.
-        speeds: images per second by bandwidth, if they are known from before.
+        runs: the model's name and the plan of each, in their order.
+        speeds: images per second by model and bandwidth, if they are known from before.
     """
 
-    def __init__(self, plans: Sequence[Plan], speeds: Mapping[int, float] | None = None) -> None:
-        self.plans = plans
+    def __init__(self, runs: Sequence[tuple[str, Plan]], speeds: Speeds | None = None) -> None:
+        self.runs = runs
         self.number = 0
-        self._before = dict(speeds or {})
-        self._images: dict[int, float] = {}
-        self._seconds: dict[int, float] = {}
+        self._before = {model: dict(own) for model, own in (speeds or {}).items()}
+        self._images: dict[tuple[str, int], float] = {}
+        self._seconds: dict[tuple[str, int], float] = {}
         self._step = 0
         self._begun = 0.0
         self._wall = 0.0
 
     @property
-    def speeds(self) -> dict[int, float]:
-        """Images per second by bandwidth, all runs together."""
-        own = {side: self._images[side] / max(seconds, 1e-9) for side, seconds in self._seconds.items()}
-        return {**self._before, **own}
+    def speeds(self) -> dict[str, dict[int, float]]:
+        """Images per second by model and bandwidth, all runs together."""
+        speeds = {model: dict(own) for model, own in self._before.items()}
+        for (model, side), seconds in self._seconds.items():
+            speeds.setdefault(model, {})[side] = self._images[model, side] / max(seconds, 1e-9)
+        return speeds
 
     def begin(self, number: int) -> None:
         """A run begins, counted from 1."""
@@ -67,20 +72,22 @@ class Pace:
             case Started():
                 self._step, self._begun = event.step, time.monotonic()
             case Stepped():
-                side = event.step.bandwidth
+                key = (self.runs[self.number - 1][0], event.step.bandwidth)
                 self._step = event.step.index + 1
-                self._images[side] = self._images.get(side, 0) + event.step.batch_size
-                self._seconds[side] = self._seconds.get(side, 0.0) + event.seconds
+                self._images[key] = self._images.get(key, 0) + event.step.batch_size
+                self._seconds[key] = self._seconds.get(key, 0.0) + event.seconds
             case Finished():
-                self._step = self.plans[self.number - 1].total_steps
+                self._step = self.runs[self.number - 1][1].total_steps
                 if self._begun:
                     self._wall, self._begun = self._wall + time.monotonic() - self._begun, 0.0
 
     def seconds_left(self) -> float | None:
         """What this run and those after it still take, evaluations included; `None` before anything is known."""
         speeds = self.speeds
-        current, later = self.plans[self.number - 1], self.plans[self.number :]
-        left = [seconds_of(current, speeds, from_step=self._step), *(seconds_of(plan, speeds) for plan in later)]
+        left = [
+            seconds_of(plan, speeds.get(model, {}), from_step=0 if place else self._step)
+            for place, (model, plan) in enumerate(self.runs[self.number - 1 :])
+        ]
         known = [seconds for seconds in left if seconds is not None]
         return self._overhead() * sum(known) if len(known) == len(left) else None
 
@@ -102,6 +109,6 @@ class Turn:
     runs: int
     """How many there are."""
     name: str
-    """Curriculum, budget and seed."""
+    """Variant, budget and seed."""
     pace: Pace
     """What is left."""

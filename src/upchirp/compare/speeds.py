@@ -20,6 +20,8 @@ class Work(NamedTuple):
     """Images in a step."""
     replays: int
     """Replayed batches for each fresh one."""
+    operator: str | None = None
+    """What reduces images to the bandwidth, where the stage has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ def steady_speeds(records: Sequence[Mapping[str, Any]], plan: Plan) -> dict[Work
     before = 0.0
     for stage, own in groupby(records, key=lambda record: int(record["stage"])):
         planned = plan.stages[stage]
-        work = Work(planned.bandwidth, planned.batch_size, planned.replay.batches)
+        work = Work(planned.bandwidth, planned.batch_size, planned.replay.batches, planned.operator)
         for place, record in enumerate(own):
             seconds, before = record["train_seconds"] - before, record["train_seconds"]
             if place:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from upchirp.compare.curves import readings
 from upchirp.compare.equal_accuracy import Speedup, Timed, relative_time_spread, speedup_at_equal_accuracy
 from upchirp.compare.speeds import Disturbance, Work, disturbances, steady_speeds
-from upchirp.compare.uncertainty import Difference, Measured, difference, seed_spread
+from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, contrast, difference, seed_spread
 from upchirp.curriculum import Plan
 from upchirp.training import TrainResult, read_metrics
 from upchirp.training.evaluation.predictions import Predictions, read_predictions
@@ -21,22 +22,17 @@ from upchirp.training.run.run_folder import PREDICTIONS
 
 @dataclass(frozen=True)
 class Entry:
-    """One curriculum at one budget."""
+    """One variant at one budget."""
 
-    curriculum: str
-    """Preset or file."""
+    variant: str
+    """Its name."""
     budget: float
-    """Share of the baseline's."""
+    """Share of the whole budget."""
 
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{self.label}-{self.budget:g}"
-
-    @property
-    def label(self) -> str:
-        """Name of the curriculum."""
-        return Path(self.curriculum).stem
+        return f"{self.variant}-{self.budget:g}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,13 +51,32 @@ class Outcome:
     """The lines of its log."""
     predictions: Predictions | None
     """What it guessed for each validation image, unless it was trained by a version that did not keep it."""
+    compute: float | None = None
+    """Multiply-adds of its forward passes; by default in images at the final size."""
+    before: "Outcome | None" = None
+    """The run whose weights it started from, which it cost too."""
+    computes: str = ""
+    """How it computes and loads: where that differs, images per second of the same work may."""
 
     def lines(self, kind: str) -> list[Mapping[str, Any]]:
         """The log's lines of one kind."""
         return [record for record in self.log if record["kind"] == kind]
 
+    @property
+    def all_seconds(self) -> float:
+        """Training time with that of what it started from."""
+        return self.train_seconds + (self.before.all_seconds if self.before else 0.0)
 
-def outcome_of(result: TrainResult) -> Outcome:
+    @property
+    def all_compute(self) -> float:
+        """Compute with that of what it started from."""
+        own = self.plan.equivalent_epochs * self.plan.dataset_size if self.compute is None else self.compute
+        return own + (self.before.all_compute if self.before else 0.0)
+
+
+def outcome_of(
+    result: TrainResult, *, compute: float | None = None, computes: str = "", before: Outcome | None = None
+) -> Outcome:
     """Read what a run left in its folder.
 
     Raises:
@@ -74,26 +89,32 @@ def outcome_of(result: TrainResult) -> Outcome:
         train_seconds=result.train_seconds,
         log=read_metrics(result.output),
         predictions=read_predictions(result.output / PREDICTIONS),
+        compute=compute,
+        computes=computes,
+        before=before,
     )
 
 
 def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[int], root: Path) -> dict[str, Any]:
-    """Numbers of every curriculum and budget, their differences from the first, and the speed-ups.
+    """Numbers of every variant and budget, their differences from the first, and the speed-ups.
 
     Args:
-        outcomes: of each entry one for each seed; the first entry is the baseline.
+        outcomes: of each entry one for each seed; the first entry is the baseline, at its largest budget.
         seeds: of the runs, for their names.
         root: folder that the run folders are in.
     """
     hits = _hits(outcomes)
     timed = {
         entry: Timed(
-            seconds=[run.train_seconds for run in runs],
+            seconds=[run.all_seconds for run in runs],
             measured=Measured(
                 accuracy=[run.top1 for run in runs], images=_validation_images(runs), hits=hits.get(entry)
             ),
         )
         for entry, runs in outcomes.items()
+    }
+    computed = {
+        entry: replace(each, seconds=[run.all_compute for run in outcomes[entry]]) for entry, each in timed.items()
     }
     spread = seed_spread([each.measured for each in timed.values()])
     speeds = {
@@ -104,25 +125,16 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
         for entry, runs in outcomes.items()
     }
     baseline, *others = outcomes
-    names = list(dict.fromkeys(entry.label for entry in others))
-    disturbed = {
-        name: disturbances(
-            {
-                run: own
-                for entry in outcomes
-                if entry == baseline or entry.label == name
-                for run, own in speeds[entry].items()
-            }
-        )
-        for name in names
-    }
+    names = list(dict.fromkeys(entry.variant for entry in others if entry.variant != baseline.variant))
+    disturbed = {name: _disturbed(name, outcomes, speeds) for name in names}
+    time_spread = relative_time_spread(list(timed.values()))
     speedups = {
         name: _undisturbed(
             speedup_at_equal_accuracy(
                 timed[baseline],
-                [timed[entry] for entry in others if entry.label == name],
+                [timed[entry] for entry in others if entry.variant == name],
                 spread,
-                time_spread=relative_time_spread(list(timed.values())),
+                time_spread=time_spread,
             ),
             disturbed[name],
         )
@@ -132,12 +144,26 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
     return {
         "validation_images": timed[baseline].measured.images,
         "runs": [
-            _entry_summary(entry, runs, root, list(speeds[entry].values()), differences.get(entry))
+            _entry_summary(
+                entry,
+                runs,
+                root,
+                list(speeds[entry].values()),
+                differences.get(entry),
+                contrast([(1.0, timed[entry].measured)], spread),
+                relative_compute=computed[entry].mean_seconds / computed[baseline].mean_seconds,
+            )
             for entry, runs in outcomes.items()
         ],
-        "speedup_at_equal_accuracy": next(iter(speedups.values())).ratio,
+        "speedup_at_equal_accuracy": next((speedup.ratio for speedup in speedups.values()), None),
         "speedups": {name: speedup.to_dict() for name, speedup in speedups.items()},
-        "speeds_compared": {name: _compared(name, baseline, speeds) for name in names},
+        "equal_accuracy": {
+            name: _at_equal_accuracy(
+                (baseline.variant, name), timed, computed, disturbed[name], spread=spread, time_spread=time_spread
+            )
+            for name in names
+        },
+        "speeds_compared": {name: _compared(name, outcomes, speeds) for name in names},
         "disturbed": {name: [each.to_dict() for each in found] for name, found in disturbed.items()},
     }
 
@@ -170,11 +196,65 @@ def _undisturbed(speedup: Speedup, found: Sequence[Disturbance]) -> Speedup:
     return replace(speedup, kind="disturbed", ratio=None, low=None, high=None, seconds=None) if found else speedup
 
 
-def _compared(name: str, baseline: Entry, speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]]) -> bool:
-    """Whether at one size at least both the baseline and the curriculum ran long enough to compare their speeds."""
-    usual = {work for own in speeds[baseline].values() for work in own}
-    others = {work for entry, runs in speeds.items() if entry.label == name for own in runs.values() for work in own}
-    return bool(usual & others)
+def _at_equal_accuracy(
+    names: tuple[str, str],
+    timed: Mapping[Entry, Timed],
+    computed: Mapping[Entry, Timed],
+    disturbed: Sequence[Disturbance],
+    *,
+    spread: SeedSpread,
+    time_spread: SeedSpread,
+) -> list[dict[str, Any]]:
+    """Ratios of compute and of time at every accuracy that both curves reach, as plain data."""
+
+    def curve(amounts: Mapping[Entry, Timed], name: str) -> dict[float, Timed]:
+        return {entry.budget: amount for entry, amount in amounts.items() if entry.variant == name}
+
+    usual, name = names
+    of_compute = readings(curve(computed, usual), curve(computed, name), names=names, spread=spread)
+    of_time = readings(curve(timed, usual), curve(timed, name), names=names, spread=spread, time_spread=time_spread)
+    # Which accuracy lies between two budgets does not depend on what they take, as both grow with the budget.
+    times = {(each.name, each.budget): _undisturbed(each.speedup, disturbed).to_dict() for each in of_time}
+    return [
+        {
+            "name": each.name,
+            "budget": each.budget,
+            "accuracy": each.accuracy,
+            "compute": each.speedup.to_dict(),
+            "time": times.get((each.name, each.budget)),
+        }
+        for each in of_compute
+    ]
+
+
+def _alike(name: str, outcomes: Mapping[Entry, Sequence[Outcome]]) -> list[Entry]:
+    """The baseline's entries and a variant's, if both compute and load in the same way; else the variant's alone."""
+    baseline = next(iter(outcomes))
+    own = [entry for entry in outcomes if entry.variant == name]
+    if {run.computes for entry in own for run in outcomes[entry]} != {outcomes[baseline][0].computes}:
+        return own
+    return [entry for entry in outcomes if entry.variant == baseline.variant] + own
+
+
+def _disturbed(
+    name: str,
+    outcomes: Mapping[Entry, Sequence[Outcome]],
+    speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]],
+) -> list[Disturbance]:
+    return disturbances({run: own for entry in _alike(name, outcomes) for run, own in speeds[entry].items()})
+
+
+def _compared(
+    name: str,
+    outcomes: Mapping[Entry, Sequence[Outcome]],
+    speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]],
+) -> bool:
+    """Whether the variant ran long enough to compare its speed: at one size with the baseline's, if they are alike."""
+    alike = _alike(name, outcomes)
+    work = {entry: {each for own in speeds[entry].values() for each in own} for entry in alike}
+    own: set[Work] = set().union(*(work[entry] for entry in alike if entry.variant == name))
+    usual: set[Work] = set().union(*(work[entry] for entry in alike if entry.variant != name))
+    return bool(own & usual) if any(entry.variant != name for entry in alike) else bool(own)
 
 
 def _entry_summary(
@@ -183,21 +263,30 @@ def _entry_summary(
     root: Path,
     speeds: Sequence[Mapping[Work, float]],
     against_baseline: Difference | None,
+    mean: Difference,
+    *,
+    relative_compute: float,
 ) -> dict[str, Any]:
+    before = [run.before.all_seconds if run.before else 0.0 for run in runs]
     return {
-        "curriculum": entry.label,
+        "name": entry.variant,
+        "curriculum": runs[0].plan.curriculum,
         "budget": entry.budget,
         "equivalent_epochs": runs[0].plan.equivalent_epochs,
+        "compute": runs[0].all_compute,
+        "relative_compute": relative_compute,
         "accuracy": [run.top1 for run in runs],
+        "mean": {"accuracy": mean.points, "of_seeds": mean.of_seeds, "margin": mean.margin},
         "difference": against_baseline.to_dict() if against_baseline else None,
-        "train_seconds": [run.train_seconds for run in runs],
+        "train_seconds": [run.all_seconds for run in runs],
+        "seconds_before": before,
         "spent": [spent(run.lines("end")) for run in runs],
         "wait_share": [wait_share(run.lines("train")) for run in runs],
         "images_per_second": _speeds([record for run in runs for record in run.lines("train")]),
         "steady_speeds": [
             [{**work._asdict(), "images_per_second": speed} for work, speed in own.items()] for own in speeds
         ],
-        "folders": [str(run.folder.relative_to(root)) for run in runs],
+        "folders": [run.folder.relative_to(root).as_posix() for run in runs],
         "plan": runs[0].plan.to_dict(),
         "history": [[_history(record) for record in run.lines("evaluation")] for run in runs],
     }

@@ -1,6 +1,8 @@
 """Curricula of one's own, from YAML files."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,8 +13,8 @@ from upchirp.errors import InputError
 from upchirp.files import read_yaml, write_text
 
 
-def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple: int = 1) -> Curriculum:
-    """A preset by its name, or a curriculum from a YAML file.
+def load_curriculum(given: str | Path | Mapping[str, Any], final_size: int = 224, *, multiple: int = 1) -> Curriculum:
+    """A preset by its name, a curriculum from a YAML file, or one from what such a file holds.
 
     A file looks like this; `name`, `axis` (`compute`) and `magnitude` ([0, 9]) may be left out::
 
@@ -32,29 +34,34 @@ def load_curriculum(name_or_file: str | Path, final_size: int = 224, *, multiple
 
     >>> load_curriculum("efficienttrain_plus_plus", 224).at(0.3).bandwidth
     160
+    >>> phases = [{"end": 0.5, "bandwidth": 32}, {"end": 1.0, "bandwidth": 64}]
+    >>> load_curriculum({"name": "mine", "phases": phases}, 64).bandwidths
+    (32, 64)
 
     Raises:
         InputError: an unknown name, an unreadable file, an invalid curriculum, or one whose bandwidths do not fit
             the final size or the multiple.
     """
-    path = Path(name_or_file)
-    if path.suffix.lower() not in {".yaml", ".yml"}:
-        return preset(str(name_or_file), final_size, multiple=multiple)
-    data = read_yaml(path, "curriculum file")
+    if isinstance(given, Mapping):
+        source, data = str(given.get("name", "curriculum")), dict(given)
+    elif Path(given).suffix.lower() in {".yaml", ".yml"}:
+        source, data = str(given), read_yaml(Path(given), "curriculum file")
+    else:
+        return preset(str(given), final_size, multiple=multiple)
     scales = data.pop("scales", False) if isinstance(data, dict) else False
     if not isinstance(scales, bool):
-        raise InputError(f"{path}: scales is {scales!r}: it must be true or false")
-    curriculum = Curriculum.from_dict(data, source=str(path))
+        raise InputError(f"{source}: scales is {scales!r}: it must be true or false")
+    curriculum = Curriculum.from_dict(data, source=source)
     if scales:
         return scaled(curriculum, final_size, multiple=multiple)
     if curriculum.final_size != final_size:
         raise InputError(
-            f"{path} ends at bandwidth {curriculum.final_size}, but the final size is {final_size}: "
+            f"{source} ends at bandwidth {curriculum.final_size}, but the final size is {final_size}: "
             f"make its last bandwidth {final_size}, set the final size to {curriculum.final_size}, or, to train below "
             f"the final size to the end, add the line `final_size: {final_size}`"
         )
     if wrong := [bandwidth for bandwidth in curriculum.bandwidths if bandwidth % multiple]:
-        raise InputError(f"{path}: bandwidth {wrong[0]} is not a multiple of {multiple}, as the model needs")
+        raise InputError(f"{source}: bandwidth {wrong[0]} is not a multiple of {multiple}, as the model needs")
     return curriculum
 
 

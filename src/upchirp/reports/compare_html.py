@@ -8,7 +8,12 @@ from typing import Any
 
 from upchirp.files import write_text
 from upchirp.reports.examples import Examples
-from upchirp.reports.figures import accuracy_against_time, accuracy_during_training, stages_on_a_time_line
+from upchirp.reports.figures import (
+    accuracy_against_compute,
+    accuracy_against_time,
+    accuracy_during_training,
+    stages_on_a_time_line,
+)
 from upchirp.reports.page import picture, render, strip_rows
 from upchirp.reports.verdict import difference_text, remark, verdict
 from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, spent_name
@@ -18,12 +23,13 @@ _MISSING = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """One curriculum at one budget, as texts for the table of numbers."""
+    """One variant at one budget, as texts for the table of numbers."""
 
-    curriculum: str
+    variant: str
     budget: str
     equivalent_epochs: str
     top1: str
+    margin: str
     top1_range: str
     difference: str
     seconds: str
@@ -37,10 +43,22 @@ class _Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """A ratio at equal accuracy, as texts."""
+
+    variant: str
+    accuracy: str
+    at: str
+    """Whose measured accuracy it is."""
+    compute: str
+    time: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Seed:
     """One run of one seed, as texts."""
 
-    curriculum: str
+    variant: str
     budget: str
     seed: int
     top1: str
@@ -55,29 +73,33 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
     Args:
         summary: the content of `summary.json`, as `upchirp.compare` makes it; its first run is the baseline.
         path: the file to write; its folder must exist.
-        examples: what the model sees in each stage, for each curriculum.
+        examples: what the model sees in each stage, for each variant.
 
     Raises:
         InputError: a run whose `plan` is none.
         OSError: the file cannot be written.
     """
-    final_size = summary["final_size"]
+    # A variant may be trained or tuned at a larger size than the baseline.
+    largest = max([summary["final_size"], *(row.bandwidth for each in examples for row in each.rows)])
     has_history = any(history for run in summary["runs"] for history in run.get("history", ()))
     page = render(
         "compare.html.j2",
         summary=summary,
         seeds=len(summary["seeds"]),
-        curricula=list(dict.fromkeys(run["curriculum"] for run in summary["runs"])),
+        variants=list(dict.fromkeys(run["name"] for run in summary["runs"])),
+        changes=_changes(summary),
+        readings=_readings(summary),
         verdict=verdict(summary),
         remark=remark(summary),
         bandwidths=_bandwidths(summary),
         lines=_lines(summary),
         spent=[spent_name(name) for name in SPENT],
         runs=_seeds(summary),
+        against_compute=picture(accuracy_against_compute, summary),
         against_time=picture(accuracy_against_time, summary),
         during_training=picture(accuracy_during_training, summary) if has_history else None,
         time_line=picture(stages_on_a_time_line, summary),
-        examples=[(each.label, strip_rows(each, final_size)) for each in examples],
+        examples=[(each.label, strip_rows(each, largest)) for each in examples],
         costs=sorted({run["plan"]["cost"] for run in summary["runs"]}),
         hardware=hardware_text(summary["hardware"]),
     )
@@ -86,19 +108,19 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
 
 def _lines(summary: Mapping[str, Any]) -> list[_Line]:
     baseline_seconds = fmean(summary["runs"][0]["train_seconds"])
-    baseline_epochs = summary["runs"][0]["equivalent_epochs"]
     lines = []
     for run in summary["runs"]:
         accuracy, seconds = run["accuracy"], fmean(run["train_seconds"])
-        time, compute = seconds / baseline_seconds, run["equivalent_epochs"] / baseline_epochs
+        time, compute = seconds / baseline_seconds, run["relative_compute"]
         spent = [each for each in run.get("spent", ()) if each]
         speeds = run.get("images_per_second", {})
         lines.append(
             _Line(
-                curriculum=run["curriculum"],
+                variant=run["name"],
                 budget=budget_text(run["budget"]),
                 equivalent_epochs=f"{run['equivalent_epochs']:.2f}",
                 top1=f"{fmean(accuracy):.2f}",
+                margin=f"± {run['mean']['margin']:.2f}",
                 top1_range=f"{min(accuracy):.2f} to {max(accuracy):.2f}" if len(accuracy) > 1 else "",
                 difference=difference_text(run["difference"]) if run["difference"] else "",
                 seconds=f"{seconds:,.1f}",
@@ -113,10 +135,54 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
     return lines
 
 
+def _changes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What each variant changes, if that is more than its name says."""
+    listed = []
+    for variant in summary["variants"]:
+        settings = {name: value for name, value in variant.items() if name not in ("name", "budgets")}
+        listed.append((variant["name"], ", ".join(f"{name}: {_setting(value)}" for name, value in settings.items())))
+    return listed if any(settings != f"curriculum: {name}" for name, settings in listed) else []
+
+
+def _setting(value: Any) -> str:
+    """A setting as a line of text; of a curriculum its phases."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_setting, value))
+    return str(value)
+
+
+def _readings(summary: Mapping[str, Any]) -> list[_Reading]:
+    return [
+        _Reading(
+            variant=name,
+            accuracy=f"{reading['accuracy']:.2f}",
+            at=f"{reading['name']}, budget {budget_text(reading['budget'])}",
+            compute=_ratio(reading["compute"]),
+            time=_ratio(reading["time"]),
+        )
+        for name, own in summary["equal_accuracy"].items()
+        for reading in own
+    ]
+
+
+def _ratio(speedup: Mapping[str, Any] | None) -> str:
+    """A ratio with its interval, or why there is none."""
+    if speedup is None:
+        return _MISSING
+    if speedup["ratio"] is None:
+        return str(speedup["kind"])
+    if speedup["kind"] == "at least":
+        return f"≥ {speedup['ratio']:.2f}×"
+    low, high = (f"{speedup[key]:.2f}" if speedup[key] is not None else "?" for key in ("low", "high"))
+    return f"{speedup['ratio']:.2f}× ({low} to {high})"
+
+
 def _seeds(summary: Mapping[str, Any]) -> list[_Seed]:
     return [
         _Seed(
-            curriculum=run["curriculum"],
+            variant=run["name"],
             budget=budget_text(run["budget"]),
             seed=seed,
             top1=f"{run['accuracy'][place]:.2f}",

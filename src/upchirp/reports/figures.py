@@ -1,6 +1,7 @@
 """Figures of a comparison, each a pure function of `summary.json`'s content."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -23,63 +24,106 @@ from upchirp.reports.style import (
     WIDE,
     add_legend,
     bandwidth_colors,
-    curriculum_colors,
     drawn,
     ink_on,
     new_figure,
     plain,
     time_unit,
+    variant_colors,
 )
 from upchirp.reports.words import budget_text, shortened
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """What accuracy is drawn against."""
+
+    label: str
+    of_run: Callable[[Mapping[str, Any]], Sequence[float]]
+    """One value for each seed."""
+    of_speedup: Callable[[Mapping[str, Any]], tuple[float, float]] | None = None
+    """Where an arrow begins and ends; without it there are none."""
+
+
 @drawn
 def accuracy_against_time(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
-    """Final accuracy against training time: a point per run and seed, a line through the means of a curriculum.
+    """Final accuracy against training time: a point per run and seed, a line through the means of a variant.
 
     A dashed line marks the baseline's mean accuracy; an arrow along it leads from the baseline's training time to the
-    time at which a curriculum reaches the same accuracy.
+    time at which a variant reaches the same accuracy.
 
     Args:
         summary: the content of `summary.json`; seconds and top-1 in percent.
         width: inches.
     """
+    unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in summary["runs"]))
+    axis = _Axis(
+        label=f"training time ({unit})",
+        of_run=lambda run: [seconds / seconds_in_unit for seconds in run["train_seconds"]],
+        of_speedup=lambda speedup: (
+            speedup["baseline_seconds"] / seconds_in_unit,
+            speedup["seconds"] / seconds_in_unit,
+        ),
+    )
+    return _accuracy_against(summary, width, axis)
+
+
+@drawn
+def accuracy_against_compute(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
+    """Final accuracy against compute relative to the baseline's whole budget (Figure 7), as against time.
+
+    Args:
+        summary: the content of `summary.json`; top-1 in percent.
+        width: inches.
+    """
+    name = shortened(summary["runs"][0]["name"])
+    axis = _Axis(
+        label=f"compute, relative to {plain(name)} at its largest budget",
+        of_run=lambda run: [run["relative_compute"]] * len(run["accuracy"]),
+    )
+    return _accuracy_against(summary, width, axis)
+
+
+def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> Figure:
     runs = summary["runs"]
     figure = new_figure(4.4 if width == WIDE else 3.9, width)
     axes = figure.add_subplot()
-    unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in runs))
     handles = []
     labels: list[Label] = []
     marks: list[tuple[float, float]] = []
     lines: list[tuple[list[float], list[float]]] = []
-    for name, color in curriculum_colors(summary).items():
-        own = sorted((run for run in runs if run["curriculum"] == name), key=lambda run: fmean(run["train_seconds"]))
+    for name, color in variant_colors(summary).items():
+        own = sorted((run for run in runs if run["name"] == name), key=lambda run: fmean(axis.of_run(run)))
         for run in own:
-            times = [seconds / seconds_in_unit for seconds in run["train_seconds"]]
-            axes.scatter(times, run["accuracy"], s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
-            marks += zip(times, run["accuracy"], strict=True)
-        mean_times = [fmean(run["train_seconds"]) / seconds_in_unit for run in own]
+            amounts = axis.of_run(run)
+            axes.scatter(amounts, run["accuracy"], s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
+            marks += zip(amounts, run["accuracy"], strict=True)
+        mean_amounts = [fmean(axis.of_run(run)) for run in own]
         means = [fmean(run["accuracy"]) for run in own]
-        axes.plot(mean_times, means, color=color, linewidth=1.6, zorder=2)
-        lines.append((mean_times, means))
-        axes.scatter(mean_times, means, s=58, marker="D", color=color, edgecolors=PAPER, linewidths=1, zorder=4)
-        marks += zip(mean_times, means, strict=True)
+        axes.plot(mean_amounts, means, color=color, linewidth=1.6, zorder=2)
+        lines.append((mean_amounts, means))
+        margins = [run["mean"]["margin"] for run in own]
+        axes.errorbar(mean_amounts, means, yerr=margins, fmt="none", ecolor=color, elinewidth=1, alpha=0.7, zorder=2)
+        axes.scatter(mean_amounts, means, s=58, marker="D", color=color, edgecolors=PAPER, linewidths=1, zorder=4)
+        marks += zip(mean_amounts, means, strict=True)
+        # One budget needs no telling apart.
         labels += [
             Label(text=f"budget {_budget(run)}", place=place, color=color)
-            for run, place in zip(own, zip(mean_times, means, strict=True), strict=True)
+            for run, place in zip(own, zip(mean_amounts, means, strict=True), strict=True)
+            if len({run["budget"] for run in runs}) > 1
         ]
         handles.append(Line2D([], [], color=color, marker="D", markersize=5, label=plain(shortened(name))))
     level = fmean(runs[0]["accuracy"])
     axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    axes.set_xlabel(f"training time ({unit})")
+    axes.set_xlabel(axis.label)
     axes.set_ylabel(f"top-1 accuracy at {summary['final_size']} px (%)")
     axes.margins(y=0.2)
-    axes.set_xlim(0, 1.12 * max(max(run["train_seconds"]) for run in runs) / seconds_in_unit)
+    axes.set_xlim(0, 1.12 * max(max(axis.of_run(run)) for run in runs))
     add_legend(figure, handles)
-    ratios = _arrows(figure, axes, summary, level, seconds_in_unit)
+    ratios = _arrows(figure, axes, summary, level, axis)
     figure.draw_without_rendering()
     obstacles = [_around(axes, mark, 4) for mark in marks]
-    obstacles += [_around(axes, place, 1) for times, means in lines for place in _on_the_line(times, means)]
+    obstacles += [_around(axes, place, 1) for xs, ys in lines for place in _on_the_line(xs, ys)]
     obstacles += [_along(axes, arrow) for arrow in axes.texts]
     place_labels(figure, axes, [*ratios, *labels], obstacles)
     return figure
@@ -106,15 +150,15 @@ def _along(axes: Axes, arrow: Any) -> Bbox:
     return Bbox.from_extents(min(x0, x1), y0 - half, max(x0, x1), y0 + half)
 
 
-def _arrows(
-    figure: Figure, axes: Axes, summary: Mapping[str, Any], level: float, seconds_in_unit: float
-) -> list[Label]:
+def _arrows(figure: Figure, axes: Axes, summary: Mapping[str, Any], level: float, axis: _Axis) -> list[Label]:
     """Draw the arrows; what they mean is to be written below their middles."""
-    colors = curriculum_colors(summary)
+    if axis.of_speedup is None:
+        return []
+    colors = variant_colors(summary)
     reached = [(name, speedup) for name, speedup in summary["speedups"].items() if speedup["ratio"] is not None]
     labels = []
     for place, (name, speedup) in enumerate(reached):
-        start, end = (speedup[key] / seconds_in_unit for key in ("baseline_seconds", "seconds"))
+        start, end = axis.of_speedup(speedup)
         color = colors.get(name, INK)
         shifted = offset_copy(axes.transData, figure, y=-28 * place, units="points")
         arrow = axes.annotate(
@@ -153,16 +197,17 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
         summary: the content of `summary.json`; seconds and top-1 in percent.
         width: inches.
     """
-    baseline, *others = summary["runs"]
+    baseline, *rest = summary["runs"]
+    others = [run for run in rest if run["name"] != baseline["name"]]
     panels = others or [baseline]
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3) if width == WIDE else 1
     rows = -(-len(panels) // columns)
     figure = new_figure(0.7 + ((2.9 if columns > 1 else 3.4) if width == WIDE else 2.2) * rows, width)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in summary["runs"]))
-    colors, final = curriculum_colors(summary), summary["final_size"]
+    colors, final = variant_colors(summary), summary["final_size"]
     for axes, run in zip(grid.flat, panels, strict=False):
-        color = colors[run["curriculum"]]
+        color = colors[run["name"]]
         for history in run.get("history", ()):
             _plot_history(axes, _exported(history, final), seconds_in_unit, color=color, zorder=3)
             early = [point for point in history if point["bandwidth"] != final]
@@ -172,7 +217,7 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
                 _plot_history(axes, _exported(history, final), seconds_in_unit, color=FAINT, zorder=2)
         for boundary in np.cumsum(stage_seconds(run))[:-1]:
             axes.axvline(boundary / seconds_in_unit, color=FAINT, linewidth=1, linestyle=":", zorder=1)
-        axes.set_title(f"{plain(shortened(run['curriculum']))}\nbudget {_budget(run)}", color=color)
+        axes.set_title(f"{plain(shortened(run['name']))}\nbudget {_budget(run)}", color=color)
     grid[0, 0].set_xlim(left=0)
     grid[0, 0].set_ylim(bottom=0)
     for axes in list(grid.flat)[len(panels) :]:
@@ -184,7 +229,7 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
         dashed = Line2D([], [], color=INK, linewidth=1.6, linestyle=DASHED, label="at the current bandwidth")
         handles += [dashed, Line2D([], [], color=MUTED, linestyle=":", label="change of bandwidth")]
     if others:
-        name = plain(shortened(baseline["curriculum"]))
+        name = plain(shortened(baseline["name"]))
         handles.append(Line2D([], [], color=FAINT, linewidth=1.6, label=f"{name}, at the final size"))
     add_legend(figure, handles)
     return figure
@@ -219,7 +264,8 @@ def stages_on_a_time_line(summary: Mapping[str, Any], width: float = WIDE) -> Fi
     unit, seconds_in_unit = time_unit(longest)
     colors = bandwidth_colors([stage.bandwidth for run in runs for stage in _plan(run).stages])
     for place, run in enumerate(runs):
-        left = 0.0
+        # What another run took, whose weights this one starts from, has no stages of its own.
+        left = fmean(run.get("seconds_before") or [0.0])
         for stage, seconds in zip(_plan(run).stages, stage_seconds(run), strict=True):
             color = colors[stage.bandwidth]
             axes.barh(
@@ -261,8 +307,8 @@ def stages_on_a_time_line(summary: Mapping[str, Any], width: float = WIDE) -> Fi
 def stage_seconds(run: Mapping[str, Any]) -> list[float]:
     """Seconds of each stage of a run, mean over its seeds.
 
-    Samples over measured images/s, scaled so that the stages add up to the run's training time. Where a bandwidth has
-    no measured speed, the plan's relative cost takes its place for the whole run.
+    Samples over measured images/s, scaled so that the stages add up to the run's own training time. Where a bandwidth
+    has no measured speed, the plan's relative cost takes its place for the whole run.
 
     Args:
         run: one of a summary's `runs`.
@@ -273,14 +319,15 @@ def stage_seconds(run: Mapping[str, Any]) -> list[float]:
         shares = [stage.samples / speeds[str(stage.bandwidth)] for stage in stages]
     else:
         shares = [stage.cost for stage in stages]
-    scale = fmean(run["train_seconds"]) / sum(shares)
+    own = fmean(run["train_seconds"]) - fmean(run.get("seconds_before") or [0.0])
+    scale = own / sum(shares)
     return [share * scale for share in shares]
 
 
 def _row_name(run: Mapping[str, Any], width: float) -> str:
     if width == WIDE:
-        return f"{plain(shortened(run['curriculum']))}, budget {_budget(run)}"
-    return f"{plain(shortened(run['curriculum'], 16))}\nbudget {_budget(run)}"
+        return f"{plain(shortened(run['name']))}, budget {_budget(run)}"
+    return f"{plain(shortened(run['name'], 16))}\nbudget {_budget(run)}"
 
 
 def _budget(run: Mapping[str, Any]) -> str:

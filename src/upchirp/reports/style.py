@@ -34,8 +34,19 @@ _IN_THE_DARK = {
 }
 """What colours become in dark mode; all others stay."""
 DASHED = (0, (3, 2))
-# Okabe and Ito's palette, without the yellow that vanishes on white.
-CURRICULA = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito's palette, without the yellow that vanishes on white, and four more.
+CURRICULA = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#7b3294",
+    "#8c510a",
+    "#b2182b",
+    "#66a61e",
+)
 _STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -138,9 +149,9 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def curriculum_colors(summary: Mapping[str, Any]) -> dict[str, str]:
-    """A colour for each curriculum; the baseline is grey."""
-    baseline, *others = dict.fromkeys(run["curriculum"] for run in summary["runs"])
+def variant_colors(summary: Mapping[str, Any]) -> dict[str, str]:
+    """A colour for each variant; the baseline is grey."""
+    baseline, *others = dict.fromkeys(run["name"] for run in summary["runs"])
     palette = {name: CURRICULA[place % len(CURRICULA)] for place, name in enumerate(others)}
     return {baseline: BASELINE, **palette}
 

@@ -8,19 +8,19 @@ from upchirp.reports.words import budget_text, duration_text
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """Whether the curriculum was worth it, in one sentence with the number.
+    """Whether the variant was worth it, in one sentence with the number.
 
     If several were compared with the baseline, a sentence for each.
 
     >>> speedup = dict(ratio=1.5, low=1.4, high=1.65, kind="interpolated", baseline_accuracy=51.6, baseline_seconds=300)
-    >>> verdict({"runs": [{"curriculum": "constant"}], "speedups": {"linear": speedup}})
+    >>> verdict({"runs": [{"name": "constant"}], "speedups": {"linear": speedup}})
     'linear reached the accuracy of constant (51.60 %) in 1.50× less training time (1.40 to 1.65).'
     """
     baseline = summary["runs"][0]
     if not summary["speedups"]:
         accuracy, time = fmean(baseline["accuracy"]), duration_text(fmean(baseline["train_seconds"]))
-        return f"{baseline['curriculum']} reached {accuracy:.2f} % in {time}; nothing was compared with it."
-    return " ".join(_of_curriculum(summary, name, speedup) for name, speedup in summary["speedups"].items())
+        return f"{baseline['name']} reached {accuracy:.2f} % in {time}; nothing was compared with it."
+    return " ".join(_of_variant(summary, name, speedup) for name, speedup in summary["speedups"].items())
 
 
 def remark(summary: Mapping[str, Any]) -> str:
@@ -35,17 +35,17 @@ def remark(summary: Mapping[str, Any]) -> str:
         parts.append("“At least”: even the smallest budget beat the baseline, so the curve does not reach down to it.")
     baseline, *others = summary["runs"]
     for run in others:
-        if run["budget"] == baseline["budget"]:
-            parts.append(_at_the_same_budget(run, baseline, timed=summary["speedups"][run["curriculum"]]))
+        if run["budget"] == baseline["budget"] and run["name"] in summary["speedups"]:
+            parts.append(_at_the_same_budget(run, baseline, timed=summary["speedups"][run["name"]]))
     if not all(summary["speeds_compared"].values()):
         parts.append("The runs are too short to tell whether all of them ran at the same speed.")
     return " ".join(parts)
 
 
-def _of_curriculum(summary: Mapping[str, Any], name: str, speedup: Mapping[str, Any]) -> str:
-    usual = summary["runs"][0]["curriculum"]
+def _of_variant(summary: Mapping[str, Any], name: str, speedup: Mapping[str, Any]) -> str:
+    usual = summary["runs"][0]["name"]
     goal = f"the accuracy of {usual} ({speedup['baseline_accuracy']:.2f} %)"
-    own = [run for run in summary["runs"][1:] if run["curriculum"] == name]
+    own = [run for run in summary["runs"][1:] if run["name"] == name]
     match speedup["kind"]:
         case "disturbed":
             return _disturbed(name, usual, summary["disturbed"][name])
@@ -125,11 +125,9 @@ def _at_the_same_budget(run: Mapping[str, Any], baseline: Mapping[str, Any], *, 
     gain = run["difference"]
     if not gain["seen"]:
         points = f"{difference_text(gain)} points"
-        return (
-            f"At the same budget no difference between {run['curriculum']} and the baseline is seen ({points}){time}."
-        )
+        return f"At the same budget no difference between {run['name']} and the baseline is seen ({points}){time}."
     return (
-        f"At the same budget {run['curriculum']} ended {abs(gain['points']):.1f} points "
+        f"At the same budget {run['name']} ended {abs(gain['points']):.1f} points "
         f"{'higher' if gain['points'] >= 0 else 'lower'} (±{gain['margin']:.1f}){time}."
     )
 

@@ -42,13 +42,13 @@ _REACH_OF_A_HEAD = 0.1
 _HIGHEST_ADVISED_RATE = 1e-3
 
 
-def curriculum_for(model: nn.Module, name_or_file: str, final_size: int) -> Curriculum:
-    """The named curriculum in sizes that the model takes.
+def curriculum_for(model: nn.Module, given: str | Mapping[str, Any], final_size: int) -> Curriculum:
+    """The named curriculum, or a file's or what one holds, in sizes that the model takes.
 
     Raises:
         InputError: an unknown curriculum, or sizes that the model cannot take.
     """
-    curriculum = load_curriculum(name_or_file, final_size, multiple=size_multiple(model))
+    curriculum = load_curriculum(given, final_size, multiple=size_multiple(model))
     check_sizes(model, curriculum.sizes)
     return curriculum
 

@@ -37,7 +37,7 @@ class AroundTraining:
         own = {name: value for name, value in values.items() if name in names}
         others = {name: value for name, value in values.items() if name not in names}
         training = TrainConfig.from_flat({**cls.DEFAULTS, **others}, source=source)
-        return cls(training=training, **typed(cls, own, source))
+        return cls(training=training, **cls._typed(own, source))
 
     @classmethod
     def stored(cls, folder: Path) -> dict[str, Any]:
@@ -50,6 +50,11 @@ class AroundTraining:
         if not values.keys() & set(cls._own_names()) - flat_names():
             raise InputError(f"{folder} holds a run of another kind: choose another `output`")
         return values
+
+    @classmethod
+    def _typed(cls, own: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """The job's own settings, checked and converted."""
+        return typed(cls, own, source)
 
     @classmethod
     def _own_names(cls) -> list[str]:

@@ -119,7 +119,7 @@ def papers_curriculum(model: str) -> str | None:
     ('efficienttrain_plus_plus_convnext', None)
     """
     row = _row_of(model)
-    return None if row is None else RECIPES[row].curriculum
+    return None if row is None else str(RECIPES[row].curriculum)
 
 
 def _row_of(model: str) -> str | None:

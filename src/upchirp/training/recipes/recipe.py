@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from upchirp.curriculum import LearningRate
 from upchirp.data import Augmentation
@@ -115,8 +115,8 @@ class Recipe(Group):
     """Optimizer, learning rate, regularisation, precision."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Crop, flip, RandAugment, erasing, mixing, label smoothing."""
-    curriculum: str = "efficienttrain_plus_plus"
-    """Name of a preset, or a YAML file; by default the recipe's."""
+    curriculum: str | dict[str, Any] = "efficienttrain_plus_plus"
+    """Name of a preset, or a YAML file; by default the recipe's. Files of settings may hold one themselves."""
     epochs: float = 200.0
     """Budget in equivalent epochs; real passes if the curriculum counts samples; by default what suits the data."""
     batch_size: int = 4096

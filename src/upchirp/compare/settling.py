@@ -1,0 +1,156 @@
+"""Each variant's settings, with what its data and its model decide, before anything is trained."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from upchirp.compare.config import CompareConfig
+from upchirp.compare.variants import Variant
+from upchirp.curriculum import Curriculum, Plan
+from upchirp.data import Source, open_data
+from upchirp.data.sources import Note, warn
+from upchirp.errors import InputError
+from upchirp.models import count_flops
+from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, settle
+from upchirp.training.engine.task import Classification
+from upchirp.training.probing.planning import without_values
+from upchirp.training.recipes.config import flat_names
+from upchirp.training.recipes.groups import Computation, Keeping, Loading, Planning, Start, names_of
+
+_OF_THE_PLACE = (
+    names_of(Start, Loading, Computation, Keeping) - {"weights", "pretrained"}
+    | {"parallel", "device", "deterministic", "mean", "std"}
+)  # fmt: skip
+"""Settings that fine-tuning takes over from what it starts from; how it trains is its own regime's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Data sets, each opened once."""
+
+    note: Note = warn
+    """Called with each line on the data."""
+    _opened: dict[Any, tuple[Source, Source]] = field(default_factory=dict)
+
+    def of(self, start: Start) -> tuple[Source, Source]:
+        """Training and validation images.
+
+        Raises:
+            InputError: data that cannot be read.
+        """
+        # The size matters to generated images only.
+        key = (start.data, start.val_share, start.final_size if start.data == "generated" else 0)
+        if key not in self._opened:
+            self._opened[key] = open_data(start.data, start.final_size, val_share=start.val_share, note=self.note)
+        return self._opened[key]
+
+
+@dataclass(frozen=True)
+class SettledVariant:
+    """A variant whose settings are all chosen."""
+
+    variant: Variant
+    """What it changes."""
+    config: TrainConfig
+    """Its settings at the whole budget."""
+    sources: tuple[Source, Source]
+    """Training and validation images."""
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """Its model, without memory for weights."""
+        return without_values(self.config, len(self.sources[0].classes), Classification())
+
+    @cached_property
+    def curriculum(self) -> Curriculum:
+        """Its curriculum."""
+        return curriculum_for(self.model, self.config.curriculum, self.config.final_size)
+
+    @cached_property
+    def flops(self) -> int:
+        """Multiply-adds of one image at the final size."""
+        return count_flops(self.model, self.config.final_size)
+
+    def plan(self, planning: Planning) -> Plan:
+        """The plan under these settings, which may have another budget.
+
+        Raises:
+            InputError: a run that cannot be planned.
+        """
+        made = make_plan(planning, self.curriculum, len(self.sources[0]), model=self.model)
+        micro_batches(planning, made)
+        return made
+
+    def compute(self, plan: Plan) -> float:
+        """Multiply-adds of the forward passes of a plan."""
+        return plan.equivalent_epochs * plan.dataset_size * self.flops
+
+    @property
+    def compute_of_an_epoch(self) -> float:
+        """The same of one epoch as this curriculum counts them, whatever whole steps make of it."""
+        unrounded = replace(
+            self.config, epochs=1000.0, batch_size=1, early_batch=None, max_batch_size=None, micro_batch=None, replay=0
+        )
+        return self.compute(make_plan(unrounded, self.curriculum, len(self.sources[0]), model=self.model)) / 1000
+
+
+def settle_variants(config: CompareConfig, sources: Sources) -> dict[str, SettledVariant]:
+    """Every variant's settings, by its name.
+
+    Batch size, rate and recipe follow from the shared curriculum and the whole budget, so that variants that differ in
+    their curriculum alone train by the same; from the variant's own model, recipe and data where it has those.
+
+    Raises:
+        InputError: naming the variant, for a setting or a model that there is not.
+    """
+    settled: dict[str, SettledVariant] = {}
+    for variant in config.chosen:
+        with naming(config, variant.name):
+            settled[variant.name] = _settled(config, variant, settled, sources)
+    return settled
+
+
+@contextmanager
+def naming(config: CompareConfig, name: str) -> Iterator[None]:
+    """Let what is wrong with a variant name it, where the user did."""
+    try:
+        yield
+    except InputError as error:
+        if not config.variants:
+            raise
+        raise InputError(f"variant {name!r}: {error}") from error
+
+
+def _settled(
+    config: CompareConfig, variant: Variant, before: Mapping[str, SettledVariant], sources: Sources
+) -> SettledVariant:
+    if unknown := sorted(variant.settings.keys() - flat_names()):
+        # The message names what is near.
+        TrainConfig.from_flat({unknown[0]: None}, source="experiment")
+    shared = {name: value for name, value in config.training.asked().items() if name not in ("output", "resume")}
+    if variant.on is not None:
+        shared = {name: value for name, value in before[variant.on].config.to_flat().items() if name in _OF_THE_PLACE}
+    own = {**shared, **variant.settings}
+    made = TrainConfig.from_flat(own, source="experiment")
+    if made.time_budget is not None:
+        raise InputError("an experiment shares out epochs: give epochs instead of a time_budget")
+    check_model(made)
+    train, val = sources.of(made)
+    model = without_values(made, len(train.classes), Classification())
+    chosen = made
+    if config.training.given is None and variant.on is None:
+        chosen = replace(made, given=None)
+    elif "curriculum" in variant.settings:
+        # What follows from the length of the run is to be the same for all curricula.
+        usual = {name: value for name, value in own.items() if name != "curriculum"}
+        usual |= {"curriculum": shared["curriculum"]} if "curriculum" in shared else {}
+        chosen = TrainConfig.from_flat(usual, source="experiment")
+    chosen = replace(settle(chosen, len(train), model).config, curriculum=made.curriculum)
+    if made.curriculum == "constant" and "early_batch" not in variant.settings:
+        # Training as usual has no early stages.
+        chosen = replace(chosen, early_batch=None, max_batch_size=None)
+    return SettledVariant(variant, chosen, (train, val))

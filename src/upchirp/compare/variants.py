@@ -1,0 +1,116 @@
+"""Variants: what an experiment trains beside each other, and what each of them changes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from upchirp.conversion import plain, typed
+from upchirp.errors import InputError
+
+_NAME = re.compile(r"[^\W_][\w.+ -]*")
+_OF_ALL = {
+    "output": "the folder is the experiment's",
+    "resume": "all runs go on together",
+    "seed": "seeds are shared, so give `seeds`",
+    "seeds": "seeds are shared, so give them once for all",
+    "time_budget": "an experiment shares out epochs",
+}
+"""What no variant may set, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way of training, at one budget or several.
+
+    >>> Variant(name="replay", settings={"replay": 1}, budgets=(0.5, 1.0)).to_dict()
+    {'name': 'replay', 'budgets': [0.5, 1.0], 'replay': 1}
+
+    Raises:
+        InputError: a name that no folder can have, a budget that makes no sense, or a setting that all runs share.
+    """
+
+    name: str
+    """Its name in tables, figures and folders."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of training over the shared ones, under their flag names."""
+    budgets: tuple[float, ...] = ()
+    """Shares of the shared budget, or of its own where `settings` give one; by default the experiment's."""
+    on: str | None = None
+    """A variant before it whose trained weights it starts from, at each of that one's budgets: FixRes on top of it."""
+
+    def __post_init__(self) -> None:
+        where = f"variant {self.name!r}"
+        if not _NAME.fullmatch(self.name):
+            raise InputError(f"{where}: a name begins with a letter or digit and goes on with those and . + - _")
+        check_budgets(self.budgets, where)
+        for name in self.settings.keys() & _OF_ALL.keys():
+            raise InputError(f"{where} sets {name}, which it cannot: {_OF_ALL[name]}")
+        if self.on is not None and self.budgets:
+            raise InputError(f"{where} is trained on {self.on!r} at each of its budgets: leave its own budgets out")
+        if self.on is not None and "weights" in self.settings:
+            raise InputError(f"{where} starts from the weights of {self.on!r}: leave out its weights")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in an experiment's file."""
+        data: dict[str, Any] = {"name": self.name}
+        if self.budgets:
+            data["budgets"] = list(self.budgets)
+        if self.on is not None:
+            data["on"] = self.on
+        return {**data, **plain(self.settings)}
+
+    @classmethod
+    def from_dict(cls, data: Any, *, source: str = "experiment") -> "Variant":
+        """The inverse of `to_dict`. A curriculum file that is not where it says is looked for beside the experiment's.
+
+        Raises:
+            InputError: no name, or values of the wrong type.
+        """
+        if not isinstance(data, Mapping) or data.get("name") in (None, ""):
+            raise InputError(f"{source}: each of variants has a `name` and the settings that it changes")
+        name = str(data["name"])
+        own = typed(cls, {key: data[key] for key in ("budgets", "on") if key in data}, f"{source}: variant {name!r}")
+        settings = {str(key): value for key, value in data.items() if key not in ("name", "budgets", "on")}
+        if "curriculum" in settings:
+            settings["curriculum"] = beside(settings["curriculum"], source)
+        return cls(name=name, settings=settings, **own)
+
+
+def beside(curriculum: Any, source: str) -> Any:
+    """A curriculum file as it is given, or beside the file that names it if only there it is; others as they are."""
+    if not isinstance(curriculum, str) or Path(curriculum).suffix.lower() not in {".yaml", ".yml"}:
+        return curriculum
+    near = Path(source).parent / curriculum
+    return str(near) if not Path(curriculum).exists() and near.exists() else curriculum
+
+
+def check_budgets(budgets: Sequence[float], where: str) -> None:
+    """Refuse budgets that make no sense.
+
+    Raises:
+        InputError: naming them.
+    """
+    if len(set(budgets)) < len(budgets):
+        raise InputError(f"{where}: budgets {list(budgets)}: give each once")
+    if any(not 0 < budget <= 10 for budget in budgets):
+        raise InputError(f"{where}: budgets {list(budgets)}: give shares of the whole budget, such as 0.5 1.0")
+
+
+def check_variants(variants: Sequence[Variant]) -> None:
+    """Refuse variants that are one too few, have one name, or are trained on one that does not come before them.
+
+    Raises:
+        InputError: naming them.
+    """
+    names = [variant.name for variant in variants]
+    if doubled := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two variants have the name {doubled!r}: rename one, the runs are kept under their names")
+    if len(names) < 2:
+        raise InputError(f"{len(names)} variants: give a baseline, which comes first, and at least one other")
+    for place, variant in enumerate(variants):
+        if variant.on is not None and variant.on not in names[:place]:
+            raise InputError(
+                f"variant {variant.name!r} is trained on {variant.on!r}: give the name of a variant before it"
+            )
