@@ -18,7 +18,8 @@ from upchirp import train as run_training
 from upchirp.data import Augmentation, open_data
 from upchirp.training import Event, Reduced, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
-from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory
+from upchirp.training.engine.memory import Buffers, OutOfMemory
+from upchirp.training.engine.micro_batches import MicroBatches
 from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
@@ -77,7 +78,7 @@ def test_a_redone_step_is_one_with_the_small_micro_batch(make: Make, where: str,
     hungry = Hungry(limit=8, side=48, spared=spared, where=where)
     state, results, _ = segment(run, hungry, sizes := MicroBatches())
     assert [result.reduced_to for result in results if result.reduced_to] == [8, 8], "once for each bandwidth"
-    assert sizes.sizes == {48: 8, 64: 8}
+    assert sizes.reduced == {48: 8, 64: 8}
 
     # The reference is given the small micro-batch at the step in which memory ran out.
     trainer, chosen = Trainer.of(run, CPU), MicroBatches()
@@ -141,7 +142,7 @@ def test_halves_are_whole_groups_until_one_group_is_left(groups: int, group: int
         assert group <= half <= before / 2
         assert half % group == 0
         assert half > before / 2 - group
-        assert sizes.at(64) == half
+        assert sizes.sizes[64] == half
         before = half
     with pytest.raises(OutOfMemory):
         sizes.halve(64, rows=before, group=group)

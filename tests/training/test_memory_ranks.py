@@ -15,7 +15,8 @@ from tests.training.hungry import Hungry
 from upchirp import TrainConfig, efficienttrain_plus_plus, plan, train
 from upchirp.data import open_data
 from upchirp.training import Event, Noted, Reduced, read_metrics
-from upchirp.training.engine.memory import MicroBatches, OutOfMemory
+from upchirp.training.engine.memory import OutOfMemory
+from upchirp.training.engine.micro_batches import MicroBatches
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.whole import Replicated
@@ -45,7 +46,7 @@ def segment(run: TrainConfig, ranks: Ranks, model: Hungry, small: dict[int, int]
                 reduced[step.index] = result.reduced_to
     except OutOfMemory as error:
         failure = str(error)
-    return {"state": state.state_dict(), "reduced": reduced, "failure": failure, "sizes": sizes.sizes}
+    return {"state": state.state_dict(), "reduced": reduced, "failure": failure, "sizes": sizes.reduced}
 
 
 def on_rank(values: dict[str, Any], folder: Path) -> None:

@@ -13,7 +13,6 @@ from upchirp.data.identity import (
 )
 from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
 from upchirp.data.loader import Loader
-from upchirp.data.regrouping import regroup
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary
 from upchirp.data.settings import Augmentation, Interpolation, Mode
@@ -80,7 +79,6 @@ __all__ = [
     "normalize",
     "open_data",
     "open_evaluation",
-    "regroup",
     "same_classes",
     "split",
 ]

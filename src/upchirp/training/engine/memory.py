@@ -1,7 +1,6 @@
-"""What a training does when the device's memory runs out in a step: it computes fewer images at once, and goes on."""
+"""A device's memory that runs out: how errors say so, and what goes back to how it was before the step."""
 
 import itertools
-from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -22,49 +21,6 @@ class OutOfMemory(InputError):
 
 class OutOfMemoryInSum(Exception):
     """The device's memory ran out in a backward pass whose gradients other ranks wait for."""
-
-
-class MicroBatches:
-    """How many images are computed at once at each bandwidth; memory that runs out halves it.
-
-    >>> sizes = MicroBatches({224: 48})
-    >>> sizes.halve(224, rows=48, group=8), sizes.at(224), sizes.at(96)
-    (24, 24, None)
-
-    Args:
-        sizes: most images by bandwidth; where one is left out, batches are computed as the loader gives them.
-        least: no fewer are tried.
-    """
-
-    def __init__(self, sizes: Mapping[int, int] | None = None, *, least: int = 1) -> None:
-        self.sizes = dict(sizes or {})
-        self._least = least
-
-    def at(self, bandwidth: int) -> int | None:
-        """Most images at a bandwidth; none if batches are computed as they come."""
-        return self.sizes.get(bandwidth)
-
-    def halve(self, bandwidth: int, *, rows: int, group: int) -> int:
-        """Take half as many as did not fit, in whole mixing groups; returns how many.
-
-        Args:
-            bandwidth: where memory ran out.
-            rows: images of the batch that did not fit.
-            group: images that are mixed as one.
-
-        Raises:
-            OutOfMemory: there is no half of it.
-        """
-        before = min(rows, self.sizes.get(bandwidth, rows))
-        half = before // group // 2 * group
-        if half < max(self._least, 1):
-            images = f"{before} image{'' if before == 1 else 's'}"
-            raise OutOfMemory(
-                f"out of memory at {bandwidth} px with a micro-batch of {images}, which cannot be halved: take a "
-                "smaller model or final size, or free memory that others use"
-            )
-        self.sizes[bandwidth] = half
-        return half
 
 
 class Buffers:

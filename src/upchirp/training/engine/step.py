@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from upchirp.curriculum import Step
-from upchirp.data import Batch, BatchTransform, regroup
+from upchirp.data import Batch, BatchTransform
 from upchirp.models import autocast
 from upchirp.randomness import row_seeds, step_seed
-from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, ran_out
-from upchirp.training.engine.step_batches import StepBatches
+from upchirp.training.engine.memory import Buffers, OutOfMemory, OutOfMemoryInSum, free_memory, ran_out
+from upchirp.training.engine.micro_batches import MicroBatches, StepBatches, regroup
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.waiting import Waiting
 from upchirp.training.parallel.parallel import Passes
@@ -45,25 +45,26 @@ class Gradients:
     passes: Passes
     computing: Computing
     record: Record
+    micro_batches: MicroBatches
     buffers: Buffers
     waiting: Waiting
     rehearsed: dict[int, int] = field(default_factory=dict)
     """By bandwidth, how many rows are known to fit while no other rank waits for them."""
     first_step: int | None = None
 
-    def of(self, batches: StepBatches, micro_batches: MicroBatches) -> list[torch.Tensor] | None:
+    def of(self, batches: StepBatches) -> list[torch.Tensor] | None:
         """Add up one step's gradient; returns the losses of its micro-batches, or nothing if memory ran out."""
         step, losses = batches.step, list[torch.Tensor]()
         self.first_step = step.index if self.first_step is None else self.first_step
         self._seed(step)
         try:
-            for micro_batch in regroup(batches, micro_batches.at(step.bandwidth), self.computing.device):
+            for micro_batch in regroup(batches, self.micro_batches.sizes[step.bandwidth], self.computing.device):
                 if micro_batch.completes_step and not losses:
                     self._rehearse(micro_batch)
                 losses.append(self._accumulate(micro_batch))
                 self.waiting.work_queued()
         except OutOfMemoryInSum as error:
-            half = halve(micro_batches, batches, self.computing.transform)
+            half = self._halve(batches)
             raise OutOfMemory(
                 f"out of memory at {step.bandwidth} px in step {step.index + 1} while ranks summed gradients, so it "
                 f"cannot be redone: the run goes on with {half} images at once there"
@@ -80,10 +81,20 @@ class Gradients:
             return None
         return losses
 
-    def undo(self) -> None:
-        """Go back to where the step began."""
+    def undo(self, batches: StepBatches) -> int:
+        """Go back to where a step began, and take half the micro-batch from then on; returns how many images it has."""
+        self._reset()
+        free_memory(self.computing.device)
+        return self._halve(batches)
+
+    def _reset(self) -> None:
         self.state.optimizer.zero_grad(set_to_none=True)
         self.buffers.restore()
+
+    def _halve(self, batches: StepBatches) -> int:
+        step = batches.step
+        group = self.computing.transform.mix_group(step.batch_size)
+        return self.micro_batches.halve(step.bandwidth, rows=len(batches.rows), group=group)
 
     def _seed(self, step: Step) -> None:
         torch.manual_seed(step_seed(self.computing.seed, step.index, self.state.parallel.ranks.rank))
@@ -93,7 +104,7 @@ class Gradients:
         if not self.passes.sums or len(micro_batch.rows) <= self.rehearsed.get(micro_batch.step.bandwidth, 0):
             return
         self._accumulate(replace(micro_batch, completes_step=False))
-        self.undo()
+        self._reset()
         self._seed(micro_batch.step)
         # After the first update there are the optimizer's moments too.
         if micro_batch.step.index != self.first_step:
@@ -129,13 +140,6 @@ def accumulate(
                 raise OutOfMemoryInSum from error
             raise
     return loss.detach()
-
-
-def halve(micro_batches: MicroBatches, batches: StepBatches, transform: BatchTransform) -> int:
-    """Take half the micro-batch from a step on; returns how many images that are."""
-    step = batches.step
-    tried = batches.rows if step.bandwidth in micro_batches.sizes else batches.first_rows
-    return micro_batches.halve(step.bandwidth, rows=len(tried), group=transform.mix_group(step.batch_size))
 
 
 def update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: float | None) -> None:

@@ -14,9 +14,9 @@ from torch import nn
 from upchirp.curriculum import Plan, Selection, Step
 from upchirp.data import Augmentation, Batch, BatchTransform, Corrupt, Loader, PassSummary, Source
 from upchirp.training.engine.graphs import GraphPerShape
-from upchirp.training.engine.memory import Buffers, MicroBatches, free_memory
-from upchirp.training.engine.step import Computing, Gradients, Record, halve, update
-from upchirp.training.engine.step_batches import StepBatches
+from upchirp.training.engine.memory import Buffers
+from upchirp.training.engine.micro_batches import MicroBatches, StepBatches
+from upchirp.training.engine.step import Computing, Gradients, Record, update
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.waiting import Waiting
 from upchirp.training.parallel.parallel import Parallel
@@ -242,7 +242,7 @@ class Trainer:
         micro_batches = micro_batches or MicroBatches()
         buffers = Buffers()
         waiting = Waiting(self.device)
-        gradients = Gradients(state, passes, computing, record, buffers, waiting)
+        gradients = Gradients(state, passes, computing, record, micro_batches, buffers, waiting)
         arriving = waiting.timed(batches)
         started = time.perf_counter()
         while until is None or state.step < until:
@@ -253,11 +253,10 @@ class Trainer:
             state.fit_to(step.bandwidth)
             passes.fit_to(step.bandwidth)
             buffers.keep(state.model)
+            micro_batches.sizes.setdefault(step.bandwidth, len(of_step.rows))
             reduced_to: int | None = None
-            while (losses := gradients.of(of_step, micro_batches)) is None:
-                gradients.undo()
-                free_memory(self.device)
-                reduced_to = halve(micro_batches, of_step, computing.transform)
+            while (losses := gradients.of(of_step)) is None:
+                reduced_to = gradients.undo(of_step)
             if not of_step.complete:
                 return
             if state.parallel.deterministic:

@@ -12,7 +12,8 @@ from upchirp.data import Batch, RequestSampler
 from upchirp.errors import InputError
 from upchirp.models import fit_to_tried
 from upchirp.training.engine.graphs import GraphPerShape
-from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
+from upchirp.training.engine.memory import free_memory, ran_out
+from upchirp.training.engine.micro_batches import MicroBatches
 from upchirp.training.engine.step import accumulate
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.state import State
@@ -72,18 +73,12 @@ def _first_of_each_shape(sampler: RequestSampler, micro_batches: MicroBatches) -
         if end <= sampler.start_step:
             continue
         step = sampler.plan.step(end - 1)
-        for rows in _micro_batches_of(sampler, step, micro_batches.at(stage.bandwidth)):
+        share = sampler.share(step.batch_size)
+        size = micro_batches.sizes.get(stage.bandwidth, sampler.batch_rows(step))
+        for rows in (share[row : row + size] for row in range(0, len(share), size)):
             if (shape := (stage.bandwidth, len(rows))) not in seen:
                 seen.add(shape)
                 yield step, rows
-
-
-def _micro_batches_of(sampler: RequestSampler, step: Step, rows: int | None) -> Iterator[range]:
-    """What the engine computes at once: what the loader gives, or as many rows as memory holds."""
-    if rows is None:
-        return sampler.slices(step)
-    share = sampler.share(step.batch_size)
-    return (share[row : row + rows] for row in range(0, len(share), rows))
 
 
 def _reason(error: RuntimeError) -> str:

@@ -14,7 +14,8 @@ from upchirp.data.faults import DataFault
 from upchirp.data.unreadable import CorruptImages
 from upchirp.errors import InputError
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.engine.memory import MicroBatches, OutOfMemory, device_name
+from upchirp.training.engine.memory import OutOfMemory, device_name
+from upchirp.training.engine.micro_batches import MicroBatches
 from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state, evaluation_follows
@@ -246,10 +247,8 @@ class Run:
 
     def _agree_on_micro_batches(self, step: Step) -> None:
         """After memory ran out on a rank: what fits there is what all of them take from now on."""
-        everywhere = self.ranks.gather(self.micro_batches.sizes)
-        self.micro_batches.sizes = {
-            side: min(sizes[side] for sizes in everywhere if side in sizes) for side in set().union(*everywhere)
-        }
+        for reduced in self.ranks.gather(self.micro_batches.reduced):
+            self.micro_batches.reduce(reduced)
         if self.ranks.is_first:
             self._store_micro_batches()
         rows = self.micro_batches.sizes[step.bandwidth]
@@ -264,7 +263,7 @@ class Run:
         # The folder is where the first rank is, which may be another machine.
         if self.folder.is_dir():
             name = device_name(self.device)
-            run_folder.write_micro_batches(self.folder, self.micro_batch, name, self.micro_batches.sizes)
+            run_folder.write_micro_batches(self.folder, self.micro_batch, name, self.micro_batches.reduced)
 
     def _note_selection(self) -> None:
         if self.loader.selected is not None:

@@ -35,7 +35,8 @@ from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import load_weights, read_weights
-from upchirp.training.engine.memory import MicroBatches, device_name
+from upchirp.training.engine.memory import device_name
+from upchirp.training.engine.micro_batches import MicroBatches
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
@@ -272,21 +273,20 @@ def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
 def computed_at_once(
     planning: Planning, trainer: Trainer, plan: Plan, model: nn.Module, folder: Path, report: Report
 ) -> tuple[MicroBatches, list[str]]:
-    """How many images are computed at once where that is not what the loader gives, and lines on it."""
+    """How many images are computed at once at each bandwidth, and lines on it where it is not the usual."""
     device, ranks = trainer.device, trainer.parallel.ranks
-    sizes: dict[int, int] = {}
+    sizes = micro_batches(planning, plan, ranks.size)
     notes: list[str] = []
     if planning.micro_batch == "auto" and can_try(device):
         report("trying how many images fit in memory", None, None)
         sizes = find_micro_batches(planning.augmentation, plan, fits_on(trainer, plan, model), ranks=ranks)
         notes.append(f"`micro_batch='auto'`: memory holds {_listed(sizes)}")
     elif planning.micro_batch == "auto":
-        usual = micro_batches(planning, plan, ranks.size)
-        notes.append(f"`micro_batch='auto'` tries CUDA's memory only: here it is {_listed(usual)}")
+        notes.append(f"`micro_batch='auto'` tries CUDA's memory only: here it is {_listed(sizes)}")
     asked, name = planning.micro_batch, device_name(device)
     if reduced := ranks.from_first(lambda: run_folder.read_micro_batches(folder, asked, name)):
         notes.append(f"memory ran out in this run before, so it goes on with {_listed(reduced)} at once")
-    return MicroBatches(sizes | {side: min(size, sizes.get(side, size)) for side, size in reduced.items()}), notes
+    return MicroBatches(sizes, reduced=reduced), notes
 
 
 def _listed(sizes: Mapping[int, int]) -> str:

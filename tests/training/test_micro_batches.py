@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upchirp import Batch, constant, plan
-from upchirp.data import Corrupt, regroup
+from upchirp.data import Corrupt
 from upchirp.data.selection import PassSummary
+from upchirp.training.engine.micro_batches import regroup
 
 
 def batches_of_a_step(sizes: list[int], weighted: list[bool], first: int) -> list[Batch]:
@@ -36,11 +37,11 @@ def batches_of_a_step(sizes: list[int], weighted: list[bool], first: int) -> lis
 
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=6),
-    st.one_of(st.none(), st.integers(1, 40)),
+    st.integers(1, 40),
     st.integers(0, 20),
 )
-def test_rows_come_in_order_in_portions_of_one_size(
-    delivered: list[tuple[int, bool]], rows: int | None, first: int
+def test_rows_come_in_order_in_micro_batches_of_one_size(
+    delivered: list[tuple[int, bool]], rows: int, first: int
 ) -> None:
     sizes = [size for size, _ in delivered]
     batches = batches_of_a_step(sizes, [weighs for _, weighs in delivered], first)
@@ -52,32 +53,29 @@ def test_rows_come_in_order_in_portions_of_one_size(
             taken += 1
             yield batch
 
-    portions = []
-    for portion in regroup(arriving(), rows):
-        portions.append(portion)
+    parts = []
+    for part in regroup(arriving(), rows):
+        parts.append(part)
         # No batch is taken before it is needed: the loader prepares it while the device computes.
-        assert sum(sizes[: taken - 1]) < portion.rows.stop - first
-    if rows is None:
-        assert portions == batches
-        return
-    lengths = [len(portion.rows) for portion in portions]
+        assert sum(sizes[: taken - 1]) < part.rows.stop - first
+    lengths = [len(part.rows) for part in parts]
     assert sum(lengths) == sum(sizes)
     assert all(length == rows for length in lengths[:-1])
     assert 1 <= lengths[-1] <= rows
-    assert [portion.completes_step for portion in portions] == [False] * (len(portions) - 1) + [True]
-    assert [row for portion in portions for row in portion.rows] == list(range(first, first + sum(sizes)))
-    for portion in portions:
-        numbers = torch.arange(portion.rows.start, portion.rows.stop)
-        assert torch.equal(portion.images[:, 0, 0, 0].long(), numbers)
-        assert torch.equal(portion.labels, numbers + 100)
-        assert torch.equal(portion.indices, numbers + 200)
-        assert portion.images.is_contiguous(memory_format=torch.channels_last)
-        for row, weight in zip(portion.rows, portion.weights if portion.weights is not None else [], strict=False):
+    assert [part.completes_step for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert [row for part in parts for row in part.rows] == list(range(first, first + sum(sizes)))
+    for part in parts:
+        numbers = torch.arange(part.rows.start, part.rows.stop)
+        assert torch.equal(part.images[:, 0, 0, 0].long(), numbers)
+        assert torch.equal(part.labels, numbers + 100)
+        assert torch.equal(part.indices, numbers + 200)
+        assert part.images.is_contiguous(memory_format=torch.channels_last)
+        for row, weight in zip(part.rows, part.weights if part.weights is not None else [], strict=False):
             batch = next(batch for batch in batches if row in batch.rows)
             assert weight == (1 if batch.weights is None else row)
     # What is told of a batch is told once.
-    assert [image.index for portion in portions for image in portion.corrupt] == list(range(len(batches)))
-    assert [summary.number for portion in portions for summary in portion.passes] == list(range(len(batches)))
+    assert [image.index for part in parts for image in part.corrupt] == list(range(len(batches)))
+    assert [summary.number for part in parts for summary in part.passes] == list(range(len(batches)))
 
 
 @pytest.mark.parametrize("rows", [4, 8])
@@ -90,6 +88,6 @@ def test_what_is_joined_on_a_device_is_prepared_there() -> None:
     def transform(images: torch.Tensor, labels: torch.Tensor, **_: object) -> tuple[torch.Tensor, torch.Tensor]:
         return images, labels
 
-    for portion in regroup(batches_of_a_step([3, 3, 2], [False, False, False], 0), 4, "meta"):
-        images, labels = portion.prepare(transform, "meta")  # type: ignore[arg-type]
+    for part in regroup(batches_of_a_step([3, 3, 2], [False, False, False], 0), 4, "meta"):
+        images, labels = part.prepare(transform, "meta")  # type: ignore[arg-type]
         assert images.device.type == labels.device.type == "meta"
