@@ -17,6 +17,7 @@ from upchirp import Augmentation, Batch, Loader, constant, plan
 from upchirp.compare import hardware, versions
 from upchirp.data import Source, open_data
 from upchirp.training import Trainer
+from upchirp.training.run.spent import Clock
 
 AUGMENTATION = Augmentation(scale=(0.35, 1.0), randaug_layers=1, reprob=0.0, mixup=0.0, cutmix=0.0)
 WARMUP = 8
@@ -33,7 +34,8 @@ def images_per_second(options: argparse.Namespace, source: Source, side: int, wa
     model = timm.create_model(options.model, num_classes=len(source.classes), channels=options.channels)
     trainer = Trainer(augmentation=AUGMENTATION)
     state = trainer.state(trainer.place(model), bandwidth=side, learning_rate=1e-3)
-    seconds = [result.seconds for result in trainer.run(state, run, batches)]
+    clock = Clock()
+    seconds = [clock.lap() for _ in trainer.run(state, run, batches)]
     return size * options.steps / sum(seconds[WARMUP:])
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +25,8 @@ from upchirp.training.evaluation.evaluation import evaluate
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import lower_drop_path
+from upchirp.training.run.saving import States, go_on_from
+from upchirp.training.run.spent import Clock
 from upchirp.training.run.start import make_model
 
 _PROGRESS = "progress"
@@ -78,7 +79,7 @@ class Result:
 
 @dataclass(kw_only=True)
 class _Counted:
-    """What a checkpoint holds beside the engine's state."""
+    """What a trial's checkpoint holds beside the state of its training."""
 
     loss: float = 0.0
     """Sum of the losses that the outcome's loss is the mean of."""
@@ -118,6 +119,7 @@ class _Execution:
             lower_drop_path(model, job.drop_path)
         rate = optimization.learning_rate(job.config.batch_size)
         self.state = self.trainer.state(model, bandwidth=self.plan.final_size, learning_rate=rate)
+        self.states = States(self.state, job.folder, self._written)
         self._restore()
 
     def _new_model(self) -> nn.Module:
@@ -148,7 +150,7 @@ class _Execution:
         kept_from = plan.middle if plan.end > plan.middle else plan.end - self.plan.stages[-1].steps
         losses: list[torch.Tensor] = []
         finite = True
-        started = time.perf_counter()
+        clock = Clock()
         reported = -math.inf
         for result in self._steps():
             self._note_corrupt(result.corrupt)
@@ -161,7 +163,7 @@ class _Execution:
                 finite = math.isfinite(result.loss.item())
             if not finite:
                 break
-            if (last or saving) and not state.is_finite():
+            if (last or saving) and not self.states.is_finite():
                 finite = False
                 break
             now = time.perf_counter()
@@ -169,13 +171,13 @@ class _Execution:
                 reported = now
                 _write_progress(self.job.folder, state.step)
             if (saving and not last) or state.step == plan.middle:
-                self.counted.seconds += now - started
+                self.counted.seconds += clock.lap()
                 self._count(losses)
-                self._save()
-                started = time.perf_counter()
+                with clock.paused():
+                    self.states.save({"counted": vars(self.counted)})
             if stopping and not last:
                 raise Stopped
-        self.counted.seconds += time.perf_counter() - started
+        self.counted.seconds += clock.lap()
         if finite:
             self._count(losses)
             outcome = Outcome(self._accuracy(), self.counted.loss / self.counted.steps, plan.training_cost)
@@ -194,10 +196,10 @@ class _Execution:
             loaded = None
         if loaded is not None:
             self.notes += [f"{line}: going back to the one before" for line in loaded.damaged]
-            self.state.load_state_dict(loaded.content["state"])
-            self.counted = _Counted(**loaded.content["counted"])
+            self.counted = go_on_from(loaded, self.state, lambda content: _Counted(**content["counted"]))
         elif self.job.start is not None:
-            self.state.load_state_dict(checkpoint.load(self.job.start)["state"])
+            parent = checkpoint.Loaded(self.job.start, checkpoint.load(self.job.start), ())
+            go_on_from(parent, self.state, lambda content: None)
 
     def _count(self, losses: list[torch.Tensor]) -> None:
         """Add up losses that were left on the device."""
@@ -207,10 +209,8 @@ class _Execution:
             self.counted.steps += 1
         losses.clear()
 
-    def _save(self) -> None:
-        content: dict[str, Any] = {"state": self.state.state_dict(), "counted": vars(self.counted)}
-        checkpoint.save(content, checkpoint.step_path(self.job.folder, self.state.step))
-        keep_only(self.job.folder, {self.job.plan.middle, self.state.step})
+    def _written(self, path: Path) -> None:
+        keep_only(self.job.folder, {self.job.plan.middle, checkpoint.step_of(path)})
 
     def _accuracy(self) -> float:
         state, config = self.state, self.job.config

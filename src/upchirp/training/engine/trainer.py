@@ -4,7 +4,6 @@ Training, resuming, searching and measuring the machine are chains of `Trainer.r
 """
 
 import copy
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -39,8 +38,6 @@ class StepResult:
 
     The weights are 1 without selection; with it the mean estimates that of what is left out too.
     """
-    seconds: float
-    """Wall-clock time of the step, waiting included."""
     wait_seconds: float
     """Time in which the device had nothing to do but wait for the loader."""
     corrupt: tuple[Corrupt, ...]
@@ -244,7 +241,6 @@ class Trainer:
         waiting = Waiting(self.device)
         gradients = Gradients(state, passes, computing, record, micro_batches, buffers, waiting)
         arriving = waiting.timed(batches)
-        started = time.perf_counter()
         while until is None or state.step < until:
             if (arrived := next(arriving, None)) is None:
                 return
@@ -265,9 +261,7 @@ class Trainer:
             waiting.work_queued()
             summed = torch.stack(losses).sum() * step.batch_size
             summed = torch.stack([summed, torch.full_like(summed, of_step.weight)])
-            now = time.perf_counter()
-            yield StepResult(step, summed, now - started, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
-            started = time.perf_counter()
+            yield StepResult(step, summed, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
 
     def alone(self) -> "Trainer":
         """The same on this process alone."""

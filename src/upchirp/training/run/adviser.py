@@ -28,9 +28,9 @@ class Adviser:
         self._packing_helps = packing_helps
         self._advised: set[int] = set()
 
-    def advise(self, step: Step) -> str | None:
+    def advise(self, step: Step, train_seconds: float) -> str | None:
         """What to do about the time spent waiting, after a step; nothing if it is short, or was said in this stage."""
-        share = self.wait.take_share()
+        share = self.wait.take_share(train_seconds)
         if share <= ADVISED_SHARE or step.stage in self._advised:
             return None
         self._advised.add(step.stage)

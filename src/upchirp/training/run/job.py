@@ -47,7 +47,7 @@ from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
 from upchirp.training.run.report import report_run
 from upchirp.training.run.resumption import go_on_with
-from upchirp.training.run.saving import Totals
+from upchirp.training.run.saving import Totals, go_on_from
 from upchirp.training.run.spent import Spent
 from upchirp.training.run.start import (
     computed_at_once,
@@ -322,19 +322,16 @@ def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer],
 
 def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
     """Put a checkpoint into the state; returns what was counted until then."""
-    content = loaded.content
-    # Read, not as plain data: an older checkpoint may lack what has a default now.
-    if Plan.from_dict(content.get("plan", {})) != plan:
+    # The stored plan is read before it is compared: an older checkpoint may lack a field that has a default now.
+    if Plan.from_dict(loaded.content.get("plan", {})) != plan:
         raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
-    try:
-        state.parallel.restore(state, loaded)
-        return Totals(
+    return go_on_from(
+        loaded,
+        state,
+        lambda content: Totals(
             train_seconds=float(content["train_seconds"]),
             best_top1=float(content["best_top1"]),
             # Checkpoints of before that was counted lack it.
             spent=Spent(**content.get("spent", {})),
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{loaded.path} holds no training state of upchirp: {error!r}") from error
+        ),
+    )

@@ -1,7 +1,6 @@
 """The loop around the engine: logging, evaluations, checkpoints, and what stops a run."""
 
 import math
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -39,7 +38,8 @@ from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.interruption import Interrupted, collected_signals
 from upchirp.training.run.saving import Saving, Totals
-from upchirp.training.run.window import SteadyWait, Window
+from upchirp.training.run.spent import Clock
+from upchirp.training.run.window import Window
 
 
 class Run:
@@ -96,10 +96,10 @@ class Run:
         self.saving = Saving(
             keeping, plan, state, totals, loader, folder, description, trainer.task, self.ranks, self.emit
         )
-        self.window = Window(self.device, self.ranks)
+        self.window = Window(self.device, self.ranks, totals.train_seconds)
         self.adviser = adviser
         self.corrupt = CorruptImages(plan.dataset_size)
-        self.clock = 0.0
+        self.clock = Clock()
         self.predictions: Predictions | None = None
         self.notes: list[str] = []
 
@@ -124,7 +124,7 @@ class Run:
         several = self.ranks.size > 1
         # Closed with the run, so that its loader workers end whoever still holds an error that came out of it.
         with collected_signals(patient=several) as received, closing(self._results()) as results:
-            self.clock = time.perf_counter()
+            self.clock = Clock()
             # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
             if evaluation_follows(plan, state.step, keeping.evaluations):
                 top1 = self._evaluate()
@@ -138,7 +138,7 @@ class Run:
                     received[0] if received else 0,
                     len(result.corrupt),
                     int(result.reduced_to is not None),
-                    int(self.saving.busy),
+                    int(self.saving.states.busy),
                     # On a CPU it costs nothing to look.
                     int(self.device.type == "cpu" and not self.window.is_finite()),
                 )
@@ -150,13 +150,13 @@ class Run:
                     self._note_corrupt(result.corrupt)
                 if reduced:
                     self._agree_on_micro_batches(result.step)
-                if self.saving.pending and not writing:
-                    self.saving.finish()
+                if self.saving.states.pending and not writing:
+                    self.saving.states.finish()
                 # Before the evaluation, which may fail; a signal that has come leaves it to the run that goes on.
                 if last or signum or state.step % keeping.checkpoint_interval == 0:
                     self._save()
                 if last:
-                    self.saving.finish()
+                    self.saving.states.finish()
                 elif signum:
                     raise self._interrupted(signum)
                 if evaluation_follows(plan, state.step, keeping.evaluations):
@@ -166,7 +166,7 @@ class Run:
                         self._save()
                         raise self._interrupted(signum)
             with self.totals.spent.on("saving"):
-                self.saving.finish()
+                self.saving.states.finish()
                 self.saving.export()
             if self.predictions is not None and self.ranks.is_first:
                 write_predictions(self.folder / run_folder.PREDICTIONS, self.predictions)
@@ -189,7 +189,7 @@ class Run:
         return top1
 
     def _interrupted(self, signum: int) -> Interrupted:
-        self.saving.finish()
+        self.saving.states.finish()
         return Interrupted(signum, self.folder, self.state.step, self.go_on)
 
     def _results(self) -> Generator[StepResult, None, None]:
@@ -199,8 +199,8 @@ class Run:
             self.emit(Working(what="compiling a graph for each bandwidth"))
             self.emit(Noted(message=compile_ahead(trainer, self.state, self.loader.sampler, sizes)))
             self.totals.spent.compiling += self._lap()
-            # Training time, but no step's.
-            self.window, self.adviser.wait = Window(self.device, self.ranks), SteadyWait()
+            # Compiling is training time, but would distort the first log line.
+            self.window = Window(self.device, self.ranks, self.totals.train_seconds)
         try:
             yield from trainer.run(self.state, self.plan, self.loader, micro_batches=sizes)
         except DataFault as error:
@@ -222,25 +222,24 @@ class Run:
 
     def _lap(self) -> float:
         """Count the time since the last lap as training time."""
-        now = time.perf_counter()
-        seconds, self.clock = now - self.clock, now
+        seconds = self.clock.lap()
         self.totals.train_seconds += seconds
-        self.window.seconds += seconds
-        self.adviser.wait.seconds += seconds
         return seconds
 
     @contextmanager
     def _off_the_clock(self) -> Iterator[None]:
         """Wait for the device, then stop counting training time."""
         self._check_loss()
-        yield
-        self.clock = time.perf_counter()
+        with self.clock.paused():
+            yield
 
     def _take_note(self, result: StepResult) -> None:
         seconds = self._lap()
         self.totals.spent.step(stage=result.step.stage, seconds=seconds, waited=result.wait_seconds)
         self.window.add(result)
-        self.adviser.wait.add(result.step.stage, result.wait_seconds)
+        self.adviser.wait.add(
+            stage=result.step.stage, train_seconds=self.totals.train_seconds, wait_seconds=result.wait_seconds
+        )
         self.emit(Stepped(step=result.step, seconds=seconds, wait_seconds=result.wait_seconds))
         for summary in result.passes:
             self.emit(Selected(step=result.step, summary=summary))
@@ -287,7 +286,7 @@ class Run:
             yield
         except DataFault as error:
             self._save()
-            self.saving.finish()
+            self.saving.states.finish()
             raise InputError(f"{error}, then {self.go_on}") from error
 
     def _check_loss(self) -> None:
@@ -301,9 +300,9 @@ class Run:
         waits = self.ranks.gather(self.window.wait_seconds)
         self.window.wait_seconds = sum(waits) / len(waits)
         self.emit(self.window.summary(step, self.totals.train_seconds))
-        if advice := self.adviser.advise(step):
+        if advice := self.adviser.advise(step, self.totals.train_seconds):
             self.emit(Noted(message=advice))
-        self.window = Window(self.device, self.ranks)
+        self.window = Window(self.device, self.ranks, self.totals.train_seconds)
 
     def _ends_stage(self, step: Step) -> bool:
         return self.plan.stage_at(step.index + 1) != step.stage

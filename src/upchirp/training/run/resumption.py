@@ -17,7 +17,7 @@ def go_on_with(folder: Path, *, job: str = "train", objects: bool) -> str:
     if objects:
         where = "its config" if job == "train" else "the config of its training"
         return f'go on by the same call of upchirp.{job} with resume="auto" and output={str(folder)!r} in {where}'
-    words = f"{job} `resume='auto'` `output` {shlex.quote(str(folder))}"
+    words = f"{job} --resume auto --output {shlex.quote(str(folder))}"
     if world_size() > 1:
         return f"go on with the same torchrun line as before and `-m upchirp {words}` at its end"
     return f"go on with: upchirp {words}"

@@ -1,8 +1,9 @@
-"""What a run leaves on disk: its checkpoints, and its weights at the end."""
+"""What a training leaves on disk: states to go on from, and of a run its weights at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from upchirp.curriculum import Plan
 from upchirp.data import Loader
@@ -18,10 +19,12 @@ from upchirp.training.recipes.groups import Keeping
 from upchirp.training.run import run_folder
 from upchirp.training.run.spent import Spent
 
+Counted = TypeVar("Counted")
+
 
 @dataclass(kw_only=True)
 class Totals:
-    """What a checkpoint holds beside the engine's state."""
+    """What a run's checkpoint holds beside the state of its training."""
 
     train_seconds: float = 0.0
     """Training time so far, without evaluations and checkpoints."""
@@ -29,6 +32,72 @@ class Totals:
     """Best of the evaluations in the last stage, percent; -1 before the first."""
     spent: Spent = field(default_factory=Spent)
     """Where the time went so far."""
+
+
+class States:
+    """Writes states of a training into a folder, one at a time; of several ranks the first one, or all their parts.
+
+    All ranks call its methods together.
+
+    Args:
+        state: what is trained.
+        folder: where its states are kept.
+        written: told of each one that is there.
+    """
+
+    def __init__(self, state: State, folder: Path, written: Callable[[Path], None]) -> None:
+        self.state = state
+        self.folder = folder
+        self._written = written
+        self._writer = state.parallel.writer()
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite, on every rank."""
+        self.state.average_statistics()
+        # A rank may hold a part only, and sees no further.
+        return not any(self.state.parallel.ranks.largest(int(not self.state.is_finite())))
+
+    def save(self, content: dict[str, Any], path: Path | None = None) -> None:
+        """Write the state and what belongs to it; by default as the checkpoint of its step."""
+        self.finish()
+        path = path or checkpoint.step_path(self.folder, self.state.step)
+        if written := self._writer.begin(self.state, content, path):
+            self._written(written)
+
+    @property
+    def busy(self) -> bool:
+        """Whether this rank still writes a checkpoint while training goes on."""
+        return self._writer.busy
+
+    @property
+    def pending(self) -> bool:
+        """Whether a checkpoint that was begun is not finished yet, on any rank."""
+        return self._writer.pending
+
+    def finish(self) -> None:
+        """Wait for a checkpoint that is being written while training goes on, if there is one."""
+        if path := self._writer.finish():
+            self._written(path)
+
+
+def go_on_from(loaded: checkpoint.Loaded, state: State, counted: Callable[[Mapping[str, Any]], Counted]) -> Counted:
+    """Put a checkpoint into a state of the same model and recipe; returns what was counted until then.
+
+    Args:
+        loaded: the checkpoint.
+        state: takes it over.
+        counted: reads what is stored beside the state.
+
+    Raises:
+        InputError: it belongs to another model or recipe, or is none of a training.
+    """
+    try:
+        state.parallel.restore(state, loaded)
+        return counted(loaded.content)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{loaded.path} holds no training state of upchirp: {error!r}") from error
 
 
 class Saving:
@@ -70,16 +139,15 @@ class Saving:
         self.task = task
         self.ranks = ranks
         self.emit = emit
-        self.checkpoints = folder / run_folder.CHECKPOINTS
-        self._writer = state.parallel.writer()
+        self.states = States(state, folder / run_folder.CHECKPOINTS, self._written)
 
     def step(self) -> None:
         """Write the checkpoint of the step that the state is at."""
-        self._save(checkpoint.step_path(self.checkpoints, self.state.step))
+        self._save()
 
     def best(self) -> None:
         """Write the state as the best one so far."""
-        self._save(checkpoint.best_path(self.checkpoints, self.state.step))
+        self._save(checkpoint.best_path(self.states.folder, self.state.step))
 
     def export(self) -> None:
         """Write the weights, and their average if there is one, as plain timm loads them, and a timm configuration."""
@@ -102,24 +170,9 @@ class Saving:
                 reason = " ".join(str(error).split())
                 self.emit(Noted(message=f"no {run_folder.TIMM_CONFIG} for timm's local-dir was written: {reason}"))
 
-    @property
-    def busy(self) -> bool:
-        """Whether this rank still writes a checkpoint while training goes on."""
-        return self._writer.busy
-
-    @property
-    def pending(self) -> bool:
-        """Whether a checkpoint that was begun is not finished yet, on any rank."""
-        return self._writer.pending
-
-    def finish(self) -> None:
-        """Wait for a checkpoint that is being written while training goes on, if there is one."""
-        if path := self._writer.finish():
-            self._saved(path)
-
     def last_good(self) -> str:
         """Where to go on from, as the end of a message."""
-        kept = list(checkpoint.checkpoints(self.checkpoints))
+        kept = list(checkpoint.checkpoints(self.states.folder))
         return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
 
     def not_finite(self, what: str) -> InputError:
@@ -129,10 +182,8 @@ class Saving:
             "`clip_grad=1`"
         )
 
-    def _save(self, path: Path) -> None:
-        self.state.average_statistics()
-        # A rank may hold a part only, and sees no further.
-        if any(self.ranks.largest(int(not self.state.is_finite()))):
+    def _save(self, path: Path | None = None) -> None:
+        if not self.states.is_finite():
             raise self.not_finite("weights are not finite")
         content = {
             "plan": self.plan.to_dict(),
@@ -143,12 +194,10 @@ class Saving:
             "best_top1": self.totals.best_top1,
             "spent": self.totals.spent.seconds(),
         }
-        self.finish()
-        if written := self._writer.begin(self.state, content, path):
-            self._saved(written)
+        self.states.save(content, path)
 
-    def _saved(self, path: Path) -> None:
+    def _written(self, path: Path) -> None:
         if self.ranks.is_first:
-            checkpoint.prune(self.checkpoints, self.keeping.checkpoint_keep)
-            checkpoint.prune_best(self.checkpoints)
+            checkpoint.prune(self.states.folder, self.keeping.checkpoint_keep)
+            checkpoint.prune_best(self.states.folder)
         self.emit(Saved(step=checkpoint.step_of(path), path=path))

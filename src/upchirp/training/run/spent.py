@@ -1,9 +1,28 @@
-"""Where the time of a run went."""
+"""The clock of a training, and where its time went."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from time import perf_counter
+
+
+class Clock:
+    """Counts the time of a training from lap to lap, but for what is done while it is paused."""
+
+    def __init__(self) -> None:
+        self._since = perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap, or since a pause ended."""
+        now = perf_counter()
+        seconds, self._since = now - self._since, now
+        return seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of what is done inside, and what passed since the last lap."""
+        yield
+        self._since = perf_counter()
 
 
 @dataclass(kw_only=True)

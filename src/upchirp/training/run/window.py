@@ -1,4 +1,4 @@
-"""What is averaged over some steps: between two log lines, or until it says something."""
+"""Running means of a training: over the steps since the last log line, and over ten steps of one stage."""
 
 import torch
 
@@ -17,14 +17,15 @@ class Window:
     Args:
         device: where the losses are.
         ranks: who trains; all of them count the same steps.
+        begun: training time of the run when the window begins, seconds.
     """
 
-    def __init__(self, device: torch.device, ranks: Ranks) -> None:
+    def __init__(self, device: torch.device, ranks: Ranks, begun: float) -> None:
         self.loss = torch.zeros((), device=device)
         self.steps = 0
         self.images = 0
-        self.seconds = 0.0
         self.wait_seconds = 0.0
+        self._begun = begun
         self._ranks = ranks
         self._own: list[torch.Tensor] = []
 
@@ -49,8 +50,8 @@ class Window:
         return self.loss.item() / max(self.steps, 1)
 
     def summary(self, step: Step, train_seconds: float) -> Logged:
-        """The event that closes the window."""
-        seconds = max(self.seconds, 1e-9)
+        """The event that closes the window at a training time."""
+        seconds = max(train_seconds - self._begun, 1e-9)
         return Logged(
             step=step,
             loss=self.mean_loss(),
@@ -63,38 +64,38 @@ class Window:
 class SteadyWait:
     """Share of the time spent waiting for data, over enough steps of one stage, however often a log line is due.
 
-    >>> wait = SteadyWait()
-    >>> for seconds in (60.0, *[1.0] * 9):
-    ...     wait.seconds += seconds
-    ...     wait.add(stage=0, wait_seconds=seconds / 4)
-    >>> wait.take_share(), wait.take_share()
+    >>> wait, seconds = SteadyWait(), 60.0
+    >>> wait.add(stage=0, train_seconds=seconds, wait_seconds=15.0)
+    >>> for _ in range(9):
+    ...     seconds += 1.0
+    ...     wait.add(stage=0, train_seconds=seconds, wait_seconds=0.25)
+    >>> wait.take_share(seconds), wait.take_share(seconds)
     (0.25, 0.0)
     """
 
     def __init__(self) -> None:
-        self.stage = -1
-        self.steps = 0
-        self.seconds = 0.0
-        self.wait_seconds = 0.0
+        self._stage = -1
+        self._restart(0.0)
 
-    def add(self, stage: int, wait_seconds: float) -> None:
-        """Count a step whose time is in `seconds` already."""
-        if stage != self.stage:
+    def add(self, *, stage: int, train_seconds: float, wait_seconds: float) -> None:
+        """Count a step that ended at a training time."""
+        if stage != self._stage:
             # Without the time of a stage's first step, in which workers may have started.
-            self.stage = stage
-            self._restart()
+            self._stage = stage
+            self._restart(train_seconds)
         else:
-            self.wait_seconds += wait_seconds
-        self.steps += 1
+            self._wait_seconds += wait_seconds
+        self._steps += 1
 
-    def take_share(self) -> float:
-        """The share, after which counting begins anew; 0 while there are too few steps."""
-        if self.steps < _STEADY_STEPS:
+    def take_share(self, train_seconds: float) -> float:
+        """The share until a training time, from which counting begins anew; 0 while there are too few steps."""
+        if self._steps < _STEADY_STEPS:
             return 0.0
-        share = self.wait_seconds / max(self.seconds, 1e-9)
-        self._restart()
+        share = self._wait_seconds / max(train_seconds - self._begun, 1e-9)
+        self._restart(train_seconds)
         return share
 
-    def _restart(self) -> None:
-        self.steps = 0
-        self.seconds = self.wait_seconds = 0.0
+    def _restart(self, train_seconds: float) -> None:
+        self._begun = train_seconds
+        self._steps = 0
+        self._wait_seconds = 0.0
