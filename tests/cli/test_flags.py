@@ -15,9 +15,7 @@ from upchirp.search import SearchConfig
 
 ROOT = Path(upchirp.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
-WHOLE = re.compile(
-    r"(sha256sum|docker run|torchrun) --[\w=-]+|upchirp train --curriculum THIS_FILE --cost {} --epochs {}"
-)
+WHOLE = re.compile(r"(sha256sum|docker run|torchrun) --[\w=-]+|upchirp train --curriculum THIS_FILE .*|`upchirp [^`]*`")
 """Commands that are to be pasted whole."""
 NO_MESSAGES = {"reports/style.py", "training/run/resumption.py"}
 """Variables of CSS, and the commands that go on with a run."""
