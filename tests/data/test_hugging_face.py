@@ -14,9 +14,10 @@ import torch
 from tests.processes import ENVIRONMENT, start
 
 from upchirp import Augmentation, InputError, Loader, efficienttrain_plus_plus, plan
-from upchirp.data import FolderSource, Request, Source, TrainTransform
+from upchirp.data import FolderSource, Request, Source, TrainTransform, open_data
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
+from upchirp.data.sources.layout import SplitNames
 
 datasets = pytest.importorskip("datasets")
 
@@ -184,11 +185,23 @@ def test_other_folders_are_none(image_folder: Path, tmp_path: Path) -> None:
 
 def test_missing_splits(splits: dict[str, Any], tmp_path: Path) -> None:
     root = save({"train": splits["train"]}, tmp_path / "saved")
-    assert "has the splits train, and no validation: expected" in refusal(lambda: opened(root, tmp_path))
+    for place in (root, root / "train"):
+        train, none = opened(place, tmp_path)
+        assert (len(train), none) == (len(splits["train"]), None)
+        # A share of it validates.
+        kept, held = open_data(place, val_share=0.5, note=lambda line: None)
+        assert len(kept) + len(held) == len(train)
+    message = refusal(lambda: open_hugging_face(root, SplitNames(val="dev")))
+    assert "has the splits train, and no dev: expected" in message
     root = hub_layout({"test": splits["validation"]}, tmp_path / "hub")
     assert "has the splits test, and no train: expected" in refusal(lambda: opened(root, tmp_path))
-    message = refusal(lambda: opened(tmp_path / "saved" / "train", tmp_path))
-    assert "has one split without a name, and no train and no validation" in message
+
+
+def test_splits_by_other_names(splits: dict[str, Any], tmp_path: Path) -> None:
+    named = {"even": splits["train"], "odd": splits["validation"]}
+    for root in (save(named, tmp_path / "saved"), hub_layout(named, tmp_path / "hub")):
+        train, val = open_data(root, train_split="even", val_split="odd")
+        assert (len(train), len(val)) == (len(splits["train"]), len(splits["validation"]))
 
 
 def test_missing_and_damaged_files(splits: dict[str, Any], tmp_path: Path) -> None:

@@ -368,3 +368,16 @@ def test_a_zip_is_the_same_data_as_its_folder(tmp_path):
     root = fill(tmp_path / "pets", *many(counts=(3, 3)))
     folder, archive = (fingerprint(opened(data)[0]) for data in (root, zipped(root, tmp_path / "pets.zip")))
     assert folder == archive
+
+
+def test_splits_by_names_of_ones_own(tmp_path):
+    parted(tmp_path, "Fit", "holdout")
+    train, val = open_data(tmp_path, train_split="fit", val_split="holdout")
+    assert (names(train, tmp_path)[0], names(val, tmp_path)[0]) == ("Fit/cat/1.jpg", "holdout/cat/1.jpg")
+    (parted(tmp_path / "b")).rename(tmp_path / "c")
+    train, val = open_data(tmp_path / "c", train_split="val", val_split="train")
+    assert names(val, tmp_path / "c")[0] == "train/cat/1.jpg"
+    with pytest.raises(InputError, match=r"has no split dev \(found train/, val/\)"):
+        open_data(tmp_path / "c", val_split="dev")
+    with pytest.raises(InputError, match="leave out `train_split` and `val_split`"):
+        open_data("generated", val_split="dev")

@@ -355,8 +355,8 @@ def test_a_damaged_header_in_the_middle_is_refused(tmp_path: Path) -> None:
         open_data(tmp_path, 32)
 
 
-def _only_train(root: Path) -> None:
-    (root / "val/0.tar").unlink()
+def _only_val(root: Path) -> None:
+    (root / "train/0.tar").unlink()
 
 
 def _class_folders_too(root: Path) -> None:
@@ -382,7 +382,7 @@ def _val_beyond(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_only_train, "only 1 train shards: val shards are missing"),
+        (_only_val, "only 1 val shards: train shards are missing"),
         (_class_folders_too, r"both shards \(0.tar\) and class folders \(cat\)"),
         (_compressed, "0.tar.gz is compressed"),
         (_few_names, "names 1 classes, but the shards have label 1"),
@@ -395,6 +395,15 @@ def test_folders_of_shards_that_do_not_fit(tmp_path: Path, spoil: Callable[[Path
     with pytest.raises(InputError, match=message) as refusal:
         open_data(tmp_path, 32)
     assert "\n" not in str(refusal.value)
+
+
+def test_of_shards_without_validation_images_a_share_is_held_out(tmp_path: Path) -> None:
+    for index in range(4):
+        names = {f"{index}{number}.jpg": jpeg() for number in range(2)}
+        labels = {f"{index}{number}.cls": b"%d" % number for number in range(2)}
+        write_tar(tmp_path / f"train/{index}.tar", dict(sorted({**names, **labels}.items())))
+    train, val = open_data(tmp_path, 32, val_share=0.25, note=lambda line: None)
+    assert (len(train), sorted(val.load(index)[1] for index in range(len(val)))) == (6, [0, 1])
 
 
 def test_an_archive_beside_class_folders_is_no_shard(image_folder: Path, tmp_path: Path) -> None:

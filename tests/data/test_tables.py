@@ -64,6 +64,15 @@ def test_a_column_of_splits(folder: Path) -> None:
     assert fingerprint(train) != fingerprint(val)
 
 
+def test_splits_by_other_names(folder: Path) -> None:
+    rows = ["path,label,split", "cat/1.png,cat,fold 1", "cat/2.png,cat,fold 2", "dog 3.png,dog,fold 1"]
+    path = write(folder, "\n".join(rows))
+    train, val = open_data(path, train_split="fold 1", val_split="Fold 2")
+    assert (listed(train), listed(val)) == ([ALL[0], ALL[2]], [ALL[1]])
+    with pytest.raises(InputError, match="no images of the split fold 3, only of fold 1, fold 2"):
+        open_data(path, train_split="fold 1", val_split="fold 3")
+
+
 def test_without_splits_a_share_validates(folder: Path) -> None:
     path = write(folder, "\n".join(f"{name},{label}" for name, label in ALL))
     train, val = open_data(path, val_share=0.5, note=lambda line: None)

@@ -37,6 +37,8 @@ class EvalCommand:
     val_share: float | None = None
     """Of data without validation images evaluate only the share that training holds out; by default that is done for a
     run's own data."""
+    val_split: str | None = None
+    """Name of the split to evaluate: a folder, a Hugging Face split, or a value in a table's column of splits."""
     final_size: int | None = None
     """Input side, pixels; by default the run's, or 224."""
     sizes: tuple[int, ...] = ()

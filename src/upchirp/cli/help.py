@@ -132,7 +132,7 @@ _TAKES = {"upchirp predict": "IMAGES ... "}
 """What a command takes beside its flags."""
 
 _GROUPS: Mapping[str, str] = {
-    "data": "data val_share dataset_size num_classes",
+    "data": "data val_share train_split val_split dataset_size num_classes",
     "model": "model model_kwargs weights pretrained keep_head fixres",
     "curriculum and budget": (
         "recipe regime curriculum final_size epochs time_budget baseline_epochs cost early_batch max_batch_size select "

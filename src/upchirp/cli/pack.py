@@ -36,6 +36,10 @@ class PackCommand:
     """What to pack: anything that `upchirp train --data` takes."""
     val_share: float = VAL_SHARE
     """Share of each class that becomes val/ where the data has no validation images."""
+    train_split: str | None = None
+    """Name of the training images' folder, Hugging Face split, or value in a table's column of splits."""
+    val_split: str | None = None
+    """The same for the validation images."""
     output: Path | None = None
     """Folder to write, or to check with --verify."""
     sizes: tuple[int, ...] = PackSettings.sizes
@@ -91,6 +95,8 @@ def _pack(command: PackCommand, output: Path) -> int:
             settings,
             final_size=command.final_size,
             val_share=command.val_share,
+            train_split=command.train_split,
+            val_split=command.val_split,
             note=print_note,
             workers=command.workers,
             progress=progress,

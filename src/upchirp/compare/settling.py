@@ -11,7 +11,7 @@ from torch import nn
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.variants import Variant
 from upchirp.curriculum import Curriculum, Plan
-from upchirp.data import Source, open_data
+from upchirp.data import Source
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.models import count_flops
@@ -20,6 +20,7 @@ from upchirp.training.engine.task import Classification
 from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config import flat_names
 from upchirp.training.recipes.groups import Computation, Keeping, Loading, Planning, Start, names_of
+from upchirp.training.run.start import open_named_data
 
 _OF_THE_PLACE = (
     names_of(Start, Loading, Computation, Keeping) - {"weights", "pretrained"}
@@ -43,9 +44,10 @@ class Sources:
             InputError: data that cannot be read.
         """
         # The size matters to generated images only.
-        key = (start.data, start.val_share, start.final_size if start.data == "generated" else 0)
+        size = start.final_size if start.data == "generated" else 0
+        key = (start.data, start.val_share, start.train_split, start.val_split, size)
         if key not in self._opened:
-            self._opened[key] = open_data(start.data, start.final_size, val_share=start.val_share, note=self.note)
+            self._opened[key] = open_named_data(start, self.note)
         return self._opened[key]
 
 

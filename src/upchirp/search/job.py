@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
-from upchirp.data import DataIdentity, Source, UnlabelledSource, as_source, open_data, split
+from upchirp.data import DataIdentity, Source, UnlabelledSource, as_source, split
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
@@ -32,6 +32,7 @@ from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
 from upchirp.training.run.resumption import go_on_with
+from upchirp.training.run.start import open_named_data
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 
@@ -209,12 +210,7 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     training = config.training
     if model is None:
         check_model(training)
-    if data is not None:
-        whole = as_source(data)
-    elif training.data:
-        whole = open_data(training.data, training.final_size, val_share=training.val_share, note=note)[0]
-    else:
-        raise InputError("no data: give a folder with train/ and val/, or `generated`")
+    whole = as_source(data) if data is not None else open_named_data(training, note)[0]
     if not task.labelled:
         whole = UnlabelledSource(whole)
     train, val = split(whole, config.search_val, training.seed)

@@ -59,6 +59,8 @@ def pack(
     *,
     final_size: int = 224,
     val_share: float = VAL_SHARE,
+    train_split: str | None = None,
+    val_split: str | None = None,
     note: Note = warn,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -77,6 +79,8 @@ def pack(
         settings: sizes, quality and shard size.
         final_size: for `generated` data only: its images are stored at twice that side, pixels.
         val_share: share of each class that becomes `val` where the data have no validation images.
+        train_split: see `open_data`.
+        val_split: see `open_data`.
         note: called with each line on what was chosen or passed over; by default it is a warning.
         workers: processes; by default one for each core.
         progress: shows how far it is.
@@ -92,7 +96,8 @@ def pack(
     check_workers(workers)
     root = Path(output).expanduser()
     _check_apart(data, root)
-    sources = dict(zip(SPLITS, open_data(data, final_size, val_share=val_share, note=note), strict=True))
+    opened = open_data(data, final_size, val_share=val_share, train_split=train_split, val_split=val_split, note=note)
+    sources = dict(zip(SPLITS, opened, strict=True))
     prefix = f"{Path(data).expanduser()}{os.sep}"
     manifest = Manifest(
         settings=settings,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.data.sources.hugging_face import HuggingFaceSource, library
+from upchirp.data.sources.layout import USUAL, SplitNames
 from upchirp.errors import InputError
 
 _TRAIN = ("train",)
 _VALIDATION = ("val", "validation", "valid", "test")
-_SHARD = re.compile(rf"({'|'.join(_TRAIN + _VALIDATION)})(?:[-_.].*)?\.parquet")
 # The hub's older files end in a hash.
 _OF = re.compile(r"-(\d+)-of-(\d+)(?:-\w+)?\.parquet$")
 # The table beside a folder of image files; it holds no images.
@@ -23,15 +23,20 @@ _LAYOUT = (
 )
 
 
-def is_hugging_face(root: Path) -> bool:
+def is_hugging_face(root: Path, splits: SplitNames = USUAL) -> bool:
     """Whether a folder holds a data set that `open_hugging_face` may read: saved to disk, or as parquet files."""
     if (root / "dataset_dict.json").is_file() or _is_saved(root):
         return True
-    return any(_is_saved(root / split) or _parquet(root, split) for split in _TRAIN + _VALIDATION)
+    names = splits.train_names(_TRAIN) + splits.val_names(_VALIDATION)
+    return any(_is_saved(root / split) or _parquet(root, split) for split in names)
 
 
-def open_hugging_face(root: Path, *, cache_dir: Path | None = None) -> tuple[HuggingFaceSource, HuggingFaceSource]:
-    """The training and the validation images of a local Hugging Face data set; nothing is fetched from the network.
+def open_hugging_face(
+    root: Path, splits: SplitNames = USUAL, *, cache_dir: Path | None = None
+) -> tuple[HuggingFaceSource, HuggingFaceSource | None]:
+    """The training and, if there are any, the validation images of a local Hugging Face data set.
+
+    Nothing is fetched from the network.
 
     Two kinds of folders are read:
 
@@ -42,25 +47,32 @@ def open_hugging_face(root: Path, *, cache_dir: Path | None = None) -> tuple[Hug
       about as much disk as the parquet files (encoded images hardly compress) and is used again until they change.
       Loading into memory instead would need that much memory, in every process.
 
-    The validation split is `val`, else `validation`, else `valid`; `test` only if there is none of them.
+    The validation split is `val`, else `validation`, else `valid`; `test` only if there is none of them. What
+    `Dataset.save_to_disk` wrote of one split is training images.
 
     Args:
         root: the folder.
+        splits: what the splits are called, where that is not as usual.
         cache_dir: where to keep the Arrow copy of parquet files; by default the cache of `datasets`.
 
     Raises:
         InputError: `datasets` is not installed, a split or a shard is missing or damaged, the two splits have
             different classes, or a split is refused by `HuggingFaceSource`.
     """
-    folders = {split: root / split for split in _TRAIN + _VALIDATION if _is_saved(root / split)}
-    files = {split: paths for split in _TRAIN + _VALIDATION if (paths := _parquet(root, split))}
+    if _is_saved(root):
+        with _quiet(), _readable(str(root)):
+            return HuggingFaceSource(library().load_from_disk(str(root)), name=str(root)), None
+    wanted = splits.train_names(_TRAIN), splits.val_names(_VALIDATION)
+    folders = {split: root / split for split in wanted[0] + wanted[1] if _is_saved(root / split)}
+    files = {split: paths for split in wanted[0] + wanted[1] if (paths := _parquet(root, split))}
     found: list[str] = list(folders or files)
-    chosen = [next((split for split in names if split in found), None) for names in (_TRAIN, _VALIDATION)]
-    missing = [name for name, split in zip(("train", "validation"), chosen, strict=True) if split is None]
+    chosen = [next((split for split in names if split in found), None) for names in wanted]
+    lacking = (splits.train or "train", splits.val)
+    missing = [name for name, split in zip(lacking, chosen, strict=True) if split is None and name is not None]
     if missing:
-        have = "one split without a name" if _is_saved(root) else f"the splits {', '.join(found) or '(none)'}"
-        raise InputError(f"{root} has {have}, and no {' and no '.join(missing)}: {_LAYOUT}")
-    splits = []
+        have = ", ".join(found) or "(none)"
+        raise InputError(f"{root} has the splits {have}, and no {' and no '.join(missing)}: {_LAYOUT}")
+    opened = []
     for split in filter(None, chosen):
         with _quiet(), _readable(f"{split} in {root}"):
             if folders:
@@ -72,8 +84,11 @@ def open_hugging_face(root: Path, *, cache_dir: Path | None = None) -> tuple[Hug
                     cache_dir=None if cache_dir is None else str(cache_dir),
                     keep_in_memory=False,
                 )
-        splits.append((dataset, f"{split} in {root}"))
-    return _with_same_classes(splits, root)
+        opened.append((dataset, f"{split} in {root}"))
+    if len(opened) == 1:
+        ((dataset, name),) = opened
+        return HuggingFaceSource(dataset, name=name), None
+    return _with_same_classes(opened, root)
 
 
 def _with_same_classes(splits: list[tuple[Any, str]], root: Path) -> tuple[HuggingFaceSource, HuggingFaceSource]:
@@ -100,8 +115,9 @@ def _is_saved(folder: Path) -> bool:
 
 def _parquet(root: Path, split: str) -> list[Path]:
     """The parquet files of a split, in order."""
+    shard = re.compile(rf"{re.escape(split)}(?:[-_.].*)?\.parquet")
     for place in (root, root / "data"):
-        found = [path for path in place.glob("*.parquet") if (name := _SHARD.fullmatch(path.name)) and name[1] == split]
+        found = [path for path in place.glob("*.parquet") if shard.fullmatch(path.name)]
         if found:
             return sorted(found)
     return sorted(path for path in (root / split).glob("*.parquet") if path.name != _NO_IMAGES)

@@ -33,7 +33,28 @@ class Layout:
     """What the folder of validation images is called."""
 
 
-def find_layout(root: Folder) -> Layout:
+@dataclass(frozen=True)
+class SplitNames:
+    """What the splits are called, where they are not found by their usual names."""
+
+    train: str | None = None
+    """The training images' split."""
+    val: str | None = None
+    """The validation images' split."""
+
+    def train_names(self, usual: tuple[str, ...] = TRAIN_NAMES) -> tuple[str, ...]:
+        """The names to look for, the first that is there counts."""
+        return usual if self.train is None else (self.train,)
+
+    def val_names(self, usual: tuple[str, ...] = VAL_NAMES) -> tuple[str, ...]:
+        """The names to look for, the first that is there counts."""
+        return usual if self.val is None else (self.val,)
+
+
+USUAL = SplitNames()
+
+
+def find_layout(root: Folder, splits: SplitNames = USUAL) -> Layout:
     """Find the splits, or the classes, in a folder or in the only folder that it holds.
 
     Raises:
@@ -42,13 +63,19 @@ def find_layout(root: Folder) -> Layout:
     place = root
     while True:
         names = place.folders()
-        train, val = _named(place, names, TRAIN_NAMES), _named(place, names, VAL_NAMES)
+        train = _named(place, names, splits.train_names())
+        val = _named(place, names, splits.val_names())
+        for asked, found in ((splits.train, train), (splits.val, val)):
+            if asked is not None and found is None and (len(names) != 1 or train or val):
+                raise InputError(f"{place} has no split {asked} (found {_found(place, names)})")
         if train or val:
             return _splits(place, train, val, names)
         files = place.files()
         if len(names) != 1 or any(map(is_image, files)) or _tables(files) or not place.inside(names[0]).folders():
             break
         place = place.inside(names[0])
+    if asked := splits.train or splits.val:
+        raise InputError(f"{place} has no split {asked} (found {_found(place, names)})")
     _check_classes(root, place, names)
     return Layout(place, place, None, None, None)
 
@@ -56,7 +83,7 @@ def find_layout(root: Folder) -> Layout:
 def _named(place: Folder, names: list[str], wanted: tuple[str, ...]) -> str | None:
     """The folder with the first of some names, whatever their case."""
     for want in wanted:
-        found = [name for name in names if name.lower() == want]
+        found = [name for name in names if name.lower() == want.lower()]
         if len(found) > 1:
             raise InputError(f"{place} has {' and '.join(found)}: keep one of them")
         if found:

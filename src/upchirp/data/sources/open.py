@@ -14,7 +14,7 @@ from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
-from upchirp.data.sources.layout import find_layout
+from upchirp.data.sources.layout import SplitNames, find_layout
 from upchirp.data.sources.listing import Counted, ignore, some
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
@@ -41,6 +41,8 @@ def open_data(
     final_size: int = 224,
     *,
     val_share: float = VAL_SHARE,
+    train_split: str | None = None,
+    val_split: str | None = None,
     note: Note = warn,
     counted: Counted = ignore,
 ) -> tuple[Source, Source]:
@@ -58,6 +60,9 @@ def open_data(
         final_size: input side of the last stage, pixels, for generated images only: they are stored at twice that
             side, so that crops of them are real.
         val_share: share of each class that validates where there are no validation images; see `hold_out`.
+        train_split: name of the training images' folder, Hugging Face split or value in a table's column of splits, if
+            it is not found by a usual name.
+        val_split: the same for the validation images.
         note: called with each line on what was chosen or passed over; by default it is a warning.
         counted: called now and then with the number of images found in a folder so far.
 
@@ -70,7 +75,7 @@ def open_data(
     ...
     upchirp.errors.InputError: data folder nowhere is missing: name a folder of images, a zip of one, or 'generated'
     """
-    train, val, _, notes = _open(data, final_size, counted)
+    train, val, _, notes = _open(data, final_size, counted, SplitNames(train_split, val_split))
     # From here, where the caller's line is known.
     for line in notes:
         note(line)
@@ -89,6 +94,8 @@ def open_evaluation(
     final_size: int = 224,
     *,
     val_share: float | None = None,
+    train_split: str | None = None,
+    val_split: str | None = None,
     note: Note = warn,
     counted: Counted = ignore,
 ) -> Source:
@@ -98,13 +105,15 @@ def open_evaluation(
         data: as in `open_data`.
         final_size: as in `open_data`.
         val_share: of one folder of classes take only what `open_data` would hold out.
+        train_split: as in `open_data`.
+        val_split: as in `open_data`.
         note: as in `open_data`.
         counted: as in `open_data`.
 
     Raises:
         InputError: as `open_data` raises it.
     """
-    train, val, parted, notes = _open(data, final_size, counted)
+    train, val, parted, notes = _open(data, final_size, counted, SplitNames(train_split, val_split))
     for line in notes:
         note(line)
     if val is not None:
@@ -125,7 +134,10 @@ class _Opened(NamedTuple):
     notes: list[str]
 
 
-def _open(data: str | os.PathLike[str], final_size: int, counted: Counted) -> _Opened:
+def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, splits: SplitNames) -> _Opened:
+    named = splits.train or splits.val
+    if str(data) == "generated" and named:
+        raise InputError("generated images have the splits train and val: leave out `train_split` and `val_split`")
     if str(data) == "generated":
         size = max(32, 2 * final_size)
         return _Opened(GeneratedSource("train", size=size), GeneratedSource("val", size=size), True, [])
@@ -133,23 +145,26 @@ def _open(data: str | os.PathLike[str], final_size: int, counted: Counted) -> _O
     if not root.exists():
         raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
     if is_table(root.name) and not root.is_dir():
-        train, val, notes = open_table(root)
+        train, val, notes = open_table(root, splits)
         return _Opened(train, val, val is not None, notes)
     if not root.is_dir():
-        return _open_folders(ArchiveFolder(root), counted)
+        return _open_folders(ArchiveFolder(root), counted, splits)
     if has_shards(root):
-        return _Opened(*open_shards(root), True, [])
-    if is_hugging_face(root):
-        return _Opened(*open_hugging_face(root), True, [])
-    return _open_folders(DiskFolder(root), counted)
+        if named:
+            raise InputError(f"{root} holds shards, of train and val: leave out `train_split` and `val_split`")
+        train_shards, val_shards = open_shards(root)
+        return _Opened(train_shards, val_shards, True, [])
+    if is_hugging_face(root, splits):
+        return _Opened(*open_hugging_face(root, splits), True, [])
+    return _open_folders(DiskFolder(root), counted, splits)
 
 
-def _open_folders(root: Folder, counted: Counted) -> _Opened:
-    layout = find_layout(root)
+def _open_folders(root: Folder, counted: Counted, splits: SplitNames) -> _Opened:
+    layout = find_layout(root, splits)
     notes: list[str] = []
     if layout.place is not root and isinstance(root, DiskFolder):
         notes.append(f"the images are in {layout.place}")
-    if layout.val_name not in ("val", None):
+    if layout.val_name not in ("val", splits.val, None):
         notes.append(f"validation images are those of {layout.val_name}/")
     train = _images(layout.train, None, counted)
     passed_over = PassedOver()

@@ -34,8 +34,8 @@ def has_shards(root: Path) -> bool:
     return any(_tars(place) or _compressed(place) for place in folders or [root])
 
 
-def open_shards(root: Path) -> tuple[ShardSource, ShardSource]:
-    """The training and the validation images of a folder of shards.
+def open_shards(root: Path) -> tuple[ShardSource, ShardSource | None]:
+    """The training and, if there are any, the validation images of a folder of shards.
 
     The shards of others are read once for an index, kept beside each shard where the folder can be written. Their
     classes are named by `classes.txt` or `classnames.txt` in the folder, one a line, else by their numbers.
@@ -50,13 +50,13 @@ def open_shards(root: Path) -> tuple[ShardSource, ShardSource]:
     if (root / MANIFEST).exists():
         return _open_packed(root)
     train, val = (_find(root, split) for split in ("train", "val"))
-    for split, found, other in (("train", train, val), ("val", val, train)):
-        if not found:
-            have = f"only {len(other)} {'val' if split == 'train' else 'train'} shards" if other else "no usable shards"
-            raise InputError(f"{root} has {have}: {split} shards are missing, {_LAYOUT}")
+    if not train:
+        have = f"only {len(val)} val shards" if val else "no usable shards"
+        raise InputError(f"{root} has {have}: train shards are missing, {_LAYOUT}")
     indexes = _indexes([*train, *val])
     classes = _classes(root, indexes[: len(train)], indexes[len(train) :])
-    return ShardSource(train, indexes[: len(train)], classes), ShardSource(val, indexes[len(train) :], classes)
+    trained = ShardSource(train, indexes[: len(train)], classes)
+    return trained, ShardSource(val, indexes[len(train) :], classes) if val else None
 
 
 def _open_packed(root: Path) -> tuple[ShardSource, ShardSource]:
@@ -143,7 +143,7 @@ def _scan_and_keep(shard: Path) -> TarIndex:
 
 def _classes(root: Path, train: Sequence[TarIndex], val: Sequence[TarIndex]) -> tuple[str, ...]:
     highest = max(int(index.labels.max()) for index in train)
-    highest_val = max(int(index.labels.max()) for index in val)
+    highest_val = max((int(index.labels.max()) for index in val), default=0)
     if path := next((root / name for name in CLASS_FILES if (root / name).exists()), None):
         try:
             classes = tuple(path.read_text(encoding="utf-8").split("\n"))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.images.decoding import Picture, open_picture
-from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
+from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
 from upchirp.data.sources.listing import normal, some
 from upchirp.data.sources.tree import image_suffixes
 from upchirp.errors import InputError
@@ -102,7 +102,7 @@ class TableSource:
             return stream.read(), int(self.labels[index])
 
 
-def open_table(path: Path) -> tuple[TableSource, TableSource | None, list[str]]:
+def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, TableSource | None, list[str]]:
     """The training images of a table, the validation images if it, or the table beside it, tells them, and notes.
 
     The columns are path, label and, if there is one, split, in this order, or in any order under a header that names
@@ -110,6 +110,10 @@ def open_table(path: Path) -> tuple[TableSource, TableSource | None, list[str]]:
     commas, tabs, semicolons or, in a TXT file, white space. Paths start from the table's folder or from one folder in
     it, and may lack their suffix. Classes are the training images' labels in sorted order, numbers by their value.
     Beside a `train.csv` without splits a `val.csv` holds the validation images.
+
+    Args:
+        path: of the table.
+        splits: values of the column of splits, where they are not the usual ones.
 
     Raises:
         InputError: naming the file and the line.
@@ -125,18 +129,21 @@ def open_table(path: Path) -> tuple[TableSource, TableSource | None, list[str]]:
             val_path, val_rows = beside, read_table(beside)
             notes.append(f"validation images are those of {beside}")
     else:
-        if unknown := next((row for row in rows if row.split not in (*TRAIN_NAMES, *VAL_NAMES)), None):
+        train_names, val_names = (tuple(map(str.lower, names)) for names in (splits.train_names(), splits.val_names()))
+        known = {*TRAIN_NAMES, *VAL_NAMES, *train_names, *val_names}
+        if unknown := next((row for row in rows if row.split not in known and splits == USUAL), None):
             raise InputError(
                 f"{path} line {unknown.line}: unknown split {unknown.split!r}: write train, val or test in that column"
             )
-        trains, vals = ([name for name in names if name in by_split] for names in (TRAIN_NAMES, VAL_NAMES))
-        if not trains:
-            raise InputError(f"{path} has no images of the split train, only of {some(sorted(by_split))}")
+        trains, vals = ([name for name in names if name in by_split] for names in (train_names, val_names))
+        if not trains or (splits.val and not vals):
+            lacking = splits.val if trains else train_names[0]
+            raise InputError(f"{path} has no images of the split {lacking}, only of {some(sorted(by_split))}")
         train_rows = [row for name in trains for row in by_split[name]]
         val_rows = by_split[vals[0]] if vals else None
-        if vals and vals[0] not in ("val", "validation", "valid"):
+        if vals and not splits.val and vals[0] not in ("val", "validation", "valid"):
             notes.append(f"validation images are those of the split {vals[0]}")
-        if left := [name for name in vals[1:] if name in by_split]:
+        if left := [name for name in by_split if name not in (*trains, *vals[:1])]:
             notes.append(f"left out is what is neither: {sum(len(by_split[name]) for name in left):,} of {some(left)}")
     classes = _classes(train_rows)
     if len(classes) < 2:
@@ -160,7 +167,7 @@ def read_table(path: Path) -> list[Row]:
         raise InputError(f"the table {path} is empty: {_COLUMNS}")
     columns = _header(path, lines[0][1])
     if columns is None:
-        columns = (0, 1, 2 if len(lines[0][1]) > 2 and lines[0][1][2].lower() in (*TRAIN_NAMES, *VAL_NAMES) else None)
+        columns = (0, 1, 2 if len(lines[0][1]) == 3 else None)
     else:
         lines = lines[1:]
     rows = []

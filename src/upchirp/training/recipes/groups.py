@@ -31,6 +31,11 @@ class Start(Group):
     Face data set, or `generated`."""
     val_share: float = VAL_SHARE
     """Share of each class that validates where the data has no validation images: the same images in every run."""
+    train_split: str | None = None
+    """Name of the training images' folder, of the Hugging Face split, or in a table's column of splits; by default the
+    usual names are looked for."""
+    val_split: str | None = None
+    """The same for the validation images."""
     model: str = ""
     """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)

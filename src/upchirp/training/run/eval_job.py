@@ -48,6 +48,7 @@ def evaluate_weights(
     weights: Path | None = None,
     data: str | None = None,
     val_share: float | None = None,
+    val_split: str | None = None,
     sizes: Sequence[int] = (),
     crop_pct: float | None = None,
     mean: tuple[float, float, float] | None = None,
@@ -75,6 +76,7 @@ def evaluate_weights(
         data: see `open_evaluation`.
         val_share: of one folder of classes evaluate only the share that training holds out; by default that is done
             for the data of the run, and all images of other folders are evaluated.
+        val_split: name of the validation images' folder, split, or value in a table's column of splits.
         sizes: input sides, pixels; by default the run's final size, else what the weights say, else 224.
         crop_pct: share of the resized image that the centre crop keeps; by default what the weights say for their
             own input side, and the paper's rule for others.
@@ -125,6 +127,8 @@ def evaluate_weights(
             chosen,
             first,
             val_share=val_share,
+            train_split=config.train_split if _is_same(chosen, config.data) else None,
+            val_split=val_split or (config.val_split if _is_same(chosen, config.data) else None),
             note=notes.append,
             counted=lambda images: report("scanning the data", images, None),
         ),

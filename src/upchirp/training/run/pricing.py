@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from upchirp.curriculum import Plan
-from upchirp.data import Source, open_data
+from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
@@ -19,7 +19,7 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import REGIMES
-from upchirp.training.run.start import make_model, new_plan
+from upchirp.training.run.start import make_model, new_plan, open_named_data
 
 
 def estimate(
@@ -98,14 +98,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
 
 def _training_images(config: Start, notes: list[str], report: Report) -> Source:
     report("scanning the data", None, None)
-    source, _ = open_data(
-        config.data,
-        config.final_size,
-        val_share=config.val_share,
-        note=notes.append,
-        counted=lambda images: report("scanning the data", images, None),
-    )
-    return source
+    return open_named_data(config, notes.append, lambda images: report("scanning the data", images, None))[0]
 
 
 def _check(

@@ -29,6 +29,8 @@ from upchirp.data import (
 )
 from upchirp.data.labels import validation_for
 from upchirp.data.settings import Prepare
+from upchirp.data.sources import Note, warn
+from upchirp.data.sources.listing import Counted, ignore
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.models.meta import unwrap
@@ -144,20 +146,31 @@ def start_model(
     return model, notes
 
 
+def open_named_data(start: Start, note: Note = warn, counted: Counted = ignore) -> tuple[Source, Source]:
+    """The training and the validation images that the settings name.
+
+    Raises:
+        InputError: none are named, or they cannot be opened.
+    """
+    if not start.data:
+        raise InputError("no data: give a folder of images, or `generated`")
+    return open_data(
+        start.data,
+        start.final_size,
+        val_share=start.val_share,
+        train_split=start.train_split,
+        val_split=start.val_split,
+        note=note,
+        counted=counted,
+    )
+
+
 def open_sources(
     start: Start, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
 ) -> tuple[Source, Source]:
     """Training and validation images, with the labels that the task asks for."""
     if data is None:
-        if not start.data:
-            raise InputError("no data: give a folder of images, or `generated`")
-        data = open_data(
-            start.data,
-            start.final_size,
-            val_share=start.val_share,
-            note=notes.append,
-            counted=lambda images: report("scanning the data", images, None),
-        )
+        data = open_named_data(start, notes.append, lambda images: report("scanning the data", images, None))
     train_source, val_source = map(as_source, data)
     if not task.labelled:
         return UnlabelledSource(train_source), UnlabelledSource(val_source)
