@@ -85,7 +85,7 @@ def test_a_region_far_larger_than_the_result_is_resized_by_the_worker(photo: Pho
         assert pixels.shape == ((24, 24, 3) if resized else (width, width, 3))
         regions = LaidOut(0)([Region(pixels, False, [])], in_own_memory)
         behind = torch.zeros(resizing.slack(np.array([pixels.shape[:2]])), dtype=torch.uint8)
-        made = Preparation(augmentation)(Regions(torch.cat([regions.pixels, behind]), regions.recipes), 24)
+        made = Preparation(augmentation)(regions._replace(pixels=torch.cat([regions.pixels, behind])), 24)
         assert difference(TrainTransform(augmentation, 32)(picture, request), made[0]).mean() < 0.2
 
 
@@ -155,8 +155,9 @@ def test_a_loader_gives_what_it_gives_with_workers_that_prepare(
 def test_parts_are_joined_to_portions_in_order() -> None:
     def part(first: int, rows: int, length: int) -> Any:
         recipes = np.tile([length / 3, 1.0, 0.0], (rows, 1))
+        others = np.full(rows, length), np.zeros((rows, 4), np.int64)
         labels = np.arange(first, first + rows)
-        return Regions(torch.from_numpy(np.repeat(labels, length).astype(np.uint8)), recipes), labels, (first,)
+        return Regions(torch.from_numpy(np.repeat(labels, length).astype(np.uint8)), recipes, *others), labels, (first,)
 
     arriving = iter([part(0, 2, 3), part(2, 1, 6), part(3, 1, 30), part(4, 2, 3), part(6, 9, 3)])
     found = list(arrival.portions(arriving, 6, pin_memory=False, most=16))

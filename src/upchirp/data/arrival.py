@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from upchirp.data.chunks import put_together
+from upchirp.data.device.decoding import Decode, on_device
 from upchirp.data.device.preparation import Preparation
-from upchirp.data.device.resizing import slack
 from upchirp.data.device.sending import to_device
 from upchirp.data.images.regions import Regions
 from upchirp.data.slots import Slots
@@ -48,15 +48,24 @@ class Arrival:
     Args:
         device: where the batches are to be.
         preparation: makes images of regions; by default the workers have done so.
+        decoder: decodes what the workers have left encoded.
         pin_memory: put batches that stay on the host in page-locked memory.
     """
 
-    def __init__(self, device: torch.device, preparation: Preparation | None = None, *, pin_memory: bool) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        preparation: Preparation | None = None,
+        decoder: Decode | None = None,
+        *,
+        pin_memory: bool,
+    ) -> None:
         if device.type == "cuda" and device.index is None:
             # Another thread has another current device.
             device = torch.device("cuda", torch.cuda.current_device())
         self._device = device
         self._preparation = preparation
+        self._decoder = decoder
         self._goes_ahead = device.type == "cuda"
         self._pin_memory = pin_memory or device.type == "cuda"
 
@@ -103,12 +112,9 @@ class Arrival:
         images = torch.empty(rows, side, side, 3, dtype=torch.uint8, device=self._device)
         numbers, replaced, done = [], tuple[Corrupt, ...](), 0
         for regions, labels, corrupt in portions(parts, rows, pin_memory=self._pin_memory):
-            sizes = regions.recipes[:, :2].astype(np.int64)
-            length = len(regions.pixels)
-            pixels = torch.empty(length + slack(sizes), dtype=torch.uint8, device=self._device)
-            pixels[:length].copy_(regions.pixels, non_blocking=True)
-            images[done : done + len(sizes)] = self._preparation(regions._replace(pixels=pixels), side)
-            done += len(sizes)
+            pixels = on_device(regions, self._device, self._decoder)
+            images[done : done + len(labels)] = self._preparation(regions._replace(pixels=pixels), side)
+            done += len(labels)
             numbers.append(labels)
             replaced += corrupt
         return Fresh(images.permute(0, 3, 1, 2), to_device(np.concatenate(numbers), self._device), replaced)
@@ -140,20 +146,21 @@ def portions(
     while waiting:
         room = max(most, len(waiting[0][0].pixels))
         memory = torch.empty(room, dtype=torch.uint8, pin_memory=pin_memory)
-        used, recipes, numbers, replaced = 0, [], [], tuple[Corrupt, ...]()
+        used, joined, numbers, replaced = 0, [], [], tuple[Corrupt, ...]()
         while waiting and used + len(waiting[0][0].pixels) <= room:
             regions, labels, corrupt = waiting.pop()
             # Copied as they come, so that a worker's memory is free again, and by numpy: see `put_together`.
             memory.numpy()[used : used + len(regions.pixels)] = regions.pixels.numpy()
             used += len(regions.pixels)
-            recipes.append(regions.recipes)
+            joined.append(regions[1:])
             numbers.append(labels)
             replaced += corrupt
             rows -= len(labels)
             if rows > 0:
                 del regions
                 waiting.append(next(parts))
-        yield Regions(memory[:used], np.concatenate(recipes)), np.concatenate(numbers), replaced
+        recipes, lengths, boxes = map(np.concatenate, zip(*joined, strict=True))
+        yield Regions(memory[:used], recipes, lengths, boxes), np.concatenate(numbers), replaced
 
 
 def ahead(items: Generator[Item, None, None], count: int) -> Generator[Item, None, None]:

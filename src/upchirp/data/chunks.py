@@ -21,7 +21,7 @@ from upchirp.data.workers import Corrupt
 
 ROWS = 64
 """Images of a chunk at most."""
-BYTES: dict[Prepare, int] = {"cpu": 5 * 2**18, "device": 14 * 2**20}
+BYTES: dict[Prepare, int] = {"cpu": 5 * 2**18, "device": 14 * 2**20, "device-jpeg": 14 * 2**20}
 """Their pixels at most, unless one image has more. Of prepared images, with eight workers, each two chunks ahead in
 training, beside the one that is copied, and in evaluation, this fits the 64 MB of shared memory that containers have.
 Regions take a third of it in the mean: with less, a chunk of them would be few images, and each is a message, which the

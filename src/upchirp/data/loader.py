@@ -14,6 +14,7 @@ from upchirp.curriculum import Operator, Plan, Selection, Step
 from upchirp.data.arrival import Arrival, Fresh, opened
 from upchirp.data.batch import Batch
 from upchirp.data.chunks import Chunks, chunk_bytes, prefetched
+from upchirp.data.device.decoding import jpeg_decoder
 from upchirp.data.device.preparation import Preparation
 from upchirp.data.device.transform import BatchTransform
 from upchirp.data.images.augmentation import TrainTransform
@@ -67,7 +68,8 @@ class Loader:
             trained on; what is replayed is kept there too.
         prepare: `cpu` prepares images in the workers; `device` lets them only read and decode the crops, and resizes,
             mirrors and augments on the device: the same images but for rounding. It wants `mode="fast"` and
-            `low_frequency="lanczos"`, and pays where the device is faster than the workers.
+            `low_frequency="lanczos"`, and pays where the device is faster than the workers. `device-jpeg` leaves
+            decoding JPEG files to a CUDA device too, and needs `pip install 'upchirp[gpu]'`.
         pin_memory: give batches that stay on the host in page-locked memory.
         share_cores: the model trains on the cores that the workers run on, so let them wait for idle time: a worker
             that takes a core from a parallel region of the model stalls the whole region.
@@ -131,15 +133,17 @@ class Loader:
         )
         self.prepare: Prepare = prepare
         self._pin_memory = pin_memory and torch.cuda.is_available()
-        preparation = None
-        if prepare == "device":
+        preparation = decoder = None
+        if prepare != "cpu":
+            leave_encoded = prepare == "device-jpeg"
             preparation = Preparation(self.augmentation)
-            regions = RegionTransform(self.augmentation, plan.final_size)
+            decoder = jpeg_decoder(torch.device(device)) if leave_encoded else None
+            regions = RegionTransform(self.augmentation, plan.final_size, leave_encoded=leave_encoded)
             self._requested = Requested(source, regions, LaidOut(self.augmentation.randaug_layers))
         else:
             transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
             self._requested = Requested(source, transform)
-        self._arrival = Arrival(torch.device(device), preparation, pin_memory=self._pin_memory)
+        self._arrival = Arrival(torch.device(device), preparation, decoder, pin_memory=self._pin_memory)
         self._workers = workers
         self._share_cores = share_cores
         self._timeout = timeout
@@ -206,7 +210,7 @@ class Loader:
             InputError: replay, selection and preparation on the device take the loader itself.
         """
         replays = any(stage.replay.batches for stage in self.sampler.plan.stages)
-        if replays or self.selected is not None or self.prepare == "device":
+        if replays or self.selected is not None or self.prepare != "cpu":
             raise InputError("replay, selection and preparation on the device need the loader: iterate over it")
         return SingleImages(self._requested)
 

@@ -10,8 +10,8 @@ from upchirp.machine import usable_cores
 
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
 Mode = Literal["fast", "faithful"]
-Prepare = Literal["cpu", "device"]
-AskedPrepare = Literal["auto", "cpu", "device"]
+Prepare = Literal["cpu", "device", "device-jpeg"]
+AskedPrepare = Literal["auto", "cpu", "device", "device-jpeg"]
 Crop = Literal["random", "center"]
 
 VAL_SHARE = 0.1
@@ -152,11 +152,11 @@ def check_prepare(prepare: str, mode: str, low_frequency: str) -> None:
     """Refuse an unknown place of preparation, and the device for what only workers do.
 
     Raises:
-        InputError: neither cpu nor device, or the device with another mode than fast or another reduction than lanczos.
+        InputError: an unknown one, or the device with another mode than fast or another reduction than lanczos.
     """
     if prepare not in get_args(Prepare):
         raise InputError(f"prepare {prepare!r} is unknown: choose one of {', '.join(get_args(Prepare))}")
-    if prepare == "device" and (mode, low_frequency) != ("fast", "lanczos"):
+    if prepare != "cpu" and (mode, low_frequency) != ("fast", "lanczos"):
         raise InputError(
             f"the device prepares images by mode fast with low-frequency lanczos only, not by {mode} with "
             f"{low_frequency}: leave those as they are, or let the CPU prepare them"

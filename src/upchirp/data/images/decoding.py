@@ -30,6 +30,8 @@ _DIVISORS = (8, 4, 2)
 _MARGIN = 1.5
 _TOO_LARGE = "more than twice PIL.Image.MAX_IMAGE_PIXELS: shrink it"
 _LATE_EXIF = b"eXIf"
+_END, _SEARCHED = b"\xff\xd9", 4096
+"""How a JPEG file ends, and the bytes among which is looked for it, or for who wrote the file."""
 
 
 @runtime_checkable
@@ -107,9 +109,16 @@ class JpegPicture:
     """
 
     def __init__(self, data: bytes, header: Header, size: tuple[int, int]) -> None:
-        self._data = data
+        self.data = data
         self._header = header
         self.size = size
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether any decoder gives its pixels alike: the file ends as it should, and has the usual colours."""
+        adobe = self.data.find(b"Adobe", 0, _SEARCHED)
+        # Behind the name stand a version and flags, then how colours are stored: 0 is not as brightness and colour.
+        return _END in self.data[-_SEARCHED:] and (adobe < 0 or self.data[adobe + 11 : adobe + 12] != b"\0")
 
     def region(self, box: Box, least: int) -> Pixels:
         """The pixels of a box; see `Picture.region`."""
@@ -117,15 +126,15 @@ class JpegPicture:
         room = min(right - left, bottom - top)
         divisor = next((divisor for divisor in _DIVISORS if room >= _MARGIN * least * divisor), 1)
         try:
-            pixels = decode_rows(self._data, self._header, self.size, bottom=bottom, divisor=divisor)
+            pixels = decode_rows(self.data, self._header, self.size, bottom=bottom, divisor=divisor)
         except ValueError:
             # Damage that libjpeg-turbo could bridge: Pillow decides, as it does for peers.
-            return PillowPicture(open_image(self._data)).region(box, least)
+            return PillowPicture(open_image(self.data)).region(box, least)
         return crop(pixels, tuple(round(edge / divisor) for edge in box))  # type: ignore[arg-type]
 
     def whole(self) -> Image.Image:
         """All pixels; see `Picture.whole`."""
-        return decode(open_image(self._data))
+        return decode(open_image(self.data))
 
 
 class DecodedPicture:

@@ -93,16 +93,28 @@ class PyramidPicture:
 
     def region(self, box: Box, least: int) -> Pixels:
         """The pixels of a box, from the smallest stored version that will do; see `Picture.region`."""
-        number = choose_level(self._levels, box, least)
-        if number:
-            box = scale_box(box, self._levels[0], self._levels[number])
+        number, box = self._choose(box, least)
         with self._named(number):
             return self._open(number).region(box, least)
+
+    def version(self, box: Box, least: int) -> tuple[Picture, Box]:
+        """The smallest stored version that will do for a box, and the box in it; see `region`.
+
+        Raises:
+            OSError: it is truncated or corrupt.
+        """
+        number, box = self._choose(box, least)
+        with self._named(number):
+            return self._open(number), box
 
     def whole(self) -> Image.Image:
         """All pixels of the original; see `Picture.whole`."""
         with self._named(0):
             return self._open(0).whole()
+
+    def _choose(self, box: Box, least: int) -> tuple[int, Box]:
+        number = choose_level(self._levels, box, least)
+        return number, scale_box(box, self._levels[0], self._levels[number]) if number else box
 
     def _open(self, number: int) -> Picture:
         picture = open_picture(self._read(number))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from upchirp.data.images.augmentation import draw
-from upchirp.data.images.decoding import Picture, Pixels
+from upchirp.data.images.decoding import Box, JpegPicture, Picture, Pixels
+from upchirp.data.images.pyramid import PyramidPicture
 from upchirp.data.images.rand_augment import NAMES
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
@@ -29,7 +30,7 @@ def image_bytes(side: int, prepare: Prepare = "cpu") -> int:
     >>> image_bytes(96), image_bytes(96, "device")
     (27648, 221184)
     """
-    return 3 * side**2 * (MOST_PIXELS if prepare == "device" else 1)
+    return 3 * side**2 * (1 if prepare == "cpu" else MOST_PIXELS)
 
 
 Take = Callable[[tuple[int, ...]], tuple[Tensor, Any]]
@@ -46,11 +47,13 @@ class Region(NamedTuple):
     """The pixels of one crop, and what is to be done with them."""
 
     pixels: Pixels
-    """At the scale that they were decoded at."""
+    """At the scale that they were decoded at; with a box a whole JPEG file instead, (bytes,)."""
     flip: bool
     """Mirror it."""
     operations: list[tuple[int, float]]
     """Operations of RandAugment as their number in `NAMES` and their argument, 0 if they take none."""
+    box: Box | None = None
+    """Where the crop lies in a picture that the device is to decode."""
 
 
 class Regions(NamedTuple):
@@ -61,12 +64,10 @@ class Regions(NamedTuple):
     recipes: npt.NDArray[np.float64]
     """Of each its height, width and whether it is mirrored, then number and argument of each operation, with -1 for
     none: (images, 3 + 2 layers)."""
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Bytes of each: (images,)."""
-        lengths: npt.NDArray[np.int64] = (3 * self.recipes[:, 0] * self.recipes[:, 1]).astype(np.int64)
-        return lengths
+    lengths: npt.NDArray[np.int64]
+    """Bytes of each: (images,)."""
+    boxes: npt.NDArray[np.int64]
+    """Left, top, right and bottom of each in the picture whose file is sent; zeros where pixels are: (images, 4)."""
 
 
 class RegionTransform:
@@ -75,11 +76,13 @@ class RegionTransform:
     Args:
         augmentation: the settings.
         final_size: input side of the last stage, pixels.
+        leave_encoded: leave JPEG files to the device, if they take no more memory than pixels may.
     """
 
-    def __init__(self, augmentation: Augmentation, final_size: int) -> None:
+    def __init__(self, augmentation: Augmentation, final_size: int, *, leave_encoded: bool = False) -> None:
         self._augmentation = augmentation
         self._final_size = final_size
+        self._leave_encoded = leave_encoded
 
     def __call__(self, picture: Picture, request: Request) -> Region:
         """The region.
@@ -88,10 +91,17 @@ class RegionTransform:
             OSError: the image is truncated or corrupt.
         """
         box, flip, operations = draw(self._augmentation, self._final_size, picture.size, request)
+        numbers = [(NAMES.index(name), argument or 0.0) for name, argument in operations]
+        most = image_bytes(request.bandwidth, "device")
+        if self._leave_encoded:
+            if isinstance(picture, PyramidPicture):
+                picture, box = picture.version(box, request.bandwidth)
+            if isinstance(picture, JpegPicture) and len(picture.data) <= most and picture.is_plain:
+                return Region(np.frombuffer(picture.data, np.uint8), flip, numbers, box)
         pixels = picture.region(box, request.bandwidth)
-        if pixels.size > image_bytes(request.bandwidth, "device"):
+        if pixels.size > most:
             pixels = lanczos(pixels, request.bandwidth)
-        return Region(pixels, flip, [(NAMES.index(name), argument or 0.0) for name, argument in operations])
+        return Region(pixels, flip, numbers)
 
 
 class LaidOut:
@@ -112,13 +122,18 @@ class LaidOut:
             take: gives memory of a shape.
         """
         recipes = np.full((len(regions), 3 + 2 * self._layers), -1.0)
-        for recipe, (pixels, flip, operations) in zip(recipes, regions, strict=True):
-            recipe[:3] = *pixels.shape[:2], flip
+        boxes = np.zeros((len(regions), 4), dtype=np.int64)
+        lengths = np.array([region.pixels.size for region in regions], dtype=np.int64)
+        for recipe, kept, (pixels, flip, operations, box) in zip(recipes, boxes, regions, strict=True):
+            if box is not None:
+                kept[:] = box
+            size = pixels.shape[:2] if box is None else (box[3] - box[1], box[2] - box[0])
+            recipe[:3] = *size, flip
             recipe[3 : 3 + 2 * len(operations)] = np.array(operations, dtype=np.float64).ravel()
-        memory, sent = take((sum(region.pixels.size for region in regions),))
+        memory, sent = take((int(lengths.sum()),))
         place, first = memory.numpy(), 0
         for pixels, *_ in regions:
             # Right to where it is sent from: it may be a part of the rows that were decoded.
             place[first : first + pixels.size].reshape(pixels.shape)[:] = pixels
             first += pixels.size
-        return Regions(sent, recipes)
+        return Regions(sent, recipes, lengths, boxes)

@@ -7,7 +7,6 @@ of preparing an image change it by rounding.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import torch
 from torch import nn
@@ -30,6 +29,8 @@ WORTH = ADVISED_SHARE
 what a device does to prepare images it cannot do for the model, so a small gain may be none."""
 LEAST_IMAGES = 300_000
 """Images that a run prepares from which measuring pays: it takes as long as some thousands of them."""
+WAYS: tuple[Prepare, ...] = ("cpu", "device")
+"""What is chosen from, the usual one first; decoding on the device is left out until it was measured."""
 _AT_ONCE = 256
 _SECONDS = 1.0
 
@@ -147,7 +148,7 @@ def choose_prepare(
     models: dict[int, float] = {}
     loaders: dict[Prepare, Rates] = {}
     seed = trainer.loading.seed
-    for way in get_args(Prepare):
+    for way in WAYS:
         workers, _ = Demand(plan=plan, prepare=way).workers(asked)
         failed = False
         loaders[way] = rates = dict[int, float]()

@@ -181,7 +181,8 @@ class Loading(Group):
     `bilinear` or `bicubic` without anti-aliasing, for comparison (Table 19 b)."""
     prepare: AskedPrepare = "auto"
     """Who resizes, mirrors and augments images: the workers on the `cpu`, or the `device`, for which workers only read
-    and decode; the images are the same but for rounding. `auto` measures on a GPU, and is `cpu` elsewhere."""
+    and decode; the images are the same but for rounding. `auto` measures on a GPU, and is `cpu` elsewhere. With
+    `device-jpeg` a GPU decodes JPEG files too, by the extra upchirp[gpu]; never measured yet."""
     seed: int = 0
     """Seed of everything random."""
     workers: int | None = None
