@@ -28,7 +28,7 @@ from upchirp.training.checkpoints.weight_names import find
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
 from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
-from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Start
 from upchirp.training.run.eval_job import trained
 
 
@@ -188,12 +188,12 @@ def _guesses(
         yield tuple(Guess(label, names[label], value) for label, value in zip(row, of_row, strict=True))
 
 
-def _outputs(weights: Weights, config: TrainConfig, size: int) -> int:
+def _outputs(weights: Weights, start: Start, size: int) -> int:
     """How many classes the weights tell apart."""
     if weights.description.classes:
         return len(weights.description.classes)
     with torch.device("meta"):
-        shaped = create_model(config.model, num_classes=2, final_size=size, **config.model_kwargs)
+        shaped = create_model(start.model, num_classes=2, final_size=size, **start.model_kwargs)
     tensors = find(shaped, weights.parts, list(shaped.state_dict())).tensors
     for name in classifier_names(shaped):
         if f"{name}.weight" in tensors:
