@@ -11,6 +11,7 @@ from upchirp.errors import InputError
 
 COMMANDS = {
     "train": "train a model by curriculum",
+    "pretrain": "pre-train a vision transformer on images without labels, by the same curriculum",
     "finetune": "train on from given weights, or tune them for a larger size (FixRes)",
     "plan": "show the stages, steps and speed-up of a training before it runs",
     "eval": "evaluate trained weights",
@@ -65,7 +66,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<9}{what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
             "usage: upchirp COMMAND [OPTIONS]",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upchirp.cli.parsing import first
-from upchirp.cli.train import TrainCommand, train_command
+from upchirp.cli.train import TrainCommand, parse_train, train_by
+from upchirp.training import Regime
 
 DESCRIPTION = "Train on from given weights: a new head, layer-wise learning-rate decay, and no curriculum by default."
 
@@ -18,17 +19,15 @@ class FinetuneCommand(TrainCommand):
 
 
 @dataclass(frozen=True)
-class _Fixres:
+class _Deciding:
     fixres: bool = False
+    regime: str = ""
 
 
 def run(words: Sequence[str]) -> int:
     """Fine-tune, and return the exit code."""
-    asked, _ = first(_Fixres(), words, "upchirp finetune")
-    return train_command(
-        FinetuneCommand,
-        words,
-        prog="upchirp finetune",
-        description=DESCRIPTION,
-        regime="fixres" if asked.fixres else "finetune",
+    asked, _ = first(_Deciding(), words, "upchirp finetune")
+    regime: Regime = "fixres" if asked.fixres else "mae" if asked.regime == "mae" else "finetune"
+    return train_by(
+        parse_train(FinetuneCommand, words, prog="upchirp finetune", description=DESCRIPTION, regime=regime)
     )

@@ -32,6 +32,14 @@ _TRAINING = {
 
 COMMON: Mapping[str, Mapping[str, str]] = {
     "upchirp train": _TRAINING,
+    "upchirp pretrain": {
+        **{name: what for name, what in _TRAINING.items() if name not in ("time-budget", "recipe", "lr")},
+        "data": "any folder of images, or a zip; labels are ignored",
+        "model": "a vision transformer, such as vit_base_patch16_224",
+        "target": "what is predicted of what is hidden: hog or pixels",
+        "mask-ratio": "share of the patches that is hidden",
+        "dry-run": "print the stages and what they cost, and stop",
+    },
     "upchirp finetune": {
         **{name: what for name, what in _TRAINING.items() if name not in ("time-budget", "recipe")},
         "weights": "start from this file, or by name: timm/NAME.TAG",
@@ -97,6 +105,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "upchirp train --data photos --model resnet50 --time-budget 2h",
         "upchirp train --data photos --model resnet50 --output runs/a --resume auto",
     ),
+    "upchirp pretrain": (
+        "upchirp pretrain --data photos --model vit_small_patch16_224",
+        "upchirp pretrain --data photos --model vit_small_patch16_224 --dry-run",
+    ),
     "upchirp finetune": (
         "upchirp finetune --data photos --model resnet50 --pretrained",
         "upchirp finetune --data photos --weights runs/a/model.safetensors",
@@ -138,6 +150,7 @@ _GROUPS: Mapping[str, str] = {
         "recipe regime curriculum final_size epochs time_budget baseline_epochs cost early_batch max_batch_size select "
         "select_prune select_until"
     ),
+    "pre-training without labels": "method target mask_ratio least_visible decoder_depth decoder_width",
     "optimization": (
         "batch_size opt lr lr_base lr_base_size lr_base_scale lr_cap layer_decay tune warmup warmup_lr min_lr "
         "weight_decay opt_betas opt_eps momentum clip_grad drop_path drop_path_scaling drop model_ema model_ema_decay"

@@ -49,32 +49,38 @@ def run(words: Sequence[str]) -> int:
         description=DESCRIPTION,
         build=lambda values, source: PlanCommand(training=TrainConfig.from_flat(values, source=source)),
     )
+    return price_and_show(
+        command.training,
+        dataset_size=command.dataset_size,
+        num_classes=command.num_classes,
+        baseline_epochs=command.baseline_epochs,
+        measure=command.measure,
+        as_json=command.json,
+    )
+
+
+def price_and_show(training: TrainConfig, *, as_json: bool = False, **options: Any) -> int:
+    """Price a training and print its plan, and return the exit code; for `options` see `estimate`."""
     console = Console(stderr=True)
     with opening(console):
         from upchirp.training import estimate
         from upchirp.training.events import reporting
     with Display(console) as display:
-        priced = estimate(
-            command.training,
-            dataset_size=command.dataset_size,
-            num_classes=command.num_classes,
-            baseline_epochs=command.baseline_epochs,
-            measure=command.measure,
-            report=reporting([display]),
-        )
-    if command.json:
+        priced = estimate(training, report=reporting([display]), **options)
+    if as_json:
         print(json_text(priced, indent=2))
     else:
-        show(priced, command.training.model, Console())
+        show(priced, training.model, Console())
     return 0
 
 
 def show(priced: dict[str, Any], model: str, console: Console) -> None:
     """Print a priced plan as a table."""
     print(f"{printable(priced['curriculum'])} for {printable(model)}\n\n{Plan.from_dict(priced)}\n")
+    classes = f"of {priced['classes']:,} classes" if priced["classes"] else "without labels"
     say(
         console,
-        f"{priced['images']:,} images of {priced['classes']:,} classes. {priced['params'] / 1e6:.1f} M parameters, "
+        f"{priced['images']:,} images {classes}. {priced['params'] / 1e6:.1f} M parameters, "
         f"{priced['flops'] / 1e9:.2f} G multiply-adds at {priced['final_size']} px.",
     )
     passes = sum(stage["samples"] for stage in priced["stages"]) / priced["images"]

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import yaml
 from rich.console import Console
@@ -32,16 +33,23 @@ class TrainCommand:
     ImageNet."""
 
 
+Command = TypeVar("Command", bound=TrainCommand)
+
+
 def run(words: Sequence[str]) -> int:
     """Train, and return the exit code."""
-    return train_command(TrainCommand, words, prog="upchirp train", description=DESCRIPTION)
+    return train_by(parse_train(TrainCommand, words, prog="upchirp train", description=DESCRIPTION))
 
 
-def train_command(
-    target: type[TrainCommand], words: Sequence[str], *, prog: str, description: str, regime: Regime | None = None
-) -> int:
-    """Train by flags whose other values come from a regime, and return the exit code."""
-    command = parse_training(
+def parse_train(
+    target: type[Command], words: Sequence[str], *, prog: str, description: str, regime: Regime | None = None
+) -> Command:
+    """The command that flags ask for, whose other values come from a regime.
+
+    Raises:
+        InputError: an unknown flag or a wrong value.
+    """
+    return parse_training(
         target,
         words,
         prog=prog,
@@ -49,6 +57,10 @@ def train_command(
         build=lambda values, source: target(training=TrainConfig.from_flat(values, source=source)),
         regime=regime,
     )
+
+
+def train_by(command: TrainCommand) -> int:
+    """Train, or print the settings if that is asked for, and return the exit code."""
     if command.print_config:
         training = command.training
         if training.data and training.model:

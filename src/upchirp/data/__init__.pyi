@@ -33,6 +33,7 @@ from upchirp.data.sources import (
     find_images,
     open_data,
     open_evaluation,
+    open_unlabelled,
     split,
 )
 from upchirp.data.worker_processes import outlive_interrupts
@@ -79,6 +80,7 @@ __all__ = [
     "normalize",
     "open_data",
     "open_evaluation",
+    "open_unlabelled",
     "same_classes",
     "split",
 ]

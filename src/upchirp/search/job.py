@@ -210,8 +210,8 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     training = config.training
     if model is None:
         check_model(training)
-    whole = as_source(data) if data is not None else open_named_data(training, note)[0]
-    if not task.labelled:
+    whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]
+    if not task.labelled and not isinstance(whole, UnlabelledSource):
         whole = UnlabelledSource(whole)
     train, val = split(whole, config.search_val, training.seed)
     if config.subset < 1:

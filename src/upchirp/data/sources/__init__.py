@@ -12,6 +12,7 @@ from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import SubsetSource, hold_out, split
 from upchirp.data.sources.table import TableSource
+from upchirp.data.sources.unlabelled import open_unlabelled
 
 __all__ = [
     "ArchiveFolder",
@@ -33,6 +34,7 @@ __all__ = [
     "hold_out",
     "open_data",
     "open_evaluation",
+    "open_unlabelled",
     "split",
     "warn",
 ]

@@ -104,6 +104,8 @@ class ArchiveSource:
     Args:
         folder: the archive, or the folder in it that holds one folder per class.
         classes: as in `FolderSource`.
+        counted: as in `FolderSource`.
+        loose: as in `FolderSource`.
 
     Raises:
         InputError: as `FolderSource` raises it.
@@ -123,10 +125,17 @@ class ArchiveSource:
 
     classes: tuple[str, ...]
 
-    def __init__(self, folder: ArchiveFolder, classes: Sequence[str] | None = None, counted: Counted = ignore) -> None:
+    def __init__(
+        self,
+        folder: ArchiveFolder,
+        classes: Sequence[str] | None = None,
+        counted: Counted = ignore,
+        *,
+        loose: bool = False,
+    ) -> None:
         self._archive, self._is_zip = str(folder.archive), folder.index.is_zip
         self._root = str(folder)
-        self._listing = list_images(folder, classes, counted)
+        self._listing = list_images(folder, classes, counted, loose=loose)
         self.classes = self._listing.classes
         self.passed_over = self._listing.passed_over
         """Files that were not taken."""

@@ -25,6 +25,8 @@ class FolderSource:
         root: the folder that holds one folder per class.
         classes: the classes that labels follow, as those of the training images do for validation images; by default
             the names of the folders.
+        counted: called now and then with the number of images found so far.
+        loose: take images that lie right in `root` too, and folders without images: all there are, labels aside.
 
     Raises:
         InputError: `root` is no folder, has no class folders, a class folder has no images, or is none of `classes`.
@@ -43,12 +45,17 @@ class FolderSource:
     classes: tuple[str, ...]
 
     def __init__(
-        self, root: str | os.PathLike[str], classes: Sequence[str] | None = None, counted: Counted = ignore
+        self,
+        root: str | os.PathLike[str],
+        classes: Sequence[str] | None = None,
+        counted: Counted = ignore,
+        *,
+        loose: bool = False,
     ) -> None:
         self._root = str(Path(root))
         if not Path(root).is_dir():
             raise InputError(f"image folder {self._root} is missing: give a folder that holds one folder per class")
-        self._listing = list_images(DiskFolder(self._root), classes, counted)
+        self._listing = list_images(DiskFolder(self._root), classes, counted, loose=loose)
         self.classes = self._listing.classes
         self.passed_over = self._listing.passed_over
         """Files and links that were not taken."""

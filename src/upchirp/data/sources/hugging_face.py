@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face library `datasets`, from the local disk; needs the extra `upchirp[hf]`."""
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class HuggingFaceSource:
         classes: names of the classes, label 0 first. By default those of the `ClassLabel`, else "0", "1", ... up to
             the largest label.
         name: what messages call the data set.
+        labelled: whether labels are needed; if not, those that are missing or hidden are 0, and there are no classes.
 
     Raises:
         InputError: `datasets` is not installed, `dataset` is not one split of a data set, a column is missing or
@@ -66,6 +68,7 @@ class HuggingFaceSource:
         label: str | None = None,
         classes: Sequence[str] = (),
         name: str = "the data set",
+        labelled: bool = True,
     ) -> None:
         datasets = library()
         if not isinstance(dataset, datasets.Dataset):
@@ -77,24 +80,40 @@ class HuggingFaceSource:
             raise InputError(f"{name} has no rows: give a split with images")
         self._name = name
         image = _image_column(dataset, image, name)
-        label = _label_column(dataset, label, name)
+        if not labelled and label is None:
+            with contextlib.suppress(InputError):
+                label = _label_column(dataset, None, name)
+        else:
+            label = _label_column(dataset, label, name)
         # A shuffled or filtered data set is its table and a list of rows; the library has no public name for it.
         indices = dataset._indices
         self._rows: npt.NDArray[np.int64] | None = (
             None if indices is None else indices.column(0).to_numpy().astype(np.int64)
         )
-        stored = dataset.data.column(label)
-        self.named = bool(classes) or isinstance(dataset.features[label], datasets.ClassLabel)
+        self.named = bool(classes) or (label is not None and isinstance(dataset.features[label], datasets.ClassLabel))
         """Whether the names of the classes are known, and not only their number."""
-        labels = stored.cast("int64").fill_null(-1).to_numpy()
-        self.labels, self.classes = _checked(
-            labels if self._rows is None else labels[self._rows],
-            tuple(classes) or tuple(getattr(dataset.features[label], "names", ())),
-            f"the labels ({label}) of {name}",
-        )
+        try:
+            self.labels, self.classes = self._labels(dataset, label, tuple(classes))
+        except InputError:
+            if labelled:
+                raise
+            # Hub data sets mark hidden labels with -1.
+            self.labels, self.classes = np.zeros(len(dataset), np.int32), ()
         # Alone, so that a pickled source carries no other columns.
         self._dataset = dataset.select_columns([image])
         self._start()
+
+    def _labels(
+        self, dataset: Any, label: str | None, classes: tuple[str, ...]
+    ) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
+        if label is None:
+            return np.zeros(len(dataset), np.int32), ()
+        labels = dataset.data.column(label).cast("int64").fill_null(-1).to_numpy()
+        return _checked(
+            labels if self._rows is None else labels[self._rows],
+            classes or tuple(getattr(dataset.features[label], "names", ())),
+            f"the labels ({label}) of {self._name}",
+        )
 
     def _start(self) -> None:
         self._column = self._dataset.data.column(0)

@@ -32,7 +32,7 @@ def is_hugging_face(root: Path, splits: SplitNames = USUAL) -> bool:
 
 
 def open_hugging_face(
-    root: Path, splits: SplitNames = USUAL, *, cache_dir: Path | None = None
+    root: Path, splits: SplitNames = USUAL, *, labelled: bool = True, cache_dir: Path | None = None
 ) -> tuple[HuggingFaceSource, HuggingFaceSource | None]:
     """The training and, if there are any, the validation images of a local Hugging Face data set.
 
@@ -53,6 +53,7 @@ def open_hugging_face(
     Args:
         root: the folder.
         splits: what the splits are called, where that is not as usual.
+        labelled: whether labels are needed; see `HuggingFaceSource`.
         cache_dir: where to keep the Arrow copy of parquet files; by default the cache of `datasets`.
 
     Raises:
@@ -61,7 +62,7 @@ def open_hugging_face(
     """
     if _is_saved(root):
         with _quiet(), _readable(str(root)):
-            return HuggingFaceSource(library().load_from_disk(str(root)), name=str(root)), None
+            return HuggingFaceSource(library().load_from_disk(str(root)), name=str(root), labelled=labelled), None
     wanted = splits.train_names(_TRAIN), splits.val_names(_VALIDATION)
     folders = {split: root / split for split in wanted[0] + wanted[1] if _is_saved(root / split)}
     files = {split: paths for split in wanted[0] + wanted[1] if (paths := _parquet(root, split))}
@@ -87,7 +88,10 @@ def open_hugging_face(
         opened.append((dataset, f"{split} in {root}"))
     if len(opened) == 1:
         ((dataset, name),) = opened
-        return HuggingFaceSource(dataset, name=name), None
+        return HuggingFaceSource(dataset, name=name, labelled=labelled), None
+    if not labelled:
+        train, val = (HuggingFaceSource(dataset, name=name, labelled=False) for dataset, name in opened)
+        return train, val
     return _with_same_classes(opened, root)
 
 

@@ -63,8 +63,8 @@ def find_layout(root: Folder, splits: SplitNames = USUAL) -> Layout:
     place = root
     while True:
         names = place.folders()
-        train = _named(place, names, splits.train_names())
-        val = _named(place, names, splits.val_names())
+        train = named_folder(place, names, splits.train_names())
+        val = named_folder(place, names, splits.val_names())
         for asked, found in ((splits.train, train), (splits.val, val)):
             if asked is not None and found is None and (len(names) != 1 or train or val):
                 raise InputError(f"{place} has no split {asked} (found {_found(place, names)})")
@@ -80,8 +80,12 @@ def find_layout(root: Folder, splits: SplitNames = USUAL) -> Layout:
     return Layout(place, place, None, None, None)
 
 
-def _named(place: Folder, names: list[str], wanted: tuple[str, ...]) -> str | None:
-    """The folder with the first of some names, whatever their case."""
+def named_folder(place: Folder, names: list[str], wanted: tuple[str, ...]) -> str | None:
+    """The folder with the first of some names, whatever their case.
+
+    Raises:
+        InputError: there are two of one name.
+    """
     for want in wanted:
         found = [name for name in names if name.lower() == want.lower()]
         if len(found) > 1:
@@ -120,7 +124,7 @@ def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
         )
     for name in names:
         inner = place.inside(name)
-        if train := _named(inner, inner.folders(), TRAIN_NAMES):
+        if train := named_folder(inner, inner.folders(), TRAIN_NAMES):
             raise InputError(f"data folder {place} holds {name}/{train}/: give {inner} by `data`")
     if len(names) == 1:
         raise InputError(f"data folder {place} has one class folder only ({names[0]}): {_LAYOUT}, two classes or more")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.sources.tree import Folder, PassedOver
+from upchirp.data.sources.tree import Folder, PassedOver, only_images
 from upchirp.errors import InputError
 
 Counted = Callable[[int], None]
@@ -52,14 +52,16 @@ class Listing:
         inner = os.fsdecode(self.names[start : int(self.ends[index])])
         folder: str = self.folders[self.labels[index]]
         # Joined as text: building a Path would take a tenth of what a small image takes to load.
-        return folder + os.sep + inner
+        return folder + os.sep + inner if folder else inner
 
     def fingerprint_bytes(self) -> bytes:
         """The names of the images, the same on every machine and in every archive: what tells these from others."""
         return normal(os.fsdecode(self.names).replace(os.sep, "/")).encode("utf-8", "surrogateescape")
 
 
-def list_images(root: Folder, classes: Sequence[str] | None = None, counted: Counted = ignore) -> Listing:
+def list_images(
+    root: Folder, classes: Sequence[str] | None = None, counted: Counted = ignore, *, loose: bool = False
+) -> Listing:
     """List the images of a folder of class folders, in the order of torchvision's `ImageFolder`.
 
     Args:
@@ -67,10 +69,15 @@ def list_images(root: Folder, classes: Sequence[str] | None = None, counted: Cou
         classes: the classes that labels follow, some of which may have no images here; by default the names of the
             folders, sorted. Names are matched whatever the Unicode normal form that a system stores them in.
         counted: called after each class with the number of images found until then.
+        loose: take whatever images there are: the folders that hold some are the classes, and those that lie in none
+            make one without a name.
 
     Raises:
-        InputError: there are no class folders, two of one name, some without images, or others than `classes`.
+        InputError: there are no images, or no class folders, two of one name, some without images, or others than
+            `classes`.
     """
+    if loose:
+        return _all_images(root, counted)
     names = root.folders()
     if not names:
         raise InputError(f"{root} has no class folders: expected one folder of images per class in it")
@@ -114,6 +121,30 @@ def list_images(root: Folder, classes: Sequence[str] | None = None, counted: Cou
         np.repeat(np.arange(len(folders), dtype=np.int32), counts),
         np.cumsum([len(path) for path in paths], dtype=np.int64),
         b"".join(paths),
+        passed_over,
+    )
+
+
+def _all_images(root: Folder, counted: Counted) -> Listing:
+    names, passed_over = root.folders(), PassedOver()
+    found = dict(zip(names, root.walk(names, passed_over), strict=True))
+    found[""] = [("", only_images(root.files(), passed_over))]
+    paths = {
+        folder: [os.fsencode((inner + os.sep if inner else "") + name) for inner, files in parts for name in files]
+        for folder, parts in found.items()
+    }
+    folders = tuple(folder for folder in paths if paths[folder])
+    flat = [path for folder in folders for path in paths[folder]]
+    counted(len(flat))
+    if not flat:
+        hint = "; ".join([*passed_over.notes(), "name a folder that holds some"])
+        raise InputError(f"there is no image in {root}: {hint}")
+    return Listing(
+        folders,
+        folders,
+        np.repeat(np.arange(len(folders), dtype=np.int32), [len(paths[folder]) for folder in folders]),
+        np.cumsum([len(path) for path in flat], dtype=np.int64),
+        b"".join(flat),
         passed_over,
     )
 

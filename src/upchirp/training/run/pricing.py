@@ -8,6 +8,7 @@ from torch import nn
 from upchirp.curriculum import Plan
 from upchirp.data import Source
 from upchirp.errors import InputError
+from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.methods.chosen import task_of
@@ -54,13 +55,15 @@ def estimate(
     _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = REGIMES[config.regime]
     notes: list[str] = []
-    source = _training_images(config, notes, report) if config.data else None
+    task = task_of(config, config)
+    source = _training_images(config, task, notes, report) if config.data else None
     if source is None:
         images = regime.dataset_size if dataset_size is None else dataset_size
         classes = regime.num_classes if num_classes is None else num_classes
+        classes = classes if task.labelled else 0
     else:
-        images, classes = len(source), len(source.classes)
-    model = without_values(config, classes, task_of(config, config))
+        images, classes = len(source), len(source.classes) if task.labelled else 0
+    model = without_values(config, classes, task)
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
@@ -89,16 +92,19 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
         InputError: no model, or data that cannot be read.
     """
     check_model(config)
-    source = _training_images(config, [], report)
+    task = task_of(config, config)
+    source = _training_images(config, task, [], report)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen
-    return settle(config, len(source), without_values(config, len(source.classes), task_of(config, config))).config
+    return settle(config, len(source), without_values(config, len(source.classes), task)).config
 
 
-def _training_images(config: Start, notes: list[str], report: Report) -> Source:
+def _training_images(start: Start, task: Task, notes: list[str], report: Report) -> Source:
     report("scanning the data", None, None)
-    return open_named_data(config, notes.append, lambda images: report("scanning the data", images, None))[0]
+    return open_named_data(
+        start, notes.append, lambda images: report("scanning the data", images, None), labelled=task.labelled
+    )[0]
 
 
 def _check(

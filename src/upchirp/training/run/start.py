@@ -26,6 +26,7 @@ from upchirp.data import (
     as_source,
     default_crop_pct,
     open_data,
+    open_unlabelled,
 )
 from upchirp.data.labels import validation_for
 from upchirp.data.settings import Prepare
@@ -146,15 +147,17 @@ def start_model(
     return model, notes
 
 
-def open_named_data(start: Start, note: Note = warn, counted: Counted = ignore) -> tuple[Source, Source]:
-    """The training and the validation images that the settings name.
+def open_named_data(
+    start: Start, note: Note = warn, counted: Counted = ignore, *, labelled: bool = True
+) -> tuple[Source, Source]:
+    """The training and the validation images that the settings name; see `open_unlabelled` for those without labels.
 
     Raises:
         InputError: none are named, or they cannot be opened.
     """
     if not start.data:
         raise InputError("no data: give a folder of images, or `generated`")
-    return open_data(
+    return (open_data if labelled else open_unlabelled)(
         start.data,
         start.final_size,
         val_share=start.val_share,
@@ -170,18 +173,24 @@ def open_sources(
 ) -> tuple[Source, Source]:
     """Training and validation images, with the labels that the task asks for."""
     if data is None:
-        data = open_named_data(start, notes.append, lambda images: report("scanning the data", images, None))
+        data = open_named_data(
+            start, notes.append, lambda images: report("scanning the data", images, None), labelled=task.labelled
+        )
     train_source, val_source = map(as_source, data)
     if not task.labelled:
-        return UnlabelledSource(train_source), UnlabelledSource(val_source)
+        return _unlabelled(train_source), _unlabelled(val_source)
     val_source, told = validation_for(train_source, val_source)
     notes += told
     return train_source, val_source
 
 
+def _unlabelled(source: Source) -> Source:
+    return source if isinstance(source, UnlabelledSource) else UnlabelledSource(source)
+
+
 def packing_helps(source: Source, final_size: int) -> bool:
     """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
-    if isinstance(source, SubsetSource):
+    while isinstance(source, SubsetSource | UnlabelledSource):
         source = source.whole
     if not isinstance(source, FolderSource | ArchiveSource | TableSource | HuggingFaceSource | ShardSource):
         return False

@@ -1,0 +1,118 @@
+"""Images whose labels play no part, from whatever lies in a folder."""
+
+import os
+from pathlib import Path
+
+from upchirp.data.settings import VAL_SHARE
+from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
+from upchirp.data.sources.folder import FolderSource
+from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
+from upchirp.data.sources.layout import SplitNames, named_folder
+from upchirp.data.sources.listing import Counted, ignore
+from upchirp.data.sources.open import Note, open_data, warn
+from upchirp.data.sources.relabelled import UnlabelledSource
+from upchirp.data.sources.shard_folder import has_shards, open_shards
+from upchirp.data.sources.source import Source
+from upchirp.data.sources.subset import hold_out, split
+from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver
+from upchirp.errors import InputError
+
+_SPLIT_SEED = 0
+
+
+def open_unlabelled(
+    data: str | os.PathLike[str],
+    final_size: int = 224,
+    *,
+    val_share: float = VAL_SHARE,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    note: Note = warn,
+    counted: Counted = ignore,
+) -> tuple[UnlabelledSource, UnlabelledSource]:
+    """Images to train on without labels, and others to measure the loss on.
+
+    A folder, or an archive of one, is taken with all images in it, flat, nested or in class folders; if it holds
+    `train/`, with those in there, and `val/` or another of `open_data`'s names measures the loss. Of packed folders,
+    shards, tables and Hugging Face data sets the training images are taken. Where no others validate a share does,
+    always the same images; of classes it is the one that `open_data` would hold out.
+
+    Args:
+        data: as in `open_data`, and any folder of images.
+        final_size: input side of the last stage, pixels, for generated images only.
+        val_share: share of the images that measures the loss where there are no validation images.
+        train_split: as in `open_data`.
+        val_split: as in `open_data`.
+        note: called with each line on what was chosen or passed over; by default it is a warning.
+        counted: called now and then with the number of images found in a folder so far.
+
+    Returns:
+        The images without labels; those that they have are in `whole`.
+
+    Raises:
+        InputError: the folder is missing, holds no image, or is of a kind that cannot be read.
+    """
+    train, val, notes = _open(data, final_size, counted, SplitNames(train_split, val_split))
+    if val is None:
+        train, val = _held_out(train, val_share)
+        notes.append(f"{data} has no validation images: {len(val):,} of {len(train) + len(val):,} images measure the "
+                     "loss and are not trained on (another share by `val_share`)")  # fmt: skip
+    for line in notes:
+        note(line)
+    return UnlabelledSource(train), UnlabelledSource(val)
+
+
+def _open(
+    data: str | os.PathLike[str], final_size: int, counted: Counted, splits: SplitNames
+) -> tuple[Source, Source | None, list[str]]:
+    root, notes = Path(data).expanduser(), list[str]()
+    if root.is_dir() and has_shards(root):
+        return *open_shards(root), notes
+    if root.is_dir() and is_hugging_face(root, splits):
+        return *open_hugging_face(root, splits, labelled=False), notes
+    folder = _folder(root)
+    if folder is None:
+        train, val = open_data(
+            data, final_size, train_split=splits.train, val_split=splits.val, note=notes.append, counted=counted
+        )
+        return train, val, notes
+    names = folder.folders()
+    while len(names) == 1 and not named_folder(folder, names, splits.train_names()) and not folder.files():
+        folder = folder.inside(names[0])
+        names = folder.folders()
+    if (inside := named_folder(folder, names, splits.train_names())) is None:
+        source = _images(folder, counted)
+        return source, None, source.passed_over.notes()
+    train = _images(folder.inside(inside), counted)
+    passed_over = PassedOver()
+    passed_over.add(train.passed_over)
+    other = named_folder(folder, names, splits.val_names())
+    if other is None:
+        return train, None, passed_over.notes()
+    held = _images(folder.inside(other), counted)
+    passed_over.add(held.passed_over)
+    return train, held, passed_over.notes()
+
+
+def _folder(root: Path) -> Folder | None:
+    """The folder, or that in an archive; none if the data are of another kind, or missing."""
+    if root.is_dir():
+        return DiskFolder(root)
+    if root.is_file() and root.suffix.lower() in (".zip", ".tar"):
+        return ArchiveFolder(root)
+    return None
+
+
+def _images(folder: Folder, counted: Counted) -> FolderSource | ArchiveSource:
+    if isinstance(folder, ArchiveFolder):
+        return ArchiveSource(folder, counted=counted, loose=True)
+    return FolderSource(str(folder), counted=counted, loose=True)
+
+
+def _held_out(source: Source, share: float) -> tuple[Source, Source]:
+    try:
+        return hold_out(source, share)
+    except InputError:
+        # Classes, if they are any, of one image each.
+        rest, part = split(UnlabelledSource(source), share, _SPLIT_SEED)
+        return rest, part

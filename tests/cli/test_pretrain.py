@@ -1,0 +1,49 @@
+"""`upchirp pretrain`."""
+
+from pathlib import Path
+
+import pytest
+
+from upchirp.cli import main
+from upchirp.training import load_config
+
+SMALL = ["--model", "test_vit", "--model-kwargs", "depth=1", "--final-size", "64", "--decoder-depth", "1",
+         "--decoder-width", "32"]  # fmt: skip
+
+
+def test_it_pretrains_and_ends_as_it_was_asked(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    words = ["--data", str(image_folder / "train"), *SMALL, "--epochs", "0.5", "--curriculum", "constant",
+             "--target", "pixels", "--mask-ratio", "0.5", "--output", str(output), "--workers", "0", "--device", "cpu",
+             "--evaluations", "1"]  # fmt: skip
+    assert main(["pretrain", *words]) == 0
+    said = capsys.readouterr().out
+    assert f"{output}: explained " in said and "measure the loss and are not trained on" in said
+    stored = load_config(output / "config.yaml")
+    assert {name: stored[name] for name in ("regime", "target", "mask_ratio", "batch_size", "lr_base")} == {
+        "regime": "pretrain", "target": "pixels", "mask_ratio": 0.5, "batch_size": 16, "lr_base": 1.5e-4,
+    }  # fmt: skip
+    assert main(["pretrain", "--resume", "auto", "--output", str(output)]) == 0
+    assert "was finished before" in capsys.readouterr().out
+
+
+def test_its_price_counts_visible_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    gigas = []
+    for ratio in ("0.75", "0.1"):
+        words = ["pretrain", *SMALL, "--mask-ratio", ratio, "--epochs", "800", "--dry-run"]
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        assert "1,281,167 images without labels" in said and "less computation than 1600 epochs as usual" in said
+        gigas.append(said)
+    assert gigas[0] != gigas[1]
+
+
+def test_what_does_not_go_with_it_is_refused(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--model", "resnet18", "--dry-run"]) == 2
+    assert "ResNet cannot drop tokens" in capsys.readouterr().err
+    assert main(["train", "--model", "resnet18", "--target", "pixels", "--data", str(image_folder)]) == 2
+    assert "target belongs to a pre-training without labels" in capsys.readouterr().err
+    assert main(["compare", "--regime", "pretrain", "--model", "test_vit", "--data", str(image_folder)]) == 2
+    assert "what a pre-training is worth shows after it" in capsys.readouterr().err
