@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from upchirp.cli.flags import with_flags
-from upchirp.curriculum import PRESETS
+from upchirp.curriculum.presets import BY_OTHERS, PRESETS
 from upchirp.training import RECIPES
 
 _COLUMN = 22
@@ -165,7 +165,7 @@ _GROUPS: Mapping[str, str] = {
         "output resume config print_config evaluations log_interval checkpoint_interval checkpoint_keep report run"
     ),
 }
-_LISTED = {"recipe": ["auto", *RECIPES], "curriculum": list(PRESETS), "curricula": list(PRESETS)}
+_LISTED = {"recipe": ["auto", *RECIPES], "curriculum": [*PRESETS, *BY_OTHERS], "curricula": [*PRESETS, *BY_OTHERS]}
 
 
 @dataclass(frozen=True)

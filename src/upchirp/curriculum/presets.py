@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from upchirp.curriculum.curriculum import Axis, Curriculum, Phase
+from upchirp.curriculum.peers import composer_progressive, train_small
 from upchirp.curriculum.scaling import check_final_size, nearest_multiple
 from upchirp.errors import InputError
 
@@ -22,6 +23,8 @@ PresetName = Literal[
     "constant",
     "efficienttrain_plus_plus_deit",
     "efficienttrain_plus_plus_convnext",
+    "composer_progressive",
+    "train_small",
 ]
 
 
@@ -110,6 +113,9 @@ def constant(final_size: int = TABLE_SIZE, *, multiple: int = 1) -> Curriculum:
     return Curriculum(name=curriculum.name, axis=curriculum.axis, phases=curriculum.phases, magnitude=(9.0, 9.0))
 
 
+BY_OTHERS = ("timm_progressive",)
+"""Names of curricula that the code of other packages makes, where a model is to be trained."""
+
 PRESETS: dict[str, Callable[..., Curriculum]] = {
     preset.__name__: preset
     for preset in (
@@ -119,6 +125,8 @@ PRESETS: dict[str, Callable[..., Curriculum]] = {
         constant,
         efficienttrain_plus_plus_deit,
         efficienttrain_plus_plus_convnext,
+        composer_progressive,
+        train_small,
     )
 }
 
@@ -132,11 +140,13 @@ def preset(name: str, final_size: int = TABLE_SIZE, *, multiple: int = 1) -> Cur
     Raises:
         InputError: an unknown name, or as the preset.
     """
+    if name in BY_OTHERS:
+        raise InputError(f"{name} is made by the code of another package: `upchirp.training.curriculum_for` makes it")
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=2, cutoff=0.5)
+        near = difflib.get_close_matches(name, [*PRESETS, *BY_OTHERS], n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"unknown curriculum {name!r}: {hint}choose one of {', '.join(PRESETS)}, or give the path of a YAML file"
+            f"unknown curriculum {name!r}: {hint}choose one of {', '.join([*PRESETS, *BY_OTHERS])}, or give the path of a YAML file"
         )
     return PRESETS[name](final_size, multiple=multiple)
 

@@ -30,6 +30,7 @@ from upchirp.models import (
     size_multiple,
 )
 from upchirp.training.engine.task import Task
+from upchirp.training.probing.peers import BY_OTHERS
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
@@ -48,7 +49,11 @@ def curriculum_for(model: nn.Module, given: str | Mapping[str, Any], final_size:
     Raises:
         InputError: an unknown curriculum, or sizes that the model cannot take.
     """
-    curriculum = load_curriculum(given, final_size, multiple=size_multiple(model))
+    multiple = size_multiple(model)
+    if isinstance(given, str) and given in BY_OTHERS:
+        curriculum = BY_OTHERS[given](final_size, multiple=multiple)
+    else:
+        curriculum = load_curriculum(given, final_size, multiple=multiple)
     check_sizes(model, curriculum.sizes)
     return curriculum
 

@@ -14,7 +14,7 @@ from upchirp.reports.examples import ExampleRow, Examples
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.recipes.groups import Loading
 
-_IMAGES = 8
+_IMAGES, _STAGES = 8, 8
 
 
 def examples_of(
@@ -25,11 +25,22 @@ def examples_of(
     every = []
     for label, plan in plans.items():
         rows = []
-        for stage in plan.stages:
+        for stage in _shown(plan):
             inputs = _inputs(stage, plan, source, augmentation, loading, chosen, seeds)
             rows.append(_row(stage, () if inputs is None else _pixels(inputs, augmentation)))
         every.append(Examples(label=label, rows=tuple(rows)))
     return every
+
+
+def _shown(plan: Plan) -> list[Stage]:
+    """The stages, or of many the first one of each kind, and of many kinds a few from the first to the last."""
+    if len(plan.stages) <= _STAGES:
+        return list(plan.stages)
+    kinds = {(stage.bandwidth, stage.radius, stage.operator): stage for stage in reversed(plan.stages)}
+    stages = sorted(kinds.values(), key=lambda stage: stage.progress)
+    if len(stages) <= _STAGES:
+        return stages
+    return [stages[round(k * (len(stages) - 1) / (_STAGES - 1))] for k in range(_STAGES)]
 
 
 def answers_of(trainer: Trainer, plan: Plan, source: Source, model: nn.Module) -> list[tuple[str, ExampleRow]]:
@@ -44,7 +55,7 @@ def answers_of(trainer: Trainer, plan: Plan, source: Source, model: nn.Module) -
     augmentation, device = trainer.augmentation, trainer.device
     chosen, seeds = _chosen(source, trainer.loading)
     rows: list[tuple[str, ExampleRow]] = []
-    for stage in plan.stages:
+    for stage in _shown(plan):
         inputs = _inputs(stage, plan, source, augmentation, trainer.loading, chosen, seeds)
         if inputs is None:
             continue
