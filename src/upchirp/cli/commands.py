@@ -1,4 +1,4 @@
-"""Which commands there are, and what becomes of their errors."""
+"""The commands, and what becomes of their errors."""
 
 import difflib
 import importlib

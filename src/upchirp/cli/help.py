@@ -1,4 +1,4 @@
-"""What `--help` and `--help-all` print: the flags that people use, and all of them by what they are about."""
+"""The texts of `--help` and `--help-all`: the flags that people use, and all of them by what they are about."""
 
 import ast
 import inspect

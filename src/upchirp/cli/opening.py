@@ -1,4 +1,4 @@
-"""Importing what takes seconds, after the words of a command are known to be right."""
+"""The import of what takes seconds, after the words of a command are known to be right."""
 
 import os
 import signal

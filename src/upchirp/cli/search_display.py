@@ -1,4 +1,4 @@
-"""What a search shows while it runs."""
+"""The display of a search while it runs."""
 
 from types import TracebackType
 

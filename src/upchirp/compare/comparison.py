@@ -1,4 +1,4 @@
-"""Train several variants at several budgets, and sum up."""
+"""A comparison from settings to its summary: several variants trained at several budgets."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

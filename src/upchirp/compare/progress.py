@@ -1,4 +1,4 @@
-"""How far a comparison is, and what its runs still take."""
+"""The progress of a comparison, and the time that its runs still take."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Whether runs ran at one speed: times are comparable only then."""
+"""A check that runs ran at one speed: times are comparable only then."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

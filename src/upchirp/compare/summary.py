@@ -1,4 +1,4 @@
-"""What runs came to, as `summary.json` keeps it: a pure function of their logs and predictions."""
+"""The summary of runs, as `summary.json` keeps it: a pure function of their logs and predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

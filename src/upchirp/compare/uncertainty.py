@@ -1,4 +1,4 @@
-r"""How sure a difference of accuracies is, given how many validation images and seeds it rests on.
+r"""The uncertainty of a difference of accuracies, from the number of validation images and seeds that it rests on.
 
 A measured accuracy would have been another one with other validation images, and with other seeds. For a difference of
 means over seeds, or any contrast $d = \sum_k c_k \bar a_k$ of curricula's mean accuracies $\bar a_k$, both are added:

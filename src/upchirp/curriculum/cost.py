@@ -1,4 +1,4 @@
-"""What one sample costs at a bandwidth.
+"""The cost of one sample at a bandwidth.
 
 A cost is any function from bandwidth to a positive number; only ratios matter to a plan. `pixels` needs no model.
 Tables of counted FLOPs or measured seconds are filled elsewhere (`upchirp.models`, `upchirp.training`).

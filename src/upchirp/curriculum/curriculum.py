@@ -1,4 +1,4 @@
-"""What a curriculum is: a pure function from progress to bandwidth and magnitude."""
+"""Curricula: pure functions from progress to bandwidth and magnitude."""
 
 import math
 from bisect import bisect_right

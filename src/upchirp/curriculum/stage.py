@@ -1,4 +1,4 @@
-"""What a plan is made of: stages, and the steps in them."""
+"""Stages of a plan, and the steps in them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

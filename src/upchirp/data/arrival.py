@@ -1,4 +1,4 @@
-"""How batches arrive: parts come from the workers, are put together and, where asked for, prepared on the device.
+"""Arrival of batches: parts come from the workers, are put together and, where asked for, prepared on the device.
 
 On CUDA all of it goes on ahead of who trains, in a thread and on a stream of its own: while one batch is trained on,
 the next one is copied to the device and prepared there.

@@ -1,4 +1,4 @@
-"""What the loader gives: the images of some rows of a step."""
+"""Batches: the images of some rows of a step, as the loader gives them."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""What a loader worker prepares at once: a bounded part of a batch, put together again in the training process.
+"""Chunks: bounded parts of a batch that a worker prepares at once, put together again in the training process.
 
 A whole batch in one worker would come late, with as many others right behind it, and fill the shared memory.
 """

@@ -1,4 +1,4 @@
-"""Which data a training saw: names of classes and a fingerprint of the images, wherever they lie."""
+"""The identity of a training's data: names of classes and a fingerprint of the images, wherever they lie."""
 
 import hashlib
 import unicodedata

@@ -1,4 +1,4 @@
-"""Whether labels count the classes, and whether two data sets mean the same by them."""
+"""Checks that labels count the classes, and that two data sets mean the same by them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the user may choose about the data. No torch in here, nor anything else that takes long to import."""
+"""The user's choices about the data. No torch in here, nor anything else that takes long to import."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a loader worker does: requests in, stacked uint8 images out, damaged images replaced."""
+"""The work of a loader worker: requests in, stacked uint8 images out, damaged images replaced."""
 
 import struct
 import warnings

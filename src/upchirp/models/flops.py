@@ -1,4 +1,4 @@
-"""What a model costs: multiply-adds and parameters, as papers count them."""
+"""The cost of a model: multiply-adds and parameters, as papers count them."""
 
 from collections.abc import Iterable
 

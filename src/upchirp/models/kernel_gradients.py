@@ -1,4 +1,4 @@
-"""Which parts of a model's kernels learn nothing at a small bandwidth (Appendix A.1)."""
+"""The parts of a model's kernels that learn nothing at a small bandwidth (Appendix A.1)."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What a model returns: found out before training, on two images and a copy without values."""
+"""The outputs of a model: found out before training, on two images and a copy without values."""
 
 from collections.abc import Mapping
 from typing import Any

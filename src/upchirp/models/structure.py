@@ -1,4 +1,4 @@
-"""What was worked out without values, kept for every model of the same structure.
+"""Facts that were worked out without values, kept for every model of the same structure.
 
 What an input size does to a model, and what it costs, depends on its structure alone: on its modules, their settings
 and the shapes of their tensors. A training asks for it several times over, and each trial of a search does so again.

@@ -1,4 +1,4 @@
-"""What the model sees in each stage, as pictures."""
+"""Pictures of what the model sees in each stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How figures look: fonts, colours, units and labels."""
+"""The look of figures: fonts, colours, units and labels."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""What a comparison found, in sentences that know how sure they are."""
+"""The findings of a comparison, in sentences that know how sure they are."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean

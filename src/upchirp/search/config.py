@@ -15,7 +15,7 @@ from upchirp.training.recipes.around_training import AroundTraining
 Algorithm = Literal["sequential", "greedy"]
 ExecutorName = Literal["local", "ray", "slurm"]
 
-# Those of Tables 5 and 6, of 224.
+# Bandwidths 96, 160, 192 and 224 of Tables 5 and 6 as shares of 224.
 _SHARES = (3 / 7, 5 / 7, 6 / 7, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""What a search costs, known before anything runs."""
+"""The cost of a search, known before anything runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a search says while it runs. Displays are functions of these events."""
+"""The events of a search. Displays are functions of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

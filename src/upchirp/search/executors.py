@@ -1,4 +1,4 @@
-"""Where trials run: processes of this machine, or the cluster that an existing scheduler runs. No scheduler of our own.
+"""Executors of trials: processes of this machine, or the cluster of an existing scheduler; none of our own.
 
 An executor is anything with `submit(function, *arguments)` that returns a `concurrent.futures.Future`, such as the
 executors of the standard library. Beyond one machine the output folder must lie on a file system that all share.

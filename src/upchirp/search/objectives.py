@@ -1,4 +1,4 @@
-"""What a search looks for: the objectives of Table 21."""
+"""The objectives of a search (Table 21)."""
 
 import math
 from collections.abc import Callable

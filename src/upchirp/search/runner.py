@@ -1,4 +1,4 @@
-"""Trains and scores one trial: a segment from its parent's state, a segment of fine-tuning, an evaluation."""
+"""The run of one trial: a segment from its parent's state, a segment of fine-tuning, an evaluation."""
 
 import copy
 import math

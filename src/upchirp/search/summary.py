@@ -1,4 +1,4 @@
-"""What a search found and what it cost, as plain data, and the files that tell of it."""
+"""The summary of a search, as plain data, and the files that tell of it."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a search trains and what it learns from it: the words that the algorithms and the trainings share."""
+"""Trials and their outcomes: the words that the algorithms and the trainings share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -165,7 +165,7 @@ class Trials:
         if failure is not None:
             raise failure
         if stopping:
-            # Whoever makes the file by hand ends the search as SIGTERM does.
+            # If no signal came, somebody has made the stop file by hand: it counts as SIGTERM.
             signum = self.received[0] if self.received else signal.SIGTERM
             raise Interrupted(signum, self.folder, len(self.finished), self.go_on)
 

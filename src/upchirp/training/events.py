@@ -1,4 +1,4 @@
-"""What a training says while it runs. Logs and displays are functions of these events."""
+"""The events of a training. Logs and displays are functions of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""What the device does with a batch: crops, normalises, erases and mixes it."""
+"""Work on a batch on the device: crop, normalise, erase and mix."""

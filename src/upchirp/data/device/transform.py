@@ -1,4 +1,4 @@
-"""What the device does with a batch: exact crop, normalisation, erasing, mixing.
+"""The transform of a batch on the device: exact crop, normalisation, erasing, mixing.
 
 Random draws are made on the host for the whole global batch from (seed, step) and sliced, so neither the
 number of ranks nor the size of the micro-batches changes them. The host knows every draw and the device waits

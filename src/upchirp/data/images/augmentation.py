@@ -1,4 +1,4 @@
-"""What a loader worker does with one image: crop, flip, RandAugment, reduce to the bandwidth.
+"""Augmentation of one image in a loader worker: crop, flip, RandAugment, reduction to the bandwidth.
 
 Symbols of the paper (Section 5.2): bandwidth `B`, magnitude `m` of RandAugment.
 """

@@ -1,4 +1,4 @@
-"""Which part of an image is looked at: left, top, right and bottom, pixels."""
+"""Crops: the part of an image that is looked at, as left, top, right and bottom in pixels."""
 
 import math
 import random

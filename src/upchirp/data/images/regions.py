@@ -1,4 +1,4 @@
-"""What a loader worker does with one image if the device prepares it: decode the crop, and say what is to become of it.
+"""Regions for images that the device prepares: the decoded crop, and what is to become of it.
 
 Crop, flip and operations are those of `TrainTransform` for the same request.
 """

@@ -1,4 +1,4 @@
-"""What a packed folder holds, and how many bytes a training image costs at each bandwidth."""
+"""The summary of a packed folder: its content, and the bytes of a training image at each bandwidth."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""Where labelled images come from: folders, tar shards, Hugging Face data sets, generated ones, the user's own."""
+"""Sources of labelled images: folders, tar shards, Hugging Face data sets, generated ones, the user's own."""
 
 from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
 from upchirp.data.sources.folder import FolderSource

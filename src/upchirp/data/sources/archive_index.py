@@ -1,4 +1,4 @@
-"""Where the files in a zip or tar archive lie. Nothing is unpacked, so no name in it can write anywhere."""
+"""The index of the files in a zip or tar archive. Nothing is unpacked, so no name in it can write anywhere."""
 
 import stat
 import tarfile

@@ -1,4 +1,4 @@
-"""Where the training and the validation images lie in what people have: splits, or one folder of classes."""
+"""The places of training and validation images in what people have: splits, or one folder of classes."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the loader asks of a data set."""
+"""The protocol of a source: all that the loader asks of a data set."""
 
 from typing import Protocol, runtime_checkable
 

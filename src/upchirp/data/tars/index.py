@@ -1,4 +1,4 @@
-"""Where the images of a tar shard lie, in a small file beside the shard."""
+"""The index of the images in a tar shard, in a small file beside the shard."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How wide the stripes are, and which windows they make."""
+"""The width of CSWin's stripes, and the windows that they make."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""What changes in a model when the side of its input changes: grids, windows, positions and moments."""
+"""Models of other input sizes: the change of grids, windows, positions and moments."""

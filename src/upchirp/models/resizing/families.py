@@ -1,4 +1,4 @@
-"""What changes, per family, when the input size changes.
+"""The families of modules that depend on the input size, and what they make of a whole model.
 
 A module of one's own says so itself (`ResizableInput`). timm's families are told apart by what a module offers, not
 by its class, so models derived from them count too; only where timm cannot set a model to a size, its class decides.

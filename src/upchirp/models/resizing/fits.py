@@ -1,4 +1,4 @@
-"""What a module needs for a new input size, and what every family tells about itself."""
+"""Fits: what a module needs for a new input size, as every family tells it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

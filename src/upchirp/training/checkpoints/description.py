@@ -1,4 +1,4 @@
-"""What a weights file, a checkpoint or a run folder says of its weights: the model, the data, the preprocessing."""
+"""The description of weights in a file, a checkpoint or a run folder: the model, the data, the preprocessing."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How images are prepared for trained weights: what goes with the weights wherever they go."""
+"""The preprocessing of images for trained weights, which goes with the weights wherever they go."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

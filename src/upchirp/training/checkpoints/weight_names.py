@@ -1,4 +1,4 @@
-"""Where in a file a model's weights are: in which dictionary, and under which prefix of their names."""
+"""The place of a model's weights in a file: in which dictionary, and under which prefix of their names."""
 
 import contextlib
 import inspect

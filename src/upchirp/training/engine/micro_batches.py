@@ -1,4 +1,4 @@
-"""How many images of a step are computed at once: what the loader gives, or fewer or more as memory asks for it."""
+"""Micro-batches: as many images of a step as are computed at once, cut, joined and halved as memory asks for it."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence

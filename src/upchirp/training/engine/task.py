@@ -1,4 +1,4 @@
-"""What a batch is for a model: what it is shown, what is asked of it, and how well it answers."""
+"""Tasks: what a model is shown of a batch, what is asked of it, and how well it answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How long a training waits for data, and what helps."""
+"""Time that a training waits for data, and advice on it."""
 
 import math
 import time

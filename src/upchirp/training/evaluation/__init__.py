@@ -1,1 +1,1 @@
-"""How well a model does on images it was not trained on."""
+"""Evaluation of models on images that they were not trained on."""

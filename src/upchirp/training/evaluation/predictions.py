@@ -1,4 +1,4 @@
-"""What an evaluation guessed, image by image: what accuracy by class, confusion and paired comparisons are made of."""
+"""Predictions of an evaluation, image by image: for accuracy by class, confusion and paired comparisons."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""How the processes that train together share one model, and on which device."""
+"""One model for all processes that train together, and the device that each computes on."""

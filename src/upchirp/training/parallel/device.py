@@ -1,4 +1,4 @@
-"""Where to compute, and torch's process-wide switches."""
+"""The device to compute on, and torch's process-wide switches."""
 
 import os
 from collections.abc import Iterator

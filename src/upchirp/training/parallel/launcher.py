@@ -1,4 +1,4 @@
-"""What a launcher, such as torchrun, tells each process. No torch in here."""
+"""The environment that a launcher, such as torchrun, gives each process. No torch in here."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How ranks hold a training state: all that the rest of the package asks of it, in one protocol."""
+"""The protocol of a training state on several ranks: all that the rest of the package asks of it."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager

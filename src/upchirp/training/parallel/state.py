@@ -53,7 +53,7 @@ class State:
         }
 
     def position(self) -> dict[str, Any]:
-        """The plain values among them; the tensors by names of their own are those of `tensors`."""
+        """The plain values of the state: loss scaling, bandwidth and step. `tensors` gives all else."""
         return {"scaler": self.scaler.state_dict(), "bandwidth": self.bandwidth, "step": self.step}
 
     def load_position(self, position: Mapping[str, Any]) -> None:

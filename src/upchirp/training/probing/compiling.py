@@ -42,7 +42,7 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
         for step, rows in _first_of_each_shape(sampler, micro_batches):
             fit_to_tried(twin, step.bandwidth)
             passes.fit_to(step.bandwidth)
-            # With a micro-batch that completes no step nobody waits for another rank.
+            # Ranks sum gradients with the last micro-batch of a step only: marked as another, it waits for nobody.
             batch = replace(grey_batch(step, rows, sampler.image_side(step), device), completes_step=False)
             try:
                 accumulate(passes, scaler, batch, trainer.computing, Batch.weigh)
@@ -53,7 +53,7 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
                     ) from error
                 if not ran_out(error):
                     raise
-                # The step itself, when it comes, takes smaller micro-batches.
+                # Memory ran out, as it will in the step itself, which then takes fewer images at once.
                 continue
             finally:
                 twin.zero_grad(set_to_none=True)

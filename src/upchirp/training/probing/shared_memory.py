@@ -1,4 +1,4 @@
-"""How many loader workers the machine's shared memory has room for."""
+"""The number of loader workers that the machine's shared memory has room for."""
 
 from dataclasses import dataclass
 

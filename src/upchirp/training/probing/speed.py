@@ -1,4 +1,4 @@
-"""What a training needs on this machine: time by a few real steps at each bandwidth, and memory."""
+"""The needs of a training on this machine: time by a few real steps at each bandwidth, and memory."""
 
 import resource
 import sys

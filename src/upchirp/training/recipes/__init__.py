@@ -1,1 +1,1 @@
-"""What to train, as values: settings, recipes, and the optimizer they ask for."""
+"""Trainings as values: settings, recipes, and the optimizer they ask for."""

@@ -1,4 +1,4 @@
-"""What single settings may be."""
+"""Checks of single settings."""
 
 import re
 from collections.abc import Mapping

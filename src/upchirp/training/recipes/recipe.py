@@ -1,4 +1,4 @@
-"""What a recipe says: how a model is optimised and its images augmented, and with which curriculum and budget."""
+"""Recipes: how a model is optimised and its images augmented, and with which curriculum and budget."""
 
 import math
 from dataclasses import dataclass, field

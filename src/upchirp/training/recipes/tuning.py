@@ -1,4 +1,4 @@
-"""Which parameters a training tunes."""
+"""The parameters that a training tunes."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Tells a run that waits for data what would help."""
+"""Advice for a run that waits for data."""
 
 from upchirp.curriculum import Plan, Step
 from upchirp.machine import usable_cores

@@ -1,4 +1,4 @@
-"""How a run begins: in which folder, anew or from a checkpoint."""
+"""The beginning of a run: its folder, anew or from a checkpoint."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack

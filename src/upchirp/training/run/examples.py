@@ -1,4 +1,4 @@
-"""What the model sees in each stage, for the report."""
+"""Images as the model sees them in each stage, for the report."""
 
 from collections.abc import Mapping, Sequence
 

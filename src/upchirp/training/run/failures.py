@@ -1,4 +1,4 @@
-"""What stops a run from outside, told in one line that says where to go on."""
+"""Failures from outside, such as a full disk, told in one line that says where to go on."""
 
 import threading
 from collections.abc import Iterator

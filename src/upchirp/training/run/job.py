@@ -169,7 +169,7 @@ def _train(
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.sizes)
         elif loaded and (config.time_budget is not None or config.replay == "auto"):
-            # Measured anew it would be another plan.
+            # A plan that rests on measured seconds would be another one if they were measured again.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             config = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.sizes)

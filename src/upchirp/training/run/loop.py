@@ -204,13 +204,13 @@ class Run:
         try:
             yield from trainer.run(self.state, self.plan, self.loader, micro_batches=sizes)
         except DataFault as error:
-            # Of several ranks the others wait for this one's step: none can save alone.
+            # The other ranks wait for this one to end its step, so no checkpoint can be written together.
             if self.ranks.size > 1 or not self.state.step:
                 raise
             with self._saved_if_faulty():
                 raise error
         except OutOfMemory as error:
-            # For the next start, if it is this rank's alone to tell.
+            # Perhaps only this rank knows what fits: what it stores, the next start of the run reads.
             self._store_micro_batches()
             raise InputError(f"{error}; {self.saving.last_good()}; {self.go_on}") from error
         except torch.OutOfMemoryError as error:

@@ -1,4 +1,4 @@
-"""What a training costs, before it runs: its plan, priced against training as usual, and time and memory here."""
+"""The price of a training before it runs: its plan beside training as usual, and time and memory here."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,4 +1,4 @@
-"""How to go on with what ended, as the end of a message."""
+"""The way to go on with what ended, as the end of a message."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a training leaves on disk: states to go on from, and of a run its weights at the end."""
+"""Files of a training: states to go on from, and of a run its weights at the end."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

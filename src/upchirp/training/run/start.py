@@ -1,4 +1,4 @@
-"""What a run starts from: its data, its model with the weights it loads, and its plan."""
+"""The start of a run: its data, its model with the weights it loads, and its plan."""
 
 from collections.abc import Mapping
 from dataclasses import replace
