@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "say what images show, by trained weights",
     "pack": "write a data set as shards from which small bandwidths read fewer bytes",
     "search": "find the best curriculum for your own data and model",
+    "similarity": "how alike the checkpoints of two runs see (CKA)",
     "compare": "train several curricula on the same data and report accuracy against time",
 }
 
@@ -66,7 +67,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<11}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
             "usage: upchirp COMMAND [OPTIONS]",

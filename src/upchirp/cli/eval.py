@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from upchirp.cli.printable import json_text
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
 from upchirp.training.parallel.launcher import is_first_process
+
+if TYPE_CHECKING:
+    from upchirp.training.run.eval_job import SizedEvaluation
 
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
 
@@ -32,6 +35,8 @@ class EvalCommand:
     weights: Path | None = None
     """.safetensors, a checkpoint, a file of timm's, or a name, timm/NAME.TAG or hf-hub:OWNER/NAME, which is downloaded
     once; by default the run's, its average if there is one."""
+    which: Literal["average", "raw"] | None = None
+    """The average of the weights, or the raw ones; by default the average where there is one."""
     data: str | None = None
     """Any data that `upchirp train --data` takes."""
     val_share: float | None = None
@@ -43,6 +48,10 @@ class EvalCommand:
     """Input side, pixels; by default the run's, or 224."""
     sizes: tuple[int, ...] = ()
     """Several input sides instead, pixels."""
+    low_pass: tuple[float, ...] = ()
+    """Evaluate images without the frequencies beyond each of these radii, in periods per image (Figures 2 and 4)."""
+    high_pass: tuple[float, ...] = ()
+    """Evaluate images without the frequencies within each of these radii (Table 1)."""
     crop_pct: float | None = None
     """Share of the resized image that the centre crop keeps; by default what the weights say, else the paper's rule."""
     mean: tuple[float, float, float] | None = None
@@ -80,15 +89,17 @@ def run(words: Sequence[str]) -> int:
         return 0
     if command.json:
         listed = [result.to_dict() for result in results]
-        print(json_text(listed if command.sizes else listed[0]))
+        print(json_text(listed if command.sizes or command.low_pass or command.high_pass else listed[0]))
         return 0
     table = Table()
-    for heading in ("size", "top-1", "top-5", "loss", "images"):
+    filtered = command.low_pass or command.high_pass
+    for heading in ("size", *(("frequencies",) if filtered else ()), "top-1", "top-5", "loss", "images"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         evaluation = result.evaluation
         table.add_row(
             f"{result.size} px",
+            *((_frequencies(result),) if filtered else ()),
             f"{evaluation.top1:.2f} %",
             f"{evaluation.top5:.2f} %",
             f"{evaluation.loss:.4f}",
@@ -96,3 +107,8 @@ def run(words: Sequence[str]) -> int:
         )
     Console().print(table)
     return 0
+
+
+def _frequencies(result: "SizedEvaluation") -> str:
+    """Which were left in the images, in periods per image."""
+    return f"up to {result.low_pass:g}" if result.low_pass is not None else f"beyond {result.high_pass:g}"

@@ -74,6 +74,16 @@ COMMON: Mapping[str, Mapping[str, str]] = {
         "batch-size": "images in one forward pass",
         "device": "where to compute",
     },
+    "upchirp similarity": {
+        "output": "folder to write; by default a new one under runs/",
+        "data": "images; by default what the first run validated on",
+        "images": "how many of them",
+        "which": "raw weights of checkpoints, or their averages",
+        "batch-size": "images in one forward pass",
+        "workers": "loader processes",
+        "device": "where to compute",
+        "json": "print JSON",
+    },
     "upchirp pack": {
         "data": "what to pack: anything that train takes",
         "output": "folder to write",
@@ -125,6 +135,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "upchirp predict --run runs/a photos/new",
         "upchirp predict --weights model.safetensors --csv a.jpg b.jpg",
     ),
+    "upchirp similarity": (
+        "upchirp similarity runs/a runs/b",
+        "upchirp similarity runs/a runs/a --images 2000 --output runs/itself",
+    ),
     "upchirp pack": (
         "upchirp pack --data photos --output packed",
         "upchirp pack --output packed --verify",
@@ -140,7 +154,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
 }
 """By command: two that people would type."""
 
-_TAKES = {"upchirp predict": "IMAGES ... "}
+_TAKES = {"upchirp predict": "IMAGES ... ", "upchirp similarity": "RUN RUN "}
 """What a command takes beside its flags."""
 
 _GROUPS: Mapping[str, str] = {

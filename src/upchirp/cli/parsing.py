@@ -48,13 +48,15 @@ def _number_or_auto(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
     """`--replay 2` and `--replay auto`, with a message that names the two; `None` where that is the default."""
-    if info.type not in (int | Literal["auto"], int | Literal["auto"] | None):
+    kinds = {"auto": (int | Literal["auto"], int | Literal["auto"] | None), "all": (int | Literal["all"],)}
+    word = next((word for word, own in kinds.items() if info.type in own), None)
+    if word is None:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="INT|auto",
-        instance_from_str=lambda words: words[0] if words[0] == "auto" else _whole_number(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, int) or value == "auto",
+        metavar=f"INT|{word}",
+        instance_from_str=lambda words: words[0] if words[0] == word else _whole_number(words[0], word),
+        is_instance=lambda value: value is None or isinstance(value, int) or value == word,
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -254,11 +256,11 @@ def _keeping(kept: Mapping[type, Mapping[str, Any]]) -> Iterator[None]:
         yield
 
 
-def _whole_number(word: str) -> int:
+def _whole_number(word: str, other: str = "auto") -> int:
     try:
         return int(word)
     except ValueError:
-        raise ValueError(f"{word!r} is neither a whole number nor auto") from None
+        raise ValueError(f"{word!r} is neither a whole number nor {other}") from None
 
 
 def _words(sizes: tuple[int, ...] | str) -> list[str]:

@@ -146,7 +146,8 @@ def preset(name: str, final_size: int = TABLE_SIZE, *, multiple: int = 1) -> Cur
         near = difflib.get_close_matches(name, [*PRESETS, *BY_OTHERS], n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"unknown curriculum {name!r}: {hint}choose one of {', '.join([*PRESETS, *BY_OTHERS])}, or give the path of a YAML file"
+            f"unknown curriculum {name!r}: {hint}choose one of {', '.join([*PRESETS, *BY_OTHERS])}, or give the path "
+            "of a YAML file"
         )
     return PRESETS[name](final_size, multiple=multiple)
 

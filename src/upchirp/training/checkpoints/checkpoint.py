@@ -7,7 +7,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -135,9 +135,9 @@ def prune_best(folder: Path) -> None:
         delete(path)
 
 
-def prune(folder: Path, keep: int) -> None:
+def prune(folder: Path, keep: int | Literal["all"]) -> None:
     """Delete all but the last `keep` step checkpoints, and leftovers of interrupted writing."""
-    for path in list(checkpoints(folder))[:-keep]:
+    for path in [] if keep == "all" else list(checkpoints(folder))[:-keep]:
         delete(path)
     clear_leftovers(folder)
     for parts in folder.iterdir():

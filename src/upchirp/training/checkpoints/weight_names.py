@@ -52,6 +52,15 @@ def _parts(content: object, path: str, depth: int) -> Iterator[tuple[str, dict[s
         yield from _parts(value, f"{path}.{name}" if path else name, depth - 1)
 
 
+def is_average(path: str) -> bool:
+    """Whether a dictionary or a module of that name holds averaged weights.
+
+    >>> is_average("state.ema"), is_average("state.model")
+    (True, False)
+    """
+    return bool(_AVERAGE.search(path))
+
+
 def find(model: nn.Module, dictionaries: Mapping[str, Tensors], expected: Sequence[str]) -> Found:
     """The dictionary and the prefix under which most of a model's names stand, and the tensors there.
 
@@ -71,7 +80,7 @@ def find(model: nn.Module, dictionaries: Mapping[str, Tensors], expected: Sequen
     for path, tensors in dictionaries.items():
         for prefix, named in _readings(model, tensors, wanted):
             score = len(wanted & named.keys())
-            average = bool(_AVERAGE.search(f"{path}.{prefix}"))
+            average = is_average(f"{path}.{prefix}")
             if best is None or (score, average) > best[:2]:
                 best = score, average, prefix, named, tensors
     if best is None:
@@ -110,7 +119,7 @@ def _native_prefix(tensors: Tensors, wanted: frozenset[str]) -> str:
     counts = Counter(prefix for name in tensors for prefix in _split(name, wanted))
     most = max(counts.values(), default=0)
     tied = [prefix for prefix, count in counts.items() if count == most]
-    averages = [prefix for prefix in tied if _AVERAGE.search(prefix)]
+    averages = [prefix for prefix in tied if is_average(prefix)]
     chosen = min(averages or tied, key=len, default="")
     twice = [prefix for prefix in averages or tied if not prefix.startswith(chosen)]
     # Single names, such as norm.weight, stand in every model.

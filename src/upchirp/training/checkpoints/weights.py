@@ -4,9 +4,9 @@ import argparse
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +18,10 @@ from upchirp.errors import InputError
 from upchirp.models import LARGEST_WEIGHTS_SIZE, classifier_names, fit_stored, in_classifier, size_of_weights
 from upchirp.training.checkpoints import checkpoint, named_weights
 from upchirp.training.checkpoints.description import Description, read_description
-from upchirp.training.checkpoints.weight_names import find, parts
+from upchirp.training.checkpoints.weight_names import find, is_average, parts
+
+Which = Literal["average", "raw"]
+"""The average of weights, or what it is an average of."""
 
 HEAD_INIT_SCALE = 0.001
 """A new classifier starts this much smaller, so that it does not disturb the features (ConvNeXt's fine-tuning)."""
@@ -57,6 +60,20 @@ class Weights:
                 f"{self.path} is for other classes than the data has (class {first} is {own[first]} there and "
                 f"{classes[first]} here): give data with the same classes, or `upchirp finetune` with a new head"
             )
+
+    def only(self, which: Which) -> "Weights":
+        """The averages alone, or what they are averages of alone.
+
+        Raises:
+            InputError: the file has none of them.
+        """
+        # Exported weights say by the file's name what they are.
+        average = {path: is_average(f"{self.path.stem}.{path}") for path in self.parts}
+        kept = {path: tensors for path, tensors in self.parts.items() if average[path] == (which == "average")}
+        if not kept:
+            other = "raw weights" if which == "average" else "an average"
+            raise InputError(f"{self.path} holds {other} only: leave out `which`, or give another file")
+        return replace(self, parts=kept)
 
     @property
     def other_model(self) -> str:

@@ -1,7 +1,7 @@
 """Evaluation at the final size, and during early stages at the current bandwidth (Figure 8)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -77,6 +77,8 @@ class View(NamedTuple):
     """Pixels; below the set's own size the images are reduced, as in Figure 8."""
     operator: Operator = "lanczos"
     """What reduces them: what the model was shown in training, so that content is where it was there."""
+    filtered: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """What is done to normalised inputs first, (N, 3, S, S) to the same; by default nothing."""
 
 
 @torch.no_grad()
@@ -113,7 +115,8 @@ def evaluate(
             targets = Targets.of(labels.to(device, non_blocking=True))
             seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
             for view, total, guesses in zip(views, sums, guessed, strict=True):
-                own = inputs if view.bandwidth >= data.size else reduced(inputs, view.bandwidth, view.operator)
+                whole = inputs if view.filtered is None else view.filtered(inputs)
+                own = whole if view.bandwidth >= data.size else reduced(whole, view.bandwidth, view.operator)
                 shown, asked = task.ask(own, targets, indices.numpy().astype(np.uint64))
                 with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                     outputs = view.model(shown)

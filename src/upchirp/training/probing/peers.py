@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 from timm.data import ScheduledBatchSampler
+from torch.utils.data import SequentialSampler
 
 from upchirp.curriculum import Curriculum, Phase
 from upchirp.curriculum.scaling import check_final_size, nearest_multiple
@@ -33,7 +34,10 @@ def timm_progressive(final_size: int = 224, *, multiple: int = 1) -> Curriculum:
     if len(sides) == 1:
         sides = [*sides, *sides]
     sampler = ScheduledBatchSampler(
-        range(_DRAWS), batch_sizes=[1] * len(sides), choice_schedule="progressive", schedule_epochs=_EPOCHS
+        SequentialSampler(range(_DRAWS)),
+        batch_sizes=[1] * len(sides),
+        choice_schedule="progressive",
+        schedule_epochs=_EPOCHS,
     )
     drawn: list[int] = []
     for epoch in range(_EPOCHS):

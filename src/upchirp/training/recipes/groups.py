@@ -239,13 +239,15 @@ class Keeping(Group):
     """Steps between log lines."""
     checkpoint_interval: int = 500
     """Steps between checkpoints."""
-    checkpoint_keep: int = 2
-    """How many of the latest checkpoints are kept."""
+    checkpoint_keep: int | Literal["all"] = 2
+    """How many of the latest checkpoints are kept; `all` keeps every one, to look at later."""
     report: bool = True
     """Write report.html into the run folder at the end."""
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "evaluations", "log_interval", "checkpoint_interval", "checkpoint_keep")
+        check_least(self, 1, "evaluations", "log_interval", "checkpoint_interval")
+        if self.checkpoint_keep != "all":
+            check_least(self, 1, "checkpoint_keep")
         super().__post_init__()
 
 

@@ -1,19 +1,23 @@
 """Evaluation of trained weights, from files to figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, match_classes, open_evaluation
 from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import at_size, check_sizes, create_model
+from upchirp.spectral import high_pass_filter, low_pass_filter
 from upchirp.training.checkpoints.description import preprocessing_for
 from upchirp.training.checkpoints.named_weights import has_tag, name_of
-from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.checkpoints.weights import Weights, Which, load_weights, read_weights
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.events import Noted, Observer, reporting
@@ -34,10 +38,16 @@ class SizedEvaluation:
     """Pixels."""
     evaluation: Evaluation
     """Accuracy and loss."""
+    low_pass: float | None = None
+    """Radius of the frequencies that were left in the images, periods per image."""
+    high_pass: float | None = None
+    """Radius of those that were taken out."""
 
     def to_dict(self) -> dict[str, float]:
         """Plain data."""
-        return {"size": self.size, **self.evaluation.to_dict()}
+        filters = {"low_pass": self.low_pass, "high_pass": self.high_pass}
+        own = {name: radius for name, radius in filters.items() if radius is not None}
+        return {"size": self.size, **own, **self.evaluation.to_dict()}
 
 
 def evaluate_weights(
@@ -46,10 +56,13 @@ def evaluate_weights(
     model: str | None = None,
     model_kwargs: dict[str, Any] | None = None,
     weights: Path | None = None,
+    which: Which | None = None,
     data: str | None = None,
     val_share: float | None = None,
     val_split: str | None = None,
     sizes: Sequence[int] = (),
+    low_pass: Sequence[float] = (),
+    high_pass: Sequence[float] = (),
     crop_pct: float | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
@@ -73,11 +86,14 @@ def evaluate_weights(
         model: timm's name; by default what the weights file says.
         model_kwargs: arguments for the model's constructor.
         weights: see `read_weights`.
+        which: the average of the weights, or the raw ones; by default the average where there is one.
         data: see `open_evaluation`.
         val_share: of one folder of classes evaluate only the share that training holds out; by default that is done
             for the data of the run, and all images of other folders are evaluated.
         val_split: name of the validation images' folder, split, or value in a table's column of splits.
         sizes: input sides, pixels; by default the run's final size, else what the weights say, else 224.
+        low_pass: evaluate images without the frequencies beyond each of these radii, periods per image (Figure 4).
+        high_pass: evaluate images without those within each of these radii (Table 1).
         crop_pct: share of the resized image that the centre crop keeps; by default what the weights say for their
             own input side, and the paper's rule for others.
         mean: of the red, green and blue values; by default what the weights say, else the run.
@@ -92,7 +108,8 @@ def evaluate_weights(
     Raises:
         InputError: something is missing or does not fit together.
     """
-    config, weights = trained(run, model, model_kwargs, weights)
+    filters = _filters(low_pass, high_pass)
+    config, weights = trained(run, model, model_kwargs, weights, which)
     chosen = data or config.data
     if not chosen:
         raise InputError("no data: give a folder of images, or `generated`")
@@ -101,6 +118,8 @@ def evaluate_weights(
         val_share = config.val_share
     check_model_kwargs(config.model_kwargs)
     stored = read_weights(weights)
+    if which is not None:
+        stored = stored.only(which)
     told = preprocessing_for(stored.description, model)
     sizes = list(sizes) or [config.final_size if run is not None else told.input_size or config.final_size]
     limits = (
@@ -158,8 +177,8 @@ def evaluate_weights(
             )
             report(f"evaluating at {size} px", None, None)
             with at_size(network, size) as fitted:
-                (result,) = evaluate(
-                    [View("model", fitted, size)],
+                own = evaluate(
+                    [View("model", fitted, size, filtered=each.filtered) for each in filters],
                     images,
                     mean=seen.mean,
                     std=seen.std,
@@ -167,10 +186,40 @@ def evaluate_weights(
                     # As the run evaluated itself; weights from elsewhere are evaluated in float32.
                     autocast=autocast_dtype(config.optimization) if run is not None else None,
                 )
-            results.append(SizedEvaluation(size, result))
-            if not math.isfinite(result.loss):
+            results += [
+                SizedEvaluation(size, result, low_pass=each.low_pass, high_pass=each.high_pass)
+                for result, each in zip(own, filters, strict=True)
+            ]
+            if not all(math.isfinite(result.loss) for result in own):
                 _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
     return results
+
+
+class _Filter(NamedTuple):
+    """What is left of images, and what does it."""
+
+    low_pass: float | None = None
+    high_pass: float | None = None
+
+    @property
+    def filtered(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """From normalised images to filtered ones; nothing for all frequencies."""
+        if self.low_pass is not None:
+            return partial(low_pass_filter, radius=self.low_pass)
+        return None if self.high_pass is None else partial(high_pass_filter, radius=self.high_pass)
+
+
+def _filters(low_pass: Sequence[float], high_pass: Sequence[float]) -> list[_Filter]:
+    """One for each evaluation of one size: all frequencies, unless some are asked for.
+
+    Raises:
+        InputError: a radius that makes no sense.
+    """
+    for radius in (*low_pass, *high_pass):
+        if not 0 <= radius < math.inf:
+            raise InputError(f"radius {radius}: it must be 0 or more periods per image")
+    filters = [_Filter(low_pass=radius) for radius in low_pass] + [_Filter(high_pass=radius) for radius in high_pass]
+    return filters or [_Filter()]
 
 
 def _tell(observers: Sequence[Observer], message: str) -> None:
@@ -211,7 +260,11 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def trained(
-    run: Path | None, model: str | None, model_kwargs: dict[str, Any] | None, weights: Path | None
+    run: Path | None,
+    model: str | None,
+    model_kwargs: dict[str, Any] | None,
+    weights: Path | None,
+    which: Which | None = None,
 ) -> tuple[TrainConfig, Path]:
     """The settings that trained weights need, as run, weights file and arguments give them, and the weights.
 
@@ -236,7 +289,10 @@ def trained(
         values |= {"model_kwargs": model_kwargs}
     config = TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "eval")
     if weights is None and run is not None:
-        weights = next((run / name for name in (WEIGHTS_EMA, WEIGHTS) if (run / name).exists()), None)
+        names = {"average": (WEIGHTS_EMA,), "raw": (WEIGHTS,), None: (WEIGHTS_EMA, WEIGHTS)}[which]
+        weights = next((run / name for name in names if (run / name).exists()), None)
+        if weights is None and which == "average" and (run / WEIGHTS).exists():
+            raise InputError(f"{run} keeps no average of its weights: leave out `which`")
     if weights is None:
         raise InputError("no weights: give `weights`, or a `run` that is finished")
     return config, weights

@@ -1,0 +1,64 @@
+"""`upchirp similarity`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from upchirp.cli.display import Display
+from upchirp.cli.opening import opening
+from upchirp.cli.parsing import parse
+from upchirp.cli.printable import json_text, printable
+from upchirp.errors import InputError
+
+DESCRIPTION = """Compare the checkpoints of two RUNs by what they make of the same images (linear CKA, Figure 6); write
+similarity.json, similarity.html and similarity.png. Runs keep their checkpoints by --checkpoint-keep all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityCommand:
+    """Flags of `upchirp similarity`: two run folders."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = field(default=(), metadata={"flag": False})
+    """Two run folders."""
+    output: Path | None = None
+    """Folder to write; by default a new one under runs/."""
+    data: str | None = None
+    """Images, by default those that the first run validated on."""
+    images: int = 1024
+    """How many of them."""
+    which: Literal["average", "raw"] = "raw"
+    """The raw weights of the checkpoints, or their averages."""
+    batch_size: int = 256
+    """Images in one forward pass, and in a batch of the estimate."""
+    workers: int = 2
+    """Loader processes."""
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    """Where to compute; by default the accelerator if there is one."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Compare, say what came of it, and return the exit code."""
+    command = parse(
+        SimilarityCommand, words, prog="upchirp similarity", description=DESCRIPTION, default=SimilarityCommand()
+    )
+    if len(command.runs) != 2:
+        raise InputError(f"{len(command.runs)} runs: name two run folders, which may be the same")
+    options = {name: value for name, value in vars(command).items() if name not in ("runs", "json")}
+    console = Console(stderr=True)
+    with opening(console):
+        from upchirp.compare.similarity import REPORT, similarity
+        from upchirp.reports.similarity_html import verdict
+    with Display(console) as display:
+        found = similarity(*command.runs, **options, observers=(display,))
+    if command.json:
+        print(json_text({**found.summary, "output": str(found.output)}))
+        return 0
+    for line in (verdict(found.summary), f"report: {found.output / REPORT}"):
+        print(printable(line))
+    return 0

@@ -1,0 +1,191 @@
+"""How alike the checkpoints of two runs represent the same images (Figure 6)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.compare.alignment import linear_cka
+from upchirp.curriculum import Plan
+from upchirp.data import Source, SubsetSource, normalize, open_evaluation
+from upchirp.errors import InputError
+from upchirp.files import write_text
+from upchirp.models import create_model
+from upchirp.training import EvaluationSet, Observer, load_weights, read_weights
+from upchirp.training.checkpoints import checkpoint
+from upchirp.training.checkpoints.weights import Which
+from upchirp.training.evaluation.features import features_of
+from upchirp.training.events import reporting
+from upchirp.training.parallel.device import choose_device
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.run.held_folder import held_folder
+from upchirp.training.run.run_folder import CHECKPOINTS, holds_run, read_plan
+
+SUMMARY, REPORT, FIGURE = "similarity.json", "similarity.html", "similarity.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """What came of it."""
+
+    output: Path
+    """Folder with `similarity.json`, `similarity.html` and `similarity.png`."""
+    summary: dict[str, Any]
+    """The content of `similarity.json`."""
+
+
+@dataclass(frozen=True)
+class _Checkpoints:
+    """A run and what it kept of its training."""
+
+    folder: Path
+    config: TrainConfig
+    plan: Plan
+    files: list[Path]
+
+    @property
+    def epochs(self) -> list[float]:
+        """Compute spent at each checkpoint, equivalent epochs."""
+        return [spent(self.plan, checkpoint.step_of(file)) for file in self.files]
+
+
+def similarity(
+    first: Path,
+    second: Path,
+    *,
+    output: Path | None = None,
+    data: str | None = None,
+    images: int = 1024,
+    which: Which = "raw",
+    batch_size: int = 256,
+    workers: int = 2,
+    device: str | None = None,
+    observers: Sequence[Observer] = (),
+) -> Similarity:
+    """Compare every checkpoint of one run with every one of another, by linear CKA of their last features.
+
+    Both see the same original images at the final size, whatever they were trained on. What networks answer before
+    their classifier is compared.
+
+    Args:
+        first: folder of a run that kept its checkpoints (`checkpoint_keep="all"`).
+        second: folder of another, or the same.
+        output: folder to write; by default a new one under runs/.
+        data: images; by default those that the first run validated on.
+        images: how many of them, spread over the classes.
+        which: the raw weights of checkpoints, or their averages.
+        batch_size: images in a forward pass and in a batch of the estimate.
+        workers: loader processes.
+        device: where to compute.
+        observers: called with what goes on.
+
+    Raises:
+        InputError: a folder without a run or checkpoints, or data that cannot be read.
+    """
+    if images < 4:
+        raise InputError(f"images is {images}: it must be 4 or more")
+    report = reporting(observers)
+    runs = [_read(folder) for folder in (first, second)]
+    chosen = data or runs[0].config.data
+    if not chosen:
+        raise InputError("no data: give a folder of images")
+    report("scanning the data", None, None)
+    size = runs[0].config.final_size
+    share = runs[0].config.val_share if data is None else None
+    source = _spread(open_evaluation(chosen, size, val_share=share, note=lambda line: None), images)
+    target = choose_device(device)
+    stacks = []
+    for run in runs:
+        # Of the second run the inputs are prepared anew, as it may have another size.
+        seen = EvaluationSet(source, run.config.final_size, workers=workers, batch_size=batch_size)
+        stacks.append(
+            torch.stack(
+                [
+                    _features(run, file, which, seen, len(source.classes), target)
+                    for file in report_each(report, run.files)
+                ]
+            )
+        )
+    similarities = linear_cka(*stacks, batch_size=batch_size).clamp(0, 1)
+    summary = {
+        "runs": [
+            {
+                "folder": str(run.folder),
+                "model": run.config.model,
+                "curriculum": run.plan.curriculum,
+                "steps": [checkpoint.step_of(file) for file in run.files],
+                "equivalent_epochs": run.epochs,
+            }
+            for run in runs
+        ],
+        "data": chosen,
+        "images": len(source),
+        "which": which,
+        "cka": [[round(value, 6) for value in row] for row in similarities.tolist()],
+    }
+    from upchirp.reports.similarity_html import write_figure, write_report
+
+    with held_folder(output, "similarity") as (folder, _):
+        write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_figure(summary, folder / FIGURE)
+        write_report(summary, folder / REPORT)
+    return Similarity(output=folder, summary=summary)
+
+
+def report_each(report: Any, files: Sequence[Path]) -> Any:
+    """The files one by one, each told when its turn comes."""
+    for place, file in enumerate(files):
+        report("comparing checkpoints", place, len(files))
+        yield file
+
+
+def spent(plan: Plan, steps: int) -> float:
+    """Compute of the first steps of a plan, in equivalent epochs.
+
+    >>> from upchirp.curriculum import constant, plan
+    >>> spent(plan(constant(64), epochs=4, dataset_size=1000, batch_size=100), 10)
+    1.0
+    """
+    left, cost = steps, 0.0
+    for stage in plan.stages:
+        done = min(left, stage.steps)
+        cost += done * stage.batch_size * stage.cost_per_sample
+        left -= done
+    return cost / plan.dataset_size
+
+
+def _read(folder: Path) -> _Checkpoints:
+    if not holds_run(folder):
+        raise InputError(f"{folder} holds no run: give the `output` of a training")
+    config = TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG))
+    files = list(checkpoint.checkpoints(folder / CHECKPOINTS))
+    if not files:
+        raise InputError(f"{folder} kept no checkpoints: train with `checkpoint_keep='all'`")
+    return _Checkpoints(folder, config, read_plan(folder), files)
+
+
+def _spread(source: Source, images: int) -> Source:
+    """So many images, evenly over the whole order, which goes class by class."""
+    count = min(images, len(source))
+    return SubsetSource(source, [k * len(source) // count for k in range(count)])
+
+
+def _features(
+    run: _Checkpoints, file: Path, which: Which, images: EvaluationSet, classes: int, device: torch.device
+) -> torch.Tensor:
+    """What the weights of a checkpoint make of the images, (N, D)."""
+    config = replace(run.config, weights=None)
+    model: nn.Module = create_model(
+        config.model, num_classes=classes, final_size=config.final_size, **config.model_kwargs
+    )
+    load_weights(model, read_weights(file).only(which), config.final_size)
+    model = model.to(device).eval()
+    mean, std = config.augmentation.mean, config.augmentation.std
+    with torch.no_grad():
+        features = [features_of(model, normalize(batch.images.to(device), mean, std)).cpu() for batch in images]
+    return torch.cat(features)
