@@ -95,8 +95,13 @@ def test_sizes_given_belong_to_the_bandwidths_smallest_first() -> None:
     assert [stage.batch_size for stage in back.stages] == [128, 256, 128, 64]
 
 
-def test_without_a_cap_the_learning_rate_stays() -> None:
-    assert {stage.learning_rate for stage in early("efficienttrain_plus_plus").stages} == {4e-3}
+def test_equation_2_raises_the_rate_by_default_to_twice_the_final_one_at_most() -> None:
+    """Section 5.3 raises batch and rate together; it names no LR_max, and 2 LR_224 is the package's own."""
+    run = early("efficienttrain_plus_plus")
+    ratios = [stage.batch_size / run.stages[-1].batch_size for stage in run.stages]
+    assert [stage.learning_rate / 4e-3 for stage in run.stages] == pytest.approx([min(r**0.5, 2) for r in ratios])
+    assert ratios[0] > 4 > ratios[1] > 1
+    assert {stage.learning_rate for stage in early("efficienttrain_plus_plus", lr_cap=4e-3).stages} == {4e-3}
 
 
 def test_no_early_batch_is_the_plan_of_before() -> None:

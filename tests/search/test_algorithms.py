@@ -237,7 +237,7 @@ def test_the_prices_of_the_paper() -> None:
     """Section 5.1's settings: T = 200 of T_0 = 300, T_ft = 10, N = 5; Section 6.4.2 says 2 to 3 trainings.
 
     With Table 6's three bandwidths it is 2, with a fourth 2.7. Section 5.1 says that Algorithm 1 trains about
-    N + M - 1 times; here it is once less, as the last stage is not solved for.
+    N + M - 1 times; stages N - 1 to 1 (line 5) and the baseline are at most N + M - 2.
     """
     rates = rates_of(5, "compute")
     assert rates.sequential((96, 160, 224)).equivalent_epochs / 300 == pytest.approx(2.0)

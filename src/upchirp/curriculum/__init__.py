@@ -3,8 +3,8 @@
 from upchirp.curriculum.cost import Cost, CostTable, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum, Operator, Phase, Setting
 from upchirp.curriculum.early_batch import EarlyBatch
-from upchirp.curriculum.files import load_curriculum, save_curriculum
-from upchirp.curriculum.plan import Plan, Stage, Step, plan
+from upchirp.curriculum.files import counts_passes, load_curriculum, save_curriculum
+from upchirp.curriculum.plan import Plan, Stage, Step, mean_cost, plan
 from upchirp.curriculum.presets import (
     PRESETS,
     PresetName,
@@ -38,6 +38,7 @@ __all__ = [
     "Stage",
     "Step",
     "constant",
+    "counts_passes",
     "efficienttrain",
     "efficienttrain_plus_plus",
     "efficienttrain_plus_plus_convnext",
@@ -45,6 +46,7 @@ __all__ = [
     "expected_savings",
     "linear",
     "load_curriculum",
+    "mean_cost",
     "pixels",
     "plan",
     "preset",

@@ -9,6 +9,8 @@ from upchirp.errors import InputError
 
 EarlyBatch = Literal["auto"] | Sequence[int]
 
+CAP = 2.0
+"""LR_max of Equation 2 as a multiple of the final size's rate, where none is given. The paper leaves it open; ours."""
 _FINE = 16
 """Batch sizes that this divides are enlarged by halves, others by wholes: halves stay multiples of 8."""
 

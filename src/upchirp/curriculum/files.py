@@ -12,6 +12,8 @@ from upchirp.curriculum.scaling import scaled
 from upchirp.errors import InputError
 from upchirp.files import read_yaml, write_text
 
+_SUFFIXES = {".yaml", ".yml"}
+
 
 def load_curriculum(given: str | Path | Mapping[str, Any], final_size: int = 224, *, multiple: int = 1) -> Curriculum:
     """A preset by its name, a curriculum from a YAML file, or one from what such a file holds.
@@ -44,7 +46,7 @@ def load_curriculum(given: str | Path | Mapping[str, Any], final_size: int = 224
     """
     if isinstance(given, Mapping):
         source, data = str(given.get("name", "curriculum")), dict(given)
-    elif Path(given).suffix.lower() in {".yaml", ".yml"}:
+    elif Path(given).suffix.lower() in _SUFFIXES:
         source, data = str(given), read_yaml(Path(given), "curriculum file")
     else:
         return preset(str(given), final_size, multiple=multiple)
@@ -63,6 +65,26 @@ def load_curriculum(given: str | Path | Mapping[str, Any], final_size: int = 224
     if wrong := [bandwidth for bandwidth in curriculum.bandwidths if bandwidth % multiple]:
         raise InputError(f"{source}: bandwidth {wrong[0]} is not a multiple of {multiple}, as the model needs")
     return curriculum
+
+
+def counts_passes(given: str | Mapping[str, Any]) -> bool:
+    """Whether a curriculum's budget is in passes over the data: it counts samples, or has one bandwidth throughout.
+
+    What cannot be read does not: that is for `load_curriculum` to tell.
+
+    >>> [counts_passes(name) for name in ("constant", "efficienttrain", "efficienttrain_plus_plus", "no.yaml")]
+    [True, True, False, False]
+    """
+    try:
+        if isinstance(given, str) and Path(given).suffix.lower() not in _SUFFIXES:
+            curriculum = preset(given)
+        else:
+            data = dict(given if isinstance(given, Mapping) else read_yaml(Path(given), "curriculum file"))
+            data.pop("scales", None)
+            curriculum = Curriculum.from_dict(data)
+    except (InputError, TypeError, ValueError):
+        return False
+    return curriculum.axis == "samples" or curriculum.sizes == curriculum.bandwidths[:1]
 
 
 def save_curriculum(curriculum: Curriculum, path: Path, *, scales: bool = False, comment: str = "") -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 from upchirp.curriculum.cost import Cost, name_of, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum
-from upchirp.curriculum.early_batch import EarlyBatch, batch_sizes, ceiling
+from upchirp.curriculum.early_batch import CAP, EarlyBatch, batch_sizes, ceiling
 from upchirp.curriculum.replay import GIB, Replay, ReplayMode
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.stage import Stage, Step
 from upchirp.curriculum.table import plan_table
+from upchirp.curriculum.warmup import WARMUP_PASSES, warmup_share
 from upchirp.errors import InputError
 
 __all__ = ["Plan", "Stage", "Step", "plan"]
@@ -208,6 +209,7 @@ def plan(
     learning_rate: float = 4e-3,
     schedule: LearningRate | None = None,
     cost: Cost = pixels,
+    warmup_passes: float | None = None,
     early_batch: EarlyBatch | None = None,
     max_batch_size: int | None = None,
     lr_cap: float | None = None,
@@ -224,18 +226,21 @@ def plan(
         dataset_size: images in one pass; ImageNet-1K's by default.
         batch_size: samples in one optimizer step, at the final size.
         learning_rate: the ceiling that warm-up reaches and the cosine falls from, at the final size.
-        schedule: shape of the learning rate over progress.
+        schedule: shape of the learning rate over progress; by default Table 24's.
+        warmup_passes: how long the learning rate rises, in passes over the data from the start, in place of the
+            schedule's share; by default Table 24's 20 unless a schedule is given. A short run warms up for a fifth of
+            itself at most, a bound of ours.
         cost: cost of one sample at a bandwidth.
         early_batch: larger batches below the final size (Section 5.3): `auto` for steps that all cost about the same,
             or one batch size for each bandwidth below the final size, smallest bandwidth first.
         max_batch_size: the largest batch that `auto` takes; by default the cost alone decides.
-        lr_cap: the highest learning rate that a larger batch may raise the ceiling to (Equation 2); by default
-            `learning_rate`, so that all stages share it.
+        lr_cap: the highest learning rate that a larger batch may raise the ceiling to, LR_max of Equation 2; by default
+            twice `learning_rate`. The paper names no value: that one is ours.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus
     >>> [stage.steps for stage in plan(efficienttrain_plus_plus(), epochs=200).stages]
     [68118, 49045, 25023]
-    >>> early = plan(efficienttrain_plus_plus(), epochs=200, early_batch="auto", lr_cap=8e-3)
+    >>> early = plan(efficienttrain_plus_plus(), epochs=200, early_batch="auto")
     >>> [(stage.steps, stage.batch_size, round(stage.learning_rate, 5)) for stage in early.stages]
     [(12385, 22528, 0.008), (24522, 8192, 0.00566), (25023, 4096, 0.004)]
 
@@ -248,6 +253,8 @@ def plan(
     for name, size in (("dataset size", dataset_size), ("batch size", batch_size)):
         if size < 1:
             raise InputError(f"{name} is {size}: it must be 1 or more")
+    if warmup_passes is not None and not 0 <= warmup_passes < float("inf"):
+        raise InputError(f"warm-up passes are {warmup_passes}: give 0 or more passes over the data")
     amounts = {"epochs": epochs, "total cost": total_cost, "learning rate": learning_rate, "lr cap": lr_cap}
     for name, amount in amounts.items():
         if amount is not None and not 0 < amount < float("inf"):
@@ -282,13 +289,18 @@ def plan(
                 steps=steps,
                 batch_size=size,
                 learning_rate=ceiling(
-                    size, final_batch=batch_size, learning_rate=learning_rate, cap=lr_cap or learning_rate
+                    size, final_batch=batch_size, learning_rate=learning_rate, cap=lr_cap or CAP * learning_rate
                 ),
                 cost_per_sample=relative[phase.bandwidth],
                 radius=phase.radius,
                 operator=phase.operator,
             )
         )
+    if warmup_passes is None and schedule is None:
+        warmup_passes = WARMUP_PASSES
+    schedule = schedule or LearningRate()
+    if warmup_passes is not None:
+        schedule = replace(schedule, warmup=warmup_share(stages, warmup_passes * dataset_size))
     return Plan(
         curriculum=curriculum.name,
         axis=curriculum.axis,
@@ -296,7 +308,7 @@ def plan(
         dataset_size=dataset_size,
         final_size=curriculum.final_size,
         stages=tuple(stages),
-        schedule=schedule or LearningRate(),
+        schedule=schedule,
     )
 
 
@@ -314,9 +326,22 @@ def _budget(
     assert total_cost is not None
     if curriculum.axis == "compute":
         return total_cost / final
-    boundaries = [0.0, *(phase.end for phase in curriculum.phases)]
-    mean = sum(
-        (end - start) * relative[phase.bandwidth]
-        for phase, start, end in zip(curriculum.phases, boundaries, boundaries[1:], strict=False)
+    return total_cost / (final * mean_cost(curriculum, relative))
+
+
+def mean_cost(curriculum: Curriculum, relative: Mapping[int, float] | None = None) -> float:
+    """The mean over progress of what an image costs, relative to the final size; on the axis `samples` the run's.
+
+    Args:
+        curriculum: the phases.
+        relative: cost of an image by bandwidth, relative to the final size; by default that of pixels.
+
+    >>> from upchirp.curriculum import efficienttrain
+    >>> round(300 * mean_cost(efficienttrain()), 1)
+    195.9
+    """
+    relative = relative or {side: pixels(side) / pixels(curriculum.final_size) for side in curriculum.bandwidths}
+    starts = [0.0, *(phase.end for phase in curriculum.phases)]
+    return sum(
+        (phase.end - start) * relative[phase.bandwidth] for phase, start in zip(curriculum.phases, starts, strict=False)
     )
-    return total_cost / (final * mean)

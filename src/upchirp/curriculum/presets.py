@@ -2,7 +2,7 @@
 
 The tables give bandwidths for a final size of 224. Above it the paper's rule holds (Section 6.1.1): the first
 bandwidth stays, the middle one is the mean of first and final. Below it they shrink in proportion. Every bandwidth is
-rounded to the nearest multiple that the model takes, ties up.
+rounded to the nearest multiple that the model takes, and to the lower one of two as near.
 """
 
 import difflib
@@ -38,7 +38,7 @@ def efficienttrain_plus_plus(final_size: int = TABLE_SIZE, *, multiple: int = 1)
     >>> efficienttrain_plus_plus().bandwidths
     (96, 160, 224)
     >>> efficienttrain_plus_plus(384, multiple=32).bandwidths
-    (96, 256, 384)
+    (96, 224, 384)
     >>> efficienttrain_plus_plus(64, multiple=2).bandwidths
     (28, 46, 64)
 

@@ -1,5 +1,6 @@
 """Bandwidths in the sizes that a model takes, and a curriculum carried over to another final size."""
 
+import math
 from dataclasses import replace
 
 from upchirp.curriculum.curriculum import Curriculum, Phase
@@ -21,12 +22,12 @@ def check_final_size(final_size: int, multiple: int) -> None:
 
 
 def nearest_multiple(side: float, multiple: int) -> int:
-    """The nearest positive multiple, ties up.
+    """The nearest positive multiple; of two as near the lower one, whose compute is nearer.
 
-    >>> nearest_multiple(45.7, 16), nearest_multiple(3, 16)
-    (48, 16)
+    >>> nearest_multiple(45.7, 16), nearest_multiple(3, 16), nearest_multiple(272, 32)
+    (48, 16, 256)
     """
-    return max(multiple, int(side / multiple + 0.5) * multiple)
+    return max(multiple, math.ceil(side / multiple - 0.5) * multiple)
 
 
 def scaled(curriculum: Curriculum, final_size: int, *, multiple: int = 1) -> Curriculum:

@@ -18,8 +18,8 @@ class LearningRate:
         InputError: a warm-up outside [0, 1) or a negative rate.
     """
 
-    warmup: float = 0.018
-    """Share of the run spent warming up; 0.018 are 20 passes at B = 96 of a 200-epoch run."""
+    warmup: float = 0.0
+    """Share of the run spent warming up; a plan makes it of a number of passes over the data."""
     warmup_lr: float = 1e-6
     """Learning rate at the first step."""
     min_lr: float = 1e-6

@@ -29,8 +29,7 @@ def greedy_search(
     bandwidths, the final size among them, at most N + M - 2 trainings are needed, the baseline's included. If accuracy
     rises with every bandwidth this is the minimum of line 6, else the nearest point at which lowering fails.
 
-    The last stage keeps the final size, the size at test time, as in Table 5; the paper's loop solves for it too, in
-    one training more.
+    The last stage keeps the final size, the size at test time: line 5 runs from stage N - 1 down to the first.
 
     Args:
         train: trains whole schedules from scratch and scores them.

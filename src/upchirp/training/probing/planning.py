@@ -140,6 +140,7 @@ def make_plan(
         batch_size=planning.batch_size,
         learning_rate=optimization.learning_rate(planning.batch_size),
         schedule=optimization.schedule(),
+        warmup_passes=optimization.warmup_passes if optimization.warmup is None else None,
         cost=cost,
         early_batch=planning.early_batch,
         max_batch_size=planning.max_batch_size,

@@ -22,10 +22,23 @@ from upchirp.training.recipes.groups import (
     Selecting,
     Start,
 )
-from upchirp.training.recipes.named import recipe
-from upchirp.training.recipes.recipe import Optimization
+from upchirp.training.recipes.named import recipe, usual_epochs
+from upchirp.training.recipes.recipe import Optimization, Recipe
 
 Config = TypeVar("Config")
+
+
+_DECIDING = ("recipe", "model", "regime")
+"""Names of the settings that a recipe follows from."""
+
+
+def _recipe_of(values: Mapping[str, Any]) -> Recipe:
+    """The recipe, with the budget that is usual for the curriculum if one is asked for."""
+    name, model, regime = (str(values[name]) for name in _DECIDING)
+    chosen = recipe(name, model, regime)
+    if not values.get("curriculum"):
+        return chosen
+    return replace(chosen, epochs=usual_epochs(str(values["curriculum"]), chosen, regime))
 
 
 def _filled_by_recipe(config: type[Config]) -> type[Config]:
@@ -34,9 +47,9 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
 
     @wraps(init)
     def filling(self: Any, **values: Any) -> None:
-        asked = [str(values.get(name, init.__kwdefaults__[name])) for name in ("recipe", "model", "regime")]
-        chosen = recipe(*asked)
-        if asked[2] == "mae":
+        deciding = {name: init.__kwdefaults__[name] for name in _DECIDING} | values
+        chosen = _recipe_of(deciding)
+        if deciding["regime"] == "mae":
             # As published: the head sees the mean of all tokens.
             values["model_kwargs"] = {"global_pool": "avg", **values.get("model_kwargs", {})}
         init(self, **{**{entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}, **values})
@@ -142,7 +155,10 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
         if values.get("weights") is not None and "model" not in values:
             named = named_model(values)
             values, given = {**named, **values}, given | named.keys()
-        chosen = recipe(*(str(values.get(name, getattr(cls, name))) for name in ("recipe", "model", "regime")))
+        chosen = _recipe_of({name: getattr(cls, name) for name in _DECIDING} | values)
+        if values.get("warmup_passes") is not None and "warmup" not in values:
+            # What is asked for goes before a share that the recipe has.
+            values = {**values, "warmup": None}
         config = cls(**{entry.name: getattr(chosen, entry.name) for entry in fields(chosen)})
         return replace(
             config,

@@ -130,6 +130,8 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
             asked -= {"recipe"}
             if config.regime == "finetune":
                 others = {name: value for name, value in _TUNING.items() if name not in asked}
+                if "warmup_passes" in asked:
+                    others.pop("warmup", None)
     elif recipe == "paper" and images < IMAGENET_SIZED and "batch_size" not in asked:
         # Its batch and rate are for a hundred times as many images.
         asked -= {"recipe"}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from upchirp.curriculum import counts_passes, mean_cost, preset
 from upchirp.errors import InputError
 from upchirp.training.recipes.recipe import Optimization, Recipe
 
@@ -27,13 +28,12 @@ def _recipe(curriculum: str = "efficienttrain_plus_plus", **optimization: Any) -
 
 def _convnext(drop_path: float) -> Recipe:
     # Appendix A.1: at 96 px the rims of the last 7 x 7 kernels get no gradient.
-    # The released commands warm up for 20 passes at the first bandwidth, here 160: 20 (160/224)^2 of 200 epochs.
-    return _recipe("efficienttrain_plus_plus_convnext", drop_path=drop_path, warmup=0.051, model_ema=True, amp=False)
+    return _recipe("efficienttrain_plus_plus_convnext", drop_path=drop_path, model_ema=True, amp=False)
 
 
 def _deit() -> Recipe:
     # Table 7's speed-ups are those of Table 6's schedule; the released code's own for DeiT is there by name.
-    return _recipe(drop_path=0.1, clip_grad=5.0, warmup=0.2)
+    return _recipe(drop_path=0.1, clip_grad=5.0)
 
 
 def _clipped(drop_path: float) -> Recipe:
@@ -122,6 +122,29 @@ def papers_curriculum(model: str) -> str | None:
     return None if row is None else str(RECIPES[row].curriculum)
 
 
+def usual_epochs(curriculum: str, recipe: Recipe, regime: str) -> float:
+    """The budget of a curriculum where none is given: the recipe's, or that of training as usual (Table 7).
+
+    Training as usual and the curricula that count passes over the data, as EfficientTrain does (Table 5), have the
+    baseline's epochs. `linear` gets as many as make its compute EfficientTrain's (Table 19 c), within 1 % whatever
+    sizes a model takes.
+
+    Args:
+        curriculum: a preset's name, or a YAML file.
+        recipe: gives the others' budget.
+        regime: a key of `REGIMES`.
+
+    >>> [usual_epochs(name, Recipe(), "imagenet1k") for name in ("constant", "efficienttrain", "linear")]
+    [300.0, 300.0, 353.0]
+    >>> usual_epochs("efficienttrain_plus_plus", Recipe(), "imagenet1k")
+    200.0
+    """
+    passes = REGIMES[regime].baseline_epochs
+    if curriculum == "linear":
+        return float(round(passes * mean_cost(preset("efficienttrain")) / mean_cost(preset("linear"))))
+    return passes if counts_passes(curriculum) else recipe.epochs
+
+
 def _row_of(model: str) -> str | None:
     return next((name for name in _ROWS if model.startswith(name)), None)
 
@@ -158,9 +181,8 @@ def _imagenet1k(recipe: Recipe, name: str, model: str) -> Recipe:
 
 
 _IMAGENET22K_CHANGES: dict[str, dict[str, Any]] = {
-    # Five passes at 160 px in 75 equivalent epochs.
-    "convnext_base": {"drop_path": 0.1, "warmup": 0.034},
-    "convnext_large": {"drop_path": 0.1, "warmup": 0.034},
+    "convnext_base": {"drop_path": 0.1},
+    "convnext_large": {"drop_path": 0.1},
     "cswin_base": {"drop_path": 0.2, "opt": "adamw", "lr_base": 2e-3, "weight_decay": 0.05},
     "cswin_large": {"drop_path": 0.5, "opt": "adamw", "lr_base": 2e-3, "weight_decay": 0.1},
 }
@@ -170,12 +192,14 @@ def _imagenet22k(recipe: Recipe, name: str, model: str) -> Recipe:
     changes = {
         "model_ema": False,
         "drop_path_scaling": False,
-        # Five passes at 96 px in 75 equivalent epochs.
-        "warmup": 0.012,
+        "warmup": None,
+        "warmup_passes": 5.0,
         **_IMAGENET22K_CHANGES.get(name, {}),
     }
-    # Half the baseline's budget: it ended above the baseline in Table 12; a third of it, 50, level with it.
-    return replace(recipe, optimization=replace(recipe.optimization, **changes), epochs=75.0)
+    # Table 12: ConvNeXt at two thirds of the baseline's 150 epochs, others at half of it, where they ended above it;
+    # at a third of it, 50, level with it.
+    epochs = 100.0 if name.startswith("convnext") else 75.0
+    return replace(recipe, optimization=replace(recipe.optimization, **changes), epochs=epochs)
 
 
 def _pretrain(recipe: Recipe, name: str, model: str) -> Recipe:

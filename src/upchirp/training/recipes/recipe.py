@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from upchirp.curriculum import LearningRate
+from upchirp.curriculum.warmup import WARMUP_PASSES
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
 from upchirp.training.recipes.checks import check_least
@@ -27,13 +28,16 @@ class Optimization:
     lr_base_scale: Literal["sqrt", "linear"] = "sqrt"
     """How the learning rate follows the batch size."""
     lr_cap: float | None = None
-    """Highest learning rate that larger early batches may raise it to (Equation 2); by default they raise nothing."""
+    """Highest learning rate that larger early batches may raise it to (LR_max of Equation 2); by default twice the
+    final size's, a choice of ours."""
     layer_decay: float | None = None
     """Factor of the learning rate from each layer to the one before it, 1 at the head; none treats all layers alike."""
     tune: Tuned = "all"
     """Which parameters are trained; the others stay as they are."""
-    warmup: float = 0.018
-    """Share of the run spent warming up linearly."""
+    warmup: float | None = None
+    """Share of the run spent warming up linearly; by default what warmup_passes are of it."""
+    warmup_passes: float = WARMUP_PASSES
+    """Passes over the data, from the start, spent warming up linearly, but at most a fifth of the run."""
     warmup_lr: float = 1e-6
     """Learning rate at the first step."""
     min_lr: float = 1e-6
@@ -78,11 +82,13 @@ class Optimization:
         for name in ("drop_path", "drop", "momentum", "model_ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}: it must lie in 0 to below 1")
+        if not 0 <= self.warmup_passes < math.inf:
+            raise InputError(f"`warmup_passes` is {self.warmup_passes}: give 0 or more passes over the data")
         self.schedule()
 
     def schedule(self) -> LearningRate:
-        """The learning rate over progress."""
-        return LearningRate(warmup=self.warmup, warmup_lr=self.warmup_lr, min_lr=self.min_lr)
+        """The learning rate over progress; without a share of its own, its warm-up follows from the plan."""
+        return LearningRate(warmup=self.warmup or 0.0, warmup_lr=self.warmup_lr, min_lr=self.min_lr)
 
     def learning_rate(self, batch_size: int) -> float:
         """The highest learning rate at a batch size.
