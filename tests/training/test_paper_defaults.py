@@ -1,15 +1,26 @@
 """What a run is like when nothing is asked for but its curriculum: the paper's warm-up and budgets."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from upchirp import TrainConfig, plan, preset
+from upchirp.compare import CompareConfig
+from upchirp.compare.jobs import jobs_of
+from upchirp.compare.settling import Sources
 from upchirp.curriculum import LearningRate, Plan
 from upchirp.training import REGIMES, estimate, make_plan
 from upchirp.training.recipes.defaults import choose_recipe
 
 IMAGENET = 1_281_167
+
+
+class OfImageNetsSize:
+    classes = ("cat", "dog")
+
+    def __len__(self) -> int:
+        return 600_000
 
 
 def planned(model: str, curriculum: str = "", images: int = IMAGENET, **values: Any) -> Plan:
@@ -99,3 +110,14 @@ def test_a_file_that_counts_passes_has_the_baseline_s_epochs(tmp_path) -> None:
         path.write_text(f"axis: {axis}\nphases: [{{end: 0.5, bandwidth: 96}}, {{end: 1.0, bandwidth: 224}}]")
         assert TrainConfig.from_flat({"model": "resnet50", "curriculum": str(path)}).epochs == epochs
     assert TrainConfig(model="resnet50", curriculum="constant").epochs == 300.0
+
+
+def test_the_baseline_of_a_comparison_is_the_paper_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = OfImageNetsSize()
+    asked = CompareConfig.from_flat({"model": "resnet50", "data": "images", "budgets": [2 / 3], "seeds": [0]})
+    monkeypatch.setattr(Sources, "of", lambda self, config: (source, source))
+    baseline, other = (job.plan for job in jobs_of(asked, Path(), Sources()))
+    assert (baseline.curriculum, round(baseline.equivalent_epochs)) == ("constant", 300)
+    assert baseline.schedule.warmup == pytest.approx(20 / 300, rel=1e-2)
+    assert (other.curriculum, round(other.equivalent_epochs)) == ("efficienttrain_plus_plus", 200)
+    assert other.schedule.warmup == pytest.approx(20 * (96 / 224) ** 2 / 200, rel=1e-2)

@@ -20,6 +20,7 @@ from upchirp.training.engine.task import Classification
 from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config import flat_names
 from upchirp.training.recipes.groups import Computation, Keeping, Loading, Planning, Start, names_of
+from upchirp.training.recipes.named import usual_epochs
 from upchirp.training.run.start import open_named_data
 
 _OF_THE_PLACE = (
@@ -151,7 +152,12 @@ def _settled(
         usual = {name: value for name, value in own.items() if name != "curriculum"}
         usual |= {"curriculum": shared["curriculum"]} if "curriculum" in shared else {}
         chosen = TrainConfig.from_flat(usual, source="experiment")
+    recipes = chosen.epochs
     chosen = replace(settle(chosen, len(train), model).config, curriculum=made.curriculum)
+    if "epochs" not in own and chosen.epochs == recipes:
+        # The recipe's epochs are its own curriculum's: what is shared out is the baseline's budget.
+        baseline = config.chosen[0].settings.get("curriculum", chosen.curriculum)
+        chosen = replace(chosen, epochs=usual_epochs(baseline, chosen, chosen.regime))
     if made.curriculum == "constant" and "early_batch" not in variant.settings:
         # Training as usual has no early stages.
         chosen = replace(chosen, early_batch=None, max_batch_size=None)

@@ -38,7 +38,7 @@ def _recipe_of(values: Mapping[str, Any]) -> Recipe:
     chosen = recipe(name, model, regime)
     if not values.get("curriculum"):
         return chosen
-    return replace(chosen, epochs=usual_epochs(str(values["curriculum"]), chosen, regime))
+    return replace(chosen, epochs=usual_epochs(values["curriculum"], chosen, regime))
 
 
 def _filled_by_recipe(config: type[Config]) -> type[Config]:

@@ -6,7 +6,7 @@ dropout, which those leave out, are their authors' own.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -122,7 +122,7 @@ def papers_curriculum(model: str) -> str | None:
     return None if row is None else str(RECIPES[row].curriculum)
 
 
-def usual_epochs(curriculum: str, recipe: Recipe, regime: str) -> float:
+def usual_epochs(curriculum: str | Mapping[str, Any], recipe: Recipe, regime: str) -> float:
     """The budget of a curriculum where none is given: the recipe's, or that of training as usual (Table 7).
 
     Training as usual and the curricula that count passes over the data, as EfficientTrain does (Table 5), have the
@@ -130,7 +130,7 @@ def usual_epochs(curriculum: str, recipe: Recipe, regime: str) -> float:
     sizes a model takes.
 
     Args:
-        curriculum: a preset's name, or a YAML file.
+        curriculum: a preset's name, a YAML file, or what such a file holds.
         recipe: gives the others' budget.
         regime: a key of `REGIMES`.
 
