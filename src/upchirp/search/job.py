@@ -233,16 +233,11 @@ def _create(folder: Path, config: SearchConfig) -> None:
 def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) -> None:
     # The same data may lie elsewhere; where the journal knows them, they are compared themselves.
     may_differ = _MAY_DIFFER | {"data"} if any("data" in begun for begun in journal.of("begun")) else _MAY_DIFFER
-    stored, asked = config.stored(folder), config.to_flat()
+    asked = config.to_flat()
     if asked["recipe"] == "auto":
         # Stored is what that chose.
         may_differ = may_differ | {"recipe"}
-    different = [name for name in asked if name not in may_differ and asked[name] != stored.get(name, asked[name])]
-    if different:
-        listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
-        raise InputError(
-            f"{folder} holds a search with other settings: {listed}: go on with the same, or choose another `output`"
-        )
+    run_folder.check_same_settings(folder, "a search", config.stored(folder), asked, may_differ)
 
 
 def _check_is_same_data(journal: Journal, prepared: _Prepared) -> list[str]:

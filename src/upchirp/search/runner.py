@@ -18,10 +18,10 @@ from upchirp.errors import InputError
 from upchirp.files import clear_leftovers, write_text
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
-from upchirp.training import EvaluationSet, StepResult, TrainConfig, Trainer, View
+from upchirp.training import StepResult, TrainConfig, Trainer
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.task import Task
-from upchirp.training.evaluation.evaluation import evaluate
+from upchirp.training.evaluation.of_state import evaluate_state, images_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import lower_drop_path
@@ -213,25 +213,10 @@ class _Execution:
         keep_only(self.job.folder, {self.job.plan.middle, checkpoint.step_of(path)})
 
     def _accuracy(self) -> float:
-        state, config = self.state, self.job.config
-        data = EvaluationSet(
-            self.job.val,
-            self.plan.final_size,
-            interpolation=config.augmentation.interpolation,
-            workers=config.processes,
-            batch_size=min(256, choose_micro_batch(config, config.batch_size)),
-            pin_memory=self.device.type == "cuda",
-            timeout=config.loader_timeout,
-        )
-        (evaluation,) = evaluate(
-            [View("model", state.model, self.plan.final_size)],
-            data,
-            mean=config.augmentation.mean,
-            std=config.augmentation.std,
-            device=self.device,
-            autocast=self.trainer.autocast,
-            task=self.trainer.task,
-        )
+        config = self.job.config
+        at_once = choose_micro_batch(config, config.batch_size)
+        data = images_of(self.trainer, self.job.val, self.plan.final_size, at_once)
+        evaluation = evaluate_state(self.trainer, self.state, data)[0].result
         self.notes += [f"cannot read {image.name} ({image.reason}): left out of the score" for image in data.corrupt]
         return evaluation.score
 

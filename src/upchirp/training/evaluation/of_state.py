@@ -6,10 +6,13 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from upchirp.curriculum import Operator, Plan
+from upchirp.data import Source
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.parallel.state import State
+
+_MOST_AT_ONCE = 256
 
 
 class StateEvaluation(NamedTuple):
@@ -32,6 +35,20 @@ def evaluation_follows(plan: Plan, steps: int, evaluations: int) -> bool:
         return steps > 0
     before, after = plan.step(steps - 1).progress, plan.step(steps).progress
     return int(after * evaluations) > int(before * evaluations)
+
+
+def images_of(trainer: Trainer, source: Source, size: int, batch_size: int) -> EvaluationSet:
+    """A source's images at a side for evaluations of a trainer's states, loaded and shared out as it does."""
+    return EvaluationSet(
+        source,
+        size,
+        interpolation=trainer.augmentation.interpolation,
+        workers=trainer.loading.processes,
+        batch_size=min(_MOST_AT_ONCE, batch_size),
+        pin_memory=trainer.device.type == "cuda",
+        timeout=trainer.loading.loader_timeout,
+        ranks=trainer.parallel.ranks,
+    )
 
 
 def evaluate_state(

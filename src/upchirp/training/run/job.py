@@ -20,8 +20,7 @@ from upchirp.models import check_sizes, fit_to_bandwidth
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.evaluation.images import EvaluationSet
-from upchirp.training.evaluation.of_state import evaluation_follows
+from upchirp.training.evaluation.of_state import evaluation_follows, images_of
 from upchirp.training.events import Finished, Noted, Observer, Working, reporting
 from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
@@ -209,21 +208,12 @@ def _train(
             totals = _restore(loaded, plan, state)
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
-        evaluated, pinned = min(256, choose_micro_batch(config, config.batch_size, ranks.size)), device.type == "cuda"
         demand = Demand(plan=plan, low_frequency=config.low_frequency, prepare=config.way)
         workers, few = demand.workers(config.processes)
         notes += [few] if few else []
-        evaluation = EvaluationSet(
-            val_source,
-            plan.final_size,
-            interpolation=config.augmentation.interpolation,
-            workers=workers,
-            batch_size=evaluated,
-            pin_memory=pinned,
-            timeout=config.loader_timeout,
-            ranks=ranks,
-        )
         trainer = replace(trainer, loading=replace(trainer.loading, workers=workers))
+        at_once = choose_micro_batch(config, config.batch_size, ranks.size)
+        evaluation = images_of(trainer, val_source, plan.final_size, at_once)
         loader = trainer.loader(
             train_source, plan, start_step=state.step, micro_batch=delivered, select=config.selection
         )

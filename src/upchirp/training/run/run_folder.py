@@ -1,7 +1,7 @@
 """The folder of a run: who may use it, and the logs in it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,17 +78,27 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
         asked = {**asked, "prepare": settings.way}
     # The same data lie elsewhere under another name; where they are known, they are compared themselves.
     may_differ = MAY_DIFFER | {"data"} if read_data(folder).train else MAY_DIFFER
-    if different := [name for name in asked if name not in may_differ and asked[name] != stored[name]]:
-        listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
-        raise InputError(
-            f"{folder} holds a run with other settings: {listed}: resume with the same, or choose another `output`"
-        )
-
+    check_same_settings(folder, "a run", stored, asked, may_differ)
     return [
         f"{name} was {stored[name]} and is {asked[name]} now: the weights will not be bit-identical"
         for name in _CHANGE_ROUNDING
         if asked[name] != stored[name]
     ]
+
+
+def check_same_settings(
+    folder: Path, job: str, stored: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Set[str]
+) -> None:
+    """Raise if a folder's job was started with other settings; those that are not stored are taken as the same.
+
+    Raises:
+        InputError: naming the first that differ.
+    """
+    if different := [name for name in asked if name not in may_differ and asked[name] != stored.get(name, asked[name])]:
+        listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
+        raise InputError(
+            f"{folder} holds {job} with other settings: {listed}: go on with the same, or choose another `output`"
+        )
 
 
 def read_settings(folder: Path) -> TrainConfig:
