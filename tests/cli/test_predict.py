@@ -126,4 +126,4 @@ def test_a_folder_without_images_and_weights_that_are_none(
     assert main(["predict", *FLAGS, str(tmp_path)]) == 2
     assert "nothing to evaluate: give --run" in capsys.readouterr().err
     assert main(["predict", *FLAGS, "--run", str(run), "--top", "0", str(tmp_path)]) == 2
-    assert "top is 0" in capsys.readouterr().err
+    assert "--top is 0" in capsys.readouterr().err

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "show the stages, steps and speed-up of a training before it runs",
     "eval": "evaluate trained weights",
     "predict": "say what images show, by trained weights",
+    "export": "write trained weights as timm, torchvision, ONNX and others read them",
     "pack": "write a data set as shards from which small bandwidths read fewer bytes",
     "search": "find the best curriculum for your own data and model",
     "similarity": "how alike the checkpoints of two runs see (CKA)",

@@ -46,12 +46,13 @@ def _settings() -> set[str]:
     # In here, as the commands print by this module.
     from upchirp.cli.compare import CompareCommand
     from upchirp.cli.eval import EvalCommand
+    from upchirp.cli.export import ExportCommand
     from upchirp.cli.pack import PackCommand
     from upchirp.cli.plan import PlanCommand
     from upchirp.cli.predict import PredictCommand
     from upchirp.cli.search import SearchCommand
 
-    commands = (CompareCommand, EvalCommand, PackCommand, PlanCommand, PredictCommand, SearchCommand)
+    commands = (CompareCommand, EvalCommand, ExportCommand, PackCommand, PlanCommand, PredictCommand, SearchCommand)
     return {name for kind in commands for name in _of(kind())}
 
 

@@ -84,6 +84,14 @@ COMMON: Mapping[str, Mapping[str, str]] = {
         "device": "where to compute",
         "json": "print JSON",
     },
+    "upchirp export": {
+        "run": "run folder: gives all that is not given",
+        "weights": "weights file, or timm/NAME.TAG",
+        "format": "for which library",
+        "output": "file to write; for hf a folder",
+        "final-size": "input side, pixels; by default that of the weights",
+        "push": "upload the folder to the Hugging Face hub",
+    },
     "upchirp pack": {
         "data": "what to pack: anything that train takes",
         "output": "folder to write",
@@ -138,6 +146,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "upchirp similarity": (
         "upchirp similarity runs/a runs/b",
         "upchirp similarity runs/a runs/a --images 2000 --output runs/itself",
+    ),
+    "upchirp export": (
+        "upchirp export --run runs/a --format onnx --output a.onnx",
+        "upchirp export --weights model.safetensors --format torchvision --output a.pth",
     ),
     "upchirp pack": (
         "upchirp pack --data photos --output packed",

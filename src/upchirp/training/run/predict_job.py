@@ -1,7 +1,7 @@
 """Predictions of trained weights for images, from files to names of classes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,9 @@ from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.data.worker_processes import batches_of
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, classifier_names, create_model
-from upchirp.training.checkpoints.description import preprocessing_for
-from upchirp.training.checkpoints.weight_names import find
-from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
 from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
-from upchirp.training.recipes.groups import Start
-from upchirp.training.run.eval_job import trained
+from upchirp.training.run.trained_model import load_trained
 
 
 @dataclass(frozen=True)
@@ -108,42 +103,28 @@ def predict(
     Raises:
         InputError: something is missing or does not fit together; raised before the first prediction.
     """
-    for name, value, least in (("top", top, 1), ("batch size", batch_size, 1), ("final size", final_size or 1, 1)):
+    for name, value, least in (("top", top, 1), ("batch_size", batch_size, 1)):
         if value < least:
-            raise InputError(f"{name} is {value}: it must be {least} or more")
+            raise InputError(f"`{name}` is {value}: it must be {least} or more")
     check_workers(workers)
     report = reporting(observers)
     report("making the model", None, None)
-    config, weights = trained(run, model, model_kwargs, weights)
-    stored = read_weights(weights)
-    told = preprocessing_for(stored.description, model)
-    size = final_size or (told.input_size if run is None else None) or config.final_size
-    outputs = _outputs(stored, config, size)
-    network = create_model(config.model, num_classes=outputs, final_size=size, **config.model_kwargs)
-    notes = load_weights(network, stored, size).notes(weights)
-    check_sizes(network, [size])
-    names = stored.description.classes
-    if not names:
-        notes.append(f"{weights} names no classes: they are numbered")
-        names = tuple(map(str, range(outputs)))
-    for note in notes:
+    network = load_trained(run=run, weights=weights, model=model, model_kwargs=model_kwargs, final_size=final_size)
+    seen = network.described.preprocessing
+    assert seen.input_size and seen.mean and seen.std and seen.interpolation
+    names = network.described.classes or tuple(map(str, range(network.outputs)))
+    for note in network.notes:
         for observer in observers:
             observer(Noted(message=note))
-    seen = replace(
-        config.augmentation,
-        mean=told.mean or config.augmentation.mean,
-        std=told.std or config.augmentation.std,
-        interpolation=interpolation or told.interpolation or config.augmentation.interpolation,
-    )
-    crop = crop_pct or told.crop_at(size) or default_crop_pct(size)
-    prepared = _Prepared(images, EvalTransform(size, crop, seen.interpolation))
+    crop = crop_pct or seen.crop_pct or default_crop_pct(seen.input_size)
+    prepared = _Prepared(images, EvalTransform(seen.input_size, crop, interpolation or seen.interpolation))
     loader = DataLoader(
         prepared, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=outlive_interrupts
     )
     target = choose_device(device)
     return _predicted(
-        network.to(target).eval(), loader, images, names,
-        top=min(top, outputs), tta=tta, mean=seen.mean, std=seen.std, device=target, timeout=loader_timeout,
+        network.model.to(target), loader, images, names,
+        top=min(top, network.outputs), tta=tta, mean=seen.mean, std=seen.std, device=target, timeout=loader_timeout,
     )  # fmt: skip
 
 
@@ -186,19 +167,6 @@ def _guesses(
     values, labels = probabilities.topk(top, dim=1)
     for row, of_row in zip(labels.tolist(), values.tolist(), strict=True):
         yield tuple(Guess(label, names[label], value) for label, value in zip(row, of_row, strict=True))
-
-
-def _outputs(weights: Weights, start: Start, size: int) -> int:
-    """How many classes the weights tell apart."""
-    if weights.description.classes:
-        return len(weights.description.classes)
-    with torch.device("meta"):
-        shaped = create_model(start.model, num_classes=2, final_size=size, **start.model_kwargs)
-    tensors = find(shaped, weights.parts, list(shaped.state_dict())).tensors
-    for name in classifier_names(shaped):
-        if f"{name}.weight" in tensors:
-            return len(tensors[f"{name}.weight"])
-    raise InputError(f"{weights.path} holds no classifier: `upchirp finetune` trains one")
 
 
 class _Prepared(Dataset[Any]):

@@ -1,0 +1,96 @@
+"""A trained model from its files alone: the network, and what its weights say of classes and preprocessing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.data import default_crop_pct
+from upchirp.errors import InputError
+from upchirp.models import check_sizes, classifier_names, create_model
+from upchirp.training.checkpoints.description import Description, preprocessing_for
+from upchirp.training.checkpoints.preprocessing import Preprocessing
+from upchirp.training.checkpoints.weight_names import find
+from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.recipes.groups import Start
+from upchirp.training.run.eval_job import trained
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model with its weights, for one input side."""
+
+    model: nn.Module
+    """The network, in evaluation mode, on the CPU."""
+    outputs: int
+    """How many classes it tells apart."""
+    described: Description
+    """What it is: its name, final size, classes where the weights name them, and the whole preprocessing."""
+    weights: Path
+    """The file."""
+    notes: tuple[str, ...]
+    """Lines for the user on what was loaded."""
+
+
+def load_trained(
+    *,
+    run: Path | None = None,
+    weights: Path | None = None,
+    model: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    final_size: int | None = None,
+) -> TrainedModel:
+    """The model of a run or of a weights file.
+
+    Args:
+        run: run folder: its average if there is one, else its weights.
+        weights: a weights file instead; see `read_weights`.
+        model: timm's name, for files that do not say it.
+        model_kwargs: arguments for its constructor.
+        final_size: input side, pixels; by default that of the weights.
+
+    Raises:
+        InputError: something is missing or does not fit together.
+    """
+    if final_size is not None and final_size < 1:
+        raise InputError(f"`final_size` is {final_size}: it must be 1 or more")
+    config, file = trained(run, model, model_kwargs, weights)
+    stored = read_weights(file)
+    told = preprocessing_for(stored.description, model)
+    size = final_size or (told.input_size if run is None else None) or config.final_size
+    outputs = _outputs(stored, config, size)
+    network = create_model(config.model, num_classes=outputs, final_size=size, **config.model_kwargs)
+    notes = load_weights(network, stored, size).notes(file)
+    check_sizes(network, [size])
+    if not stored.description.classes:
+        notes.append(f"{file} names no classes: they are numbered")
+    seen = config.augmentation
+    described = Description(
+        model=config.model,
+        model_kwargs=config.model_kwargs,
+        final_size=size,
+        data=stored.description.data,
+        preprocessing=Preprocessing(
+            input_size=size,
+            mean=told.mean or seen.mean,
+            std=told.std or seen.std,
+            interpolation=told.interpolation or seen.interpolation,
+            crop_pct=told.crop_at(size) or default_crop_pct(size),
+        ),
+    )
+    return TrainedModel(network.eval(), outputs, described, file, tuple(notes))
+
+
+def _outputs(weights: Weights, start: Start, size: int) -> int:
+    """How many classes the weights tell apart."""
+    if weights.description.classes:
+        return len(weights.description.classes)
+    with torch.device("meta"):
+        shaped = create_model(start.model, num_classes=2, final_size=size, **start.model_kwargs)
+    tensors = find(shaped, weights.parts, list(shaped.state_dict())).tensors
+    for name in classifier_names(shaped):
+        if f"{name}.weight" in tensors:
+            return len(tensors[f"{name}.weight"])
+    raise InputError(f"{weights.path} holds no classifier: `upchirp finetune` trains one")
