@@ -149,7 +149,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     ),
     "upchirp export": (
         "upchirp export --run runs/a --format onnx --output a.onnx",
-        "upchirp export --weights model.safetensors --format torchvision --output a.pth",
+        "upchirp export --weights a.safetensors --format torchvision --output a.pth",
     ),
     "upchirp pack": (
         "upchirp pack --data photos --output packed",
