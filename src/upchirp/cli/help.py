@@ -87,6 +87,8 @@ COMMON: Mapping[str, Mapping[str, str]] = {
     "upchirp export": {
         "run": "run folder: gives all that is not given",
         "weights": "weights file, or timm/NAME.TAG",
+        "model": "any timm model by name; by default what the weights say",
+        "model-kwargs": "arguments for its constructor",
         "format": "for which library",
         "output": "file to write; for hf a folder",
         "final-size": "input side, pixels; by default that of the weights",
