@@ -55,6 +55,14 @@ def test_an_experiment_end_to_end(capsys: pytest.CaptureFixture[str], image_fold
     assert settings["weights"] == str(output / "replay-1/seed0/model.safetensors")
     readings = {(each["name"], each["budget"]) for each in summary["equal_accuracy"]["replay"]}
     assert readings >= {("usual", 0.5), ("usual", 1.0)}
+    # All of the baseline's images are prepared, and a half of those at 32 px, which are a quarter as large.
+    (whole,), (early, late) = runs["usual", 1.0]["loaded"][0], on["loaded"][0]
+    for stage, side in ((whole, 64), (early, 32), (late, 64)):
+        assert stage["megabytes_per_second"] / stage["prepared_per_second"] == pytest.approx(3 * side**2 / 1e6)
+    log = [json.loads(line) for line in (output / "replay-1/seed0/metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in log if line["kind"] == "train"]
+    shares = [line["prepared_per_second"] / line["images_per_second"] for line in steps]
+    assert shares == pytest.approx([0.5, 1.0])
     report = (output / "report.html").read_text()
     assert all(name in report for name in ("replay + fixres", "accuracy-against-compute", "regime: fixres"))
     # It goes on by its folder alone: nothing is trained again, and one more variant alone is.

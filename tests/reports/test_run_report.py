@@ -24,6 +24,7 @@ def log() -> list[dict[str, Any]]:
     for place, (step, seconds) in enumerate(zip(ENDS, (10.0, 30.0, 60.0), strict=True)):
         at = {"step": step, "train_seconds": seconds}
         speeds = {"images_per_second": 500.0, "wait_share": 0.25}
+        speeds |= {"prepared_per_second": 250.0, "megabytes_per_second": 1.2}
         records.append({"kind": "train", "stage": place, "loss": 3.0 - place, "learning_rate": 1e-3, **speeds, **at})
         for weights, bandwidth in (("model", 64), ("ema", 64), ("model", PLAN.stages[place].bandwidth)):
             records.append(
@@ -79,10 +80,10 @@ def test_it_tells_plan_and_what_happened(record: Callable[..., RunRecord], tmp_p
     assert re.findall(r'<section id="(\w+)"', html) == ["curves", "stages", "examples", "classes", "setup"]
     shown = texts(html)
     assert "resnet10t: 61.50 % top-1" in shown
-    # Progress, B, magnitude, steps, images, batch, compute; time, share of it, images/s, waiting.
+    # Progress, B, magnitude, steps, images, batch, compute; time, share of it, images/s, prepared/s, MB/s, waiting.
     first = PLAN.stages[0]
     planned = f"0 to 20 28 0.0 to 1.8 {first.steps:,} {first.samples:,} 250 20"
-    assert f"{planned} 10.0 s 17 {first.samples / 10:,.0f} 25" in shown
+    assert f"{planned} 10.0 s 17 {first.samples / 10:,.0f} 250 1.2 25" in shown
     for part in ("Some CPU, 2 cores", "torch 2.6.0", "data tiny", "lr 0.001"):
         assert part in shown
     assert html.count("data:image/png;base64,") == 3

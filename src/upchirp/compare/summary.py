@@ -15,6 +15,7 @@ from upchirp.compare.equal_accuracy import Speedup, Timed, relative_time_spread,
 from upchirp.compare.speeds import Disturbance, Work, disturbances, steady_speeds
 from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, contrast, difference, seed_spread
 from upchirp.curriculum import Plan
+from upchirp.reports.loaded import loaded_by_stage
 from upchirp.training import TrainResult, read_metrics
 from upchirp.training.evaluation.predictions import Predictions, read_predictions
 from upchirp.training.run.run_folder import PREDICTIONS
@@ -281,6 +282,7 @@ def _entry_summary(
         "train_seconds": [run.all_seconds for run in runs],
         "seconds_before": before,
         "spent": [spent(run.lines("end")) for run in runs],
+        "loaded": [_loaded(run) for run in runs],
         "wait_share": [wait_share(run.lines("train")) for run in runs],
         "images_per_second": _speeds([record for run in runs for record in run.lines("train")]),
         "steady_speeds": [
@@ -290,6 +292,12 @@ def _entry_summary(
         "plan": runs[0].plan.to_dict(),
         "history": [[_history(record) for record in run.lines("evaluation")] for run in runs],
     }
+
+
+def _loaded(run: Outcome) -> list[dict[str, float] | None]:
+    """What loaders delivered in each stage, as plain data."""
+    stages = loaded_by_stage(run.log, len(run.plan.stages))
+    return [None if stage is None else stage._asdict() for stage in stages]
 
 
 def spent(ends: Sequence[Mapping[str, Any]]) -> dict[str, float]:

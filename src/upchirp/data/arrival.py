@@ -40,6 +40,8 @@ class Fresh(NamedTuple):
     """int64, (rows,)."""
     corrupt: tuple[Corrupt, ...]
     """What was replaced."""
+    sent_bytes: int
+    """What the workers gave to the device: images, or regions of which it makes them."""
 
 
 class Arrival:
@@ -108,16 +110,17 @@ class Arrival:
         if self._preparation is None:
             images, labels, corrupt = put_together(parts, rows, pin_memory=self._pin_memory)
             images, labels = (tensor.to(self._device, non_blocking=True) for tensor in (images, labels))
-            return Fresh(images, labels, corrupt)
+            return Fresh(images, labels, corrupt, images.nbytes)
         images = torch.empty(rows, side, side, 3, dtype=torch.uint8, device=self._device)
-        numbers, replaced, done = [], tuple[Corrupt, ...](), 0
+        numbers, replaced, done, sent = [], tuple[Corrupt, ...](), 0, 0
         for regions, labels, corrupt in portions(parts, rows, pin_memory=self._pin_memory):
+            sent += regions.pixels.nbytes
             pixels = on_device(regions, self._device, self._decoder)
             images[done : done + len(labels)] = self._preparation(regions._replace(pixels=pixels), side)
             done += len(labels)
             numbers.append(labels)
             replaced += corrupt
-        return Fresh(images.permute(0, 3, 1, 2), to_device(np.concatenate(numbers), self._device), replaced)
+        return Fresh(images.permute(0, 3, 1, 2), to_device(np.concatenate(numbers), self._device), replaced, sent)
 
 
 def opened(parts: Iterator[Any], slots: Slots | None) -> Iterator[Any]:

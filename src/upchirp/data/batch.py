@@ -35,6 +35,10 @@ class Batch:
     """Fresh images that were replaced because they could not be read."""
     passes: tuple[PassSummary, ...] = ()
     """Selected passes over the data that begin in the step; given with its first rows."""
+    prepared: int = 0
+    """How many of the images were newly prepared for it; the others were in the replay buffer."""
+    sent_bytes: int = 0
+    """Bytes that the loader gave to its device for them."""
 
     def weigh(self, losses: torch.Tensor) -> torch.Tensor:
         """The rows' losses (rows,) times their weights."""

@@ -168,12 +168,13 @@ class Loader:
                 loaded.close()
                 loaded = None
             corrupt: tuple[Corrupt, ...] = ()
+            sent = 0
             if fresh := step.fresh_rows(rows):
                 if loaded is None:
                     sampler.resume_step = step.index
                     shapes = ((len(of.fresh_rows(part)), of.bandwidth) for of, part in sampler.fresh_parts(step.index))
                     loaded = self._arrival.batches(opened(batches_of(data_loader, self._timeout), slots), shapes)
-                images, labels, corrupt = next(loaded)
+                images, labels, corrupt, sent = next(loaded)
                 self._on_corrupt(corrupt)
                 positions = fresh_positions(step, rows)
                 order = sampler.order.take(positions.start, len(positions))
@@ -188,7 +189,17 @@ class Loader:
             self._next_step = step.index + completes_step
             weights = samples.weights if bool((samples.weights != 1).any()) else None
             yield Batch(
-                samples.images, samples.labels, step, rows, samples.indices, weights, completes_step, corrupt, passes
+                samples.images,
+                samples.labels,
+                step,
+                rows,
+                samples.indices,
+                weights,
+                completes_step,
+                corrupt,
+                passes,
+                prepared=len(fresh),
+                sent_bytes=sent,
             )
 
     def __len__(self) -> int:

@@ -40,6 +40,8 @@ class _Line:
     speeds: tuple[str, ...]
     spent: tuple[str, ...]
     """Seconds of each of `SPENT`."""
+    loaded: tuple[str, ...]
+    """Images prepared and megabytes given to the device in a second, in the stage with the most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +132,21 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
                 time_for_compute=f"{time / compute:.2f}",
                 speeds=tuple(_number(speeds.get(str(side))) for side in _bandwidths(summary)),
                 spent=tuple(f"{fmean(each.get(name, 0.0) for each in spent):,.1f}" for name in SPENT) if spent else (),
+                loaded=_loaded(run),
             )
         )
     return lines
+
+
+def _loaded(run: Mapping[str, Any]) -> tuple[str, str]:
+    """The peak of what loaders delivered, mean over the seeds (Tables 14 and 20)."""
+    peaks = []
+    for name in ("prepared_per_second", "megabytes_per_second"):
+        of_seeds = [max((stage[name] for stage in own if stage), default=None) for own in run.get("loaded", ())]
+        known = [peak for peak in of_seeds if peak is not None]
+        peaks.append(fmean(known) if known else None)
+    images, megabytes = peaks
+    return _number(images), _MISSING if megabytes is None else f"{megabytes:,.1f}"
 
 
 def _changes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

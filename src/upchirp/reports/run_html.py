@@ -13,6 +13,7 @@ from upchirp.curriculum import Plan
 from upchirp.curriculum.table import count_text
 from upchirp.files import write_text
 from upchirp.reports.examples import ExampleRow, Examples
+from upchirp.reports.loaded import loaded_by_stage
 from upchirp.reports.page import answer_strips, picture, png_source, render, strip_rows
 from upchirp.reports.run_figures import curves, stage_seconds, time_of_stages
 from upchirp.reports.words import SPENT, duration_text, figure_name, hardware_text, spent_name
@@ -76,6 +77,8 @@ class _Stage:
     time: str
     share: str
     speed: str
+    prepared: str
+    megabytes: str
     waiting: str
 
 
@@ -148,6 +151,7 @@ def write_run_report(record: RunRecord, path: Path) -> None:
 def _stages(record: RunRecord) -> list[_Stage]:
     seconds = stage_seconds(record.log, record.plan)
     whole, cost = sum(seconds) or 1.0, sum(stage.cost for stage in record.plan.stages)
+    loaded = loaded_by_stage(record.log, len(record.plan.stages))
     stages = []
     for place, (stage, spent) in enumerate(zip(record.plan.stages, seconds, strict=True)):
         (start, end), (low, high) = stage.progress, stage.magnitude
@@ -165,6 +169,8 @@ def _stages(record: RunRecord) -> list[_Stage]:
                 time=duration_text(spent) if own else "–",
                 share=f"{100 * spent / whole:.0f}" if own else "–",
                 speed=f"{stage.samples / spent:,.0f}" if spent else "–",
+                prepared=f"{delivered.prepared_per_second:,.0f}" if (delivered := loaded[place]) else "–",
+                megabytes=f"{delivered.megabytes_per_second:,.1f}" if delivered else "–",
                 waiting=f"{100 * sum(waits) / len(waits):.0f}" if waits else "–",
             )
         )

@@ -56,6 +56,10 @@ class Logged:
     """Share of the time spent waiting for data."""
     train_seconds: float
     """Training time of the whole run so far, without evaluations and checkpoints."""
+    prepared_per_second: float = 0.0
+    """Images newly prepared, by all ranks: less than images per second where some are replayed."""
+    megabytes_per_second: float = 0.0
+    """10^6 bytes that loaders gave to devices, all ranks: images at the bandwidth, or larger ones to reduce there."""
 
 
 @dataclass(frozen=True, kw_only=True)

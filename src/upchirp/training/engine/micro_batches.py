@@ -114,6 +114,16 @@ class StepBatches:
         """Passes that began with the step."""
         return tuple(summary for each in self._batches for summary in each.passes)
 
+    @property
+    def prepared(self) -> int:
+        """Images that were newly prepared for the step."""
+        return sum(each.prepared for each in self._batches)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that the loader gave to the device for the step."""
+        return sum(each.sent_bytes for each in self._batches)
+
 
 def regroup(batches: Iterable[Batch], rows: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
     """The batches of one step, cut or joined so that each has `rows` rows, and the last of the step what is left.

@@ -46,6 +46,10 @@ class StepResult:
     """Selected passes over the data that began with the step."""
     reduced_to: int | None = None
     """Images of a micro-batch from this step on, if memory ran out in it and the step was redone."""
+    prepared: int = 0
+    """This rank's images that were newly prepared."""
+    sent_bytes: int = 0
+    """Bytes that its loader gave to the device for them."""
 
     @property
     def loss(self) -> torch.Tensor:
@@ -261,7 +265,16 @@ class Trainer:
             waiting.work_queued()
             summed = torch.stack(losses).sum() * step.batch_size
             summed = torch.stack([summed, torch.full_like(summed, of_step.weight)])
-            yield StepResult(step, summed, of_step.waited, of_step.corrupt, of_step.passes, reduced_to)
+            yield StepResult(
+                step,
+                summed,
+                of_step.waited,
+                of_step.corrupt,
+                of_step.passes,
+                reduced_to,
+                prepared=of_step.prepared,
+                sent_bytes=of_step.sent_bytes,
+            )
 
     def alone(self) -> "Trainer":
         """The same on this process alone."""

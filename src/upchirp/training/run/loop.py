@@ -297,8 +297,7 @@ class Run:
             raise self.saving.not_finite(f"the loss is {loss}")
 
     def _log(self, step: Step) -> None:
-        waits = self.ranks.gather(self.window.wait_seconds)
-        self.window.wait_seconds = sum(waits) / len(waits)
+        self.window.over_ranks()
         self.emit(self.window.summary(step, self.totals.train_seconds))
         if advice := self.adviser.advise(step, self.totals.train_seconds):
             self.emit(Noted(message=advice))

@@ -241,6 +241,8 @@ class RunLog:
                 "magnitude": step.magnitude,
                 "images_per_second": event.images_per_second,
                 "wait_share": event.wait_share,
+                "prepared_per_second": event.prepared_per_second,
+                "megabytes_per_second": event.megabytes_per_second,
             }
             where = {"stage": step.stage, "progress": step.progress, "train_seconds": event.train_seconds}
             self._write("train", step.index + 1, {**where, **values})

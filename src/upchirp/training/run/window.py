@@ -25,6 +25,8 @@ class Window:
         self.steps = 0
         self.images = 0
         self.wait_seconds = 0.0
+        self.prepared = 0
+        self.sent_bytes = 0
         self._begun = begun
         self._ranks = ranks
         self._own: list[torch.Tensor] = []
@@ -35,6 +37,16 @@ class Window:
         self.steps += 1
         self.images += result.step.batch_size
         self.wait_seconds += result.wait_seconds
+        self.prepared += result.prepared
+        self.sent_bytes += result.sent_bytes
+
+    def over_ranks(self) -> None:
+        """Take what was counted on all ranks, which call it together."""
+        waits, prepared, sent = zip(
+            *self._ranks.gather((self.wait_seconds, self.prepared, self.sent_bytes)), strict=True
+        )
+        self.wait_seconds = sum(waits) / len(waits)
+        self.prepared, self.sent_bytes = sum(prepared), sum(sent)
 
     def is_finite(self) -> bool:
         """Whether this rank's losses are finite; waits for the device, and for no other rank."""
@@ -58,6 +70,8 @@ class Window:
             images_per_second=self.images / seconds,
             wait_share=min(1.0, self.wait_seconds / seconds),
             train_seconds=train_seconds,
+            prepared_per_second=self.prepared / seconds,
+            megabytes_per_second=self.sent_bytes / 1e6 / seconds,
         )
 
 
