@@ -20,6 +20,7 @@ def test_it_pretrains_and_ends_as_it_was_asked(
              "--evaluations", "1"]  # fmt: skip
     assert main(["pretrain", *words]) == 0
     said = capsys.readouterr().out
+    assert "20 nearest neighbours: top-1 100.00 %" in said
     assert f"{output}: explained " in said and "measure the loss and are not trained on" in said
     stored = load_config(output / "config.yaml")
     assert {name: stored[name] for name in ("regime", "target", "mask_ratio", "batch_size", "lr_base")} == {

@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": "evaluate trained weights",
     "predict": "say what images show, by trained weights",
     "export": "write trained weights as timm, torchvision, ONNX and others read them",
+    "probe": "say what the features of trained weights are worth: nearest neighbours, a linear classifier",
     "pack": "write a data set as shards from which small bandwidths read fewer bytes",
     "search": "find the best curriculum for your own data and model",
     "similarity": "how alike the checkpoints of two runs see (CKA)",

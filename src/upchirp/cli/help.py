@@ -94,6 +94,17 @@ COMMON: Mapping[str, Mapping[str, str]] = {
         "final-size": "input side, pixels; by default that of the weights",
         "push": "upload the folder to the Hugging Face hub",
     },
+    "upchirp probe": {
+        "weights": "weights file, or timm/NAME.TAG",
+        "data": "labelled images: anything that train takes",
+        "run": "run folder: gives all that is not given",
+        "model": "any timm model by name; by default what the weights say",
+        "knn": "nearest neighbours only",
+        "linear": "a linear classifier only",
+        "most-images": "training images at most; by default all",
+        "device": "where to compute",
+        "json": "print JSON",
+    },
     "upchirp pack": {
         "data": "what to pack: anything that train takes",
         "output": "folder to write",
@@ -152,6 +163,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "upchirp export": (
         "upchirp export --run runs/a --format onnx --output a.onnx",
         "upchirp export --weights a.safetensors --format torchvision --output a.pth",
+    ),
+    "upchirp probe": (
+        "upchirp probe --run runs/mae",
+        "upchirp probe --weights model.safetensors --data photos --json",
     ),
     "upchirp pack": (
         "upchirp pack --data photos --output packed",

@@ -2,9 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from rich.console import Console
@@ -20,6 +20,9 @@ from upchirp.training.parallel.launcher import is_first_process
 
 DESCRIPTION = """Train a model by curriculum. Settings come from the recipe, over it from --config FILE (YAML, the same
 names), over it from the flags."""
+
+if TYPE_CHECKING:
+    from upchirp.training import TrainResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,8 @@ def parse_train(
     )
 
 
-def train_by(command: TrainCommand) -> int:
-    """Train, or print the settings if that is asked for, and return the exit code."""
+def train_by(command: TrainCommand, then: Callable[["TrainResult", Console], None] | None = None) -> int:
+    """Train, or print the settings if that is asked for, and return the exit code; `then` is called with the result."""
     if command.print_config:
         training = command.training
         if training.data and training.model:
@@ -85,4 +88,6 @@ def train_by(command: TrainCommand) -> int:
             return 128 + interruption.signum
         if is_first_process():
             print(f"{printable(result.output)}: {figure_text(result.figure, result.top1)}")
+        if then is not None:
+            then(result, console)
     return 0

@@ -36,6 +36,7 @@ from upchirp.training.run.interruption import Interrupted
 from upchirp.training.run.job import TrainResult, train
 from upchirp.training.run.predict_job import Guess, Prediction, predict
 from upchirp.training.run.pricing import estimate
+from upchirp.training.run.probe_job import probe_weights
 from upchirp.training.run.run_folder import read_metrics, read_plan
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "open_ranks",
     "predict",
     "price",
+    "probe_weights",
     "read_metrics",
     "read_plan",
     "read_weights",

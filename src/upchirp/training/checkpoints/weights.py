@@ -180,6 +180,7 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     fit_stored(model, final_size)
     own = model.state_dict()
     head = classifier_names(model) if new_head else ()
+    head += _new_norms(own, weights) if new_head else ()
     expected = {name: tensor for name, tensor in own.items() if not in_classifier(name, head)}
     try:
         found = find(model, weights.parts, list(expected))
@@ -198,7 +199,7 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     if new_head:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if in_classifier(name, head):
+                if in_classifier(name, classifier_names(model)):
                     parameter.mul_(HEAD_INIT_SCALE)
     return Loaded(size, found.left_out)
 
@@ -218,6 +219,19 @@ def check_start(weights: Path | None, *, regime: str, keep_head: bool) -> None:
         )
     if keep_head:
         raise InputError("there is no classifier to keep: name the weights to start from by `weights`")
+
+
+def _new_norms(own: Mapping[str, torch.Tensor], weights: Weights) -> tuple[str, ...]:
+    """The norm before a new head where the model has it after pooling and the weights before, or the other way round.
+
+    Vision transformers of timm do so by how their head pools. It begins anew with the head, as in MAE's fine-tuning.
+    """
+    ends = {name for part in weights.parts.values() for name in part}
+    for mine, other in (("fc_norm", "norm"), ("norm", "fc_norm")):
+        has = {norm: any(name.split(".")[-2:] == [norm, "weight"] for name in ends) for norm in (mine, other)}
+        if f"{mine}.weight" in own and has[other] and not has[mine]:
+            return (mine,)
+    return ()
 
 
 def _completed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
