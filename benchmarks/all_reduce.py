@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 
 SIZES = (2**12, 2**16, 2**20, 2**23, 2**25)
 """Bytes."""

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from upchirp import TrainConfig, train
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 
 GRID = [
     f"{recipe}:{rate}"

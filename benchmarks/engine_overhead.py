@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from upchirp import Augmentation, Batch, Plan, constant, plan
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 from upchirp.training import Optimization, Trainer, create_optimizer, set_learning_rate
 
 AUGMENTATION = Augmentation(reprob=0.0, mixup=0.0, cutmix=0.0)

@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 
 from defaults import MODELS, Case, Job, subset
 from upchirp import TrainConfig, train
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 
 SETTINGS = ("upchirp", "constant", "plain-1e-4", "plain-3e-4", "plain-1e-3", "plain-3e-3", "scratch")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

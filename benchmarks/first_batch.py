@@ -19,8 +19,8 @@ from typing import Any
 
 from loader import SAMPLE, as_data_folder, image_files
 from upchirp import Loader, constant, plan
-from upchirp.compare import hardware, versions
 from upchirp.data import FolderSource, Source
+from upchirp.machine import hardware, versions
 
 MICRO_BATCHES = (64, 512, 2048)
 IMAGES = 8192

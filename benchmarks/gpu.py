@@ -36,9 +36,10 @@ from torch._dynamo.utils import counters
 from feeding import end_to_end, loader, make_feed
 from sections import Keep, Results, Section
 from upchirp import Batch, Curriculum, Phase, Plan, Step, low_frequency_crop, plan
-from upchirp.compare import CompareConfig, compare, hardware, versions
+from upchirp.compare import CompareConfig, compare
 from upchirp.data import RequestSampler
 from upchirp.data.settings import usable_cores
+from upchirp.machine import hardware, versions
 from upchirp.models import count_flops, count_parameters, create_model
 from upchirp.spectral.reference import low_frequency_crop as reference_crop
 from upchirp.training import State, TrainConfig, Trainer

@@ -42,7 +42,6 @@ from torch.nn import functional
 from torchvision.transforms import Compose
 
 from upchirp import Augmentation, BatchTransform, Loader, constant, plan
-from upchirp.compare import hardware, versions
 from upchirp.data import FolderSource, Mode, Source, TrainTransform
 from upchirp.data.arrival import portions
 from upchirp.data.chunks import chunk_bytes, chunk_rows, cut
@@ -55,6 +54,7 @@ from upchirp.data.packing.shard import make_versions
 from upchirp.data.requests import Request
 from upchirp.data.sources import ShardSource, open_data
 from upchirp.data.tars.index import Level
+from upchirp.machine import hardware, versions
 from upchirp.spectral import low_frequency_crop
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sample-200.zip"

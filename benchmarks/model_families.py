@@ -34,7 +34,7 @@ from torch import nn
 from torch.nn import functional
 
 from upchirp import InputError, fit_to_bandwidth, low_frequency_crop
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 from upchirp.models import create_model
 from upchirp.models.resizing.families import plan_fits
 from upchirp.training.probing.planning import curriculum_for

@@ -15,7 +15,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 
 MODELS: dict[str, dict[str, Any]] = {
     "resnet50": {},

@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from loader import SAMPLE, fidelity, image_files
-from upchirp.compare import hardware, versions
 from upchirp.data.images import augmentation, resizing
 from upchirp.data.images.decoding import Pixels
+from upchirp.machine import hardware, versions
 
 SIZES = ((260, 300, 96), (260, 300, 160), (260, 300, 224), (80, 80, 64))
 CALLS = 20

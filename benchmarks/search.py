@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from upchirp import TrainConfig, train
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 from upchirp.models import create_model
 from upchirp.search import SearchConfig, search
 from upchirp.training import curriculum_for, make_plan

@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 from upchirp.training import read_metrics
 
 WEIGHTS = ("model.safetensors", "model_ema.safetensors")

@@ -14,8 +14,8 @@ from statistics import median
 import timm
 
 from upchirp import Augmentation, Batch, Loader, constant, plan
-from upchirp.compare import hardware, versions
 from upchirp.data import Source, open_data
+from upchirp.machine import hardware, versions
 from upchirp.training import Trainer
 from upchirp.training.run.spent import Clock
 

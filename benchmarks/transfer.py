@@ -16,7 +16,7 @@ from typing import Any
 
 from upchirp import TrainConfig, train
 from upchirp.cli.display import Display
-from upchirp.compare import hardware, versions
+from upchirp.machine import hardware, versions
 from upchirp.training import evaluate_weights
 
 MODEL = {"model": "resnet10t", "model_kwargs": {"channels": [64, 128, 256, 256]}}

@@ -42,6 +42,17 @@ def test_names_are_those_of_the_stub(name: str) -> None:
         _ = package.nothing
 
 
+def test_no_name_of_a_package_hides_a_module() -> None:
+    hidden = []
+    for module in pkgutil.walk_packages(upchirp.__path__, "upchirp."):
+        package, _, name = module.name.rpartition(".")
+        if module.name != "upchirp.__main__":
+            importlib.import_module(module.name)
+        if not isinstance(getattr(importlib.import_module(package), name, None), ModuleType | None):
+            hidden.append(module.name)
+    assert not hidden
+
+
 def test_the_public_api_looks_like_any_other() -> None:
     names: dict[str, object] = {}
     exec("from upchirp import *", names)

@@ -4,7 +4,7 @@ from upchirp.curriculum.cost import Cost, CostTable, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum, Operator, Phase, Setting
 from upchirp.curriculum.early_batch import EarlyBatch
 from upchirp.curriculum.files import counts_passes, load_curriculum, save_curriculum
-from upchirp.curriculum.plan import Plan, Stage, Step, mean_cost, plan
+from upchirp.curriculum.plans import Plan, Stage, Step, mean_cost, plan
 from upchirp.curriculum.presets import (
     PRESETS,
     PresetName,

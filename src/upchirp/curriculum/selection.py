@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from upchirp.curriculum.plan import Plan
+from upchirp.curriculum.plans import Plan
 from upchirp.errors import InputError
 
 _EXPECTED_LOW = 0.5

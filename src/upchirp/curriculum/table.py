@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from upchirp.curriculum.plan import Plan
+    from upchirp.curriculum.plans import Plan
     from upchirp.curriculum.stage import Stage
 
 WIDTH = 80

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from upchirp.compare import hardware, versions
 from upchirp.curriculum import Curriculum
 from upchirp.files import write_text
+from upchirp.machine import hardware, versions
 from upchirp.search.config import SearchConfig
 from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner

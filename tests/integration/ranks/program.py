@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def digest(states: list[Any]) -> list[float]:
 
 def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
     base = TrainConfig.from_flat(load_config(given))
-    seen: dict[str, Any] = {"evaluation": None}
+    seen: dict[str, Any] = {"failures": {}}
 
     states: list[Any] = []
     make_state = Trainer.state
@@ -111,42 +112,68 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
     def run(name: str, **changes: Any) -> TrainConfig:
         return replace(base, output=output / name, **changes)
 
-    with open_ranks() as ranks:
-        seen["evaluation"] = evaluation(ranks)
-        seen["alone"] = evaluation(None)
-        train(run("whole"))
-        seen["whole"] = digest(states)
-        # Larger: torch's CPU kernels give undefined gradients where a kernel of 3 x 3 sees one pixel.
-        slow = replace(base.optimization, lr_base=0.01)
-        train(
-            run("norms", model="test_resnet", model_kwargs={}, final_size=128, optimization=slow, curriculum="constant")
-        )
-        seen["norms"] = digest(states)
-        selection = replace(
-            base, select="infobatch", select_until=1.0, epochs=6, curriculum="constant", checkpoint_interval=5
-        )
-        train(replace(selection, output=output / "selection"))
-        train(replace(base, output=started, resume="auto"))
-        seen["signal"] = line_of(lambda: train(run("signal"), observers=[signalled_at(5, rank=1)]))
+    # Larger: torch's CPU kernels give undefined gradients where a kernel of 3 x 3 sees one pixel.
+    slow = replace(base.optimization, lr_base=0.01)
+    norms = {"model": "test_resnet", "model_kwargs": {}, "final_size": 128, "optimization": slow}
+    selection = replace(
+        base, select="infobatch", select_until=1.0, epochs=6, curriculum="constant", checkpoint_interval=5
+    )
+    infinite = replace(base.optimization, lr_base=1e30, clip_grad=None)
+
+    def trained(config: TrainConfig) -> None:
+        train(config)
+
+    def digested(config: TrainConfig, **parts: Any) -> list[float]:
+        train(config, **parts)
+        return digest(states)
+
+    def signal_to_parts() -> Any:
+        line = line_of(lambda: train(run("sharded_started", parallel="fsdp"), observers=[signalled_at(6, rank=1)]))
+        # Asked for by name: what is not is taken from the folder.
+        asked = frozenset({*(base.given or ()), "parallel"})
+        other = line_of(lambda: train(run("sharded_started", parallel="ddp", given=asked, resume="auto")))
+        train(run("sharded_started", parallel="fsdp", resume="auto"))
+        return line, other
+
+    def faulty_data() -> Any:
         sources, job.open_sources = job.open_sources, only_here(1, job.open_sources)
-        seen["prepare"] = line_of(lambda: train(run("prepare")))
-        job.open_sources = sources
-        infinite = replace(base.optimization, lr_base=1e30, clip_grad=None)
-        seen["infinite"] = line_of(lambda: train(run("infinite", optimization=infinite)))
-        seen["batch"] = line_of(lambda: train(run("batch", batch_size=30, micro_batch=None)))
+        try:
+            return line_of(lambda: train(run("prepare")))
+        finally:
+            job.open_sources = sources
+
+    def unused() -> Any:
         torch.manual_seed(ranks.rank)
-        train(run("unused", deterministic=False), model=HalfUsed())
-        seen["unused"] = digest(states)
+        return digested(run("unused", deterministic=False), model=HalfUsed())
+
+    def latest() -> Any:
         values = torch.tensor([[1.0, 2.0, 3.0], [4.0, float("inf"), 6.0]][ranks.rank])
-        if parts.is_available():
-            train(run("sharded", parallel="fsdp", checkpoint_interval=4))
-            late = [signalled_at(6, rank=1)]
-            seen["sharded_signal"] = line_of(lambda: train(run("sharded_started", parallel="fsdp"), observers=late))
-            # Asked for by name: what is not is taken from the folder.
-            asked = frozenset({*(base.given or ()), "parallel"})
-            seen["other"] = line_of(lambda: train(run("sharded_started", parallel="ddp", given=asked, resume="auto")))
-            train(run("sharded_started", parallel="fsdp", resume="auto"))
-        seen["latest"] = ranks.latest(values, torch.tensor([[7, -1, 2], [5, 9, 1]][ranks.rank])).tolist()
+        return ranks.latest(values, torch.tensor([[7, -1, 2], [5, 9, 1]][ranks.rank])).tolist()
+
+    scenarios: dict[str, Callable[[], Any]] = {
+        "evaluation": lambda: evaluation(ranks),
+        "alone": lambda: evaluation(None),
+        "whole": lambda: digested(run("whole")),
+        "norms": lambda: digested(run("norms", curriculum="constant", **norms)),
+        "selection": lambda: trained(replace(selection, output=output / "selection")),
+        "started": lambda: trained(replace(base, output=started, resume="auto")),
+        "signal": lambda: line_of(lambda: train(run("signal"), observers=[signalled_at(5, rank=1)])),
+        "prepare": faulty_data,
+        "infinite": lambda: line_of(lambda: train(run("infinite", optimization=infinite))),
+        "batch": lambda: line_of(lambda: train(run("batch", batch_size=30, micro_batch=None))),
+        "unused": unused,
+        "latest": latest,
+    }
+    if parts.is_available():
+        scenarios["sharded"] = lambda: trained(run("sharded", parallel="fsdp", checkpoint_interval=4))
+        scenarios["sharded_signal"] = signal_to_parts
+    with open_ranks() as ranks:
+        for name, scenario in scenarios.items():
+            try:
+                seen[name] = scenario()
+            except Exception:
+                # The others may work all the same; a test names those that did not.
+                seen["failures"][name] = traceback.format_exc()
     return seen
 
 

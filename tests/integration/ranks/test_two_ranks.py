@@ -58,6 +58,10 @@ def test_three_ranks_of_the_command_that_evaluates_print_once_what_one_process_f
     assert json.loads(finish(3, "-m", "upchirp", *words)) == pytest.approx(alone)
 
 
+def test_nothing_else_went_wrong(seen: list[dict[str, Any]]) -> None:
+    assert [rank["failures"] for rank in seen] == [{}, {}]
+
+
 def test_going_on_with_other_numbers_of_ranks(folder: Path, image_folder: Path) -> None:
     whole = losses(folder / "one")
     assert losses(folder / "started") == pytest.approx(whole, rel=1e-4)

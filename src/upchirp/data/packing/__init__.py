@@ -2,7 +2,7 @@
 
 from upchirp.data.packing.folder import PackResult, pack
 from upchirp.data.packing.summary import LevelTotal, ReadBytes, Summary, summarize
-from upchirp.data.packing.verify import Damage, verify
+from upchirp.data.packing.verification import Damage, verify
 from upchirp.data.tars.manifest import PackSettings
 
 __all__ = [
