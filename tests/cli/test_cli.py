@@ -1,6 +1,7 @@
 """The command line: what it prints, how it refuses, and its exit codes."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -289,6 +290,32 @@ def test_model_kwargs_are_written_as_in_timm(capsys: pytest.CaptureFixture[str])
         "layers": [1, 1, 1],
         "act_layer": "silu",
     }
+
+
+def test_eval_tells_classes_and_confusions_and_shows_them(
+    uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--run", str(uninterrupted), "--workers", "0", "--device", "cpu", "--per-class", "--confusion"]
+    # Without low frequencies something is confused.
+    words += ["--high-pass", "12"]
+    assert main([*words, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["confusions"]
+    right = sum(row["right"] for row in told["per_class"])
+    assert sum(row["images"] for row in told["per_class"]) == told["images"]
+    assert 100 * right / told["images"] == pytest.approx(told["top1"])
+    assert sum(row["images"] for row in told["confusions"]) == told["images"] - right
+    names = {row["class"] for row in told["per_class"]}
+    assert all({row["class"], row["guess"]} <= names and row["class"] != row["guess"] for row in told["confusions"])
+    report = tmp_path / "report.html"
+    assert main([*words, "--report-file", str(report)]) == 0
+    shown = capsys.readouterr().out
+    assert "per class at" in shown and "confusions at" in shown and str(report) in shown
+    html = report.read_text(encoding="utf-8")
+    assert "data:image/png;base64," in html and not re.search(r'(?:src|href)="(?!data:)', html)
+    assert html.count("taken for <strong>") == min(12, len(told["confusions"]))
+    assert main([*words, "--sizes", "32", "64", "--report-file", str(report)]) == 2
+    assert "a report is of one evaluation" in capsys.readouterr().err
 
 
 def test_train_then_eval_and_resume(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:

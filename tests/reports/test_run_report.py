@@ -9,6 +9,7 @@ import pytest
 from tests.reports.overlaps import overlapping_texts
 
 from upchirp import efficienttrain_plus_plus, plan
+from upchirp.reports.class_tables import ClassScores
 from upchirp.reports.examples import Examples
 from upchirp.reports.run_figures import cost_after, curves, stage_seconds, time_of_stages
 from upchirp.reports.run_html import RunRecord, write_run_report
@@ -37,13 +38,21 @@ def log() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def record(examples: list[Examples]) -> Callable[..., RunRecord]:
-    def make(count: int = 3, **changes: Any) -> RunRecord:
+    def make(count: int = 3, *, scored: dict[str, Any] | None = None, **changes: Any) -> RunRecord:
         rng = np.random.default_rng(0)
         labels = np.tile(np.arange(count), 4)
         guesses = np.where(rng.random(4 * count) < 0.6, labels, rng.integers(0, count, 4 * count))
         matrix = np.zeros((count, count), np.int64)
         np.add.at(matrix, (labels, guesses), 1)
         pairs = [(int(a), int(b), int(matrix[a, b])) for a, b in np.argwhere(matrix) if a != b]
+        scores: dict[str, Any] = {
+            "classes": [f"name {k}" for k in range(count)],
+            "right": matrix.diagonal(),
+            "images": matrix.sum(axis=1),
+            "confusions": sorted(pairs, key=lambda pair: -pair[2]),
+            "matrix": matrix,
+            **(scored or {}),
+        }
         values: dict[str, Any] = {
             "name": "run",
             "settings": {"model": "resnet10t", "lr": 1e-3, "drop": None},
@@ -52,11 +61,7 @@ def record(examples: list[Examples]) -> Callable[..., RunRecord]:
             "facts": {"data": "tiny"},
             "hardware": {"cpu": "Some CPU", "cores": 2, "memory_gib": 15.6, "accelerator": None},
             "versions": {"torch": "2.6.0"},
-            "classes": [f"name {k}" for k in range(count)],
-            "right": matrix.diagonal(),
-            "images": matrix.sum(axis=1),
-            "confusions": sorted(pairs, key=lambda pair: -pair[2]),
-            "matrix": matrix,
+            "scores": ClassScores(**scores),
             "examples": examples[0],
             **changes,
         }
@@ -95,13 +100,11 @@ def test_it_tells_plan_and_what_happened(record: Callable[..., RunRecord], tmp_p
 
 def test_a_small_matrix_is_a_table_of_counts(tmp_path: Path, record: Callable[..., RunRecord]) -> None:
     matrix = np.array([[3, 1], [0, 4]])
-    html = page(
-        record(
-            2, classes=["cat", "<dog>"], matrix=matrix, right=matrix.diagonal(), images=matrix.sum(axis=1),
-            confusions=[(0, 1, 1)],
-        ),
-        tmp_path,
-    )  # fmt: skip
+    scored = {
+        "classes": ["cat", "<dog>"], "matrix": matrix, "right": matrix.diagonal(), "images": matrix.sum(axis=1),
+        "confusions": [(0, 1, 1)],
+    }  # fmt: skip
+    html = page(record(2, scored=scored), tmp_path)
     assert re.findall(r'--share: ([\d.]+)">(\d*)<', html) == [("0.75", "3"), ("0.25", "1"), ("0.00", ""), ("1.00", "4")]
     shown = texts(html)
     assert "cat 75.0 3 of 4 &lt;dog&gt; 100.0 4 of 4" in shown
@@ -121,14 +124,13 @@ def test_many_classes_have_a_map_and_their_worst(
 
 
 def test_classes_without_number_are_told_by_their_worst(record: Callable[..., RunRecord], tmp_path: Path) -> None:
-    html = page(record(3000, matrix=None, classes=()), tmp_path)
+    html = page(record(3000, scored={"matrix": None, "classes": ()}), tmp_path)
     assert 'class="map"' not in html and "classes</summary>" not in html
     assert len(re.findall(r'<td class="text">class \d+</td><td>[\d.]+</td>', html)) == 12
 
 
 def test_a_run_without_evaluations_or_guesses_has_a_report(record: Callable[..., RunRecord], tmp_path: Path) -> None:
-    bare = {"right": None, "images": None, "matrix": None, "confusions": (), "examples": None}
-    shown = texts(page(record(log=[], **bare), tmp_path))
+    shown = texts(page(record(log=[], scores=None, examples=None), tmp_path))
     for part in ("The log holds no evaluations.", "The guesses were not kept.", "No image could be shown."):
         assert part in shown
 
@@ -136,8 +138,8 @@ def test_a_run_without_evaluations_or_guesses_has_a_report(record: Callable[...,
 def test_names_are_escaped(record: Callable[..., RunRecord], tmp_path: Path) -> None:
     attack = "\"'><script>alert(1)</script>"
     made = record(
-        3, name=attack, classes=[attack] * 3, settings={"model": attack, attack: attack}, facts={attack: attack},
-        notes=[attack],
+        3, name=attack, scored={"classes": [attack] * 3}, settings={"model": attack, attack: attack},
+        facts={attack: attack}, notes=[attack],
     )  # fmt: skip
     assert "<script" not in page(made, tmp_path)
 

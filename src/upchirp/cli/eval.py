@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from upchirp.cli.display import Display
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
-from upchirp.cli.printable import json_text
+from upchirp.cli.printable import json_text, printable
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
 from upchirp.training.parallel.launcher import is_first_process
@@ -19,6 +20,7 @@ from upchirp.training.parallel.launcher import is_first_process
 if TYPE_CHECKING:
     from upchirp.training.run.eval_job import SizedEvaluation
 
+_MOST_ROWS = 30
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."
 
 
@@ -68,6 +70,12 @@ class EvalCommand:
     """Seconds without a batch from them after which the evaluation stops; 0 waits forever."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to evaluate; by default the accelerator if there is one."""
+    per_class: bool = False
+    """Print the accuracy of each class, the worst first; with --json as `per_class`."""
+    confusion: bool = False
+    """Print which classes are taken for which, the most frequent first; with --json all of them as `confusions`."""
+    report_file: Path | None = None
+    """Write an HTML file: accuracy by class, and the worst confusions with pictures."""
     json: bool = False
     """Print JSON."""
 
@@ -77,7 +85,8 @@ def run(words: Sequence[str]) -> int:
     command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
     if command.sizes and command.final_size is not None:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
-    options = {name: value for name, value in vars(command).items() if name not in ("json", "final_size", "sizes")}
+    shown = ("json", "final_size", "sizes", "per_class", "confusion")
+    options = {name: value for name, value in vars(command).items() if name not in shown}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
     # Beside the results, which may be read by a program.
     console = Console(stderr=True, quiet=not is_first_process())
@@ -88,7 +97,7 @@ def run(words: Sequence[str]) -> int:
     if not is_first_process():
         return 0
     if command.json:
-        listed = [result.to_dict() for result in results]
+        listed = [{**result.to_dict(), **_details(result, command)} for result in results]
         print(json_text(listed if command.sizes or command.low_pass or command.high_pass else listed[0]))
         return 0
     table = Table()
@@ -106,7 +115,34 @@ def run(words: Sequence[str]) -> int:
             f"{evaluation.images:,}",
         )
     Console().print(table)
+    for result in results:
+        for title, rows in _details(result, command).items():
+            _print_details(f"{title.replace('_', ' ')} at {result.size} px", rows)
+    if command.report_file is not None:
+        print(f"report: {printable(command.report_file)}")
     return 0
+
+
+def _details(result: "SizedEvaluation", command: EvalCommand) -> dict[str, list[dict[str, Any]]]:
+    """What is asked for beside the figures, by its name in JSON."""
+    asked = {"per_class": result.by_class() if command.per_class else None}
+    asked["confusions"] = result.confusions() if command.confusion else None
+    return {name: rows for name, rows in asked.items() if rows is not None}
+
+
+def _print_details(title: str, rows: list[dict[str, Any]]) -> None:
+    if rows and "accuracy" in rows[0]:
+        rows = sorted(rows, key=lambda row: row["accuracy"])
+    table = Table(title=title)
+    for place, heading in enumerate(rows[0] if rows else ("class", "guess", "images")):
+        table.add_column(heading, justify="left" if not place or heading == "guess" else "right")
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(
+            *(f"{value:.1f} %" if isinstance(value, float) else escape(printable(value)) for value in row.values())
+        )
+    Console().print(table)
+    if len(rows) > _MOST_ROWS:
+        print(f"... and {len(rows) - _MOST_ROWS:,} more (all of them by --json)")
 
 
 def _frequencies(result: "SizedEvaluation") -> str:

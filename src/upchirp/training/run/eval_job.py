@@ -27,6 +27,7 @@ from upchirp.training.recipes.checks import check_model_kwargs
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.recipes.optimizer import autocast_dtype
+from upchirp.training.run.eval_report import report_evaluation
 from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 
 
@@ -42,6 +43,29 @@ class SizedEvaluation:
     """Radius of the frequencies that were left in the images, periods per image."""
     high_pass: float | None = None
     """Radius of those that were taken out."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, label 0 first."""
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """For each class of the images its name, images, those guessed right, and their share in percent."""
+        predictions = self.evaluation.predictions
+        if predictions is None or not len(predictions):
+            return []
+        right, images = predictions.by_class(max(len(self.classes), 1 + int(predictions.labels.max())))
+        return [
+            {"class": self._name(label), "images": count, "right": hits, "accuracy": 100 * hits / count}
+            for label, (hits, count) in enumerate(zip(right.tolist(), images.tolist(), strict=True))
+            if count
+        ]
+
+    def confusions(self) -> list[dict[str, Any]]:
+        """For each pair of classes that was confused their names and how many images, the most frequent first."""
+        predictions = self.evaluation.predictions
+        pairs = [] if predictions is None else predictions.confusions()
+        return [{"class": self._name(k), "guess": self._name(guess), "images": count} for k, guess, count in pairs]
+
+    def _name(self, label: int) -> str:
+        return self.classes[label] if label < len(self.classes) else str(label)
 
     def to_dict(self) -> dict[str, float]:
         """Plain data."""
@@ -71,6 +95,7 @@ def evaluate_weights(
     workers: int = 2,
     loader_timeout: float = DEFAULT_TIMEOUT,
     device: str | None = None,
+    report_file: Path | None = None,
     observers: Sequence[Observer] = (),
 ) -> list[SizedEvaluation]:
     """Evaluate a run's weights, or a weights file, on the validation images, at one input side or several.
@@ -103,12 +128,15 @@ def evaluate_weights(
         workers: loader processes.
         loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
         device: where to evaluate.
+        report_file: write an HTML file there, with pictures of the worst confusions; for one evaluation only.
         observers: called with a `Noted` for what the figures rest on and `Working` for what goes on, on every rank.
 
     Raises:
         InputError: something is missing or does not fit together.
     """
     filters = _filters(low_pass, high_pass)
+    if report_file is not None and max(len(sizes), 1) * len(filters) > 1:
+        raise InputError("a report is of one evaluation: give one size and one filter, or leave out `report_file`")
     config, weights = trained(run, model, model_kwargs, weights, which)
     chosen = data or config.data
     if not chosen:
@@ -187,11 +215,17 @@ def evaluate_weights(
                     autocast=autocast_dtype(config.optimization) if run is not None else None,
                 )
             results += [
-                SizedEvaluation(size, result, low_pass=each.low_pass, high_pass=each.high_pass)
+                SizedEvaluation(
+                    size, result, low_pass=each.low_pass, high_pass=each.high_pass, classes=tuple(source.classes)
+                )
                 for result, each in zip(own, filters, strict=True)
             ]
             if not all(math.isfinite(result.loss) for result in own):
                 _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
+        if report_file is not None and ranks.is_first:
+            report("writing the report", None, None)
+            ((size, evaluation),) = ((result.size, result.evaluation) for result in results)
+            report_evaluation((run or weights).name, evaluation, size, source, report_file)
     return results
 
 

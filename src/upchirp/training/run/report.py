@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +13,9 @@ from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.run.examples import answers_of, examples_of
 from upchirp.training.run.run_folder import REPORT, read_metrics
+
+if TYPE_CHECKING:
+    from upchirp.reports.class_tables import ClassScores
 
 
 def report_run(
@@ -43,12 +46,8 @@ def report_run(
         OSError: the file cannot be written.
     """
     # matplotlib takes most of a second, which only a run that ends needs to spend.
-    from upchirp.reports.run_html import MOST_PIXELS, RunRecord, write_run_report
+    from upchirp.reports.run_html import RunRecord, write_run_report
 
-    count = 0
-    if predictions is not None and len(predictions):
-        count = max(len(val.classes), 1 + int(max(predictions.labels.max(), predictions.guesses.max())))
-    right, images = predictions.by_class(count) if predictions is not None and count else (None, None)
     (examples,) = examples_of({plan.curriculum: plan}, train, trainer.augmentation, trainer.loading)
     record = RunRecord(
         name=folder.name,
@@ -58,11 +57,7 @@ def report_run(
         facts=_facts(settings, train, val),
         hardware=hardware(),
         versions=versions(),
-        classes=tuple(val.classes),
-        right=right,
-        images=images,
-        confusions=predictions.confusions() if predictions is not None else (),
-        matrix=predictions.matrix(count) if predictions is not None and 0 < count <= MOST_PIXELS else None,
+        scores=scores_of(predictions, val.classes) if predictions is not None and len(predictions) else None,
         examples=examples,
         notes=notes,
         figure=trainer.task.best,
@@ -70,6 +65,22 @@ def report_run(
     )
     write_run_report(record, folder / REPORT)
     return folder / REPORT
+
+
+def scores_of(predictions: Predictions, classes: Sequence[str]) -> "ClassScores":
+    """Guesses counted by class."""
+    # matplotlib comes with it.
+    from upchirp.reports.class_tables import MOST_PIXELS, ClassScores
+
+    count = max(len(classes), 1 + int(max(predictions.labels.max(), predictions.guesses.max())))
+    right, images = predictions.by_class(count)
+    return ClassScores(
+        right=right,
+        images=images,
+        classes=tuple(classes),
+        confusions=predictions.confusions(),
+        matrix=predictions.matrix(count) if count <= MOST_PIXELS else None,
+    )
 
 
 def _facts(settings: Mapping[str, Any], train: Source, val: Source) -> dict[str, str]:

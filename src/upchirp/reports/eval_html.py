@@ -1,0 +1,78 @@
+"""The report of an evaluation: classes, confusions, and pictures of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upchirp.files import write_text
+from upchirp.reports.class_tables import ClassScores, class_tables
+from upchirp.reports.page import png_source, render
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confused:
+    """Images of one class that were taken for another."""
+
+    label: str
+    """The class."""
+    guess: str
+    """What they were taken for."""
+    images: int
+    """How many there are."""
+    pictures: Sequence[NDArray[np.uint8]]
+    """A few of them, (S, S, 3) each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    label: str
+    guess: str
+    images: str
+    source: str
+    width: int
+    height: int
+
+
+def write_eval_report(
+    name: str, headline: str, facts: str, scores: ClassScores, confused: Sequence[Confused], path: Path
+) -> None:
+    """Write an evaluation as one HTML file that loads nothing from anywhere.
+
+    Args:
+        name: of what was evaluated.
+        headline: its best figure.
+        facts: how and on what, in a line.
+        scores: guesses counted by class.
+        confused: the worst confusions.
+        path: the file to write; its folder must exist.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    page = render(
+        "eval.html.j2",
+        name=name,
+        headline=headline,
+        facts=facts,
+        tables=class_tables(scores),
+        pictures=[_shown(each) for each in confused],
+    )
+    write_text(path, page)
+
+
+def _shown(confused: Confused) -> _Shown:
+    images = f"{confused.images:,} image{'s' if confused.images != 1 else ''}"
+    if not confused.pictures:
+        return _Shown(label=confused.label, guess=confused.guess, images=images, source="", width=0, height=0)
+    strip = np.concatenate(list(confused.pictures), axis=1)
+    return _Shown(
+        label=confused.label,
+        guess=confused.guess,
+        images=images,
+        source=png_source(strip),
+        width=strip.shape[1],
+        height=strip.shape[0],
+    )

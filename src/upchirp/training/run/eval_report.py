@@ -1,0 +1,57 @@
+"""The report of an evaluation, with pictures of what was confused."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upchirp.data import DECODE_ERRORS, EvalTransform, Source
+from upchirp.training.evaluation.evaluation import Evaluation
+from upchirp.training.evaluation.predictions import Predictions
+from upchirp.training.run.report import scores_of
+
+_PAIRS, _PICTURES, _SIDE = 12, 8, 96
+
+
+def report_evaluation(name: str, evaluation: Evaluation, size: int, source: Source, path: Path) -> None:
+    """Write it to a file.
+
+    Args:
+        name: of what was evaluated.
+        evaluation: with its predictions.
+        size: input side, pixels.
+        source: the images, under the labels that were evaluated.
+        path: the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    # matplotlib takes most of a second, which others need not spend.
+    from upchirp.reports.eval_html import Confused, write_eval_report
+
+    predictions = evaluation.predictions
+    assert predictions is not None
+    scores = scores_of(predictions, source.classes)
+    confused = [
+        Confused(
+            label=scores.name(label),
+            guess=scores.name(guess),
+            images=images,
+            pictures=list(islice(_pictures(source, predictions, label, guess), _PICTURES)),
+        )
+        for label, guess, images in scores.confusions[:_PAIRS]
+    ]
+    facts = f"{evaluation.images:,} images at {size} px · {evaluation.describe()}"
+    write_eval_report(name, f"{evaluation.top1:.2f} % top-1", facts, scores, confused, path)
+
+
+def _pictures(source: Source, predictions: Predictions, label: int, guess: int) -> Iterator[NDArray[np.uint8]]:
+    """Images of a class that were taken for another, small."""
+    transform = EvalTransform(_SIDE, 1.0)
+    for index in predictions.indices[(predictions.labels == label) & (predictions.guesses == guess)].tolist():
+        try:
+            yield transform(source.load(index)[0])
+        except DECODE_ERRORS:
+            continue
