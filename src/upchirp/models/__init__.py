@@ -9,14 +9,8 @@ from upchirp.models.outputs import check_outputs
 from upchirp.models.precision import autocast
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.resizing.grids import GridChange, ResizableInput
-from upchirp.models.resizing.input_size import (
-    at_size,
-    check_sizes,
-    fit_to_bandwidth,
-    fit_to_tried,
-    resized_parameters,
-    size_multiple,
-)
+from upchirp.models.resizing.input_size import at_size, fit_to_bandwidth, fit_to_tried
+from upchirp.models.resizing.sizes import check_sizes, resized_parameters, size_multiple
 from upchirp.models.resizing.weights_size import LARGEST_WEIGHTS_SIZE, fit_stored, size_of_weights
 from upchirp.models.unused import has_unused_parameters
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from upchirp.errors import InputError
 from upchirp.models.resizing.families import build_arguments
-from upchirp.models.resizing.input_size import check_sizes, failure_at, size_multiple
+from upchirp.models.resizing.sizes import check_sizes, failure_at, size_multiple
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument(?:\(s\))?\W+(\w+)")
 _BUILD_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)

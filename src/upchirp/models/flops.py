@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from upchirp.models.meta import unwrap
-from upchirp.models.resizing.input_size import check_sizes, cost_at
+from upchirp.models.resizing.sizes import check_sizes, cost_at
 
 
 def count_flops(model: nn.Module, size: int) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from upchirp.errors import InputError
 from upchirp.models.meta import bare_copy, meta_copy, unwrap
 from upchirp.models.resizing.families import apply_fits, plan_fits
-from upchirp.models.resizing.input_size import model_name
+from upchirp.models.resizing.sizes import model_name
 from upchirp.models.structure import known_of
 
 _CHANNELS = 3

@@ -8,7 +8,7 @@ from torch import nn
 from upchirp.errors import InputError
 from upchirp.models.meta import meta_copy, unwrap
 from upchirp.models.resizing.families import apply_fits, plan_fits
-from upchirp.models.resizing.input_size import size_multiple
+from upchirp.models.resizing.sizes import size_multiple
 
 LARGEST_WEIGHTS_SIZE = 1024
 """Weights are looked at as made for an input side up to this, pixels."""
