@@ -15,6 +15,7 @@ from torchvision.transforms import functional as F
 
 from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
 from upchirp.data.images.crops import crop_box
+from upchirp.data.images.decoding import PillowPicture
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
 from upchirp.data.settings import Augmentation
@@ -27,6 +28,7 @@ requests = st.builds(
     bandwidth=st.sampled_from([5, 16, 28, 32]),
     magnitude=st.floats(0, 10),
     seed=st.integers(0, 2**64 - 1),
+    operator=st.none(),
 )
 
 
@@ -220,3 +222,17 @@ def test_center_crop_is_the_view_of_evaluation(mode: str) -> None:
 def test_unknown_crop() -> None:
     with pytest.raises(InputError, match="choose one of random, center"):
         Augmentation(crop="middle")
+
+
+@pytest.mark.parametrize("mode", ["fast", "faithful"])
+def test_images_that_are_finished_together_are_those_that_are_made_one_by_one(photo, mode) -> None:
+    transform = TrainTransform(Augmentation(randaug_prob=1.0), 32, mode)
+    # The last is so large that its crop is resized as soon as it is decoded.
+    pictures = [PillowPicture(photo(width, width - 9, seed=width)) for width in (33, 40, 60, 300)]
+    requests = [Request(k, 24, 5.0, seed=k, operator="crop" if k == 2 else None) for k in range(4)]
+    begun = [transform.begin(picture, request) for picture, request in zip(pictures, requests, strict=True)]
+    if mode == "fast":
+        assert [image.pixels.shape == (24, 24, 3) for image in begun] == [False, False, False, True]
+    for one, picture, request in zip(transform.finish(begun), pictures, requests, strict=True):
+        assert np.array_equal(one, transform(picture, request))
+        assert one.shape == ((32, 32, 3) if request.operator else (24, 24, 3))

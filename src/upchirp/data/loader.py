@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ from upchirp.data.slots import Slots
 from upchirp.data.sources import Source, as_source
 from upchirp.data.unreadable import WarnOfCorrupt
 from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
-from upchirp.data.workers import Corrupt, Requested, SingleImages
+from upchirp.data.workers import Corrupt, Requested, SingleImages, finished
 from upchirp.errors import InputError
 
 
@@ -142,7 +142,7 @@ class Loader:
             self._requested = Requested(source, regions, LaidOut(self.augmentation.randaug_layers))
         else:
             transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
-            self._requested = Requested(source, transform)
+            self._requested = Requested(source, transform.begin, partial(finished, transform))
         self._arrival = Arrival(torch.device(device), preparation, decoder, pin_memory=self._pin_memory)
         self._workers = workers
         self._share_cores = share_cores

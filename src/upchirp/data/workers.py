@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from upchirp.data.faults import DataFault
+from upchirp.data.images.augmentation import Begun, TrainTransform
 from upchirp.data.images.decoding import Picture, Pixels
 from upchirp.data.images.regions import Take, in_own_memory
 from upchirp.data.requests import Request, replacement
@@ -71,6 +72,11 @@ def stacked(images: Sequence[Pixels], take: Take) -> Any:
     memory, sent = take((len(images), *images[0].shape))
     np.stack(images, out=memory.numpy())
     return sent
+
+
+def finished(transform: TrainTransform, images: Sequence[Begun], take: Take) -> Any:
+    """Images that were begun, as `stacked` gives them."""
+    return stacked(transform.finish(images), take)
 
 
 class Requested(Dataset[Any]):
@@ -140,7 +146,8 @@ class SingleImages(Dataset[Any]):
     def __getitem__(self, request: Request) -> tuple[torch.Tensor, int]:
         """An image, uint8, (3, S, S), and its label."""
         corrupt: list[Corrupt] = []
-        image, label = self._requested.load(request, corrupt)
+        begun, label = self._requested.load(request, corrupt)
         for each in corrupt:
             warnings.warn(f"cannot read {each.name} ({each.reason}): another image replaces it", stacklevel=2)
-        return torch.from_numpy(image).permute(2, 0, 1), label
+        image = self._requested.together([begun], in_own_memory)[0]
+        return image.permute(2, 0, 1), label

@@ -15,13 +15,9 @@ from upchirp.data.images.augmentation import draw
 from upchirp.data.images.decoding import Box, JpegPicture, Picture, Pixels
 from upchirp.data.images.pyramid import PyramidPicture
 from upchirp.data.images.rand_augment import NAMES
-from upchirp.data.images.resizing import lanczos
+from upchirp.data.images.resizing import MOST_PIXELS, lanczos
 from upchirp.data.requests import Request
 from upchirp.data.settings import Augmentation, Prepare
-
-MOST_PIXELS = 8
-"""Pixels of a region for each pixel of the result at most: a larger one is resized by the worker, which costs less than
-to move it. One in ten of ImageNet's crops has more at 96 pixels."""
 
 
 def image_bytes(side: int, prepare: Prepare = "cpu") -> int:
