@@ -10,6 +10,7 @@ import numpy as np
 
 from upchirp.data.settings import VAL_SHARE
 from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
+from upchirp.data.sources.cifar import is_cifar, open_cifar
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
@@ -51,7 +52,8 @@ def open_data(
     Folders of images are taken as people have them: `train/CLASS/*` with `val/`, `valid/`, `validation/`, `dev/` or
     `test/` beside it, the first of these that is there; or `train/` alone, or one folder of classes, of which a share
     validates, always the same images; or the only folder in the one that is named. A zip or a plain tar of any of them
-    is read where it lies. A CSV, TSV or TXT file lists paths, labels and perhaps splits (see `open_table`). The classes
+    is read where it lies. A CSV, TSV or TXT file lists paths, labels and perhaps splits (see `open_table`).
+    CIFAR-10 and -100 are taken as the archive of their authors. The classes
     are those of the training images, and labels follow them.
 
     Args:
@@ -147,6 +149,10 @@ def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, split
     if is_table(root.name) and not root.is_dir():
         train, val, notes = open_table(root, splits)
         return _Opened(train, val, val is not None, notes)
+    if is_cifar(root):
+        if named:
+            raise InputError(f"{root} holds the splits train and test: leave out `train_split` and `val_split`")
+        return _Opened(*open_cifar(root), True, [])
     if not root.is_dir():
         return _open_folders(ArchiveFolder(root), counted, splits)
     if has_shards(root):
