@@ -92,7 +92,7 @@ def _compare(
         turn = Turn(number=number, runs=len(jobs), name=f"{job.entry.name} seed {job.seed}", pace=pace)
         observers = (pace, observer(turn)) if observer else ()
         # Of the same seed: it was trained before.
-        before = None if job.on is None else outcomes[job.on][-1]
+        before = None if job.after is None else outcomes[job.after][-1]
         run = job.config if before is None else job.on_weights_of(before.folder)
         result = train(run, data=job.sources, observers=observers, go_on=go_on)
         outcomes[job.entry].append(

@@ -59,7 +59,7 @@ class CompareConfig(AroundTraining):
         if self.training.time_budget is not None:
             raise InputError("a comparison shares out epochs: give `epochs` instead of `time_budget`")
         for variant in self.variants:
-            if self.equal_cost and "epochs" in variant.settings and variant.on is None:
+            if self.equal_cost and "epochs" in variant.settings and variant.after is None:
                 raise InputError(
                     f"variant {variant.name!r} sets epochs, but at equal cost the baseline's are shared out: leave "
                     "out one of them"
@@ -71,7 +71,7 @@ class CompareConfig(AroundTraining):
         if self.variants:
             usual = self.budgets or (1.0,)
             return tuple(
-                variant if variant.budgets or variant.on is not None else _at(variant, usual)
+                variant if variant.budgets or variant.after is not None else _at(variant, usual)
                 for variant in self.variants
             )
         baseline, *others = self.curricula or ("constant", self.training.curriculum)

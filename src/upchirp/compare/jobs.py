@@ -39,7 +39,7 @@ class Job:
     """Multiply-adds of its forward passes."""
     sources: tuple[Source, Source]
     """Training and validation images."""
-    on: Entry | None = None
+    after: Entry | None = None
     """Whose trained weights it starts from."""
     seconds: float | None = None
     """Its training time, if speeds are known: from finished runs in the folder, or measured."""
@@ -68,18 +68,18 @@ def jobs_of(config: CompareConfig, output: Path, sources: Sources) -> list[Job]:
     entries: dict[Entry, tuple[TrainConfig, Plan, Entry | None]] = {}
     for name, variant in settled.items():
         with naming(config, name):
-            on = [entry for entry in entries if entry.variant == variant.variant.on]
-            budgets = [entry.budget for entry in on] or list(variant.variant.budgets)
+            starts = [entry for entry in entries if entry.variant == variant.variant.after]
+            budgets = [entry.budget for entry in starts] or list(variant.variant.budgets)
             if variant is baseline:
                 # At its largest budget it is what all others are compared with.
                 budgets.sort(reverse=True)
             for budget in budgets:
-                share = 1.0 if on else budget
+                share = 1.0 if starts else budget
                 epochs = variant.config.epochs * share
-                if config.equal_cost and not on and variant is not baseline:
+                if config.equal_cost and not starts and variant is not baseline:
                     epochs = share * whole / variant.compute_of_an_epoch
                 run = replace(variant.config, epochs=epochs)
-                start = next((entry for entry in on if entry.budget == budget), None)
+                start = next((entry for entry in starts if entry.budget == budget), None)
                 entries[Entry(name, budget)] = (run, variant.plan(run), start)
     return [
         Job(
@@ -91,10 +91,10 @@ def jobs_of(config: CompareConfig, output: Path, sources: Sources) -> list[Job]:
             plan=plan,
             compute=settled[entry.variant].compute(plan),
             sources=settled[entry.variant].sources,
-            on=on,
+            after=after,
         )
         for seed in config.seeds
-        for entry, (run, plan, on) in entries.items()
+        for entry, (run, plan, after) in entries.items()
     ]  # fmt: skip
 
 

@@ -30,13 +30,32 @@ _OF_THE_PLACE = (
 """Settings that fine-tuning takes over from what it starts from; how it trains is its own regime's."""
 
 
+@dataclass(frozen=True)
+class Network:
+    """A model without memory for weights, which variants share."""
+
+    model: nn.Module
+
+    @cached_property
+    def flops(self) -> dict[int, int]:
+        """Multiply-adds of one image by its side, as far as they were asked for."""
+        return {}
+
+    def flops_at(self, side: int) -> int:
+        """Multiply-adds of one image of a side."""
+        if side not in self.flops:
+            self.flops[side] = count_flops(self.model, side)
+        return self.flops[side]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Data sets, each opened once."""
+    """Data sets and models, each opened and made once."""
 
     note: Note = warn
     """Called with each line on the data."""
     _opened: dict[Any, tuple[Source, Source]] = field(default_factory=dict)
+    _networks: dict[str, Network] = field(default_factory=dict)
 
     def of(self, start: Start) -> tuple[Source, Source]:
         """Training and validation images.
@@ -51,6 +70,17 @@ class Sources:
             self._opened[key] = open_named_data(start, self.note)
         return self._opened[key]
 
+    def network(self, start: Start, classes: int) -> Network:
+        """The model for so many classes.
+
+        Raises:
+            InputError: a model that cannot be made.
+        """
+        key = repr((start.model, start.model_kwargs, start.final_size, classes))
+        if key not in self._networks:
+            self._networks[key] = Network(without_values(start, classes, Classification()))
+        return self._networks[key]
+
 
 @dataclass(frozen=True)
 class SettledVariant:
@@ -62,21 +92,18 @@ class SettledVariant:
     """Its settings at the whole budget."""
     sources: tuple[Source, Source]
     """Training and validation images."""
+    network: Network
+    """Its model."""
 
-    @cached_property
+    @property
     def model(self) -> nn.Module:
         """Its model, without memory for weights."""
-        return without_values(self.config, len(self.sources[0].classes), Classification())
+        return self.network.model
 
     @cached_property
     def curriculum(self) -> Curriculum:
         """Its curriculum."""
         return curriculum_for(self.model, self.config.curriculum, self.config.final_size)
-
-    @cached_property
-    def flops(self) -> int:
-        """Multiply-adds of one image at the final size."""
-        return count_flops(self.model, self.config.final_size)
 
     def plan(self, planning: Planning) -> Plan:
         """The plan under these settings, which may have another budget.
@@ -90,7 +117,7 @@ class SettledVariant:
 
     def compute(self, plan: Plan) -> float:
         """Multiply-adds of the forward passes of a plan."""
-        return plan.equivalent_epochs * plan.dataset_size * self.flops
+        return plan.equivalent_epochs * plan.dataset_size * self.network.flops_at(self.config.final_size)
 
     @property
     def compute_of_an_epoch(self) -> float:
@@ -129,23 +156,28 @@ def naming(config: CompareConfig, name: str) -> Iterator[None]:
 
 
 def _settled(
-    config: CompareConfig, variant: Variant, before: Mapping[str, SettledVariant], sources: Sources
+    config: CompareConfig,
+    variant: Variant,
+    before: Mapping[str, SettledVariant],
+    sources: Sources,
 ) -> SettledVariant:
     if unknown := sorted(variant.settings.keys() - flat_names()):
         # The message names what is near.
         TrainConfig.from_flat({unknown[0]: None}, source="experiment")
     shared = {name: value for name, value in config.training.asked().items() if name not in ("output", "resume")}
-    if variant.on is not None:
-        shared = {name: value for name, value in before[variant.on].config.to_flat().items() if name in _OF_THE_PLACE}
+    if variant.after is not None:
+        shared = {
+            name: value for name, value in before[variant.after].config.to_flat().items() if name in _OF_THE_PLACE
+        }
     own = {**shared, **variant.settings}
     made = TrainConfig.from_flat(own, source="experiment")
     if made.time_budget is not None:
         raise InputError("an experiment shares out epochs: give epochs instead of a time_budget")
     check_model(made)
     train, val = sources.of(made)
-    model = without_values(made, len(train.classes), Classification())
+    network = sources.network(made, len(train.classes))
     chosen = made
-    if config.training.given is None and variant.on is None:
+    if config.training.given is None and variant.after is None:
         chosen = replace(made, given=None)
     elif "curriculum" in variant.settings:
         # What follows from the length of the run is to be the same for all curricula.
@@ -153,7 +185,7 @@ def _settled(
         usual |= {"curriculum": shared["curriculum"]} if "curriculum" in shared else {}
         chosen = TrainConfig.from_flat(usual, source="experiment")
     recipes = chosen.epochs
-    chosen = replace(settle(chosen, len(train), model).config, curriculum=made.curriculum)
+    chosen = replace(settle(chosen, len(train), network.model).config, curriculum=made.curriculum)
     if "epochs" not in own and chosen.epochs == recipes:
         # The recipe's epochs are its own curriculum's: what is shared out is the baseline's budget.
         baseline = config.chosen[0].settings.get("curriculum", chosen.curriculum)
@@ -161,4 +193,4 @@ def _settled(
     if made.curriculum == "constant" and "early_batch" not in variant.settings:
         # Training as usual has no early stages.
         chosen = replace(chosen, early_batch=None, max_batch_size=None)
-    return SettledVariant(variant, chosen, (train, val))
+    return SettledVariant(variant, chosen, (train, val), network)

@@ -9,7 +9,7 @@ from typing import Any
 from upchirp.conversion import plain, typed
 from upchirp.errors import InputError
 
-_NAME = re.compile(r"[^\W_][\w.+ -]*")
+_NAME = re.compile(r"[^\W_][\w.+= -]*")
 _OF_ALL = {
     "output": "the folder is the experiment's",
     "resume": "all runs go on together",
@@ -37,28 +37,30 @@ class Variant:
     """Settings of training over the shared ones, under their flag names."""
     budgets: tuple[float, ...] = ()
     """Shares of the shared budget, or of its own where `settings` give one; by default the experiment's."""
-    on: str | None = None
+    after: str | None = None
     """A variant before it whose trained weights it starts from, at each of that one's budgets: FixRes on top of it."""
 
     def __post_init__(self) -> None:
         where = f"variant {self.name!r}"
         if not _NAME.fullmatch(self.name):
-            raise InputError(f"{where}: a name begins with a letter or digit and goes on with those and . + - _")
+            raise InputError(
+                f"{where}: a name begins with a letter or digit and goes on with those, spaces and . + - = _"
+            )
         check_budgets(self.budgets, where)
         for name in self.settings.keys() & _OF_ALL.keys():
             raise InputError(f"{where} sets {name}, which it cannot: {_OF_ALL[name]}")
-        if self.on is not None and self.budgets:
-            raise InputError(f"{where} is trained on {self.on!r} at each of its budgets: leave its own budgets out")
-        if self.on is not None and "weights" in self.settings:
-            raise InputError(f"{where} starts from the weights of {self.on!r}: leave out its weights")
+        if self.after is not None and self.budgets:
+            raise InputError(f"{where} is trained on {self.after!r} at each of its budgets: leave its own budgets out")
+        if self.after is not None and "weights" in self.settings:
+            raise InputError(f"{where} starts from the weights of {self.after!r}: leave out its weights")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in an experiment's file."""
         data: dict[str, Any] = {"name": self.name}
         if self.budgets:
             data["budgets"] = list(self.budgets)
-        if self.on is not None:
-            data["on"] = self.on
+        if self.after is not None:
+            data["after"] = self.after
         return {**data, **plain(self.settings)}
 
     @classmethod
@@ -71,10 +73,12 @@ class Variant:
         if not isinstance(data, Mapping) or data.get("name") in (None, ""):
             raise InputError(f"{source}: each of variants has a `name` and the settings that it changes")
         name = str(data["name"])
-        own = typed(cls, {key: data[key] for key in ("budgets", "on") if key in data}, f"{source}: variant {name!r}")
-        settings = {str(key): value for key, value in data.items() if key not in ("name", "budgets", "on")}
-        if "curriculum" in settings:
-            settings["curriculum"] = beside(settings["curriculum"], source)
+        own = typed(cls, {key: data[key] for key in ("budgets", "after") if key in data}, f"{source}: variant {name!r}")
+        settings = {str(key): value for key, value in data.items() if key not in ("name", "budgets", "after")}
+        if isinstance(curriculum := settings.get("curriculum"), Mapping):
+            settings["curriculum"] = {"name": name, **curriculum}
+        elif curriculum is not None:
+            settings["curriculum"] = beside(curriculum, source)
         return cls(name=name, settings=settings, **own)
 
 
@@ -99,7 +103,7 @@ def check_budgets(budgets: Sequence[float], where: str) -> None:
 
 
 def check_variants(variants: Sequence[Variant]) -> None:
-    """Refuse variants that are one too few, have one name, or are trained on one that does not come before them.
+    """Refuse variants that have one name, or are trained on one that does not come before them.
 
     Raises:
         InputError: naming them.
@@ -107,10 +111,8 @@ def check_variants(variants: Sequence[Variant]) -> None:
     names = [variant.name for variant in variants]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"two variants have the name {doubled!r}: rename one, the runs are kept under their names")
-    if len(names) < 2:
-        raise InputError(f"{len(names)} variants: give a baseline, which comes first, and at least one other")
     for place, variant in enumerate(variants):
-        if variant.on is not None and variant.on not in names[:place]:
+        if variant.after is not None and variant.after not in names[:place]:
             raise InputError(
-                f"variant {variant.name!r} is trained on {variant.on!r}: give the name of a variant before it"
+                f"variant {variant.name!r} is trained on {variant.after!r}: give the name of a variant before it"
             )
