@@ -24,7 +24,7 @@ from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import find_micro_batches, fits_on
-from upchirp.training.run import start
+from upchirp.training.run import memory
 
 CPU = torch.device("cpu")
 
@@ -320,7 +320,7 @@ def test_a_run_takes_what_fits(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_
     assert [stage.batch_size for stage in result.plan.stages] == [176, 64, 32]
     assert any("tries CUDA's memory only: here it is 176 images at 27 px" in note for note in notes(seen))
 
-    monkeypatch.setattr(start, "can_try", lambda device: True)
+    monkeypatch.setattr(memory, "can_try", lambda device: True)
     seen.clear()
     train(replace(run, output=tmp_path / "tried"), model := Hungry(limit=24, side=46), seen)
     assert "`micro_batch='auto'`: memory holds 176 images at 27 px, 16 images at 46 px, 16 images at 64 px" in notes(

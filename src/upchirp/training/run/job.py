@@ -44,12 +44,12 @@ from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
 from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
+from upchirp.training.run.memory import memory_of
 from upchirp.training.run.report import report_run
 from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.saving import Totals, go_on_from
 from upchirp.training.run.spent import Spent
 from upchirp.training.run.start import (
-    computed_at_once,
     describe,
     new_plan,
     open_sources,
@@ -189,7 +189,7 @@ def _train(
         delivered = micro_batches(config, plan, ranks.size)
         # By what the plan's length decided, too.
         trainer = Trainer.of(config, device, parallel, task)
-        computed, tried = computed_at_once(config, trainer, plan, model, folder, report)
+        memory, tried = memory_of(config, trainer, plan, model, folder, report)
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
             scale_drop_path(model, plan)
@@ -246,7 +246,7 @@ def _train(
                 folder,
                 evaluation,
                 observers,
-                computed,
+                memory,
                 described_as,
                 go_on=go_on,
                 adviser=Adviser(
@@ -257,7 +257,6 @@ def _train(
                     device_helps=device.type == "cuda" and asked.prepare == "cpu" and config.device_could_prepare,
                     packing_helps=packing_helps(train_source, plan.final_size),
                 ),
-                micro_batch=config.micro_batch,
             )
             for note in notes:
                 run.emit(Noted(message=note))

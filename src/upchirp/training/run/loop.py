@@ -13,8 +13,7 @@ from upchirp.data.faults import DataFault
 from upchirp.data.unreadable import CorruptImages
 from upchirp.errors import InputError
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.engine.memory import OutOfMemory, device_name
-from upchirp.training.engine.micro_batches import MicroBatches
+from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.engine.trainer import StepResult, Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state, evaluation_follows
@@ -37,6 +36,7 @@ from upchirp.training.recipes.groups import Keeping
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.interruption import Interrupted, collected_signals
+from upchirp.training.run.memory import RunMemory
 from upchirp.training.run.saving import Saving, Totals
 from upchirp.training.run.spent import Clock
 from upchirp.training.run.window import Window
@@ -55,10 +55,9 @@ class Run:
         folder: the run folder.
         evaluation: validation images at the final size.
         observers: called with every event, on the rank that they are given to.
-        micro_batches: how many images are computed at once.
+        memory: how many images are computed at once.
         go_on: how to go on with the run, as the end of messages.
         adviser: what to tell a run that waits for data.
-        micro_batch: what was asked for.
     """
 
     def __init__(
@@ -72,15 +71,13 @@ class Run:
         folder: Path,
         evaluation: EvaluationSet,
         observers: Sequence[Observer],
-        micro_batches: MicroBatches,
+        memory: RunMemory,
         description: Description,
         *,
         go_on: str,
         adviser: Adviser,
-        micro_batch: int | str | None = None,
     ) -> None:
         self.keeping = keeping
-        self.micro_batch = micro_batch
         self.trainer = trainer
         self.plan = plan
         self.state = state
@@ -90,7 +87,7 @@ class Run:
         self.device = trainer.device
         self.evaluation = evaluation
         self.observers = observers
-        self.micro_batches = micro_batches
+        self.memory = memory
         self.go_on = go_on
         self.ranks = trainer.parallel.ranks
         self.saving = Saving(
@@ -149,7 +146,7 @@ class Run:
                 if corrupt:
                     self._note_corrupt(result.corrupt)
                 if reduced:
-                    self._agree_on_micro_batches(result.step)
+                    self._note_reduced(result.step)
                 if self.saving.states.pending and not writing:
                     self.saving.states.finish()
                 # Before the evaluation, which may fail; a signal that has come leaves it to the run that goes on.
@@ -194,7 +191,7 @@ class Run:
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
-        trainer, sizes = self.trainer, self.micro_batches
+        trainer, sizes = self.trainer, self.memory.micro_batches
         if trainer.computation.compile:
             self.emit(Working(what="compiling a graph for each bandwidth"))
             self.emit(Noted(message=compile_ahead(trainer, self.state, self.loader.sampler, sizes)))
@@ -211,7 +208,7 @@ class Run:
                 raise error
         except OutOfMemory as error:
             # Perhaps only this rank knows what fits: what it stores, the next start of the run reads.
-            self._store_micro_batches()
+            self.memory.store()
             raise InputError(f"{error}; {self.saving.last_good()}; {self.go_on}") from error
         except torch.OutOfMemoryError as error:
             # The optimizer may have changed a part of the weights, so the step cannot be redone.
@@ -244,25 +241,15 @@ class Run:
         for summary in result.passes:
             self.emit(Selected(step=result.step, summary=summary))
 
-    def _agree_on_micro_batches(self, step: Step) -> None:
-        """After memory ran out on a rank: what fits there is what all of them take from now on."""
-        for reduced in self.ranks.gather(self.micro_batches.reduced):
-            self.micro_batches.reduce(reduced)
-        if self.ranks.is_first:
-            self._store_micro_batches()
-        rows = self.micro_batches.sizes[step.bandwidth]
+    def _note_reduced(self, step: Step) -> None:
+        self.memory.agree()
+        rows = self.memory.micro_batches.sizes[step.bandwidth]
         self.emit(Reduced(step=step, micro_batch=rows))
         message = (
             f"out of memory at {step.bandwidth} px in step {step.index + 1}: it was redone with {rows} images at once, "
             f"and the run goes on with them; the batch stays {step.batch_size}"
         )
         self.emit(Noted(message=message))
-
-    def _store_micro_batches(self) -> None:
-        # The folder is where the first rank is, which may be another machine.
-        if self.folder.is_dir():
-            name = device_name(self.device)
-            run_folder.write_micro_batches(self.folder, self.micro_batch, name, self.micro_batches.reduced)
 
     def _note_selection(self) -> None:
         if self.loader.selected is not None:

@@ -17,13 +17,12 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config, save_config
 from upchirp.training.recipes.groups import Computation, Keeping, Place, names_of
 
-PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD, MICRO_BATCHES = (
+PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD = (
     "plan.json",
     "data.json",
     "metrics.jsonl",
     "checkpoints",
     "tensorboard",
-    "micro_batches.json",
 )
 LOCK = "run.lock"
 TIMM_CONFIG = "config.json"
@@ -156,32 +155,6 @@ def read_plan(folder: Path) -> Plan:
         return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-
-
-def write_micro_batches(folder: Path, asked: int | str | None, device: str, sizes: Mapping[int, int]) -> None:
-    """Keep what is computed at once by bandwidth, after memory ran out on a kind of device."""
-    kept = {"device": device, "micro_batch": asked, "sizes": sizes}
-    write_text(folder / MICRO_BATCHES, json.dumps(kept) + "\n")
-
-
-def read_micro_batches(folder: Path, asked: int | str | None, device: str) -> dict[int, int]:
-    """What is computed at once by bandwidth since memory ran out; empty if it never did.
-
-    Neither for another kind of device nor for another setting of the micro-batch it says anything.
-
-    Raises:
-        InputError: a damaged file.
-    """
-    path = folder / MICRO_BATCHES
-    if not path.exists():
-        return {}
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if (kept["device"], kept["micro_batch"]) != (device, asked):
-            return {}
-        return {int(side): int(size) for side, size in kept["sizes"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"cannot read {path} ({error}): delete it, and memory is tried anew") from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

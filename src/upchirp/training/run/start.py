@@ -38,18 +38,12 @@ from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import load_weights, read_weights
-from upchirp.training.engine.memory import device_name
-from upchirp.training.engine.micro_batches import MicroBatches
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.micro_batch import (
     PROBE_BATCH,
-    can_try,
     choose_micro_batch,
-    find_micro_batches,
-    fits_on,
-    micro_batches,
     tried_at_once,
 )
 from upchirp.training.probing.planning import (
@@ -65,7 +59,7 @@ from upchirp.training.probing.preparing import choose_prepare, measures
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import measure_seconds
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
-from upchirp.training.recipes.groups import Planning, Start
+from upchirp.training.recipes.groups import Start
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.tuning import freeze
@@ -290,26 +284,3 @@ def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
     except (RuntimeError, ValueError, TypeError) as error:
         note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
     return [note] if note else []
-
-
-def computed_at_once(
-    planning: Planning, trainer: Trainer, plan: Plan, model: nn.Module, folder: Path, report: Report
-) -> tuple[MicroBatches, list[str]]:
-    """How many images are computed at once at each bandwidth, and lines on it where it is not the usual."""
-    device, ranks = trainer.device, trainer.parallel.ranks
-    sizes = micro_batches(planning, plan, ranks.size)
-    notes: list[str] = []
-    if planning.micro_batch == "auto" and can_try(device):
-        report("trying how many images fit in memory", None, None)
-        sizes = find_micro_batches(planning.augmentation, plan, fits_on(trainer, plan, model), ranks=ranks)
-        notes.append(f"`micro_batch='auto'`: memory holds {_listed(sizes)}")
-    elif planning.micro_batch == "auto":
-        notes.append(f"`micro_batch='auto'` tries CUDA's memory only: here it is {_listed(sizes)}")
-    asked, name = planning.micro_batch, device_name(device)
-    if reduced := ranks.from_first(lambda: run_folder.read_micro_batches(folder, asked, name)):
-        notes.append(f"memory ran out in this run before, so it goes on with {_listed(reduced)} at once")
-    return MicroBatches(sizes, reduced=reduced), notes
-
-
-def _listed(sizes: Mapping[int, int]) -> str:
-    return ", ".join(f"{size} images at {side} px" for side, size in sorted(sizes.items()))
