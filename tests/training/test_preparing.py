@@ -72,6 +72,20 @@ def test_replayed_images_need_no_loader() -> None:
     assert choose(replayed, model, {"cpu": cpu, "device": device}).prepare == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("cpu", "device", "expected"),
+    [
+        # ResNet-50, 15 workers beside an H200 (benchmarks/results/feeding-h200.json): it did not pay.
+        ({96: 5679, 224: 3545}, {96: 6542, 224: 2323}, "cpu"),
+        ({96: 11753, 224: 4300}, {96: 8672, 224: 2900}, "cpu"),
+        # Two workers of the machine of loader-raw.json.
+        ({96: 1378, 224: 1062}, {96: 1682, 224: 1558}, "device"),
+    ],
+)
+def test_what_was_measured_leads_to_what_was_faster(cpu: Any, device: Any, expected: str) -> None:
+    assert choose(STAGES, {96: 25_629, 224: 4_925}, {"cpu": cpu, "device": device}).prepare == expected
+
+
 def test_between_the_measured_sizes_time_grows_with_the_pixels() -> None:
     """ResNet-50 on an H100 at 160 px: 8,074 images/s, between 21,583 at 96 and 3,950 at 224."""
     assert 1 / preparing._seconds_of_one({96: 21_583, 224: 3_950}, 160) == pytest.approx(8_074, rel=0.05)
