@@ -28,6 +28,7 @@ from upchirp.training import (
     read_metrics,
 )
 from upchirp.training.checkpoints import checkpoint as checkpoints
+from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.planning import scale_drop_path
 
 
@@ -375,3 +376,26 @@ def test_one_class_is_refused(config: Make, tmp_path: Path) -> None:
     shutil.copytree(Path(config().data) / "train" / "cat", tmp_path / "one" / "train" / "cat")
     with pytest.raises(InputError, match=r"one class only \(cat\)"):
         train(config(data=str(tmp_path / "one")))
+
+
+def test_ranks_talk_once_in_a_step_and_more_for_a_log_line_only(config, monkeypatch) -> None:
+    told: list[str] = []
+    for name in ("largest", "add", "average", "gather", "latest", "from_first"):
+        method = getattr(Ranks, name)
+
+        def counted(self, *words, name=name, method=method):
+            told.append(name)
+            return method(self, *words)
+
+        monkeypatch.setattr(Ranks, name, counted)
+    steps: dict[int, list[str]] = {}
+
+    def observe(event) -> None:
+        if isinstance(event, Stepped):
+            steps[event.step.index] = told[:]
+            told.clear()
+
+    train(config(curriculum="constant", epochs=6, log_interval=4, evaluations=1), observers=[observe])
+    # Beside a step stands what was said since the event of the step before; the fourth step has a log line.
+    assert [steps[index] for index in (1, 2, 3, 5, 6)] == [["largest"]] * 5
+    assert len(steps[4]) <= 3
