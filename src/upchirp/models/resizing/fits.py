@@ -20,7 +20,10 @@ class Fit:
 
 
 class Family(Protocol):
-    """One module of a family that depends on the input size, seen from outside."""
+    """One module of a family that depends on the input size, seen from outside.
+
+    A family's class method `of(module)` makes it, or None of a module that belongs to another family.
+    """
 
     def multiple(self) -> int:
         """Smallest side whose multiples lose nothing in patches and windows."""

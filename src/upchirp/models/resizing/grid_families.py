@@ -45,7 +45,6 @@ class PatchGrid:
 
     @classmethod
     def of(cls, module: nn.Module) -> "PatchGrid | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if embedding(module) is not None else None
 
     def multiple(self) -> int:
@@ -57,7 +56,6 @@ class PatchGrid:
         return _embedded_size(embedding(self.module))
 
     def arguments(self, size: int) -> dict[str, Any]:
-        """The image size."""
         return {"img_size": size}
 
     def plan(self, bandwidth: int) -> Fit | None:
@@ -121,7 +119,6 @@ class Windows:
 
     @classmethod
     def of(cls, module: nn.Module) -> "Windows | None":
-        """The family's view of `module`; None if it belongs to another."""
         stages = stages_of(module)
         windowed = all(hasattr(block, "window_size") for stage in stages for block in stage.blocks)
         return cls(module) if stages and windowed and embedding(module) is not None else None
@@ -207,7 +204,6 @@ class Partitions:
 
     @classmethod
     def of(cls, module: nn.Module) -> "Partitions | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if has_set_input_size(module) and hasattr(module, "partition_ratio") else None
 
     def multiple(self) -> int:
@@ -266,7 +262,6 @@ class SetByTimm:
 
     @classmethod
     def of(cls, module: nn.Module) -> "SetByTimm | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if has_set_input_size(module) else None
 
     def multiple(self) -> int:
@@ -278,7 +273,6 @@ class SetByTimm:
         return noted_size(self.module)
 
     def arguments(self, size: int) -> dict[str, Any]:
-        """The image size."""
         return {"img_size": size}
 
     def plan(self, bandwidth: int) -> Fit | None:

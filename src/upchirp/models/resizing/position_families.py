@@ -26,7 +26,6 @@ class DecomposedPositions:
 
     @classmethod
     def of(cls, module: nn.Module) -> "DecomposedPositions | None":
-        """The family's view of `module`; None if it belongs to another."""
         tables = isinstance(module, MultiScaleVit) and any(True for _ in _offset_tables(module))
         return cls(module) if tables else None
 
@@ -41,7 +40,6 @@ class DecomposedPositions:
         return _side(next(_offset_tables(self.module))) * self._patch()
 
     def arguments(self, size: int) -> dict[str, Any]:
-        """The image size."""
         return {"img_size": size}
 
     def plan(self, bandwidth: int) -> Fit | None:
@@ -85,7 +83,6 @@ class MapPositions:
 
     @classmethod
     def of(cls, module: nn.Module) -> "MapPositions | None":
-        """The family's view of `module`; None if it belongs to another."""
         known = isinstance(module, PoolingVisionTransformer | VOLO) and isinstance(module.pos_embed, nn.Parameter)
         return cls(module) if known else None
 
@@ -99,7 +96,6 @@ class MapPositions:
         return (side - 1) * self._stride() + self._patch()
 
     def arguments(self, size: int) -> dict[str, Any]:
-        """The image size."""
         return {"img_size": size}
 
     def plan(self, bandwidth: int) -> Fit | None:
@@ -144,7 +140,6 @@ class StagedEmbeddings:
 
     @classmethod
     def of(cls, module: nn.Module) -> "StagedEmbeddings | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if isinstance(module, CoaT | Visformer) else None
 
     def multiple(self) -> int:
@@ -159,7 +154,6 @@ class StagedEmbeddings:
         return int(self._embeddings()[0].img_size[0]) * stride
 
     def arguments(self, size: int) -> dict[str, Any]:
-        """The image size."""
         return {"img_size": size}
 
     def plan(self, bandwidth: int) -> Fit | None:
@@ -195,7 +189,6 @@ class Rescaling:
 
     @classmethod
     def of(cls, module: nn.Module) -> "Rescaling | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if isinstance(module, CrossVit) else None
 
     def multiple(self) -> int:
@@ -207,7 +200,6 @@ class Rescaling:
         return int(self.module.img_size[0])
 
     def arguments(self, size: int) -> dict[str, Any]:
-        """The image size."""
         return {"img_size": size}
 
     def plan(self, bandwidth: int) -> Fit | None:

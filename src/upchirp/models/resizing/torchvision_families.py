@@ -22,7 +22,6 @@ class TorchvisionVit:
 
     @classmethod
     def of(cls, module: nn.Module) -> "TorchvisionVit | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if isinstance(module, VisionTransformer) else None
 
     def multiple(self) -> int:
@@ -57,7 +56,6 @@ class TorchvisionSwin:
 
     @classmethod
     def of(cls, module: nn.Module) -> "TorchvisionSwin | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if isinstance(module, SwinTransformer) else None
 
     def multiple(self) -> int:

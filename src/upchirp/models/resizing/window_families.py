@@ -33,7 +33,6 @@ class StagedWindows:
 
     @classmethod
     def of(cls, module: nn.Module) -> "StagedWindows | None":
-        """The family's view of `module`; None if it belongs to another."""
         windowed = isinstance(module, TinyVit | DaVit | Twins | GlobalContextVit)
         return cls(module) if windowed and any(True for _ in _windows_in(module)) else None
 
@@ -102,7 +101,6 @@ class MsraWindows:
 
     @classmethod
     def of(cls, module: nn.Module) -> "MsraWindows | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if isinstance(module, EfficientVitMsra) else None
 
     def multiple(self) -> int:
@@ -147,7 +145,6 @@ class Levit:
 
     @classmethod
     def of(cls, module: nn.Module) -> "Levit | None":
-        """The family's view of `module`; None if it belongs to another."""
         return cls(module) if isinstance(module, TimmLevit) else None
 
     def multiple(self) -> int:
@@ -160,7 +157,6 @@ class Levit:
         return int(first.resolution[0]) * self.multiple()
 
     def arguments(self, size: int) -> dict[str, Any]:
-        """The image size."""
         return {"img_size": size}
 
     def plan(self, bandwidth: int) -> Fit | None:
