@@ -15,9 +15,12 @@ import torch
 from upchirp import InputError, TrainConfig, load_curriculum
 from upchirp.data import split
 from upchirp.data.sources import FolderSource
+from upchirp.models import create_model
 from upchirp.search import Begun, Found, Scored, SearchConfig, SearchEvent, Working, estimate, search
 from upchirp.search.journal import Journal
+from upchirp.search.trial_plan import Planner
 from upchirp.training import Interrupted, Noted
+from upchirp.training.recipes.config_file import save_config
 
 Make = Callable[..., SearchConfig]
 CANDIDATES = (32, 64)
@@ -273,3 +276,23 @@ def test_a_trial_that_fails_ends_the_search_with_the_way_to_go_on(
     with pytest.raises(InputError) as told:
         search(config, command="upchirp search --stages 3")
     assert str(told.value) == said
+
+
+def test_a_0_is_of_training_as_usual_unless_the_ramp_is_asked_for(tmp_path: Path) -> None:
+    """Algorithm 1, line 2: the baseline's accuracy; Table 4 shows that the ramp alone raises it."""
+    common = {"model": "test_vit", "final_size": 64, "recipe": "light", "epochs": 20, "batch_size": 32,
+              "algorithm": "greedy", "candidates": [32], "stages": 3}  # fmt: skip
+
+    def magnitudes(config: SearchConfig, *sides: int) -> tuple[float, float]:
+        run = Planner(config, create_model("test_vit", num_classes=2), 320).whole(sides)
+        return run.stages[0].magnitude[0], run.stages[-1].magnitude[1]
+
+    plain = SearchConfig.from_flat(common)
+    assert magnitudes(plain, 64, 64, 64) == (9.0, 9.0)
+    assert magnitudes(plain, 32, 32, 64) == (0.0, 9.0)
+    ramp = SearchConfig.from_flat({**common, "baseline_magnitude": "ramp"})
+    assert magnitudes(ramp, 64, 64, 64) == (0.0, 9.0)
+    # A search of before goes on with what it did.
+    stored = {name: value for name, value in plain.to_flat().items() if name != "baseline_magnitude"}
+    save_config(stored, tmp_path / "config.yaml")
+    assert SearchConfig.stored(tmp_path)["baseline_magnitude"] == "ramp"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, pixels, preset
+from upchirp.curriculum import CostTable, Curriculum, Phase, Plan, constant, pixels, preset
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, flops_table, size_multiple
 from upchirp.search.config import SearchConfig
@@ -98,7 +98,12 @@ class Planner:
         phases = [Phase(end=min(k + 1.0, end) / stages, bandwidth=side) for k, side in enumerate(bandwidths) if k < end]
         if end < stages:
             phases.append(Phase(end=1.0, bandwidth=self.final_size))
-        return Curriculum(name=name, axis=self.config.axis, phases=tuple(phases))
+        curriculum = Curriculum(name=name, axis=self.config.axis, phases=tuple(phases))
+        plain = self.config.algorithm == "greedy" and self.config.baseline_magnitude == "full"
+        if plain and set(bandwidths) == {self.final_size}:
+            # Line 2 of Algorithm 1: a_0 is the accuracy of training as usual.
+            return replace(curriculum, magnitude=constant(self.final_size).magnitude)
+        return curriculum
 
     def of(self, trial: Trial) -> TrialPlan:
         """The plan of a trial: the learning rates of its stage, then those that follow for its fine-tuning (line 6)."""
