@@ -41,6 +41,8 @@ class Stream(Enum):
     """Where images are erased, likewise."""
     NOISE = (2, 0, 1)
     """What they are filled with; one stream for a run."""
+    TRANSFORM = (2, 1, 0)
+    """What a transform of one's own draws for a step's whole batch; one stream for each step."""
     TASK = (3, 0, 1)
     """A seed for each row of a step, for what a task draws, such as masks; one stream for each step."""
 

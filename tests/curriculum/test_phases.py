@@ -86,7 +86,7 @@ def test_all_of_it_survives_a_file_and_scaling(tmp_path: Path) -> None:
         ("radius: wide", "radius a number"),
         ("magnitude: 11", "it must lie in 0 to 10"),
         ("magnitude: [1, 2, 3]", r"a number or \[first, last\]"),
-        ("filter: 3", "unknown key filter: the keys are bandwidth, end, magnitude, operator, radius"),
+        ("filter: 3", "unknown key filter: the keys are bandwidth, end, magnitude, operator, radius, transform"),
     ],
 )
 def test_a_bad_phase_gets_one_line_that_names_it(tmp_path: Path, phase: str, message: str) -> None:

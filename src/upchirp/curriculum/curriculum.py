@@ -25,6 +25,8 @@ class Setting(NamedTuple):
     """Frequencies further out are taken away from the input, in periods per image; None takes none away."""
     operator: Operator | None = None
     """What reduces images to the bandwidth; None leaves it to the run."""
+    transform: str | None = None
+    """Name of what is done with the finished batch; see `upchirp.data.Transform`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Phase:
     """A range of progress with one bandwidth; it starts where the phase before it ends.
 
     >>> Phase(end=0.5, bandwidth=224, radius=40.0, magnitude=5.0)
-    Phase(end=0.5, bandwidth=224, radius=40.0, magnitude=5.0, operator=None)
+    Phase(end=0.5, bandwidth=224, radius=40.0, magnitude=5.0, operator=None, transform=None)
     """
 
     end: float
@@ -45,6 +47,9 @@ class Phase:
     """RandAugment magnitude of the phase (Table 4), or its first and last one; by default the curriculum's goes on."""
     operator: Operator | None = None
     """What reduces images to the bandwidth (Table 19 b); by default what the run says for all phases."""
+    transform: str | None = None
+    """What is done with the finished batch (T_t of Section 3): the name of one of the transforms that `upchirp.train`
+    is given; by default the curriculum's."""
 
     def __post_init__(self) -> None:
         if self.bandwidth < 1:
@@ -65,7 +70,7 @@ class Phase:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what is not left to others."""
-        own = {"radius": self.radius, "magnitude": self.magnitude, "operator": self.operator}
+        own = {name: getattr(self, name) for name in ("radius", "magnitude", "operator", "transform")}
         set_ones = {name: list(v) if isinstance(v, tuple) else v for name, v in own.items() if v is not None}
         return {"end": self.end, "bandwidth": self.bandwidth, **set_ones}
 
@@ -80,7 +85,7 @@ class Curriculum:
     ...     name="mine", axis="compute", phases=(Phase(end=0.5, bandwidth=96), Phase(end=1.0, bandwidth=224))
     ... )
     >>> curriculum.at(0.25)
-    Setting(bandwidth=96, magnitude=2.25, radius=None, operator=None)
+    Setting(bandwidth=96, magnitude=2.25, radius=None, operator=None, transform=None)
     >>> curriculum.final_size
     224
 
@@ -99,6 +104,8 @@ class Curriculum:
     """RandAugment magnitude at progress 0 and 1."""
     test_size: int | None = None
     """Input side at test time, pixels, if the last bandwidth is below it (Table 3); by default that bandwidth."""
+    transform: str | None = None
+    """Transform of the finished batch in phases that name none."""
 
     def __post_init__(self) -> None:
         where = f"curriculum {self.name!r}"
@@ -148,7 +155,7 @@ class Curriculum:
         magnitude = self.magnitude_at(progress)
         if own := phase.magnitudes:
             magnitude = own[0] + (own[1] - own[0]) * (progress - start) / (phase.end - start)
-        return Setting(phase.bandwidth, magnitude, phase.radius, phase.operator)
+        return Setting(phase.bandwidth, magnitude, phase.radius, phase.operator, phase.transform or self.transform)
 
     def magnitude_at(self, progress: float) -> float:
         """Magnitude at a progress in [0, 1], linear from the first to the last, where no phase has its own."""
@@ -167,6 +174,7 @@ class Curriculum:
             "axis": self.axis,
             "magnitude": list(self.magnitude),
             **({} if self.test_size is None else {"final_size": self.test_size}),
+            **({} if self.transform is None else {"transform": self.transform}),
             "phases": [phase.to_dict() for phase in self.phases],
         }
 
@@ -177,7 +185,9 @@ class Curriculum:
         Raises:
             InputError: missing or unknown keys, values of the wrong type, or an invalid curriculum.
         """
-        _check_keys(data, required={"phases"}, optional={"name", "axis", "magnitude", "final_size"}, source=source)
+        _check_keys(
+            data, required={"phases"}, optional={"name", "axis", "magnitude", "final_size", "transform"}, source=source
+        )
         phases = data["phases"]
         if not isinstance(phases, list) or not phases:
             raise InputError(f"{source}: phases must be a list of {{end, bandwidth}}")
@@ -193,11 +203,14 @@ class Curriculum:
             phases=tuple(_phase(phase, f"{source}: phase {number}") for number, phase in enumerate(phases, 1)),
             magnitude=magnitude,
             test_size=test_size,
+            transform=_name(data.get("transform"), source),
         )
 
 
 def _phase(data: Any, source: str) -> Phase:
-    _check_keys(data, required={"end", "bandwidth"}, optional={"radius", "magnitude", "operator"}, source=source)
+    _check_keys(
+        data, required={"end", "bandwidth"}, optional={"radius", "magnitude", "operator", "transform"}, source=source
+    )
     magnitude, radius = data.get("magnitude"), data.get("radius")
     try:
         if isinstance(magnitude, list | tuple):
@@ -209,6 +222,7 @@ def _phase(data: Any, source: str) -> Phase:
             radius=None if radius is None else float(radius),
             magnitude=magnitude if magnitude is None or isinstance(magnitude, tuple) else float(magnitude),
             operator=data.get("operator"),
+            transform=_name(data.get("transform"), source),
         )
     except InputError as error:
         told = str(error)
@@ -217,6 +231,12 @@ def _phase(data: Any, source: str) -> Phase:
         raise InputError(
             f"{source}: {error}: end is a number from 0 to 1, radius a number, and magnitude a number or [first, last]"
         ) from error
+
+
+def _name(value: Any, source: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{source}: transform {value!r} must be the name of one")
+    return value
 
 
 def _side(value: Any, name: str, source: str) -> int:

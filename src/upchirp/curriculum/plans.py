@@ -130,6 +130,7 @@ class Plan:
             replay=stage.replay,
             radius=stage.radius,
             operator=stage.operator,
+            transform=stage.transform,
         )
 
     def steps(self, start: int = 0) -> Iterator[Step]:
@@ -294,6 +295,7 @@ def plan(
                 cost_per_sample=relative[phase.bandwidth],
                 radius=phase.radius,
                 operator=phase.operator,
+                transform=phase.transform or curriculum.transform,
             )
         )
     if warmup_passes is None and schedule is None:

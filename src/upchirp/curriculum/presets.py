@@ -107,7 +107,7 @@ def constant(final_size: int = TABLE_SIZE, *, multiple: int = 1) -> Curriculum:
     """Training as usual: the final size and the full magnitude throughout.
 
     >>> constant().at(0.0)
-    Setting(bandwidth=224, magnitude=9.0, radius=None, operator=None)
+    Setting(bandwidth=224, magnitude=9.0, radius=None, operator=None, transform=None)
     """
     curriculum = _scaled("constant", "compute", [(1.0, float(TABLE_SIZE))], final_size, multiple)
     return Curriculum(name=curriculum.name, axis=curriculum.axis, phases=curriculum.phases, magnitude=(9.0, 9.0))

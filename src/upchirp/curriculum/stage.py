@@ -32,6 +32,8 @@ class Stage:
     """Low-pass filter of the input, in periods per image."""
     operator: Operator | None = None
     """What reduces images to the bandwidth; None leaves it to the run."""
+    transform: str | None = None
+    """Name of what is done with the finished batch."""
 
     @property
     def samples(self) -> int:
@@ -95,6 +97,8 @@ class Step:
     """Low-pass filter of the input, in periods per image."""
     operator: Operator | None = None
     """What reduces images to the bandwidth; None leaves it to the run."""
+    transform: str | None = None
+    """Name of what is done with the finished batch."""
 
     def fresh_rows(self, rows: range) -> range:
         """Which of some consecutive rows of the batch are fresh."""

@@ -46,7 +46,7 @@ def plan_table(plan: "Plan") -> str:
 
 
 def input_text(stage: "Stage") -> str:
-    """What a stage shows: its bandwidth, and where they are its own a filter's radius and an operator.
+    """What a stage shows: its bandwidth, and where they are its own a filter's radius, an operator and a transform.
 
     >>> from upchirp.curriculum.stage import Stage
     >>> usual = {"progress": (0, 1), "magnitude": (0, 9), "steps": 1, "batch_size": 1, "learning_rate": 1}
@@ -54,7 +54,8 @@ def input_text(stage: "Stage") -> str:
     '224 r=40'
     """
     radius = "" if stage.radius is None else f" r={stage.radius:g}"
-    return f"{stage.bandwidth}{radius}{'' if stage.operator is None else f' {stage.operator}'}"
+    named = "".join(f" {name}" for name in (stage.operator, stage.transform) if name is not None)
+    return f"{stage.bandwidth}{radius}{named}"
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:

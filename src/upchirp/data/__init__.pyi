@@ -2,6 +2,7 @@
 
 from upchirp.data.batch import Batch
 from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.device.moment import Moment, Transform
 from upchirp.data.device.transform import BatchTransform, normalize
 from upchirp.data.identity import (
     DataIdentity,
@@ -45,6 +46,8 @@ __all__ = [
     "Augmentation",
     "Batch",
     "BatchTransform",
+    "Moment",
+    "Transform",
     "Corrupt",
     "DataIdentity",
     "EvalTransform",

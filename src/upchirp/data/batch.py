@@ -60,6 +60,8 @@ class Batch:
             bandwidth=self.step.bandwidth,
             operator=self.step.operator,
             radius=self.step.radius,
+            progress=self.step.progress,
+            own=self.step.transform,
             step=self.step.index,
             batch_size=self.step.batch_size,
             first_row=self.rows.start,

@@ -15,8 +15,9 @@ from upchirp.data.arrival import Arrival, Fresh, opened
 from upchirp.data.batch import Batch
 from upchirp.data.chunks import Chunks, chunk_bytes, prefetched
 from upchirp.data.device.decoding import jpeg_decoder
+from upchirp.data.device.moment import Transform
 from upchirp.data.device.preparation import Preparation
-from upchirp.data.device.transform import BatchTransform
+from upchirp.data.device.transform import BatchTransform, check_transforms
 from upchirp.data.images.augmentation import TrainTransform
 from upchirp.data.images.regions import LaidOut, RegionTransform
 from upchirp.data.replay import ReplayBuffer, Samples
@@ -75,6 +76,7 @@ class Loader:
             that takes a core from a parallel region of the model stalls the whole region.
         select: leave out images of low loss (InfoBatch); by default every pass is whole.
         merge: with `select` and several processes: brings their scores together; see `SelectedPasses`.
+        transforms: of one's own, by the names that the plan's stages give them, for `transform`.
         timeout: seconds without a batch from the workers after which iterating raises an `InputError`; 0 waits forever.
         on_corrupt: called with each batch's unreadable images, which were replaced by others; by default the first few
             are warnings, and iterating raises an `InputError` when there are more than 1 % (and more than one) of them.
@@ -104,6 +106,7 @@ class Loader:
         share_cores: bool = False,
         select: Selection | None = None,
         merge: Merge | None = None,
+        transforms: Mapping[str, Transform] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         on_corrupt: Callable[[Sequence[Corrupt]], None] | None = None,
     ) -> None:
@@ -120,6 +123,7 @@ class Loader:
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
         self.augmentation = augmentation or Augmentation()
+        self._own = dict(transforms or {})
         self.selected = None if select is None else SelectedPasses(select, plan.dataset_size, seed, merge)
         self.sampler = RequestSampler(
             plan,
@@ -208,7 +212,9 @@ class Loader:
     @cached_property
     def transform(self) -> BatchTransform:
         """What the device does with the batches, for `Batch.prepare`; by the loader's own augmentation and seed."""
-        return BatchTransform(self.augmentation, seed=self.sampler.seed, low_frequency=self.sampler.low_frequency)
+        sampler = self.sampler
+        check_transforms((stage.transform for stage in sampler.plan.stages), self._own)
+        return BatchTransform(self.augmentation, seed=sampler.seed, low_frequency=sampler.low_frequency, own=self._own)
 
     @property
     def dataset(self) -> Dataset[Any]:

@@ -5,7 +5,7 @@ number of ranks nor the size of the micro-batches changes them. The host knows e
 for none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from upchirp.curriculum import Operator
 from upchirp.data.device.mixing import Targets, mix_draws, mix_group
+from upchirp.data.device.moment import Moment, Transform
 from upchirp.data.device.reducing import reduced
 from upchirp.data.device.sending import to_device
 from upchirp.data.images.augmentation import check_low_frequency
@@ -49,6 +50,7 @@ class BatchTransform:
         low_frequency: what reduces to the bandwidth where a call names no operator; with `lanczos` workers did so.
         channels_last: memory format of the result.
         dtype: dtype of the result; everything before is computed in float32.
+        own: transforms of one's own by the names that curricula give them; the last thing that is done with a batch.
 
     Raises:
         InputError: an unknown low-frequency method.
@@ -69,6 +71,7 @@ class BatchTransform:
         low_frequency: Operator = "lanczos",
         channels_last: bool = False,
         dtype: torch.dtype = torch.float32,
+        own: Mapping[str, Transform] | None = None,
     ) -> None:
         check_low_frequency(low_frequency)
         self._augmentation = augmentation
@@ -76,6 +79,7 @@ class BatchTransform:
         self._low_frequency: Operator = low_frequency
         self._channels_last = channels_last
         self._dtype = dtype
+        self._own = dict(own or {})
         self._noise_banks: dict[tuple[int, torch.device], Tensor] = {}
 
     def __call__(
@@ -89,6 +93,8 @@ class BatchTransform:
         first_row: int = 0,
         operator: Operator | None = None,
         radius: float | None = None,
+        progress: float = 0.0,
+        own: str | None = None,
     ) -> tuple[Tensor, Targets]:
         """Transform a whole batch, or the rows of it that one rank or micro-batch holds.
 
@@ -101,6 +107,8 @@ class BatchTransform:
             first_row: row of the global batch that `images[0]` is.
             operator: what reduces the batch to the bandwidth; by default `low_frequency`.
             radius: of a low-pass filter, in periods per image; by default nothing is filtered.
+            progress: share of the run done, for the transform of one's own.
+            own: its name; by default there is none.
 
         Returns:
             Inputs (N, 3, bandwidth, bandwidth), and the targets.
@@ -122,6 +130,10 @@ class BatchTransform:
         self._erase(lines, step, batch_size, rows)
         lines, targets = self._mix(lines, labels, step, batch_size, rows)
         pixels = lines.view(-1, bandwidth, bandwidth, 3).permute(0, 3, 1, 2)
+        if own is not None:
+            check_transforms([own], self._own)
+            moment = Moment(progress=progress, step=step, bandwidth=bandwidth, rows=rows, seed=self._seed)
+            pixels = self._own[own](pixels, moment)
         memory_format = torch.channels_last if self._channels_last else torch.contiguous_format
         return pixels.to(self._dtype).contiguous(memory_format=memory_format), targets
 
@@ -195,6 +207,21 @@ class BatchTransform:
         mixed = torch.lerp(grouped.flip(1), grouped, keep[:, None])
         partners = labels.view(-1, group).flip(1).reshape(-1)
         return mixed.flatten(0, 1), Targets(labels, partners, weight[:, None].expand(-1, group).reshape(-1), smoothing)
+
+
+def check_transforms(names: Iterable[str | None], given: Mapping[str, Transform]) -> None:
+    """Refuse a plan that names transforms which are not given.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    for name in names:
+        if name is not None and name not in given:
+            known = f"given are {', '.join(sorted(given))}" if given else "none are given"
+            raise InputError(
+                f"the curriculum names the transform {name!r}, and {known}: give it by `upchirp.train(..., "
+                f"transforms={{{name!r}: ...}})`"
+            )
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import Plan, Selection, Step
-from upchirp.data import Augmentation, Batch, BatchTransform, Corrupt, Loader, PassSummary, Source
+from upchirp.data import Augmentation, Batch, BatchTransform, Corrupt, Loader, PassSummary, Source, Transform
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import Buffers
 from upchirp.training.engine.micro_batches import MicroBatches, StepBatches
@@ -83,6 +83,8 @@ class Trainer:
     """How the device computes."""
     parallel: Parallel = field(default_factory=Alone)
     """How the ranks hold what is trained."""
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+    """Transforms of batches by the names that curricula give them; what is a module learns with the model."""
     task: Task = field(default_factory=Classification)
     """What the model is asked; by default the labels."""
 
@@ -93,6 +95,7 @@ class Trainer:
         device: torch.device,
         parallel: Parallel | None = None,
         task: Task | None = None,
+        transforms: Mapping[str, Transform] | None = None,
     ) -> "Trainer":
         """The trainer that a configuration asks for; by default of this process alone, for the labels."""
         return cls(
@@ -103,6 +106,7 @@ class Trainer:
             computation=group_of(Computation, config),
             parallel=parallel or Alone(),
             task=task or Classification(),
+            transforms=transforms or {},
         )
 
     @property
@@ -113,6 +117,7 @@ class Trainer:
             seed=self.loading.seed,
             low_frequency=self.loading.low_frequency,
             channels_last=self.computation.channels_last,
+            own=self.transforms,
         )
 
     @property
@@ -136,7 +141,13 @@ class Trainer:
         return self.parallel.place(model, self.device, channels_last=self.computation.channels_last)
 
     def state(
-        self, model: nn.Module, *, bandwidth: int, learning_rate: float, bandwidths: Collection[int] = ()
+        self,
+        model: nn.Module,
+        *,
+        bandwidth: int,
+        learning_rate: float,
+        bandwidths: Collection[int] = (),
+        steps: int | None = None,
     ) -> State:
         """A fresh state around a model that is on the device.
 
@@ -145,11 +156,15 @@ class Trainer:
             bandwidth: the side that it takes now.
             learning_rate: the highest.
             bandwidths: all sides that it is to take; only ranks that share a model out need to know them.
+            steps: of the run, to which an average of the weights is fitted.
         """
         parallel, optimization = self.parallel, self.optimization
-        ema = create_ema(model, optimization, fused=parallel.fused)
+        ema = create_ema(model, optimization, steps=steps, fused=parallel.fused)
         parallel.share_out([model] if ema is None else [model, ema.module], bandwidths, self.device)
         optimizer = create_optimizer(model, optimization, learning_rate=learning_rate, fused=parallel.fused)
+        learned = self._learned()
+        if parameters := [parameter for parameter in learned.parameters() if parameter.requires_grad]:
+            optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})
         parallel.arrange(optimizer)
         scaled = optimization.amp and optimization.amp_dtype == "float16"
         return State(
@@ -159,11 +174,23 @@ class Trainer:
             scaler=torch.amp.GradScaler(self.device.type, enabled=scaled),
             bandwidth=bandwidth,
             parallel=parallel,
+            transforms=learned,
         )
 
     def probe_state(self, model: nn.Module, *, bandwidth: int) -> State:
         """A fresh state around a copy of a model, for steps that only show what training takes."""
-        return self.state(copy.deepcopy(model), bandwidth=bandwidth, learning_rate=PROBE_RATE)
+        return self.on_copies().state(copy.deepcopy(model), bandwidth=bandwidth, learning_rate=PROBE_RATE)
+
+    def on_copies(self) -> "Trainer":
+        """The same with copies of what learns beside a model, for steps that only show what training takes."""
+        return replace(self, transforms=copy.deepcopy(dict(self.transforms)))
+
+    def _learned(self) -> nn.ModuleDict:
+        """The transforms that are modules, on the device, with the first rank's values on every rank."""
+        modules = {name: each for name, each in self.transforms.items() if isinstance(each, nn.Module)}
+        learned = nn.ModuleDict(modules).to(self.device).train()
+        self.parallel.ranks.copy_first(learned.state_dict().values())
+        return learned
 
     def loader(
         self,
@@ -237,7 +264,8 @@ class Trainer:
             record = batches.record if isinstance(batches, Loader) else Batch.weigh
         compiled = GraphPerShape(state.model) if self.computation.compile else None
         passes = state.parallel.passes(state.model, compiled)
-        computing = self.computing
+        # A probe has copies of what learns beside the model.
+        computing = replace(self, transforms={**self.transforms, **state.transforms}).computing
         parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         state.model.train()
         micro_batches = micro_batches or MicroBatches()

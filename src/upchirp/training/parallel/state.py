@@ -1,7 +1,7 @@
 """The state of a training: all that a segment changes and a checkpoint holds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ class State:
     """Optimizer steps done."""
     parallel: Parallel
     """How the ranks hold all this."""
+    transforms: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    """Transforms of batches that learn with the model, or hold what a checkpoint is to keep."""
 
     def fit_to(self, bandwidth: int) -> None:
         """Resize what depends on the input size: parameters, moments and average together."""
@@ -49,6 +51,7 @@ class State:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
+            **({"transforms": self.transforms.state_dict()} if self.transforms else {}),
             **self.position(),
         }
 
@@ -63,7 +66,7 @@ class State:
 
     def is_finite(self) -> bool:
         """Whether all weights are finite; an infinite gradient can spoil them under a finite loss."""
-        modules = [self.model] if self.ema is None else [self.model, self.ema.module]
+        modules = [self.transforms, self.model, *([] if self.ema is None else [self.ema.module])]
         values = (local(value) for module in modules for value in module.state_dict().values())
         tensors = [value for value in values if value.is_floating_point() and value.numel()]
         return not tensors or bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
@@ -101,6 +104,7 @@ class State:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
+            self.transforms.load_state_dict(state.get("transforms", {}))
             self.load_position(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).strip().splitlines()[0]

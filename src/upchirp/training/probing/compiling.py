@@ -45,7 +45,7 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
             # Ranks sum gradients with the last micro-batch of a step only: marked as another, it waits for nobody.
             batch = replace(grey_batch(step, rows, sampler.image_side(step), device), completes_step=False)
             try:
-                accumulate(passes, scaler, batch, trainer.computing, Batch.weigh)
+                accumulate(passes, scaler, batch, trainer.on_copies().computing, Batch.weigh)
             except RuntimeError as error:
                 if isinstance(error, torch._dynamo.exc.TorchDynamoException):
                     raise InputError(

@@ -13,7 +13,9 @@ from upchirp.curriculum import Plan
 from upchirp.data import (
     DataIdentity,
     Source,
+    Transform,
 )
+from upchirp.data.device.transform import check_transforms
 from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, fit_to_bandwidth
@@ -83,6 +85,7 @@ def train(
     model: nn.Module | None = None,
     data: tuple[Any, Any] | None = None,
     task: Task | None = None,
+    transforms: Mapping[str, Transform] | None = None,
     observers: Sequence[Observer] = (),
     go_on: str | None = None,
 ) -> TrainResult:
@@ -95,6 +98,8 @@ def train(
             is opened.
         task: what the model is trained to do; by default what the regime says, which is to tell the labels unless it
             is `pretrain`.
+        transforms: what is done with finished batches, by the names that the curriculum's phases give them; modules
+            learn with the model.
         observers: called with every event, on every rank; see `upchirp.training.events`.
         go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train`.
 
@@ -112,7 +117,8 @@ def train(
     config = config.with_stored()
     device = choose_device(config.device)
     with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
-        return _train(config, model, data, task or task_of(config, config), observers, device, parallel, held, go_on)
+        task, transforms = task or task_of(config, config), transforms or {}
+        return _train(config, model, data, task, transforms, observers, device, parallel, held, go_on)
 
 
 def _train(
@@ -120,6 +126,7 @@ def _train(
     model: nn.Module | None,
     data: tuple[Any, Any] | None,
     task: Task,
+    transforms: Mapping[str, Transform],
     observers: Sequence[Observer],
     device: torch.device,
     parallel: Parallel,
@@ -139,9 +146,11 @@ def _train(
         config = replace(config, prepare=beginning.prepare)
     if beginning.end is not None:
         return _finished_before(folder, beginning.end, observers, ranks)
-    go_on = go_on or go_on_with(folder, objects=own_model or data is not None)
+    go_on = go_on or go_on_with(folder, objects=own_model or data is not None or bool(transforms))
     if model is None:
         check_model(config)
+    if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
+        raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
     check_workers(config.processes)
     report("scanning the data", None, None)
     train_source, val_source = ranks.together(lambda: open_sources(config, data, task, notes, report))
@@ -162,7 +171,7 @@ def _train(
     described_as = describe(config, config.augmentation, model, identity)
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
-        trainer = Trainer.of(config, device, parallel, task)
+        trainer = Trainer.of(config, device, parallel, task, transforms)
         model = trainer.place(model)
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
@@ -181,14 +190,15 @@ def _train(
                 model, _ = start_model(
                     config, config, train_source, model if own_model else None, task, seed=seed, new=new
                 )
-                trainer = Trainer.of(config, device, parallel, task)
+                trainer = Trainer.of(config, device, parallel, task, transforms)
                 model = trainer.place(model)
                 settled, plan = new_plan(longer, trainer, model, train_source, own_model=own_model, report=report)
             config = settled.config
+        check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons
         delivered = micro_batches(config, plan, ranks.size)
         # By what the plan's length decided, too.
-        trainer = Trainer.of(config, device, parallel, task)
+        trainer = Trainer.of(config, device, parallel, task, transforms)
         memory, tried = memory_of(config, trainer, plan, model, folder, report)
         notes += tried
         if not own_model and config.optimization.drop_path_scaling:
@@ -202,6 +212,7 @@ def _train(
             bandwidth=plan.final_size,
             learning_rate=config.optimization.learning_rate(config.batch_size),
             bandwidths=plan.sizes,
+            steps=plan.total_steps,
         )
         totals = Totals()
         if loaded:

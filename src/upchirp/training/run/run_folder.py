@@ -14,7 +14,7 @@ from upchirp.errors import InputError
 from upchirp.files import TEMPORARY_SUFFIX, clear_leftovers, write_text
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.config_file import CONFIG, load_config, save_config
+from upchirp.training.recipes.config_file import CONFIG, load_stored, save_config
 from upchirp.training.recipes.groups import Computation, Keeping, Place, names_of
 
 PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD = (
@@ -106,7 +106,7 @@ def read_settings(folder: Path) -> TrainConfig:
     Raises:
         InputError: a damaged file.
     """
-    return TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG))
+    return TrainConfig.from_flat(load_stored(folder / CONFIG), source=str(folder / CONFIG))
 
 
 def create(folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], data: DataIdentity) -> None:
