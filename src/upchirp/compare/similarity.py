@@ -22,7 +22,7 @@ from upchirp.training.evaluation.features import features_of
 from upchirp.training.events import reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.recipes.config_file import CONFIG, load_stored
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.run_folder import CHECKPOINTS, holds_run, read_plan
 
@@ -162,7 +162,7 @@ def spent(plan: Plan, steps: int) -> float:
 def _read(folder: Path) -> _Checkpoints:
     if not holds_run(folder):
         raise InputError(f"{folder} holds no run: give the `output` of a training")
-    config = TrainConfig.from_flat(load_config(folder / CONFIG), source=str(folder / CONFIG))
+    config = TrainConfig.from_flat(load_stored(folder / CONFIG), source=str(folder / CONFIG))
     files = list(checkpoint.checkpoints(folder / CHECKPOINTS))
     if not files:
         raise InputError(f"{folder} kept no checkpoints: train with `checkpoint_keep='all'`")

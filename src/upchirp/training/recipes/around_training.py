@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from upchirp.conversion import plain, typed
 from upchirp.errors import InputError
 from upchirp.training.recipes.config import TrainConfig, flat_names
-from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.recipes.config_file import CONFIG, load_stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class AroundTraining:
         Raises:
             InputError: unreadable, or of another job.
         """
-        values = load_config(folder / CONFIG)
+        values = load_stored(folder / CONFIG)
         if not values.keys() & set(cls._own_names()) - flat_names():
             raise InputError(f"{folder} holds a run of another kind: choose another `output`")
         return values

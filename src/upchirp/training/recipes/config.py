@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from upchirp.conversion import plain, typed
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
-from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.recipes.config_file import CONFIG, load_stored
 from upchirp.training.recipes.groups import (
     Choice,
     Computation,
@@ -196,7 +196,7 @@ def _resumed(values: Mapping[str, Any]) -> dict[str, Any] | None:
     folder = Path(values.get("output") or "")
     if values.get("resume") != "auto" or not values.get("output") or not (folder / CONFIG).is_file():
         return None
-    return load_config(folder / CONFIG)
+    return load_stored(folder / CONFIG)
 
 
 def named_model(values: Mapping[str, Any]) -> dict[str, Any]:

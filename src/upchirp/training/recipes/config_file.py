@@ -25,6 +25,19 @@ def load_config(path: Path) -> dict[str, Any]:
     return data
 
 
+SETTINGS_OF_BEFORE: Mapping[str, Any] = {"layer_groups": None, "model_ema_warmup": None}
+"""What runs did, by the settings' names, before there were these settings; a stored run lacks them."""
+
+
+def load_stored(path: Path) -> dict[str, Any]:
+    """The settings that a run, a search or a comparison stored: all of them, those too that it was begun without.
+
+    Raises:
+        InputError: an unreadable file, or one that is not a mapping.
+    """
+    return {**SETTINGS_OF_BEFORE, **load_config(path)}
+
+
 def save_config(settings: Mapping[str, Any], path: Path) -> None:
     """Write settings by their flag names; `upchirp train` reads them by its flag for files."""
     write_text(path, yaml.safe_dump(dict(settings), sort_keys=False))

@@ -237,8 +237,21 @@ def _mae(recipe: Recipe, name: str, model: str) -> Recipe:
     return Recipe(optimization=optimization, curriculum="constant", epochs=50.0 if large else 100.0, batch_size=1024)
 
 
+_CSWIN_TUNING: dict[str, Any] = {"layer_decay": 0.9, "layer_groups": 20}
+_FINETUNE_CHANGES: dict[str, dict[str, Any]] = {
+    # ConvNeXt's own settings for fine-tuning after ImageNet-22K, which A.2 follows.
+    "convnext_base": {"drop_path": 0.2},
+    "convnext_large": {"drop_path": 0.3},
+    # The released commands.
+    "cswin_tiny": _CSWIN_TUNING,
+    "cswin_small": _CSWIN_TUNING,
+    "cswin_base": {**_CSWIN_TUNING, "drop_path": 0.2, "model_ema_decay": 0.9998},
+    "cswin_large": {**_CSWIN_TUNING, "model_ema_decay": 0.9998},
+}
+
+
 def _finetune(recipe: Recipe, name: str, model: str) -> Recipe:
-    # A.2 tunes drop path, layer decay and moving average per model; drop path and clipping stay the recipe's here.
+    # A.2 tunes drop path, layer decay and moving average per model; where it says nothing, drop path is the recipe's.
     optimization = replace(
         recipe.optimization,
         opt="adamw",
@@ -246,10 +259,14 @@ def _finetune(recipe: Recipe, name: str, model: str) -> Recipe:
         lr_base_size=512,
         warmup=0.0,
         weight_decay=1e-8,
-        layer_decay=0.8,
-        model_ema=True,
-        model_ema_decay=0.9999,
         drop_path_scaling=False,
+        **{
+            "layer_decay": 0.8,
+            "layer_groups": 12,
+            "model_ema": True,
+            "model_ema_decay": 0.9999,
+            **_FINETUNE_CHANGES.get(name, {}),
+        },
     )
     augmentation = replace(recipe.augmentation, mixup=0.0, cutmix=0.0)
     return Recipe(

@@ -31,7 +31,11 @@ class Optimization:
     """Highest learning rate that larger early batches may raise it to (LR_max of Equation 2); by default twice the
     final size's, a choice of ours."""
     layer_decay: float | None = None
-    """Factor of the learning rate from each layer to the one before it, 1 at the head; none treats all layers alike."""
+    """Factor of the learning rate from each group of layers to the one before it, 1 at the head; none treats all layers
+    alike."""
+    layer_groups: int | None = None
+    """Most groups that layer_decay counts between stem and head, of neighbouring blocks (Appendix A.2: 12 for
+    ConvNeXt); none makes each block one."""
     tune: Tuned = "all"
     """Which parameters are trained; the others stay as they are."""
     warmup: float | None = None
@@ -61,7 +65,9 @@ class Optimization:
     model_ema: bool = False
     """Keep an exponential moving average of the weights."""
     model_ema_decay: float = 0.9999
-    """Decay of the average; it warms up, so short runs are served too."""
+    """Decay of the average, or less in a short run, so that it spans a seventh of the run at most."""
+    model_ema_warmup: float | None = 0.2
+    """Share of the run in which the decay rises to its value; none raises it by timm's rule, whatever the length."""
     amp: bool = True
     """Mixed precision."""
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
@@ -82,6 +88,12 @@ class Optimization:
         for name in ("drop_path", "drop", "momentum", "model_ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}: it must lie in 0 to below 1")
+        if self.layer_groups is not None and self.layer_groups < 1:
+            raise InputError(f"`layer_groups` is {self.layer_groups}: give 1 or more")
+        if self.model_ema_warmup is not None and not 0 < self.model_ema_warmup <= 1:
+            raise InputError(
+                f"`model_ema_warmup` is {self.model_ema_warmup}: it is a share of the run, above 0 up to 1"
+            )
         if not 0 <= self.warmup_passes < math.inf:
             raise InputError(f"`warmup_passes` is {self.warmup_passes}: give 0 or more passes over the data")
         self.schedule()

@@ -1,0 +1,108 @@
+"""Appendix A.2: layer-wise decay over groups of blocks, drop path, and an average that reaches its decay (Table 24)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from upchirp import TrainConfig
+from upchirp.models import create_model
+from upchirp.training.recipes.config_file import CONFIG, save_config
+from upchirp.training.recipes.optimizer import create_ema, layer_groups
+from upchirp.training.recipes.recipe import Optimization
+from upchirp.training.run.run_folder import read_settings
+
+
+def tuning(model: str, **values: Any) -> Optimization:
+    return TrainConfig.from_flat({"model": model, "regime": "finetune", **values}).optimization
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "lowest", "drop_path"),
+    [
+        # ConvNeXt's 36 blocks in 12 groups of three: 0.8^13. Its own drop path for fine-tuning.
+        ("convnext_base", 12, 0.055, 0.2),
+        # The released code: 40 blocks in 20 groups of two, 0.9^21.
+        ("cswin_base_224", 20, 0.109, 0.2),
+        ("deit_small_patch16_224", 12, 0.055, 0.1),
+        ("swin_tiny_patch4_window7_224", 12, 0.055, 0.2),
+    ],
+)
+def test_lowest_rates_are_those_of_groups(name: str, groups: int, lowest: float, drop_path: float) -> None:
+    optimization = tuning(name)
+    with torch.device("meta"):
+        model = create_model(name, num_classes=10)
+    made = layer_groups(model, optimization)
+    scales = sorted({group["lr_scale"] for group in made})
+    assert len(scales) == groups + 2 and scales[-1] == 1.0
+    assert scales[0] == pytest.approx(lowest, abs=5e-4)
+    assert optimization.drop_path == drop_path
+    # All parameters, each once.
+    assert sorted(id(p) for group in made for p in group["params"]) == sorted(id(p) for p in model.parameters())
+    per_block = layer_groups(model, tuning(name, layer_groups=None))
+    assert len({group["lr_scale"] for group in per_block}) >= len(scales)
+
+
+def test_convnext_large_has_a_drop_path_of_its_own() -> None:
+    assert tuning("convnext_large").drop_path == 0.3
+
+
+def test_convnext_groups_three_blocks_of_the_third_stage() -> None:
+    """ConvNeXt's `get_num_layer_for_convnext`: stages 1 and 2 are a group each, stage 3 nine of them, stage 4 one."""
+    with torch.device("meta"):
+        model = create_model("convnext_base", num_classes=10)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    scales = {names[id(p)]: g["lr_scale"] for g in layer_groups(model, tuning("convnext_base")) for p in g["params"]}
+
+    def level(name: str) -> int:
+        (found,) = {round(13 + torch.log(torch.tensor(scales[name])).item() / 0.2231436)}
+        return found
+
+    expected = {(0, 0): 1, (0, 2): 1, (1, 1): 2, (2, 0): 3, (2, 2): 3, (2, 3): 4, (2, 26): 11, (3, 0): 12, (3, 2): 12}
+    for (stage, block), group in expected.items():
+        assert level(f"stages.{stage}.blocks.{block}.conv_dw.weight") == group, (stage, block)
+    assert level("stem.0.weight") == 0 and level("head.fc.weight") == 13
+
+
+def decays(steps: int, decay: float = 0.9999, **values: Any) -> list[float]:
+    ema = create_ema(nn.Linear(1, 1), Optimization(model_ema=True, model_ema_decay=decay, **values), steps=steps)
+    assert isinstance(ema, ModelEmaV3)
+    return [ema.get_decay(step) for step in range(0, steps + 1, max(1, steps // 100))]
+
+
+@pytest.mark.parametrize(
+    ("steps", "decay"),
+    [
+        # Table 24 at 200 and 100 equivalent epochs of ImageNet, CSWin-B's, and A.2's 30 epochs at batch 512.
+        (142_186, 0.9999),
+        (71_093, 0.9999),
+        (142_186, 0.9998),
+        (75_068, 0.9999),
+    ],
+)
+def test_an_average_of_the_papers_runs_has_its_decay_for_four_fifths_of_them(steps: int, decay: float) -> None:
+    found = decays(steps, decay)
+    assert found[21:] == pytest.approx([decay] * len(found[21:]), abs=2e-6)
+    assert found == sorted(found)
+
+
+def test_an_average_of_a_short_run_forgets_its_beginning() -> None:
+    found = decays(500)
+    assert found[-1] == pytest.approx(1 - 7 / 500)
+    # timm's rule is there for whoever wants it, and for runs of before.
+    assert decays(500, model_ema_warmup=None)[-1] == pytest.approx(1 - 501 ** (-2 / 3), abs=1e-4)
+
+
+def test_a_run_of_before_goes_on_by_what_it_did(tmp_path: Path) -> None:
+    """Stored settings lack what came later: blocks were a group each, and averages warmed up by timm's rule."""
+    stored = TrainConfig.from_flat({"model": "convnext_base", "regime": "finetune"}).to_flat()
+    assert (stored["layer_groups"], stored["model_ema_warmup"]) == (12, 0.2)
+    later = ("layer_groups", "model_ema_warmup")
+    save_config({name: value for name, value in stored.items() if name not in later}, tmp_path / CONFIG)
+    now = read_settings(tmp_path).optimization
+    assert (now.layer_groups, now.model_ema_warmup) == (None, None)
+    again = TrainConfig.from_flat({"output": str(tmp_path), "resume": "auto"}).with_stored()
+    assert (again.optimization.layer_groups, again.optimization.model_ema_warmup) == (None, None)
