@@ -237,7 +237,11 @@ def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) 
     if asked["recipe"] == "auto":
         # Stored is what that chose.
         may_differ = may_differ | {"recipe"}
-    run_folder.check_same_settings(folder, "a search", config.stored(folder), asked, may_differ)
+    stored = config.stored(folder)
+    if {asked["prepare"], stored.get("prepare", "cpu")} <= {"auto", "cpu"}:
+        # Nothing is measured in a search, so that the CPU prepares either way.
+        may_differ = may_differ | {"prepare"}
+    run_folder.check_same_settings(folder, "a search", stored, asked, may_differ)
 
 
 def _check_is_same_data(journal: Journal, prepared: _Prepared) -> list[str]:
