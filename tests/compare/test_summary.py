@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from upchirp import constant, efficienttrain_plus_plus, plan
-from upchirp.compare.summary import Entry, Outcome, summarise
+from upchirp.compare.outcomes import Entry, Outcome
+from upchirp.compare.summary import summarise
 from upchirp.training.evaluation.predictions import Predictions
 
 USUAL, CHEAP, WHOLE = Entry("constant", 1.0), Entry("linear", 0.5), Entry("linear", 1.0)

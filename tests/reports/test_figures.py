@@ -10,10 +10,9 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from tests.reports.overlaps import overlapping_texts
 
+from upchirp.reports.accuracy_figures import accuracy_against_compute, accuracy_against_time
 from upchirp.reports.examples import ExampleRow, example_strip
 from upchirp.reports.figures import (
-    accuracy_against_compute,
-    accuracy_against_time,
     accuracy_during_training,
     stage_seconds,
     stages_on_a_time_line,

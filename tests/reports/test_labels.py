@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from upchirp.reports.figures import accuracy_against_time
+from upchirp.reports.accuracy_figures import accuracy_against_time
 from upchirp.reports.labels import Label, place_labels
 from upchirp.reports.style import NARROW, WIDE, drawn, new_figure
 

@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> int:
     options = {name: value for name, value in vars(command).items() if name not in ("runs", "json")}
     console = Console(stderr=True)
     with opening(console):
-        from upchirp.compare.similarity import REPORT, similarity
+        from upchirp.compare.checkpoint_similarity import REPORT, similarity
         from upchirp.reports.similarity_html import verdict
     with Display(console) as display:
         found = similarity(*command.runs, **options, observers=(display,))

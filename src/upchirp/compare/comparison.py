@@ -8,9 +8,10 @@ from typing import Any
 
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.jobs import Job, jobs_of, measured_speeds
+from upchirp.compare.outcomes import Entry, Outcome, outcome_of
 from upchirp.compare.progress import Pace, Turn
 from upchirp.compare.settling import Sources
-from upchirp.compare.summary import Entry, Outcome, outcome_of, summarise
+from upchirp.compare.summary import summarise
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.files import write_text

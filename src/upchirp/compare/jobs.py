@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import median
 
 from upchirp.compare.config import CompareConfig
+from upchirp.compare.outcomes import Entry
 from upchirp.compare.progress import Speeds, seconds_of
 from upchirp.compare.settling import Sources, naming, settle_variants
-from upchirp.compare.summary import Entry
 from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source
 from upchirp.data.sources import Note, warn

@@ -1,7 +1,7 @@
 """The summary of runs, as `summary.json` keeps it: a pure function of their logs and predictions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
@@ -12,88 +12,10 @@ import numpy.typing as npt
 
 from upchirp.compare.curves import readings
 from upchirp.compare.equal_accuracy import Speedup, Timed, relative_time_spread, speedup_at_equal_accuracy
+from upchirp.compare.outcomes import Entry, Outcome
 from upchirp.compare.speeds import Disturbance, Work, disturbances, steady_speeds
 from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, contrast, difference, seed_spread
-from upchirp.curriculum import Plan
 from upchirp.reports.loaded import loaded_by_stage
-from upchirp.training import TrainResult, read_metrics
-from upchirp.training.evaluation.predictions import Predictions, read_predictions
-from upchirp.training.run.run_folder import PREDICTIONS
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One variant at one budget."""
-
-    variant: str
-    """Its name."""
-    budget: float
-    """Share of the whole budget."""
-
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return f"{self.variant}-{self.budget:g}"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """What one run of one seed left behind."""
-
-    folder: Path
-    """The run folder."""
-    plan: Plan
-    """What was executed."""
-    top1: float
-    """Percent right at the final size."""
-    train_seconds: float
-    """Training time."""
-    log: Sequence[Mapping[str, Any]]
-    """The lines of its log."""
-    predictions: Predictions | None
-    """What it guessed for each validation image, unless it was trained by a version that did not keep it."""
-    compute: float | None = None
-    """Multiply-adds of its forward passes; by default in images at the final size."""
-    before: "Outcome | None" = None
-    """The run whose weights it started from, which it cost too."""
-    computes: str = ""
-    """How it computes and loads: where that differs, images per second of the same work may."""
-
-    def lines(self, kind: str) -> list[Mapping[str, Any]]:
-        """The log's lines of one kind."""
-        return [record for record in self.log if record["kind"] == kind]
-
-    @property
-    def all_seconds(self) -> float:
-        """Training time with that of what it started from."""
-        return self.train_seconds + (self.before.all_seconds if self.before else 0.0)
-
-    @property
-    def all_compute(self) -> float:
-        """Compute with that of what it started from."""
-        own = self.plan.equivalent_epochs * self.plan.dataset_size if self.compute is None else self.compute
-        return own + (self.before.all_compute if self.before else 0.0)
-
-
-def outcome_of(
-    result: TrainResult, *, compute: float | None = None, computes: str = "", before: Outcome | None = None
-) -> Outcome:
-    """Read what a run left in its folder.
-
-    Raises:
-        InputError: a damaged file.
-    """
-    return Outcome(
-        folder=result.output,
-        plan=result.plan,
-        top1=result.top1,
-        train_seconds=result.train_seconds,
-        log=read_metrics(result.output),
-        predictions=read_predictions(result.output / PREDICTIONS),
-        compute=compute,
-        computes=computes,
-        before=before,
-    )
 
 
 def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[int], root: Path) -> dict[str, Any]:

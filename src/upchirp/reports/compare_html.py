@@ -7,10 +7,9 @@ from statistics import fmean
 from typing import Any
 
 from upchirp.files import write_text
+from upchirp.reports.accuracy_figures import accuracy_against_compute, accuracy_against_time
 from upchirp.reports.examples import Examples
 from upchirp.reports.figures import (
-    accuracy_against_compute,
-    accuracy_against_time,
     accuracy_during_training,
     stages_on_a_time_line,
 )

@@ -1,7 +1,7 @@
 """How alike the checkpoints of two runs represent the same images (Figure 6)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from torch import nn
 
 from upchirp.compare.alignment import linear_cka
 from upchirp.curriculum import Plan
-from upchirp.data import Source, SubsetSource, normalize, open_evaluation
+from upchirp.data import Source, SubsetSource, open_evaluation
 from upchirp.errors import InputError
 from upchirp.files import write_text
 from upchirp.models import create_model
 from upchirp.training import EvaluationSet, Observer, load_weights, read_weights
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.weights import Which
-from upchirp.training.evaluation.features import features_of
-from upchirp.training.events import reporting
+from upchirp.training.evaluation.feature_quality import all_features
+from upchirp.training.events import Report, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_stored
@@ -105,10 +105,7 @@ def similarity(
         seen = EvaluationSet(source, run.config.final_size, workers=workers, batch_size=batch_size)
         stacks.append(
             torch.stack(
-                [
-                    _features(run, file, which, seen, len(source.classes), target)
-                    for file in report_each(report, run.files)
-                ]
+                [_features(run, file, which, seen, len(source.classes), target) for file in _told(report, run.files)]
             )
         )
     similarities = linear_cka(*stacks, batch_size=batch_size).clamp(0, 1)
@@ -137,7 +134,7 @@ def similarity(
     return Similarity(output=folder, summary=summary)
 
 
-def report_each(report: Any, files: Sequence[Path]) -> Any:
+def _told(report: Report, files: Sequence[Path]) -> Iterator[Path]:
     """The files one by one, each told when its turn comes."""
     for place, file in enumerate(files):
         report("comparing checkpoints", place, len(files))
@@ -184,8 +181,5 @@ def _features(
         config.model, num_classes=classes, final_size=config.final_size, **config.model_kwargs
     )
     load_weights(model, read_weights(file).only(which), config.final_size)
-    model = model.to(device).eval()
-    mean, std = config.augmentation.mean, config.augmentation.std
-    with torch.no_grad():
-        features = [features_of(model, normalize(batch.images.to(device), mean, std)).cpu() for batch in images]
-    return torch.cat(features)
+    seen = config.augmentation
+    return all_features(model.to(device), images, pooled="head", mean=seen.mean, std=seen.std, device=device).values
