@@ -1,5 +1,6 @@
-"""How fast images reach the device, and what that makes of a whole training: two sections of `gpu.py`.
+"""How fast images reach the device, and what that makes of a whole training: three sections of `gpu.py`.
 
+`choice`       what `--prepare auto` would choose for each model, its line, and how long the measuring takes
 `loader`       images/s of the loader with all its workers and no model, by bandwidth, who prepares, and files or packed
 `end_to_end`   seconds of `upchirp train` at constant size against EfficientTrain++ for two thirds of that compute
 
@@ -22,8 +23,13 @@ from loader import as_data_folder, image_files
 from sections import Keep
 from upchirp import Augmentation, Loader, constant, plan
 from upchirp.data import FolderSource, Source, open_data
+from upchirp.data.device.decoding import jpeg_decoder
 from upchirp.data.packing import pack
+from upchirp.errors import InputError
+from upchirp.training import TrainConfig, Trainer, curriculum_for
+from upchirp.training.probing.preparing import choose_prepare
 from upchirp.training.run.run_folder import read_metrics
+from upchirp.training.run.start import make_model
 
 CLASSES = 20
 RUNS = (
@@ -75,11 +81,39 @@ def loader(feed: Feed, found: dict[str, Any], keep: Keep) -> None:
             plain = as_data_folder(feed.files, feed.folder / "plain")
             pack(plain, feed.folder / "packed")
             sources[name] = open_data(feed.folder / "packed", max(feed.sides))[0]
-        for side, prepare in itertools.product(feed.sides, ("device", "cpu")):
+        for side, prepare in itertools.product(feed.sides, ways(feed.device)):
             figures = loader_rate(feed, sources[name], side, prepare)
             found.setdefault(name, {}).setdefault(str(side), {})[prepare] = figures
             keep()
             print(f"loader {name} {side} px {prepare}: {figures}", file=sys.stderr, flush=True)
+
+
+def ways(device: torch.device) -> list[str]:
+    """Who can prepare images here."""
+    try:
+        jpeg_decoder(device)
+    except InputError:
+        return ["device", "cpu"]
+    return ["device", "cpu", "device-jpeg"]
+
+
+def choice(feed: Feed, models: Sequence[str], found: dict[str, Any], keep: Keep) -> None:
+    """Who is to prepare the files, by measuring, as at the beginning of a run that is long enough."""
+    source = FolderSource(linked(feed) / "train")
+    for name in models:
+        values = {"model": name, "final_size": max(feed.sides), "batch_size": feed.batch_size, "workers": feed.workers}
+        config = TrainConfig.from_flat({**values, "recipe": "paper"})
+        trainer = Trainer.of(config, feed.device)
+        model = trainer.place(make_model(config, CLASSES, optimization=config.optimization, seed=0))
+        curriculum = curriculum_for(model, config.curriculum, config.final_size)
+        run = plan(curriculum, epochs=1, dataset_size=len(source), batch_size=feed.batch_size)
+        begun = time.perf_counter()
+        prepare, line = choose_prepare(
+            config, trainer, curriculum, run, model, source, packing_helps=lambda: True, report=lambda *told: None
+        )
+        found[name] = {"prepare": prepare, "line": line, "seconds": round(time.perf_counter() - begun, 2)}
+        keep()
+        print(f"choice {name}: {found[name]}", file=sys.stderr, flush=True)
 
 
 def loader_rate(feed: Feed, source: Source, side: int, prepare: Any) -> dict[str, float]:

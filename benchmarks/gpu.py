@@ -1,6 +1,7 @@
 """Checks and times training on the device at hand, in one call of at most 7 minutes, most important sections first.
 
 `end_to_end`  whole trainings, constant size against EfficientTrain++, by who prepares images (--images; feeding.py)
+`choice`      what `--prepare auto` chooses for each model, and how long it measures (--images; feeding.py)
 `loader`      images/s of the loader alone, by bandwidth, who prepares, and files or packed (--images; feeding.py)
 `speed`       images/s per bandwidth in bf16, compiled and eager, and the share of the peak
 `switch`      seconds lost at a change of bandwidth, graphs compiled ahead
@@ -33,7 +34,7 @@ from typing import Any
 import torch
 from torch._dynamo.utils import counters
 
-from feeding import end_to_end, loader, make_feed
+from feeding import choice, end_to_end, loader, make_feed
 from sections import Keep, Results, Section
 from upchirp import Batch, Curriculum, Phase, Plan, Step, low_frequency_crop, plan
 from upchirp.compare import CompareConfig, compare
@@ -47,7 +48,9 @@ from upchirp.training.engine.micro_batches import MicroBatches
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.compiling import compile_ahead
 
-SECTIONS = {"end_to_end": 130, "loader": 80, "speed": 90, "switch": 50, "crop": 20, "checks": 50, "speedup": 3600}
+SECTIONS = {
+    "end_to_end": 130, "choice": 40, "loader": 80, "speed": 90, "switch": 50, "crop": 20, "checks": 50, "speedup": 3600,
+}  # fmt: skip
 """The sections and their seconds at most."""
 MODELS = ("resnet50", "deit_small_patch16_224", "swin_tiny_patch4_window7_224", "convnext_tiny")
 MODES = ("compiled", "eager")
@@ -331,7 +334,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="by default all that have what they want")
     parser.add_argument("--seconds", type=float, default=420.0, help="for all sections but `speedup`")
     parser.add_argument("--results", type=Path, help="JSON file, written as results come")
-    parser.add_argument("--images", type=Path, help="folder or zip file of JPEGs for `end_to_end` and `loader`")
+    parser.add_argument(
+        "--images", type=Path, help="folder or zip file of JPEGs for `end_to_end`, `choice` and `loader`"
+    )
     parser.add_argument("--device", choices=("cuda", "mps", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--sides", type=int, nargs="+", default=[96, 160, 224], help="bandwidths; the last is final")
@@ -358,7 +363,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, with hardware and versions")
     options = parser.parse_args()
-    wanted = {"end_to_end": "images", "loader": "images", "speedup": "data"}
+    wanted = {"end_to_end": "images", "choice": "images", "loader": "images", "speedup": "data"}
     if options.sections is None:
         options.sections = [name for name in SECTIONS if name not in wanted or getattr(options, wanted[name])]
     for name in options.sections:
@@ -399,6 +404,7 @@ def main() -> None:
             feed = make_feed(options.images, folder, bench.device, workers, bench.sides, small=options.small)
         sections: dict[str, Section] = {
             "end_to_end": lambda found, keep: end_to_end(feed, bench.models[:2], found, keep),
+            "choice": lambda found, keep: choice(feed, bench.models[:2], found, keep),
             "loader": lambda found, keep: loader(feed, found, keep),
             "speed": lambda found, keep: speed(bench, options.peak_tflops, found, keep),
             "switch": lambda found, keep: switch(bench, found, keep, ahead=not options.not_ahead),

@@ -15,6 +15,7 @@ import yaml
 
 from upchirp.cli import main
 from upchirp.models import count_flops, create_model
+from upchirp.training.probing import preparing
 
 Run = Callable[..., dict[str, Any]]
 
@@ -133,7 +134,7 @@ def test_sections_are_stopped_and_what_they_found_is_kept(
 
 
 def test_the_loader_is_measured_by_who_prepares(
-    load_benchmark: Callable[[str], ModuleType], image_folder: Path, tmp_path: Path
+    load_benchmark: Callable[[str], ModuleType], image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feeding = load_benchmark("feeding")
     feed = feeding.make_feed(image_folder, tmp_path / "fed", torch.device("cpu"), 0, [24, 16], small=True)
@@ -146,19 +147,24 @@ def test_the_loader_is_measured_by_who_prepares(
         for figures in by_side.values():
             assert figures["cpu"]["images_per_second"] > 0 < figures["device"]["images_per_second"]
 
+    monkeypatch.setattr(preparing, "_SECONDS", 0.01)
+    chosen: dict[str, Any] = {}
+    feeding.choice(dataclasses.replace(feed, sides=(32, 64), workers=0), ["test_vit"], chosen, lambda: None)
+    assert chosen["test_vit"]["line"].startswith(f"`prepare='{chosen['test_vit']['prepare']}'`: ")
+
 
 def test_whole_trainings_are_asked_for_and_read(
-    load_benchmark: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    load_benchmark: Callable[[str], ModuleType], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     feeding = load_benchmark("feeding")
     feed = feeding.Feed(
         files=[], folder=tmp_path, device=torch.device("cpu"), workers=3, images=9, sides=(16, 32), batch_size=8,
         seconds=1.0,
     )  # fmt: skip
-    words = feeding.arguments(feed, "DATA", "test_vit", "constant", "1.5", "device", "OUT")
+    words = feeding.arguments(feed, str(image_folder), "test_vit", "constant", "1.5", "device", "OUT")
     assert main([*words, "--print-config"]) == 0
     asked = yaml.safe_load(capsys.readouterr().out)
-    assert (asked["data"], asked["epochs"], asked["prepare"], asked["report"]) == ("DATA", 1.5, "device", False)
+    assert (asked["epochs"], asked["prepare"], asked["report"]) == (1.5, "device", False)
     lines = [
         {"kind": "train", "bandwidth": side, "train_seconds": end, "images_per_second": rate, "wait_share": 0.5}
         for side, end, rate in ((16, 2.0, 10.0), (16, 3.0, 40.0), (32, 5.0, 5.0))
