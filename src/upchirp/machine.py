@@ -16,6 +16,22 @@ def usable_cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def free_memory() -> int | None:
+    """Bytes of main memory that are free for use, in a container those that it has left; None where nothing tells."""
+    free: list[int] = []
+    info = Path("/proc/meminfo")
+    if info.exists():
+        lines = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
+        free += [int(lines["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in lines else []
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        free += [max(0, int(most) - int(used))] if most != "max" else []
+    except (OSError, ValueError):
+        pass
+    return min(free, default=None)
+
+
 def hardware() -> dict[str, Any]:
     """What the runs ran on."""
     import torch

@@ -204,7 +204,8 @@ _GROUPS: Mapping[str, str] = {
         "crop scale ratio hflip interpolation randaug_layers randaug_std randaug_prob reprob mixup cutmix mixup_prob "
         "mixup_switch_prob smoothing mean std crop_pct"
     ),
-    "loader": "workers loader_timeout mode low_frequency prepare replay replay_mode replay_gib replay_final",
+    "loader": "workers loader_timeout mode low_frequency prepare replay replay_stages replay_mode "
+    "replay_images replay_gib replay_final",
     "precision and speed": "amp amp_dtype micro_batch parallel device deterministic channels_last compile seed",
     "run folder": (
         "output resume config print_config evaluations log_interval checkpoint_interval checkpoint_keep report run"

@@ -123,7 +123,14 @@ class SettledVariant:
     def compute_of_an_epoch(self) -> float:
         """The same of one epoch as this curriculum counts them, whatever whole steps make of it."""
         unrounded = replace(
-            self.config, epochs=1000.0, batch_size=1, early_batch=None, max_batch_size=None, micro_batch=None, replay=0
+            self.config,
+            epochs=1000.0,
+            batch_size=1,
+            early_batch=None,
+            max_batch_size=None,
+            micro_batch=None,
+            replay=0,
+            replay_stages=None,
         )
         return self.compute(make_plan(unrounded, self.curriculum, len(self.sources[0]), model=self.model)) / 1000
 

@@ -11,7 +11,7 @@ from typing import Any
 from upchirp.curriculum.cost import Cost, name_of, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum
 from upchirp.curriculum.early_batch import CAP, EarlyBatch, batch_sizes, ceiling
-from upchirp.curriculum.replay import GIB, Replay, ReplayMode
+from upchirp.curriculum.replay import BUFFER_IMAGES, GIB, Replay, ReplayMode
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.stage import Stage, Step
 from upchirp.curriculum.table import plan_table
@@ -143,6 +143,7 @@ class Plan:
         *,
         mode: ReplayMode = "batch",
         gib: float = 4.0,
+        images: int | None = BUFFER_IMAGES,
         final: bool = False,
     ) -> "Plan":
         """The same steps with a replay buffer (Section 5.3); images decoded fall by up to `replays` + 1 times.
@@ -151,6 +152,7 @@ class Plan:
             replays: replayed batches for each fresh one, or of each bandwidth; 0 where one is left out.
             mode: whole batches are fresh or replayed as in the paper's text, or `mixed` as in the released code.
             gib: bound of the buffer in GiB, over all processes.
+            images: bound of the buffer in images; by default what the released code holds.
             final: replay in the stages at the final size too.
 
         >>> from upchirp.curriculum import efficienttrain_plus_plus
@@ -170,7 +172,8 @@ class Plan:
             return replays if isinstance(replays, int) else replays.get(bandwidth, 0)
 
         rules = [
-            Replay(batches=batches(stage.bandwidth), mode=mode, buffer_bytes=round(gib * GIB)) for stage in self.stages
+            Replay(batches=batches(stage.bandwidth), mode=mode, buffer_bytes=round(gib * GIB), buffer_images=images)
+            for stage in self.stages
         ]
         stages = zip(self.stages, rules, strict=True)
         return replace(self, stages=tuple(replace(stage, replay=rule) for stage, rule in stages))

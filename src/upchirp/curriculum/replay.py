@@ -8,6 +8,8 @@ from upchirp.errors import InputError
 ReplayMode = Literal["batch", "mixed"]
 
 GIB = 2**30
+BUFFER_IMAGES = 1920 * 128 * 8
+"""Images that the released code's buffers hold: 1,920 batches of 128 on each of 8 devices, more than a pass."""
 CHANNELS = 3
 
 
@@ -37,12 +39,16 @@ class Replay:
     """Whole batches are fresh or replayed, or each batch is mixed."""
     buffer_bytes: int = 4 * GIB
     """Most bytes of images that the buffers of all processes hold together; one batch is always held."""
+    buffer_images: int | None = None
+    """Most images that they hold together, whatever their size; none leaves it to the bytes."""
 
     def __post_init__(self) -> None:
         if self.batches < 0:
             raise InputError(f"`replay` is {self.batches}: it must be 0 or more replayed batches for each fresh one")
         if self.mode not in ("batch", "mixed"):
             raise InputError(f"replay mode {self.mode!r} is unknown: choose batch or mixed")
+        if self.buffer_images is not None and self.buffer_images < 1:
+            raise InputError(f"replay buffer of {self.buffer_images} images: it must be 1 or more")
         if self.buffer_bytes < 0:
             raise InputError(f"replay buffer of {self.buffer_bytes} bytes: it must be 0 or more")
 
@@ -85,4 +91,5 @@ class Replay:
         >>> Replay(batches=1).window(batch_size=4096, side=96)
         37
         """
-        return max(1, self.buffer_bytes // (batch_size * CHANNELS * side * side))
+        rows = self.buffer_bytes // (batch_size * CHANNELS * side * side)
+        return max(1, rows if self.buffer_images is None else min(rows, self.buffer_images // batch_size))

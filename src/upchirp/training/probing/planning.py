@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers import DropPath
@@ -19,7 +19,9 @@ from upchirp.curriculum import (
     pixels,
     plan,
 )
+from upchirp.curriculum.replay import GIB
 from upchirp.errors import InputError
+from upchirp.machine import free_memory
 from upchirp.models import (
     check_sizes,
     count_flops,
@@ -41,6 +43,8 @@ from upchirp.training.recipes.recipe import Optimization
 _REACH_OF_A_HEAD = 0.1
 """About what the weights of a trained classifier differ by from the ones it starts with."""
 _HIGHEST_ADVISED_RATE = 1e-3
+DEFAULT_GIB = 4.0
+"""Memory of a replay buffer in a plan that is made for no machine."""
 
 
 def curriculum_for(model: nn.Module, given: str | Mapping[str, Any], final_size: int) -> Curriculum:
@@ -147,14 +151,15 @@ def make_plan(
         lr_cap=optimization.lr_cap,
         **budget,
     )
-    return made if planning.replay == "auto" else with_replay(made, planning, planning.replay)
+    replays = replays_of(planning, curriculum)
+    return made if replays == "auto" else with_replay(made, planning, replays)
 
 
 def planned_samples(
     planning: Planning, curriculum: Curriculum, images: int, *, model: nn.Module, seconds: CostTable | None = None
 ) -> int:
     """Images that a run trains on, each time counted, before its batch size is chosen."""
-    smallest = replace(planning, batch_size=1, early_batch=None, max_batch_size=None, replay=0)
+    smallest = replace(planning, batch_size=1, early_batch=None, max_batch_size=None, replay=0, replay_stages=None)
     return make_plan(smallest, curriculum, images, model=model, seconds=seconds).total_samples
 
 
@@ -213,9 +218,48 @@ def kernel_note(plan: Plan, model: nn.Module) -> str | None:
     ).replace("%", " %")
 
 
-def with_replay(plan: Plan, replaying: Replaying, replays: int | Mapping[int, int]) -> Plan:
-    """The plan with so many replayed batches for each fresh one, or for each bandwidth its number of them."""
-    return plan.with_replay(replays, mode=replaying.replay_mode, gib=replaying.replay_gib, final=replaying.replay_final)
+def replays_of(replaying: Replaying, curriculum: Curriculum) -> int | Mapping[int, int] | Literal["auto"]:
+    """How many replayed batches are asked for, of all bandwidths or of each.
+
+    Raises:
+        InputError: not one number for each bandwidth below the final size.
+    """
+    if replaying.replay_stages is None:
+        return replaying.replay
+    sides = [side for side in curriculum.bandwidths if side < curriculum.final_size]
+    numbers = replaying.replay_stages
+    if len(numbers) != len(sides):
+        listed = f" ({', '.join(map(str, sides))})" if sides else ""
+        raise InputError(
+            f"`replay_stages` gives {len(numbers)} number{'' if len(numbers) == 1 else 's'}, but the curriculum has "
+            f"{len(sides)} bandwidth{'' if len(sides) == 1 else 's'} below the final size{listed}: "
+            "give one for each, smallest bandwidth first"
+        )
+    return dict(zip(sides, numbers, strict=True))
+
+
+def with_replay(
+    plan: Plan, replaying: Replaying, replays: int | Mapping[int, int], *, gib: float = DEFAULT_GIB
+) -> Plan:
+    """The plan with so many replayed batches for each fresh one, or for each bandwidth its number of them.
+
+    `gib` bounds the buffer where the settings do not.
+    """
+    return plan.with_replay(
+        replays,
+        mode=replaying.replay_mode,
+        gib=replaying.replay_gib or gib,
+        images=replaying.replay_images,
+        final=replaying.replay_final,
+    )
+
+
+def spare_gib(device: torch.device, ranks: int) -> float:
+    """A quarter of the memory that a replay buffer may lie in: of all devices, or of what is free on the host."""
+    if device.type == "cuda":
+        return ranks * torch.cuda.get_device_properties(device).total_memory / GIB / 4
+    free = free_memory()
+    return DEFAULT_GIB if free is None else free / GIB / 4
 
 
 def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from upchirp.curriculum import Operator, Selection
-from upchirp.curriculum.replay import ReplayMode
+from upchirp.curriculum.replay import BUFFER_IMAGES, ReplayMode
 from upchirp.data import Mode
 from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, AskedPrepare, Prepare, check_prepare
 from upchirp.errors import InputError
@@ -104,15 +104,26 @@ class Replaying(Group):
     """Replayed batches for each fresh one (Section 5.3); `auto` measures what keeps the device busy."""
     replay_mode: ReplayMode = "batch"
     """`batch` replays whole batches; `mixed` replays a part of each batch, as the released code does."""
-    replay_gib: float = 4.0
-    """Memory bound of the replay buffer over all processes, GiB; on CUDA it is the devices' memory."""
+    replay_stages: tuple[int, ...] | None = None
+    """Replayed batches of each bandwidth below the final size instead, smallest first: 3 1 in the released code."""
+    replay_images: int = BUFFER_IMAGES
+    """Most images that the replay buffer holds over all processes; by default as many as the released code's."""
+    replay_gib: float | None = None
+    """Memory bound of the replay buffer over all processes, GiB; on CUDA it is the devices' memory. By default a
+    quarter of what the devices have, or of what is free on the host."""
     replay_final: bool = False
     """Replay in the stages at the final size too."""
 
     def __post_init__(self) -> None:
         if self.replay != "auto" and self.replay < 0:
             raise InputError(f"`replay` is {self.replay}: give 0 or more replayed batches for each fresh one, or auto")
-        if not 0 < self.replay_gib < float("inf"):
+        if self.replay_stages is not None:
+            if self.replay != 0:
+                raise InputError("`replay` and `replay_stages` say the same thing: give one of them")
+            if any(number < 0 for number in self.replay_stages):
+                raise InputError(f"`replay_stages` are {self.replay_stages}: each is 0 or more replayed batches")
+        check_least(self, 1, "replay_images")
+        if self.replay_gib is not None and not 0 < self.replay_gib < float("inf"):
             raise InputError(f"`replay_gib` is {self.replay_gib}: it must be a positive number of GiB")
         super().__post_init__()
 

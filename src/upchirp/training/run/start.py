@@ -53,6 +53,8 @@ from upchirp.training.probing.planning import (
     new_head_note,
     no_model,
     planned_samples,
+    replays_of,
+    spare_gib,
     with_replay,
 )
 from upchirp.training.probing.preparing import choose_prepare, measures
@@ -255,7 +257,7 @@ def new_plan(
             notes.append(line)
         config = replace(config, prepare=way)
         trainer = replace(trainer, loading=replace(trainer.loading, prepare=way))
-    replays: int | dict[int, int] = 0
+    replays: int | Mapping[int, int] = 0
     if config.replay == "auto":
         report("measuring how many replayed batches keep the device busy", None, None)
         micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
@@ -264,11 +266,15 @@ def new_plan(
         replays, lines = ranks.from_first(lambda: found)
         notes += lines
     else:
-        replays = config.replay
+        asked = replays_of(config, curriculum)
+        assert asked != "auto"
+        replays = asked
     at_once = tried_at_once(config, curriculum, device, ranks.size)
     if timed and (replays or at_once != probed or trainer.loading.way != way_of_seconds):
         seconds = measured(at_once, replays)
-    plan = with_replay(make_plan(config, curriculum, len(source), model=model, seconds=seconds), config, replays)
+    spare = ranks.from_first(lambda: spare_gib(device, ranks.size))
+    made = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+    plan = with_replay(made, config, replays, gib=spare)
     notes += [note] if (note := steps_note(plan)) else []
     report("looking at the kernels' gradients", None, None)
     if own_model or config.curriculum != papers_curriculum(config.model):
