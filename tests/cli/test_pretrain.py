@@ -46,5 +46,6 @@ def test_what_does_not_go_with_it_is_refused(image_folder: Path, capsys: pytest.
     assert "ResNet cannot drop tokens" in capsys.readouterr().err
     assert main(["train", "--model", "resnet18", "--target", "pixels", "--data", str(image_folder)]) == 2
     assert "target belongs to a pre-training without labels" in capsys.readouterr().err
-    assert main(["compare", "--regime", "pretrain", "--model", "test_vit", "--data", str(image_folder)]) == 2
+    words = ["--regime", "pretrain", "--model", "test_vit", "--data", str(image_folder), "--dry-run"]
+    assert main(["compare", *words]) == 2
     assert "what a pre-training is worth shows after it" in capsys.readouterr().err

@@ -51,11 +51,6 @@ class CompareConfig(AroundTraining):
             raise InputError(f"seeds {self.seeds}: give at least one, each once")
         for seed in self.seeds:
             check_seed(seed)
-        if self.training.regime == "pretrain":
-            raise InputError(
-                "what a pre-training is worth shows after it, not in its own figures: run `upchirp pretrain` for each "
-                "curriculum, then `upchirp probe` or `upchirp finetune --regime mae`"
-            )
         if self.training.time_budget is not None:
             raise InputError("a comparison shares out epochs: give `epochs` instead of `time_budget`")
         for variant in self.variants:

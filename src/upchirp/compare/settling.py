@@ -180,6 +180,11 @@ def _settled(
     made = TrainConfig.from_flat(own, source="experiment")
     if made.time_budget is not None:
         raise InputError("an experiment shares out epochs: give epochs instead of a time_budget")
+    if made.regime == "pretrain":
+        raise InputError(
+            "what a pre-training is worth shows after it, not in its own figures: run `upchirp pretrain` for each "
+            "curriculum, then `upchirp probe` or `upchirp finetune --regime mae`"
+        )
     check_model(made)
     train, val = sources.of(made)
     network = sources.network(made, len(train.classes))

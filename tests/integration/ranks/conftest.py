@@ -38,6 +38,8 @@ def folder(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """What the two ranks left; `one` is the run of one rank, `started` was begun by one and ended by two."""
     folder = tmp_path_factory.mktemp("ranks")
     train(settings(image_folder, folder / "one"))
+    masked = {"regime": "pretrain", "decoder_depth": 1, "decoder_width": 32, "final_size": 64, "epochs": 1}
+    train(settings(image_folder, folder / "masked_one", **masked))
     runs.interrupted(settings(image_folder, folder / "started"), 4)
     given = folder / "given.yaml"
     given.write_text(yaml.safe_dump(small(image_folder)))

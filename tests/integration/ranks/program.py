@@ -21,6 +21,9 @@ from upchirp.training.evaluation.evaluation import evaluate
 from upchirp.training.parallel import parts
 from upchirp.training.run import job
 
+MASKED = {"regime": "pretrain", "decoder_depth": 1, "decoder_width": 32, "final_size": 64, "epochs": 1}
+"""What makes of a small run a pre-training without labels."""
+
 
 class HalfUsed(nn.Module):
     """Trains parameters that no image reaches."""
@@ -163,8 +166,10 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         "batch": lambda: line_of(lambda: train(run("batch", batch_size=30, micro_batch=None))),
         "unused": unused,
         "latest": latest,
+        "masked": lambda: trained(run("masked", **MASKED)),
     }
     if parts.is_available():
+        scenarios["masked_sharded"] = lambda: trained(run("masked_sharded", parallel="fsdp", **MASKED))
         scenarios["sharded"] = lambda: trained(run("sharded", parallel="fsdp", checkpoint_interval=4))
         scenarios["sharded_signal"] = signal_to_parts
     with open_ranks() as ranks:

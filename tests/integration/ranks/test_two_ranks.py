@@ -29,6 +29,17 @@ def test_the_loss_curve_is_that_of_one_rank(folder: Path) -> None:
     assert losses(folder / "whole", "evaluation") == pytest.approx(losses(folder / "one", "evaluation"), rel=1e-4)
 
 
+@pytest.mark.parametrize("run", ["masked", "masked_sharded"])
+def test_masks_are_those_of_one_rank(folder: Path, run: str) -> None:
+    if run == "masked_sharded" and not (folder / run).exists():
+        pytest.skip("torch cannot share a model out")
+    one, two = (folder / name for name in ("masked_one", run))
+    assert len(losses(one)) == 4 and losses(two) == pytest.approx(losses(one), rel=1e-4)
+    assert losses(two, "evaluation") == pytest.approx(losses(one, "evaluation"), rel=1e-4)
+    weights, others = (load_file(path / "model.safetensors") for path in (one, two))
+    torch.testing.assert_close(others, weights, rtol=1e-3, atol=1e-5)
+
+
 def test_weights_are_those_of_one_rank_under_plain_names(folder: Path) -> None:
     for name in ("model.safetensors", "model_ema.safetensors"):
         one, two = load_file(folder / "one" / name), load_file(folder / "whole" / name)

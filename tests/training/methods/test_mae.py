@@ -14,7 +14,10 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import Targets
+from upchirp.data.packing import PackSettings, pack
 from upchirp.models import count_flops, create_model, fit_to_bandwidth, resized_parameters
+from upchirp.search import SearchConfig, estimate
+from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.methods.mae import MaskedAutoencoding
 from upchirp.training.methods.masked_autoencoder import MaskedAutoencoder, Seeded
 from upchirp.training.methods.masks import patch_order
@@ -176,3 +179,63 @@ def test_settings_of_pretraining_belong_to_it() -> None:
         TrainConfig.from_flat({"model": "resnet18", "regime": "pretrain", "mask_ratio": 1.0})
     with pytest.raises(InputError, match="it must be a multiple of 32"):
         TrainConfig.from_flat({"model": "resnet18", "regime": "pretrain", "decoder_width": 40})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"replay": 1},
+        {"low_frequency": "crop"},
+        {"early_batch": "auto", "epochs": 3, "batch_size": 16, "micro_batch": None},
+        {"select": "infobatch", "epochs": 2},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_it_goes_with_the_rest(run: Callable[..., TrainConfig], changes: dict[str, Any]) -> None:
+    result = train(run(**{"epochs": 1, "evaluations": 1, **changes}))
+    assert all(np.isfinite(line["loss"]) for line in logged(result.output))
+
+
+def test_packed_images_and_their_smaller_versions_are_read(
+    run: Callable[..., TrainConfig], image_folder: Path, tmp_path: Path
+) -> None:
+    pack(image_folder, tmp_path / "packed", PackSettings(sizes=(32,)), workers=1)
+    train_config = run(data=str(tmp_path / "packed"), epochs=2, evaluations=1)
+    assert train(train_config).figure == "explained"
+
+
+def test_one_graph_is_compiled_for_each_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[int] = []
+    real = torch.compile
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model, dynamic=dynamic, backend=count))
+    torch.compiler.reset()
+    model = small()
+    compiled = GraphPerShape(model)
+    for side in (32, 64):
+        fit_to_bandwidth(model, side)
+        predicted, expected = compiled(shown(side)), model(shown(side))
+        assert torch.equal(predicted.hidden, expected.hidden)
+        torch.testing.assert_close(predicted.patches, expected.patches)
+    assert len(graphs) == 2
+
+
+def test_a_search_prices_and_takes_it(run: Callable[..., TrainConfig], image_folder: Path) -> None:
+    settings = SearchConfig(
+        training=replace(run(), batch_size=16), stages=3, candidates=(32, 64), search_val=0.25, tuning_epochs=0.5
+    )
+    assert estimate(settings)["images"] == 48
+
+
+def test_the_report_shows_what_was_hidden(run: Callable[..., TrainConfig]) -> None:
+    for target in ("hog", "pixels"):
+        result = train(run(epochs=2, report=True, target=target, output=f"{run().output}-{target}"))
+        html = (result.output / "report.html").read_text(encoding="utf-8")
+        assert 'id="answers"' in html and 'id="classes"' not in html and "% explained" in html
+        for what in ("the images", "what it saw", "what it took the rest for"):
+            assert html.count(f'alt="{what}, ') == len(result.plan.stages)
+        assert ('alt="what was asked, ' in html) is (target == "hog")

@@ -158,7 +158,8 @@ class MaskedAutoencoder(nn.Module):
         for block in self.decoder:
             tokens = block(tokens)
         predicted: Tensor = self.predict(self.decoder_norm(tokens[:, prefix:]))
-        return predicted
+        # A copy, which the loss would make of half precision anyway: FSDP2 warns of views.
+        return predicted.to(torch.float32, copy=True)
 
     def exported(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's tensors under timm's names, with the positions of its size now, as plain timm loads them.
