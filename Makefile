@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint unit install clean
+.PHONY: demo test lint unit docs install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/upchirp compare --data generated --model resnet10t --model-kwargs channels=[64,128,256,256] \
@@ -23,6 +23,10 @@ lint: $(VENV)/.tested
 unit: $(VENV)/.tested
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# Every page and every public name as HTML; warnings are errors.
+docs: $(VENV)/.tested
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+
 install: $(VENV)/.installed
 
 $(VENV)/bin/python:
@@ -37,4 +41,4 @@ $(VENV)/.tested: pyproject.toml | $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/reference docs/reference.rst docs/results.md .pytest_cache .mypy_cache .ruff_cache

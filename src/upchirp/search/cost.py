@@ -14,7 +14,7 @@ class Price:
     """What a search costs."""
 
     trainings: int
-    """Trainings of candidates: parts of one in Algorithm 2, whole ones in Algorithm 1."""
+    """How many candidates are trained; parts of a training in Algorithm 2, whole ones in Algorithm 1."""
     equivalent_epochs: float
     """Their compute, fine-tuning included, in passes over the data at the final size."""
     exact: bool
