@@ -4,7 +4,7 @@
 `upchirp train` starts them on a CPU. From the rates follows what EfficientTrain++ (20, 40 and 40 % of the cost at the
 three sides) takes against training at the last side, for as many pixels and for as many multiply-adds. Examples:
 `python benchmarks/step_cost.py --data tiny-imagenet-40 --channels 64 128 256 256`
-`python benchmarks/step_cost.py --data imagenette-224.zip --model resnet18 --sides 54 92 128 --batch-size 64`
+`python benchmarks/step_cost.py --data imagenette-224.zip --model resnet18 --sides 54 92 128 --steps 6`
 """
 
 import argparse

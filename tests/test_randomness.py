@@ -15,5 +15,6 @@ def test_streams_are_those_of_earlier_versions_and_have_nothing_in_common() -> N
         "MIXING": 8678750200884318776,
         "ERASING": 15862059966177839276,
         "NOISE": 17630596179420782085,
+        "TASK": 12428790364091971106,
     }
     assert step_seed(5, 3, 1) == 1437603443610200845

@@ -105,11 +105,11 @@ def test_open_data_says_what_is_wrong(root, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     assert f"{empty / 'gone'} is missing" in refusal(empty / "gone")
     assert "is empty: expected train/CLASS" in refusal(empty)
-    file = empty / "list.txt"
+    file = empty / "list.bin"
     file.write_bytes(b"")
     assert "is no zip and no plain tar archive" in refusal(file)
     message = refusal(empty)
-    assert "neither splits nor class folders (found list.txt)" in message
+    assert "neither splits nor class folders (found list.bin)" in message
     assert "expected train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg" in message
     (root / "train").rename(root / "images")
     message = refusal(root)
