@@ -113,6 +113,11 @@ def test_filtered_images_are_evaluated_at_each_radius(
     assert results[2]["loss"] == pytest.approx(whole["loss"], rel=1e-3)
     assert results[4]["loss"] != pytest.approx(whole["loss"], rel=1e-3)
     assert results[0]["loss"] != pytest.approx(results[1]["loss"], rel=1e-4)
+    kept = evaluated(capsys, "--run", str(runs["usual"]), "--checkpoints", "--low-pass", "99")
+    assert [result["step"] for result in kept] == [1, 2, 3, 4]
+    assert kept[-1]["loss"] == pytest.approx(whole["loss"], rel=1e-3)
+    assert main(["eval", "--weights", "nowhere.pt", "--checkpoints"]) == 2
+    assert "--checkpoints are those of a --run" in capsys.readouterr().err
     assert main(["eval", "--run", str(runs["usual"]), "--low-pass", "-1"]) == 2
     assert "radius -1.0: it must be 0 or more periods per image" in capsys.readouterr().err
 

@@ -70,6 +70,8 @@ class EvalCommand:
     """Seconds without a batch from them after which the evaluation stops; 0 waits forever."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to evaluate; by default the accelerator if there is one."""
+    checkpoints: bool = False
+    """Evaluate every checkpoint that the run kept, the oldest first, instead of its final weights (Figure 4)."""
     per_class: bool = False
     """Print the accuracy of each class, the worst first; with --json as `per_class`."""
     confusion: bool = False
@@ -85,28 +87,38 @@ def run(words: Sequence[str]) -> int:
     command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
     if command.sizes and command.final_size is not None:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
-    shown = ("json", "final_size", "sizes", "per_class", "confusion")
+    shown = ("json", "final_size", "sizes", "per_class", "confusion", "checkpoints")
     options = {name: value for name, value in vars(command).items() if name not in shown}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
     # Beside the results, which may be read by a program.
     console = Console(stderr=True, quiet=not is_first_process())
     with opening(console):
-        from upchirp.training import evaluate_weights
+        from upchirp.training import evaluate_checkpoints, evaluate_weights
     with Display(console) as display:
-        results = evaluate_weights(**options, sizes=sizes, observers=(display,))
+        options |= {"sizes": sizes, "observers": (display,)}
+        if command.checkpoints:
+            run_folder = options.pop("run")
+            if run_folder is None or options.pop("weights") is not None or options.pop("report_file") is not None:
+                raise InputError("--checkpoints are those of a --run: leave out --weights and --report-file")
+            results = evaluate_checkpoints(run_folder, **options)
+        else:
+            results = evaluate_weights(**options)
     if not is_first_process():
         return 0
     if command.json:
         listed = [{**result.to_dict(), **_details(result, command)} for result in results]
-        print(json_text(listed if command.sizes or command.low_pass or command.high_pass else listed[0]))
+        several = command.sizes or command.low_pass or command.high_pass or command.checkpoints
+        print(json_text(listed if several else listed[0]))
         return 0
     table = Table()
     filtered = command.low_pass or command.high_pass
-    for heading in ("size", *(("frequencies",) if filtered else ()), "top-1", "top-5", "loss", "images"):
+    leading = ("step",) if command.checkpoints else ()
+    for heading in (*leading, "size", *(("frequencies",) if filtered else ()), "top-1", "top-5", "loss", "images"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         evaluation = result.evaluation
         table.add_row(
+            *((f"{result.step:,}",) if result.step is not None else ()),
             f"{result.size} px",
             *((_frequencies(result),) if filtered else ()),
             f"{evaluation.top1:.2f} %",

@@ -1,5 +1,6 @@
 """The report of a comparison: one HTML file that needs nothing else."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from upchirp.reports.verdict import difference_text, remark, verdict
 from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, spent_name
 
 _MISSING = "–"
+_MOST_BANDWIDTHS = 5
+"""In the table of numbers, which has to fit a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +212,10 @@ def _seeds(summary: Mapping[str, Any]) -> list[_Seed]:
 
 
 def _bandwidths(summary: Mapping[str, Any]) -> list[int]:
-    """The bandwidths with a measured speed, in rising order."""
-    return sorted({int(side) for run in summary["runs"] for side in run.get("images_per_second", {})})
+    """The bandwidths with a measured speed, in rising order; of very many those that most runs have."""
+    runs_with = Counter(int(side) for run in summary["runs"] for side in run.get("images_per_second", {}))
+    most = sorted(runs_with, key=lambda side: (-runs_with[side], -side))[:_MOST_BANDWIDTHS]
+    return sorted(most)
 
 
 def _number(value: float | None) -> str:

@@ -31,7 +31,7 @@ from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.recipes.named import RECIPES, REGIMES, Regime, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
-from upchirp.training.run.eval_job import SizedEvaluation, evaluate_weights
+from upchirp.training.run.eval_job import SizedEvaluation, evaluate_checkpoints, evaluate_weights
 from upchirp.training.run.interruption import Interrupted
 from upchirp.training.run.job import TrainResult, train
 from upchirp.training.run.predict_job import Guess, Prediction, predict
@@ -79,6 +79,7 @@ __all__ = [
     "create_optimizer",
     "curriculum_for",
     "estimate",
+    "evaluate_checkpoints",
     "evaluate_weights",
     "follow",
     "load_checkpoint",

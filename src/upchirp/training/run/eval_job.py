@@ -15,6 +15,7 @@ from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import at_size, check_sizes, create_model
 from upchirp.spectral import high_pass_filter, low_pass_filter
+from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import preprocessing_for
 from upchirp.training.checkpoints.named_weights import has_tag, name_of
 from upchirp.training.checkpoints.weights import Weights, Which, load_weights, read_weights
@@ -28,7 +29,7 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.eval_report import report_evaluation
-from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
+from upchirp.training.run.run_folder import CHECKPOINTS, WEIGHTS, WEIGHTS_EMA, holds_run
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class SizedEvaluation:
     """Radius of those that were taken out."""
     classes: tuple[str, ...] = ()
     """Names of the classes, label 0 first."""
+    step: int | None = None
+    """Steps after which the weights were kept, where they are a checkpoint of several."""
 
     def by_class(self) -> list[dict[str, Any]]:
         """For each class of the images its name, images, those guessed right, and their share in percent."""
@@ -70,7 +73,7 @@ class SizedEvaluation:
     def to_dict(self) -> dict[str, float]:
         """Plain data."""
         filters = {"low_pass": self.low_pass, "high_pass": self.high_pass}
-        own = {name: radius for name, radius in filters.items() if radius is not None}
+        own = {name: value for name, value in {"step": self.step, **filters}.items() if value is not None}
         return {"size": self.size, **own, **self.evaluation.to_dict()}
 
 
@@ -227,6 +230,26 @@ def evaluate_weights(
             ((size, evaluation),) = ((result.size, result.evaluation) for result in results)
             report_evaluation((run or weights).name, evaluation, size, source, report_file)
     return results
+
+
+def evaluate_checkpoints(run: Path, **options: Any) -> list[SizedEvaluation]:
+    """Evaluate every checkpoint that a run kept, the oldest first (Figure 4, Table 1).
+
+    Args:
+        run: run folder.
+        **options: as `evaluate_weights` takes them, without weights.
+
+    Raises:
+        InputError: a run without checkpoints, or as `evaluate_weights`.
+    """
+    files = list(checkpoint.checkpoints(run / CHECKPOINTS))
+    if not files:
+        raise InputError(f"{run} kept no checkpoints: train with `checkpoint_keep='all'`")
+    return [
+        replace(result, step=checkpoint.step_of(file))
+        for file in files
+        for result in evaluate_weights(run=run, weights=file, **options)
+    ]
 
 
 class _Filter(NamedTuple):
