@@ -39,8 +39,9 @@ JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 _MAY_DIFFER = {
     "output", "resume", "workers", "loader_timeout", "checkpoint_interval", "parallel", "candidates_at_once", "engine",
     "evaluations", "log_interval", "checkpoint_keep", "curriculum",
+    "model_ema", "model_ema_decay", "model_ema_warmup",
 }  # fmt: skip
-"""Settings that a resumed search may change; the others may change the answer."""
+"""Settings that a resumed search may change; the others may change the answer. Candidates keep no average."""
 
 
 @dataclass(frozen=True, kw_only=True)
