@@ -66,7 +66,10 @@ def test_settings_are_named_as_their_reader_knows_them(capsys: pytest.CaptureFix
         ("`curricula=('constant', 'my own.yaml')`", "--curricula constant 'my own.yaml'"),
         ("try `lr=1e-03`", "try --lr 1e-03"),
         ("name it by `weights=FILE`", "name it by --weights FILE"),
-        ("the flags of one command: `verify`, `crop_pct=0.9`", "the flags of one command: --verify, --crop-pct 0.9"),
+        (
+            "flags of one command: `verify`, `crop_pct=0.9`, `most_images`",
+            "flags of one command: --verify, --crop-pct 0.9, --most-images",
+        ),
         ("`upchirp pack` and `classes` are none", "`upchirp pack` and `classes` are none"),
     ],
 )

@@ -1,6 +1,7 @@
 """Settings in the library's messages, as the command line calls them."""
 
 import ast
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -42,18 +43,13 @@ def _flag(setting: re.Match[str]) -> str:
 
 @cache
 def _settings() -> set[str]:
-    """The names of all flags."""
+    """The names of all flags of all commands."""
     # In here, as the commands print by this module.
-    from upchirp.cli.compare import CompareCommand
-    from upchirp.cli.eval import EvalCommand
-    from upchirp.cli.export import ExportCommand
-    from upchirp.cli.pack import PackCommand
-    from upchirp.cli.plan import PlanCommand
-    from upchirp.cli.predict import PredictCommand
-    from upchirp.cli.search import SearchCommand
+    from upchirp.cli.commands import COMMANDS
 
-    commands = (CompareCommand, EvalCommand, ExportCommand, PackCommand, PlanCommand, PredictCommand, SearchCommand)
-    return {name for kind in commands for name in _of(kind())}
+    modules = [importlib.import_module(f"upchirp.cli.{name}") for name in COMMANDS]
+    commands = {value for module in modules for name, value in vars(module).items() if name.endswith("Command")}
+    return {name for command in commands for name in _of(command())}
 
 
 def _of(command: object) -> Iterator[str]:
