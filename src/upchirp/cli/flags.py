@@ -48,8 +48,9 @@ def _settings() -> set[str]:
     from upchirp.cli.commands import COMMANDS
 
     modules = [importlib.import_module(f"upchirp.cli.{name}") for name in COMMANDS]
-    commands = {value for module in modules for name, value in vars(module).items() if name.endswith("Command")}
-    return {name for command in commands for name in _of(command())}
+    values = {value for module in modules for name, value in vars(module).items() if name.endswith("Command")}
+    commands = [value() for value in values if isinstance(value, type) and is_dataclass(value)]
+    return {name for command in commands for name in _of(command)}
 
 
 def _of(command: object) -> Iterator[str]:
