@@ -74,6 +74,18 @@ def setup(app: Any) -> None:
     """Show diagrams as text where nothing draws them."""
     app.add_lexer("mermaid", TextLexer)
     app.connect("source-read", _own_links)
+    plain: dict[str, list[str]] = {}
+
+    def keep(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+        plain[name] = list(lines)
+
+    def restore(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+        # Napoleon takes what stands before a colon for the type of an attribute.
+        if what == "attribute":
+            lines[:] = plain[name]
+
+    app.connect("autodoc-process-docstring", keep, priority=100)
+    app.connect("autodoc-process-docstring", restore, priority=900)
 
 
 _reference()
