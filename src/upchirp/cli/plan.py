@@ -49,28 +49,28 @@ def run(words: Sequence[str]) -> int:
         description=DESCRIPTION,
         build=lambda values, source: PlanCommand(training=TrainConfig.from_flat(values, source=source)),
     )
-    return price_and_show(
-        command.training,
-        dataset_size=command.dataset_size,
-        num_classes=command.num_classes,
-        baseline_epochs=command.baseline_epochs,
-        measure=command.measure,
-        as_json=command.json,
-    )
+    return price_and_show(command)
 
 
-def price_and_show(training: TrainConfig, *, as_json: bool = False, **options: Any) -> int:
-    """Price a training and print its plan, and return the exit code; for `options` see `estimate`."""
+def price_and_show(command: PlanCommand) -> int:
+    """Price a training and print its plan, and return the exit code."""
     console = Console(stderr=True)
     with opening(console):
         from upchirp.training import estimate
         from upchirp.training.events import reporting
     with Display(console) as display:
-        priced = estimate(training, report=reporting([display]), **options)
-    if as_json:
+        priced = estimate(
+            command.training,
+            dataset_size=command.dataset_size,
+            num_classes=command.num_classes,
+            baseline_epochs=command.baseline_epochs,
+            measure=command.measure,
+            report=reporting([display]),
+        )
+    if command.json:
         print(json_text(priced, indent=2))
     else:
-        show(priced, training.model, Console())
+        show(priced, command.training.model, Console())
     return 0
 
 

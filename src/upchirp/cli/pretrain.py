@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from upchirp.cli.display import Display, say
-from upchirp.cli.plan import price_and_show
+from upchirp.cli.plan import PlanCommand, price_and_show
 from upchirp.cli.train import TrainCommand, parse_train, train_by
 from upchirp.errors import InputError
 from upchirp.training.parallel.launcher import world_size
@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> int:
     """Pre-train, and return the exit code."""
     command = parse_train(PretrainCommand, words, prog="upchirp pretrain", description=DESCRIPTION, regime="pretrain")
     if command.dry_run:
-        return price_and_show(command.training)
+        return price_and_show(PlanCommand(training=command.training))
     return train_by(command, then=_tell_neighbours)
 
 
