@@ -10,6 +10,7 @@ from upchirp.errors import InputError
 from upchirp.training import TrainConfig
 from upchirp.training.recipes.around_training import AroundTraining
 from upchirp.training.recipes.checks import check_seed
+from upchirp.training.recipes.config_file import CONFIG, load_config
 
 BUDGETS = (0.5, 0.6667, 1.0)
 """Of curricula that are compared with a baseline, unless others are given."""
@@ -93,6 +94,18 @@ class CompareConfig(AroundTraining):
         own = {name: flat[name] for name in self._own_names()}
         shared = {name: value for name, value in self.training.asked().items() if name not in ("output", "resume")}
         return {**shared, **own}
+
+    @classmethod
+    def stored(cls, folder: Path) -> dict[str, Any]:
+        """What was asked for of the comparison in a folder, by the flag names.
+
+        Raises:
+            InputError: unreadable, or of another job.
+        """
+        everything = super().stored(folder)
+        asked = load_config(folder / CONFIG)
+        # Comparisons of before there were variants stored all that was settled.
+        return asked if "variants" in asked else everything
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], *, source: str = "config") -> "CompareConfig":
