@@ -20,6 +20,8 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 default_role = "literal"
+# Two classes may have attributes of one name; what a text means by it, nobody can tell.
+suppress_warnings = ["ref.python"]
 
 RESULTS = "benchmarks/results/README.md"
 PACKAGES = {
