@@ -52,7 +52,7 @@ def test_settings_that_are_asked_for_are_compared(faults: Faults, config: Make) 
         replace(TrainConfig.from_flat(folder), seed=1),
         replace(config(seed=1), output=faults.undisturbed, resume="auto"),
     ):
-        with pytest.raises(InputError, match=r"other settings: seed 0 \(now 1\): resume"):
+        with pytest.raises(InputError, match=r"other settings: seed 0 \(now 1\): go on with the same"):
             train(given)
     # A default that somebody asks for is no default.
     with pytest.raises(InputError, match="epochs 3"):
