@@ -18,6 +18,7 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.data import open_data
 from upchirp.training import Event, Started, Trainer, curriculum_for, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
+from upchirp.training.probing import planning
 from upchirp.training.probing import rates as measuring
 from upchirp.training.probing import replay as replay_choice
 from upchirp.training.probing.rates import loader_speed, model_speed
@@ -117,6 +118,18 @@ def test_auto_writes_its_choice_into_plan_and_checkpoint_and_resumes_by_it(
     ended = train(resumed)
     assert [stage.replay.batches for stage in ended.plan.stages] == [4, 1, 0]
     assert not differing(ended.output, other.output)
+
+
+def test_a_new_run_from_a_checkpoint_keeps_the_bound_of_its_buffer(
+    config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By default that follows from the memory that is free; a run that replays nothing does not ask."""
+    free = iter(range(200, 100, -1))
+    monkeypatch.setattr(planning, "free_memory", lambda: next(free) * 2**20)
+    for replay in (0, 1):
+        run = interrupted(config(replay=replay, output=str(tmp_path / f"first{replay}")), 4)
+        latest = list(checkpoints.checkpoints(run.output / "checkpoints"))[-1]
+        train(config(replay=replay, output=str(tmp_path / f"second{replay}"), resume=str(latest)))
 
 
 def test_auto_chooses_nothing_where_the_loader_is_fast(config: Make, speeds: dict[int, Speeds]) -> None:

@@ -175,7 +175,7 @@ class Plan:
             Replay(batches=batches(stage.bandwidth), mode=mode, buffer_bytes=round(gib * GIB), buffer_images=images)
             for stage in self.stages
         ]
-        stages = zip(self.stages, rules, strict=True)
+        stages = zip(self.stages, (rule.if_used for rule in rules), strict=True)
         return replace(self, stages=tuple(replace(stage, replay=rule) for stage, rule in stages))
 
     def to_dict(self) -> dict[str, Any]:

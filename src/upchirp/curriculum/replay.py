@@ -53,6 +53,17 @@ class Replay:
             raise InputError(f"replay buffer of {self.buffer_bytes} bytes: it must be 0 or more")
 
     @property
+    def if_used(self) -> "Replay":
+        """The same, or the default where nothing is replayed: the bounds of a buffer that is never filled say nothing.
+
+        Those may follow from the machine's memory, and two plans that train alike are to be equal.
+
+        >>> Replay(buffer_images=7).if_used == Replay()
+        True
+        """
+        return self if self.batches else Replay()
+
+    @property
     def cycle(self) -> int:
         """Steps in which each row is fresh once."""
         return self.batches + 1

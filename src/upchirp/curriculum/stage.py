@@ -59,7 +59,7 @@ class Stage:
         own = {name: value for name, value in data.items() if name not in derived}
         ranges = {name: tuple(own[name]) for name in ("progress", "magnitude")}
         # Plans that were written before there was a buffer replay nothing.
-        return cls(**{**own, **ranges, "replay": Replay(**own.get("replay", {}))})
+        return cls(**{**own, **ranges, "replay": Replay(**own.get("replay", {})).if_used})
 
     @property
     def cost(self) -> float:

@@ -176,8 +176,8 @@ def _train(
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.sizes)
-        elif loaded and (config.time_budget is not None or config.replay == "auto"):
-            # A plan that rests on measured seconds would be another one if they were measured again.
+        elif loaded and (config.time_budget is not None or config.measures_replay):
+            # A plan that rests on measured seconds, or on the memory that is free, would be another one by now.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             config = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.sizes)
