@@ -1,6 +1,9 @@
 """The cost of one sample at a bandwidth.
 
-A cost is any function from bandwidth to a positive number; only ratios matter to a plan. `pixels` needs no model.
+A cost is any function from bandwidth to a positive number; only ratios matter to a plan. So data other than images are
+planned too: a bandwidth is then any whole number that says how much is shown (`examples/table_columns.py`).
+
+`pixels` needs no model.
 Tables of counted FLOPs or measured seconds are filled elsewhere (`upchirp.models`, `upchirp.training`).
 """
 

@@ -18,7 +18,7 @@ class Setting(NamedTuple):
     """What the model is shown at one point of a run."""
 
     bandwidth: int
-    """Side in pixels of the low-frequency input."""
+    """Side in pixels of the low-frequency input; of other data how much is shown, such as columns of a table."""
     magnitude: float
     """RandAugment magnitude."""
     radius: float | None = None
@@ -40,7 +40,7 @@ class Phase:
     end: float
     """Progress at which the phase ends, in (0, 1]."""
     bandwidth: int
-    """Side in pixels of the low-frequency input."""
+    """Side in pixels of the low-frequency input; of other data how much is shown, such as columns of a table."""
     radius: float | None = None
     """Low-pass filter of this radius at the phase's own bandwidth (Section 4.1, Figure 2), in periods per image."""
     magnitude: float | tuple[float, float] | None = None
@@ -53,7 +53,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.bandwidth < 1:
-            raise InputError(f"bandwidth {self.bandwidth}: it must be 1 pixel or more")
+            raise InputError(f"bandwidth {self.bandwidth}: it must be 1 or more")
         if self.radius is not None and not 0 <= self.radius < math.inf:
             raise InputError(f"radius {self.radius}: it must be 0 or more periods per image")
         if self.operator is not None and self.operator not in get_args(Operator):
