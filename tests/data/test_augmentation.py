@@ -3,6 +3,7 @@
 import math
 import pickle
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomResizedCrop, Resize
 from torchvision.transforms import functional as F
 
+from upchirp.data.images import augmentation as augmentation_module
 from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
 from upchirp.data.images.crops import crop_box
 from upchirp.data.images.decoding import PillowPicture
+from upchirp.data.images.rand_augment import Operation
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
 from upchirp.data.settings import Augmentation
@@ -135,6 +138,45 @@ def test_modes_against_their_definition(interpolation, photo):
         ):
             pixels = TrainTransform(augmentation, 32, mode, low_frequency)(photo(), request)
             np.testing.assert_allclose(pixels.astype(int), np.asarray(expected), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+def test_the_final_size_has_the_pipeline_s_filter_in_every_mode(interpolation, photo):
+    """Table 24's pipeline crops by bicubic interpolation, the baseline throughout; `fast` does at the final size."""
+    augmentation = Augmentation(randaug_layers=0, hflip=0.0, interpolation=interpolation)
+    for seed in range(10):
+        for size in ((100, 80), (40, 30)):
+            request, picture = Request(0, 32, 0.0, seed), photo(*size)
+            expected = TrainTransform(augmentation, 32, "faithful")(picture, request).astype(int)
+            fast = TrainTransform(augmentation, 32, "fast")(picture, request)
+            np.testing.assert_allclose(fast.astype(int), expected, rtol=0, atol=1)
+            # Runs of before crop by Lanczos, whatever the setting.
+            before = TrainTransform(augmentation, 32, "fast_lanczos")(picture, request)
+            plain = replace(augmentation, interpolation="lanczos")
+            assert np.array_equal(before, TrainTransform(plain, 32, "fast")(picture, request))
+
+
+@pytest.mark.parametrize("bandwidth", [96, 160])
+def test_sharpness_is_as_strong_at_a_bandwidth_as_at_the_final_size(bandwidth, monkeypatch):
+    """It was three times as strong at 96 px: the one operation of RandAugment that counts in pixels."""
+    rng = np.random.default_rng(0)
+    # As photographs have it, an amplitude that falls with frequency.
+    spectrum = np.fft.fft2(rng.standard_normal((256, 256, 3)), axes=(0, 1))
+    distance = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256))[..., None] + 1 / 256
+    values = np.fft.ifft2(spectrum / distance, axes=(0, 1)).real
+    picture = Image.fromarray((128 + 40 * values / values.std()).clip(0, 255).astype(np.uint8))
+    augmentation = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, randaug_prob=1.0, randaug_layers=1)
+
+    def change(mode, sharpness):
+        drawn = [Operation("SharpnessIncreasing", sharpness)]
+        monkeypatch.setattr(augmentation_module, "draw_operations", lambda *_, **__: drawn)
+        return TrainTransform(augmentation, 224, mode)(picture, Request(0, bandwidth, 9.0, 1)).astype(float)
+
+    strength = {
+        mode: np.abs(change(mode, 1.9) - change(mode, 1.0)).mean() for mode in ("fast", "faithful", "fast_lanczos")
+    }
+    assert 0.8 < strength["fast"] / strength["faithful"] < 1.25
+    assert strength["fast_lanczos"] > 1.4 * strength["faithful"]
 
 
 def test_magnitude_matters_and_zero_layers_turn_it_off(photo):

@@ -23,6 +23,7 @@ from upchirp.data.images.rand_augment import NAMES, draw_operations, on_pixels
 from upchirp.data.images.regions import LaidOut, Region, Regions, RegionTransform, in_own_memory
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request
+from upchirp.data.settings import Interpolation
 
 FILL = (124, 116, 104)
 Photo = Callable[..., Image.Image]
@@ -75,6 +76,19 @@ def test_regions_of_any_size_are_resized_and_mirrored_as_workers_do(
             assert not off.any()
     if canvas_bytes < 2**25:
         assert len(list(resizing._groups(np.array(sizes)))) > 3
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+def test_the_final_size_has_the_same_filter_as_in_workers(photo: Photo, interpolation: Interpolation) -> None:
+    augmentation = Augmentation(hflip=0.0, randaug_layers=0, interpolation=interpolation)
+    transform, prepare = RegionTransform(augmentation, 32), Preparation(augmentation, 32)
+    for seed in range(6):
+        picture, request = PillowPicture(photo(60, 45)), Request(0, 32, 0.0, seed)
+        region = transform(picture, request)
+        regions = LaidOut(0)([region], in_own_memory)
+        behind = torch.zeros(resizing.slack(np.array([region.pixels.shape[:2]])), dtype=torch.uint8)
+        made = prepare(regions._replace(pixels=torch.cat([regions.pixels, behind])), 32)
+        assert difference(TrainTransform(augmentation, 32)(picture, request), made[0]).max() <= 1
 
 
 def test_a_region_far_larger_than_the_result_is_resized_by_the_worker(photo: Photo) -> None:

@@ -102,6 +102,7 @@ def test_a_run_of_before_goes_on_by_what_it_did(tmp_path: Path) -> None:
     assert (stored["layer_groups"], stored["model_ema_warmup"]) == (12, 0.2)
     later = ("layer_groups", "model_ema_warmup")
     save_config({name: value for name, value in stored.items() if name not in later}, tmp_path / CONFIG)
+    assert read_settings(tmp_path).mode == "fast_lanczos"
     now = read_settings(tmp_path).optimization
     assert (now.layer_groups, now.model_ema_warmup) == (None, None)
     again = TrainConfig.from_flat({"output": str(tmp_path), "resume": "auto"}).with_stored()

@@ -140,9 +140,9 @@ class Loader:
         preparation = decoder = None
         if prepare != "cpu":
             leave_encoded = prepare == "device-jpeg"
-            preparation = Preparation(self.augmentation)
+            preparation = Preparation(self.augmentation, plan.final_size, mode)
             decoder = jpeg_decoder(torch.device(device)) if leave_encoded else None
-            regions = RegionTransform(self.augmentation, plan.final_size, leave_encoded=leave_encoded)
+            regions = RegionTransform(self.augmentation, plan.final_size, mode=mode, leave_encoded=leave_encoded)
             self._requested = Requested(source, regions, LaidOut(self.augmentation.randaug_layers))
         else:
             transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)

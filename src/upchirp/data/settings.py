@@ -9,7 +9,7 @@ from upchirp.errors import InputError
 from upchirp.machine import usable_cores
 
 Interpolation = Literal["bicubic", "bilinear", "lanczos"]
-Mode = Literal["fast", "faithful"]
+Mode = Literal["fast", "faithful", "fast_lanczos"]
 Prepare = Literal["cpu", "device", "device-jpeg"]
 AskedPrepare = Literal["auto", "cpu", "device", "device-jpeg"]
 Crop = Literal["random", "center"]
@@ -148,6 +148,15 @@ def image_side(of: Reduced, low_frequency: Operator, final_size: int) -> int:
     return of.bandwidth if (of.operator or low_frequency) == "lanczos" else final_size
 
 
+def filter_at(side: int, final_size: int, interpolation: Interpolation, mode: Mode) -> Interpolation:
+    """The filter that resizes a crop straight to a side: the pipeline's own to the final size, below it Lanczos.
+
+    >>> filter_at(96, 224, "bicubic", "fast"), filter_at(224, 224, "bicubic", "fast")
+    ('lanczos', 'bicubic')
+    """
+    return interpolation if mode == "fast" and side == final_size else "lanczos"
+
+
 def check_prepare(prepare: str, mode: str, low_frequency: str) -> None:
     """Refuse an unknown place of preparation, and the device for what only workers do.
 
@@ -156,7 +165,7 @@ def check_prepare(prepare: str, mode: str, low_frequency: str) -> None:
     """
     if prepare not in get_args(Prepare):
         raise InputError(f"prepare {prepare!r} is unknown: choose one of {', '.join(get_args(Prepare))}")
-    if prepare != "cpu" and (mode, low_frequency) != ("fast", "lanczos"):
+    if prepare != "cpu" and (mode == "faithful" or low_frequency != "lanczos"):
         raise InputError(
             f"the device prepares images by mode fast with low-frequency lanczos only, not by {mode} with "
             f"{low_frequency}: leave those as they are, or let the CPU prepare them"

@@ -7,7 +7,7 @@ from upchirp.data.device.rand_augment import rand_augment
 from upchirp.data.device.resizing import resize_regions
 from upchirp.data.images.augmentation import WARP_FLAGS, fill_colour
 from upchirp.data.images.regions import Regions
-from upchirp.data.settings import Augmentation
+from upchirp.data.settings import Augmentation, Interpolation, Mode, filter_at
 
 
 class Preparation:
@@ -17,9 +17,14 @@ class Preparation:
 
     Args:
         augmentation: the settings.
+        final_size: input side of the last stage, pixels, to which the pipeline's own filter resizes.
+        mode: as in `TrainTransform`.
     """
 
-    def __init__(self, augmentation: Augmentation) -> None:
+    def __init__(self, augmentation: Augmentation, final_size: int | None = None, mode: Mode = "fast") -> None:
+        self._final_size = final_size
+        self._mode: Mode = mode
+        self._filter: Interpolation = augmentation.interpolation
         self._fill = fill_colour(augmentation)
         self._interpolation = WARP_FLAGS[augmentation.interpolation]
 
@@ -35,5 +40,7 @@ class Preparation:
         """
         recipes = regions.recipes
         sizes, flips = recipes[:, :2].astype(np.int64), recipes[:, 2] > 0
-        images = resize_regions(regions.pixels, sizes, flips, side)
+        final_size = self._final_size
+        interpolation = "lanczos" if final_size is None else filter_at(side, final_size, self._filter, self._mode)
+        images = resize_regions(regions.pixels, sizes, flips, side, interpolation)
         return rand_augment(images, recipes[:, 3:], self._fill, self._interpolation)

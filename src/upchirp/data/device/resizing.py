@@ -1,4 +1,4 @@
-"""Lanczos with anti-aliasing of many regions at once, each of its own size, to squares of one side.
+"""Resizing with anti-aliasing of many regions at once, each of its own size, to squares of one side.
 
 The filter is separable, so a resize is two matrix products; the matrices are made on the device from the sizes. Weights
 are whole numbers of 2^-14, as Pillow and torch have them, so all sums are exact in float32: the result depends neither
@@ -6,7 +6,7 @@ on the order of summation nor on the regions beside one. (TF32, which trainings 
 weight; the sums stay exact.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from upchirp.data.device.sending import to_device
+from upchirp.data.settings import Interpolation
 
-_LOBES = 3
 _ONE = 2**14
 """What weights are whole parts of: 1.5 * 255 times that, the most that a sum can be, is below 2^24."""
 _CANVAS_BYTES = 2**25
@@ -24,16 +24,23 @@ _MULTIPLE = 8
 """Matrix products want sides that this divides."""
 
 
-def resize_regions(pixels: Tensor, sizes: npt.NDArray[np.int64], flips: npt.NDArray[np.bool_], side: int) -> Tensor:
+def resize_regions(
+    pixels: Tensor,
+    sizes: npt.NDArray[np.int64],
+    flips: npt.NDArray[np.bool_],
+    side: int,
+    interpolation: Interpolation = "lanczos",
+) -> Tensor:
     """Resize regions to squares, and mirror some of them.
 
-    The filter is that of `upchirp.data.images.resizing.lanczos`, first along the rows, rounded, then along the columns.
+    The filter is that of `upchirp.data.images.resizing.resized`, first along the rows, rounded, then along the columns.
 
     Args:
         pixels: RGB values of all regions, one after another, then `slack` bytes: uint8, (bytes,).
         sizes: height and width of each, (N, 2).
         flips: whether each is mirrored, (N,).
         side: of the results, pixels.
+        interpolation: the filter.
 
     Returns:
         uint8, (N, side, side, 3).
@@ -55,7 +62,8 @@ def resize_regions(pixels: Tensor, sizes: npt.NDArray[np.int64], flips: npt.NDAr
         rows = pixels.as_strided((len(pixels) - 3 * width + 1, 3 * width), (1, 1))
         row = torch.arange(height, device=pixels.device).minimum(heights[:, None] - 1)
         canvas = rows[(start[:, None] + row * 3 * widths[:, None]).flatten()]
-        across, down = lanczos_weights(widths, width, side), lanczos_weights(heights, height, side)
+        across = resize_weights(widths, width, side, interpolation)
+        down = resize_weights(heights, height, side, interpolation)
         across = torch.where(mirrored[:, None, None] > 0, across.flip(1), across)
         columns = canvas.view(-1, height, width, 3).transpose(1, 2).reshape(-1, width, 3 * height)
         lines = _rounded(torch.bmm(across, columns.float())).view(-1, side, height, 3)
@@ -69,26 +77,50 @@ def slack(sizes: npt.NDArray[np.int64]) -> int:
     return 3 * _padded(int(sizes[:, 1].max()))
 
 
-def lanczos_weights(sizes: Tensor, most: int, side: int) -> Tensor:
+def _lanczos(distance: Tensor) -> Tensor:
+    return torch.sinc(distance) * torch.sinc(distance / 3)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    # Pillow's, with a = -1/2.
+    far = distance.abs()
+    return torch.where(far < 1, (1.5 * far - 2.5) * far**2 + 1, ((-0.5 * far + 2.5) * far - 4) * far + 2)
+
+
+def _triangle(distance: Tensor) -> Tensor:
+    return 1 - distance.abs()
+
+
+_KERNELS: dict[Interpolation, tuple[int, Callable[[Tensor], Tensor]]] = {
+    "lanczos": (3, _lanczos),
+    "bicubic": (2, _cubic),
+    "bilinear": (1, _triangle),
+}
+"""How far each filter reaches, and what it weighs at a distance, both in pixels of the result where it shrinks."""
+
+
+def resize_weights(sizes: Tensor, most: int, side: int, interpolation: Interpolation = "lanczos") -> Tensor:
     """How much each of some pixels in a row makes of each of `side` ones.
 
     Args:
         sizes: pixels of each row, up to `most`, (N,).
         most: what all rows are padded to.
         side: pixels of the results.
+        interpolation: the filter.
 
     Returns:
         float32, (N, side, most): whole numbers, of which each row's sum to about 2^14; zero from the row's size on.
 
-    >>> lanczos_weights(torch.tensor([2]), 3, 2).int().tolist()
+    >>> resize_weights(torch.tensor([2]), 3, 2).int().tolist()
     [[[16384, 0, 0], [0, 16384, 0]]]
     """
     scale = (sizes / side)[:, None, None]
     centres = (torch.arange(side, device=sizes.device)[:, None] + 0.5) * scale
     pixel = torch.arange(most, device=sizes.device)
     distance = (pixel + 0.5 - centres) / scale.clamp(min=1.0)
-    inside = (distance.abs() < _LOBES) & (pixel < sizes[:, None, None])
-    weights = torch.where(inside, torch.sinc(distance) * torch.sinc(distance / _LOBES), 0.0)
+    reach, kernel = _KERNELS[interpolation]
+    inside = (distance.abs() < reach) & (pixel < sizes[:, None, None])
+    weights = torch.where(inside, kernel(distance), 0.0)
     # In float64 the padding, which changes the order of summation, does not show.
     total = weights.sum(dim=2, keepdim=True, dtype=torch.float64).float()
     return (_ONE * weights / total).round()

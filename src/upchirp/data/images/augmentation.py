@@ -15,10 +15,10 @@ from PIL import Image
 from upchirp.curriculum import Operator
 from upchirp.data.images.crops import center_box, crop_box
 from upchirp.data.images.decoding import Box, Picture, PillowPicture, Pixels
-from upchirp.data.images.rand_augment import Colour, Operation, draw_operations, on_image, on_pixels
-from upchirp.data.images.resizing import MOST_PIXELS, lanczos
+from upchirp.data.images.rand_augment import Colour, Operation, at_share, draw_operations, on_image, on_pixels
+from upchirp.data.images.resizing import MOST_PIXELS, resized
 from upchirp.data.requests import Request
-from upchirp.data.settings import Augmentation, Interpolation, Mode
+from upchirp.data.settings import Augmentation, Interpolation, Mode, filter_at
 from upchirp.errors import InputError
 
 _FILTERS = {
@@ -93,15 +93,16 @@ class TrainTransform:
     seed gives one crop box, one flip and one choice of RandAugment operations at all of them. The crop is
     drawn from the image's header, before anything is decoded.
 
-    `fast` resizes the crop straight to the bandwidth (Lanczos, anti-aliased) and augments there, which is
-    cheap at small bandwidths. `faithful` keeps the order of the released code: resize to the final size,
-    flip, RandAugment, then Lanczos to the bandwidth. With any other operator than `lanczos` the result stays at the
-    final size (the device reduces it), and the two modes are the same.
+    `fast` resizes the crop straight to the bandwidth (Lanczos, anti-aliased; to the final size by `interpolation`, as
+    the pipeline does) and augments there, which is cheap at small bandwidths. `faithful` keeps the order of the
+    released code: resize to the final size, flip, RandAugment, then Lanczos to the bandwidth. With any other operator
+    than `lanczos` the result stays at the final size (the device reduces it), and the modes are the same.
 
     Args:
         augmentation: the settings.
         final_size: input side of the last stage, pixels.
-        mode: `fast` or `faithful`.
+        mode: `fast` or `faithful`; `fast_lanczos` is `fast` as it was before, by Lanczos to the final size too and with
+            sharpness as strong at every bandwidth in pixels.
         low_frequency: what reduces to the bandwidth where a request names no operator: `lanczos` here, all others on
             the device.
 
@@ -128,7 +129,7 @@ class TrainTransform:
             raise InputError(f"final size {final_size}: it must be 1 pixel or more")
         self._augmentation = augmentation
         self._final_size = final_size
-        self._fast = mode == "fast"
+        self._mode: Mode = mode
         self._low_frequency: Operator = low_frequency
         self._fill = fill_colour(augmentation)
 
@@ -153,10 +154,12 @@ class TrainTransform:
         settings = self._augmentation
         box, flip, operations = draw(settings, self._final_size, picture.size, request)
         here = (request.operator or self._low_frequency) == "lanczos"
-        if self._fast and here:
+        if self._mode != "faithful" and here:
+            if self._mode == "fast":
+                operations = at_share(operations, request.bandwidth / self._final_size)
             pixels = picture.region(box, request.bandwidth)
             if pixels.size > MOST_PIXELS * 3 * request.bandwidth**2:
-                pixels = lanczos(pixels, request.bandwidth)
+                pixels = resized(pixels, request.bandwidth, self._filter_at(request.bandwidth))
             return Begun(pixels, request.bandwidth, flip, operations)
         size = (self._final_size, self._final_size)
         image = picture.whole().crop(box).resize(size, _FILTERS[settings.interpolation])
@@ -174,11 +177,14 @@ class TrainTransform:
         third less time than one after the other.
         """
         flags = WARP_FLAGS[self._augmentation.interpolation]
-        resized = [lanczos(image.pixels, image.side) for image in images]
+        shrunk = [resized(image.pixels, image.side, self._filter_at(image.side)) for image in images]
         return [
             on_pixels(cv2.flip(pixels, 1) if image.flip else pixels, image.operations, self._fill, flags)  # type: ignore[arg-type]
-            for pixels, image in zip(resized, images, strict=True)
+            for pixels, image in zip(shrunk, images, strict=True)
         ]
+
+    def _filter_at(self, side: int) -> Interpolation:
+        return filter_at(side, self._final_size, self._augmentation.interpolation, self._mode)
 
 
 class EvalTransform:

@@ -100,6 +100,28 @@ def on_pixels(pixels: Pixels, operations: list[Operation], fill: Colour, interpo
     return pixels
 
 
+_SHARPNESS_POWER = 1.35
+"""Measured on 40 photographs: a sharpness of one strength changes an image of B pixels 3.2 times (B = 96 of 224), 2.1
+times (128) and 1.6 times (160) as much as what is left of it where the whole image is sharpened and then reduced."""
+
+
+def at_share(operations: list[Operation], share: float) -> list[Operation]:
+    """Operations as strong on an image of a share of the final size as on the final size that is then reduced to it.
+
+    Of all operations sharpness alone counts in pixels, and so is stronger on a small image.
+
+    >>> at_share([Operation("SharpnessIncreasing", 1.9)], 0.5)[0].argument < 1.4
+    True
+    """
+    weaker = share**_SHARPNESS_POWER
+    return [
+        operation._replace(argument=1 + (operation.argument - 1) * weaker)
+        if operation.name == "SharpnessIncreasing" and operation.argument is not None
+        else operation
+        for operation in operations
+    ]
+
+
 def _posterize_bits(level: float, sign: int) -> float:
     # timm goes down to 0 bits, a black image, which Pillow 13 refuses.
     return max(1, 4 - int(level * 4))

@@ -14,10 +14,10 @@ from torch import Tensor
 from upchirp.data.images.augmentation import draw
 from upchirp.data.images.decoding import Box, JpegPicture, Picture, Pixels
 from upchirp.data.images.pyramid import PyramidPicture
-from upchirp.data.images.rand_augment import NAMES
-from upchirp.data.images.resizing import MOST_PIXELS, lanczos
+from upchirp.data.images.rand_augment import NAMES, at_share
+from upchirp.data.images.resizing import MOST_PIXELS, resized
 from upchirp.data.requests import Request
-from upchirp.data.settings import Augmentation, Prepare
+from upchirp.data.settings import Augmentation, Mode, Prepare, filter_at
 
 
 def image_bytes(side: int, prepare: Prepare = "cpu") -> int:
@@ -72,10 +72,14 @@ class RegionTransform:
     Args:
         augmentation: the settings.
         final_size: input side of the last stage, pixels.
+        mode: as in `TrainTransform`.
         leave_encoded: leave JPEG files to the device, if they take no more memory than pixels may.
     """
 
-    def __init__(self, augmentation: Augmentation, final_size: int, *, leave_encoded: bool = False) -> None:
+    def __init__(
+        self, augmentation: Augmentation, final_size: int, *, mode: Mode = "fast", leave_encoded: bool = False
+    ) -> None:
+        self._mode: Mode = mode
         self._augmentation = augmentation
         self._final_size = final_size
         self._leave_encoded = leave_encoded
@@ -87,6 +91,8 @@ class RegionTransform:
             OSError: the image is truncated or corrupt.
         """
         box, flip, operations = draw(self._augmentation, self._final_size, picture.size, request)
+        if self._mode == "fast":
+            operations = at_share(operations, request.bandwidth / self._final_size)
         numbers = [(NAMES.index(name), argument or 0.0) for name, argument in operations]
         most = image_bytes(request.bandwidth, "device")
         if self._leave_encoded:
@@ -96,7 +102,8 @@ class RegionTransform:
                 return Region(np.frombuffer(picture.data, np.uint8), flip, numbers, box)
         pixels = picture.region(box, request.bandwidth)
         if pixels.size > most:
-            pixels = lanczos(pixels, request.bandwidth)
+            side, interpolation = request.bandwidth, self._augmentation.interpolation
+            pixels = resized(pixels, side, filter_at(side, self._final_size, interpolation, self._mode))
         return Region(pixels, flip, numbers)
 
 

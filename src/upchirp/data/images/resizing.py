@@ -1,4 +1,4 @@
-"""Lanczos with anti-aliasing, the low-pass filter of Section 5.2, on uint8 pixels."""
+"""Resizing with anti-aliasing on uint8 pixels, by Lanczos, the low-pass filter of Section 5.2, and by others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from upchirp.data.images.decoding import Pixels
+from upchirp.data.settings import Interpolation
 
 MOST_PIXELS = 8
 """Pixels of a region for each pixel of the result at most: a larger one is resized where it was decoded, which costs
@@ -46,10 +47,26 @@ def lanczos(pixels: Pixels, side: int) -> Pixels:
     return cv2.transpose(rounded)  # type: ignore[return-value]
 
 
-def _by_torch(pixels: Pixels, side: int) -> Pixels:
+def resized(pixels: Pixels, side: int, interpolation: Interpolation) -> Pixels:
+    """Resize to a square by a filter that is widened where it shrinks, as Pillow's are.
+
+    Args:
+        pixels: RGB values, (height, width, 3).
+        side: of the result, pixels.
+        interpolation: the filter.
+
+    Returns:
+        (side, side, 3), contiguous.
+    """
+    if interpolation == "lanczos" or pixels.shape[:2] == (side, side):
+        return lanczos(pixels, side)
+    return _by_torch(pixels, side, interpolation)
+
+
+def _by_torch(pixels: Pixels, side: int, mode: str = "lanczos") -> Pixels:
     # The batch dimension first: torch then sees images that lie channels last, and gives such an image back.
     images = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-    resized = functional.interpolate(images, size=(side, side), mode="lanczos", antialias=True)
+    resized = functional.interpolate(images, size=(side, side), mode=mode, antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 

@@ -195,7 +195,7 @@ def measures(
     Ranks that share a model out have no whole one to measure.
     """
     reduced = {stage.operator or loading.low_frequency for stage in plan.stages}
-    able = device.type == "cuda" and loading.mode == "fast" and reduced | {loading.low_frequency} == {"lanczos"}
+    able = device.type == "cuda" and loading.mode != "faithful" and reduced | {loading.low_frequency} == {"lanczos"}
     return able and not (deterministic or shared_out) and plan.total_fresh_samples >= LEAST_IMAGES
 
 

@@ -35,7 +35,10 @@ def load_stored(path: Path) -> dict[str, Any]:
     Raises:
         InputError: an unreadable file, or one that is not a mapping.
     """
-    return {**SETTINGS_OF_BEFORE, **load_config(path)}
+    stored = load_config(path)
+    if "layer_groups" not in stored and stored.get("mode") == "fast":
+        stored["mode"] = "fast_lanczos"
+    return {**SETTINGS_OF_BEFORE, **stored}
 
 
 def save_config(settings: Mapping[str, Any], path: Path) -> None:

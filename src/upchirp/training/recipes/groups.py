@@ -192,7 +192,8 @@ class Loading(Group):
     """How images are loaded, and which random numbers they and the device get."""
 
     mode: Mode = "fast"
-    """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work."""
+    """`fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work; `fast_lanczos` is
+    `fast` as earlier versions had it, which crop by Lanczos to the final size too."""
     low_frequency: Operator = "lanczos"
     """What reduces images to the bandwidth: `lanczos` in the workers, `crop` exactly on the device, or there `nearest`,
     `bilinear` or `bicubic` without anti-aliasing, for comparison (Table 19 b)."""
@@ -232,7 +233,7 @@ class Loading(Group):
 
         With many workers the process that takes their regions, which are large, is too slow (benchmarks/results).
         """
-        able = (self.prepare, self.mode, self.low_frequency) == ("cpu", "fast", "lanczos")
+        able = (self.prepare, self.low_frequency) == ("cpu", "lanczos") and self.mode != "faithful"
         return able and self.processes <= _REGIONS_FROM
 
 
