@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.runs import Make, differing, interrupted
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from upchirp import TrainConfig
+from upchirp import InputError, TrainConfig, train
 from upchirp.models import create_model
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.recipes.optimizer import create_ema, layer_groups
@@ -107,3 +108,16 @@ def test_a_run_of_before_goes_on_by_what_it_did(tmp_path: Path) -> None:
     assert (now.layer_groups, now.model_ema_warmup) == (None, None)
     again = TrainConfig.from_flat({"output": str(tmp_path), "resume": "auto"}).with_stored()
     assert (again.optimization.layer_groups, again.optimization.model_ema_warmup) == (None, None)
+
+
+def test_a_checkpoint_of_before_goes_on_by_its_plan_where_nothing_else_is_asked(config: Make, tmp_path: Path) -> None:
+    """Its warm-up was another share, and its replay buffer held other memory; both follow from defaults now."""
+    before = interrupted(config(warmup=0.03, replay=1, replay_gib=4), 4)
+    latest = sorted((tmp_path / "run" / "checkpoints").glob("step_*.pt"))[-1]
+    whole = train(config(warmup=0.03, replay=1, output=str(tmp_path / "whole")))
+    other = train(config(replay=1, output=str(tmp_path / "other"), resume=str(latest)))
+    assert other.plan.schedule.warmup == 0.03
+    assert differing(other.output, whole.output) == []
+    with pytest.raises(InputError, match="trained by another plan"):
+        train(config(replay=1, warmup=0.2, output=str(tmp_path / "asked"), resume=str(latest)))
+    assert before.output == tmp_path / "run"

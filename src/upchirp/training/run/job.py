@@ -52,6 +52,7 @@ from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.saving import Totals, go_on_from
 from upchirp.training.run.spent import Spent
 from upchirp.training.run.start import (
+    as_stored,
     describe,
     new_plan,
     open_sources,
@@ -194,6 +195,8 @@ def _train(
                 model = trainer.place(model)
                 settled, plan = new_plan(longer, trainer, model, train_source, own_model=own_model, report=report)
             config = settled.config
+            if loaded and asked.given is not None:
+                plan = as_stored(plan, Plan.from_dict(loaded.content.get("plan", {})), asked.given)
         check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons
         delivered = micro_batches(config, plan, ranks.size)

@@ -1,6 +1,6 @@
 """The start of a run: its data, its model with the weights it loads, and its plan."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -208,6 +208,30 @@ def stored_plan(folder: Path, source: Source) -> Plan:
     if plan.dataset_size != len(source):
         raise InputError(f"{folder} was planned for {plan.dataset_size} training images, now there are {len(source)}")
     return plan
+
+
+def as_stored(plan: Plan, stored: Plan, asked: Collection[str]) -> Plan:
+    """A checkpoint's plan, if the new one differs from it by nothing but defaults and what follows from the machine.
+
+    Args:
+        plan: made anew.
+        stored: the checkpoint's.
+        asked: the names of the settings that were asked for.
+    """
+    if len(plan.stages) != len(stored.stages):
+        return plan
+    alike = plan
+    if not {"warmup", "warmup_passes"} & set(asked):
+        alike = replace(alike, schedule=replace(alike.schedule, warmup=stored.schedule.warmup))
+    stages = []
+    for stage, before in zip(plan.stages, stored.stages, strict=True):
+        if "lr_cap" not in asked and before.batch_size > stored.stages[-1].batch_size:
+            stage = replace(stage, learning_rate=before.learning_rate)
+        if not {"replay_gib", "replay_images"} & set(asked):
+            bytes_, images = before.replay.buffer_bytes, before.replay.buffer_images
+            stage = replace(stage, replay=replace(stage.replay, buffer_bytes=bytes_, buffer_images=images))
+        stages.append(stage)
+    return stored if replace(alike, stages=tuple(stages)) == stored else plan
 
 
 def new_plan(
