@@ -21,7 +21,7 @@ from upchirp.cli.printable import print_note, printable
 from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
-from upchirp.reports.words import budget_text, shortened, spent_text
+from upchirp.reports.words import shortened, spent_text
 from upchirp.training import Interrupted
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def show(comparison: "Comparison", console: Console) -> None:
     # As text: names in brackets would be taken for markup.
     table = Table(title=Text(printable(title)))
     table.add_column("variant", no_wrap=True)
-    for heading in ("budget", "top-1", "difference", "time", "ratio", "compute"):
+    # Of the budget its compute tells enough, and there is no room for both.
+    for heading in ("top-1", "difference", "time", "ratio", "compute"):
         table.add_column(heading, justify="right", no_wrap=True)
     baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
     for entry in summary["runs"]:
@@ -146,7 +147,6 @@ def show(comparison: "Comparison", console: Console) -> None:
         accuracy = sum(entry["accuracy"]) / seeds
         table.add_row(
             Text(printable(shortened(entry["name"], 24))),
-            budget_text(entry["budget"]),
             f"{accuracy:.2f} %",
             difference_text(entry["difference"]) if entry["difference"] else "",
             duration(seconds),
