@@ -29,6 +29,9 @@ from upchirp.reports.style import (
 )
 from upchirp.reports.words import budget_text, shortened
 
+_MOST_STAGES = 12
+"""Stages whose ends are drawn as lines."""
+
 
 @drawn
 def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
@@ -59,7 +62,8 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
         if run is not baseline:
             for history in baseline.get("history", ()):
                 _plot_history(axes, _exported(history, final), seconds_in_unit, color=FAINT, zorder=2)
-        for boundary in np.cumsum(stage_seconds(run))[:-1]:
+        # Sizes that change all the time are no stages to tell apart.
+        for boundary in np.cumsum(stage_seconds(run))[:-1] if len(_plan(run).stages) <= _MOST_STAGES else ():
             axes.axvline(boundary / seconds_in_unit, color=FAINT, linewidth=1, linestyle=":", zorder=1)
         axes.set_title(f"{plain(shortened(run['name']))}\nbudget {_budget(run)}", color=color)
     grid[0, 0].set_xlim(left=0)
