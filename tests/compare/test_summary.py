@@ -22,6 +22,7 @@ def outcome(
     seconds: float,
     speed: float = 500.0,
     indices: Sequence[int] = range(IMAGES),
+    computes: str = "",
 ) -> Outcome:
     """A run that guesses the first images right, at one speed."""
     make = constant if entry == USUAL else efficienttrain_plus_plus
@@ -42,6 +43,7 @@ def outcome(
         top1=top1,
         train_seconds=seconds,
         log=log,
+        computes=computes,
         predictions=Predictions(indices=chosen, labels=np.ones(len(chosen), np.int32), guesses=right.astype(np.int32)),
     )
 
@@ -76,6 +78,34 @@ def test_a_slow_run_withholds_the_ratio_and_is_named() -> None:
     assert summary["speedup_at_equal_accuracy"] is None
     assert {each["slow"] for each in summary["disturbed"]["linear"]} == {"linear-1 seed 1"}
     assert summed(speed=430.0)["disturbed"] == {"linear": []}
+
+
+def test_what_computes_in_another_way_is_held_to_no_speed_but_its_own() -> None:
+    outcomes = {
+        entry: [outcome(entry, 0, top1=top1, seconds=seconds, speed=speed, computes=computes)]
+        for entry, top1, seconds, speed, computes in (
+            (USUAL, 50.0, 300.0, 500.0, "fast"),
+            (CHEAP, 46.0, 150.0, 300.0, "faithful"),
+            (WHOLE, 54.0, 310.0, 300.0, "faithful"),
+        )
+    }
+    summary = summarise(outcomes, seeds=(0,), root=Path("out"))
+    assert (summary["disturbed"], summary["speeds_compared"]) == ({"linear": []}, {"linear": True})
+    assert summary["speedups"]["linear"]["kind"] == "interpolated"
+
+
+def test_the_baselines_own_curve_is_read_at_the_accuracies_of_the_other() -> None:
+    half = Entry("constant", 0.5)
+    of_runs = {USUAL: (50.0, 300.0), half: (46.0, 150.0), CHEAP: (48.0, 120.0), WHOLE: (53.0, 240.0)}
+    outcomes = {entry: [outcome(entry, 0, top1=top1, seconds=s)] for entry, (top1, s) in of_runs.items()}
+    summary = summarise(outcomes, seeds=(0,), root=Path("out"))
+    readings = {(each["name"], each["budget"]): each for each in summary["equal_accuracy"]["linear"]}
+    # At 48 % the baseline takes 225 s between its budgets; at 50 % the other one 168 s between its own.
+    assert readings["linear", 0.5]["time"]["ratio"] == pytest.approx(225 / 120, rel=0.01)
+    assert readings["constant", 1.0]["time"]["ratio"] == pytest.approx(300 / 168, rel=0.01)
+    assert readings["constant", 0.5]["time"]["kind"] == "at least"
+    assert [run["name"] for run in summary["runs"]][:2] == ["constant", "constant"]
+    assert list(summary["speedups"]) == ["linear"]
 
 
 def test_images_that_one_run_could_not_read_are_left_out_of_all() -> None:

@@ -134,20 +134,20 @@ def _at_equal_accuracy(
         return {entry.budget: amount for entry, amount in amounts.items() if entry.variant == name}
 
     usual, name = names
-    of_compute = readings(curve(computed, usual), curve(computed, name), names=names, spread=spread)
-    of_time = readings(curve(timed, usual), curve(timed, name), names=names, spread=spread, time_spread=time_spread)
-    # Which accuracy lies between two budgets does not depend on what they take, as both grow with the budget.
-    times = {(each.name, each.budget): _undisturbed(each.speedup, disturbed).to_dict() for each in of_time}
-    return [
-        {
-            "name": each.name,
-            "budget": each.budget,
-            "accuracy": each.accuracy,
-            "compute": each.speedup.to_dict(),
-            "time": times.get((each.name, each.budget)),
-        }
-        for each in of_compute
-    ]
+    read = {
+        "compute": readings(curve(computed, usual), curve(computed, name), names=names, spread=spread),
+        "time": readings(curve(timed, usual), curve(timed, name), names=names, spread=spread, time_spread=time_spread),
+    }
+    rows: dict[tuple[str, float], dict[str, Any]] = {}
+    for what, own in read.items():
+        for each in own:
+            row = rows.setdefault(
+                (each.name, each.budget),
+                {"name": each.name, "budget": each.budget, "accuracy": each.accuracy, "compute": None, "time": None},
+            )
+            speedup = _undisturbed(each.speedup, disturbed) if what == "time" else each.speedup
+            row[what] = speedup.to_dict()
+    return list(rows.values())
 
 
 def _alike(name: str, outcomes: Mapping[Entry, Sequence[Outcome]]) -> list[Entry]:
