@@ -145,8 +145,9 @@ def accumulate(
 def update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: float | None) -> None:
     """Take an optimizer step along the gradients that were added up; the state is whole afterwards."""
     set_learning_rate(state.optimizer, step.learning_rate)
-    # The model's own are averaged in its backward pass.
-    state.parallel.ranks.average([p.grad for p in state.transforms.parameters() if p.grad is not None])
+    if learned := [p.grad for p in state.transforms.parameters() if p.grad is not None]:
+        # The model's own are averaged in its backward pass.
+        state.parallel.ranks.average(learned)
     if clip_grad is not None:
         state.parallel.clip(state, parameters, clip_grad)
     state.scaler.step(state.optimizer)
