@@ -244,6 +244,12 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(
     assert (values["mixup"], values["cutmix"], values["clip_grad"]) == (0.1, 0.3, 5.0)
 
 
+def test_settings_can_be_printed_where_the_data_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "nowhere", "--model", "resnet18", "--print-config"]) == 0
+    shown = capsys.readouterr()
+    assert "data folder nowhere is missing" in shown.err and yaml.safe_load(shown.out)["data"] == "nowhere"
+
+
 SWIN, RESNET = "swin_tiny_patch4_window7_224", "resnet50"
 
 

@@ -13,7 +13,8 @@ from upchirp.cli.display import Display
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
-from upchirp.cli.printable import printable
+from upchirp.cli.printable import print_note, printable
+from upchirp.errors import InputError
 from upchirp.reports.words import figure_text
 from upchirp.training import Interrupted, Regime, TrainConfig
 from upchirp.training.parallel.launcher import is_first_process
@@ -70,8 +71,12 @@ def train_by(command: TrainCommand, then: Callable[["TrainResult", Console], Non
             from upchirp.training.events import reporting
             from upchirp.training.run.pricing import settings_for_data
 
-            with Display(Console(stderr=True)) as display:
-                training = settings_for_data(training, report=reporting([display]))
+            try:
+                with Display(Console(stderr=True)) as display:
+                    training = settings_for_data(training, report=reporting([display]))
+            except InputError as error:
+                # Settings may be written down where the data are not.
+                print_note(f"{error}; what the data decide stands as the recipe has it")
         print(yaml.safe_dump(training.to_flat(), sort_keys=False), end="")
         return 0
     with lasting_output():
