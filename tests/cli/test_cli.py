@@ -406,3 +406,17 @@ def test_a_training_knows_which_settings_flags_and_file_named(tmp_path: Path) ->
     command = parse_training(TrainCommand, words, prog="upchirp train", description="", build=build)
     assert command.training.given == {"model", "seed", "batch_size", "amp", "opt_betas"}
     assert (command.training.batch_size, command.training.optimization.amp) == (64, False)
+
+
+def test_the_plan_of_training_as_usual_claims_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables 7 and 8: 300 epochs as usual are what others are compared with, and EfficientTrain's 300 save 1.53x."""
+    told = {}
+    for words in ("constant", "efficienttrain", "constant --recipe light --warmup-passes 2"):
+        assert main(["plan", "--model", "resnet50", "--json", "--curriculum", *words.split()]) == 0
+        told[words] = json.loads(capsys.readouterr().out)
+    assert told["constant"]["speedup"] == pytest.approx(1.0, abs=1e-4)
+    assert main(["plan", "--model", "resnet50", "--curriculum", "constant"]) == 0
+    assert "the computation of 300.0 epochs as usual" in " ".join(capsys.readouterr().out.split())
+    assert told["efficienttrain"]["speedup"] == pytest.approx(1.53, abs=0.01)
+    light = told["constant --recipe light --warmup-passes 2"]
+    assert light["schedule"]["warmup"] == pytest.approx(2 / light["equivalent_epochs"], rel=0.01)

@@ -170,7 +170,7 @@ def parse_training(
     if file.config:
         values, source = load_config(Path(file.config)), file.config
     deciding, _ = first(_Deciding(pretrained=bool(values.get("pretrained"))), rest, prog)
-    asked = {name: value for name, value in vars(deciding).items() if value != ""}
+    asked = {name: value for name, value in vars(deciding).items() if value not in ("", _UNASKED)}
     if job is not None and asked.get("resume") == "auto":
         folder = Path(asked.get("output") or "")
         if (folder / CONFIG).is_file():
@@ -204,6 +204,10 @@ class _File:
     config: str = ""
 
 
+_UNASKED = -1.0
+"""A number that nobody asks for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Deciding:
     """Flags that other settings follow from; empty where they are not given."""
@@ -214,6 +218,8 @@ class _Deciding:
     weights: str | None = ""
     output: str | None = ""
     resume: str | None = ""
+    curriculum: str = ""
+    warmup_passes: float = _UNASKED
     pretrained: bool = False
 
 
