@@ -6,7 +6,7 @@ from pathlib import Path
 import upchirp
 
 SOURCE = Path(upchirp.__path__[0])
-LIGHT = {"upchirp.reports.examples", "upchirp.reports.verdict", "upchirp.reports.words"}
+LIGHT = {f"upchirp.reports.{name}" for name in ("examples", "loaded", "verdict", "words")}
 
 
 def imported(path: Path) -> set[str]:
