@@ -176,8 +176,6 @@ def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Pa
     assert any("recipe paper" in line and "long enough" in line for line in said)
     stored = load_config(tmp_path / "run" / "config.yaml")
     assert (stored["recipe"], stored["mixup"], stored["time_budget"]) == ("paper", 0.8, "10m")
-    priced = estimate(TrainConfig.from_flat(asked), measure=True)
-    assert any("recipe paper" in line for line in priced["chosen"])
     # A second is not enough for it.
     priced = estimate(TrainConfig.from_flat({**asked, "time_budget": "1s"}), measure=True)
     assert any("recipe light" in line for line in priced["chosen"])
