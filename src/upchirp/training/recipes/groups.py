@@ -127,12 +127,6 @@ class Replaying(Group):
             raise InputError(f"`replay_gib` is {self.replay_gib}: it must be a positive number of GiB")
         super().__post_init__()
 
-    @property
-    def measures_replay(self) -> bool:
-        """Whether what is replayed, or the buffer's bound, follows from the machine."""
-        replays = bool(self.replay or any(self.replay_stages or ()))
-        return self.replay == "auto" or (replays and self.replay_gib is None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Planning(Recipe, Replaying):

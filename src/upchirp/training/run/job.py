@@ -177,8 +177,8 @@ def _train(
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.sizes)
-        elif loaded and (config.time_budget is not None or config.measures_replay):
-            # A plan that rests on measured seconds, or on the memory that is free, would be another one by now.
+        elif loaded and (config.time_budget is not None or config.replay == "auto"):
+            # A plan that rests on measured seconds would be another one by now.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
             config = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.sizes)
@@ -195,8 +195,10 @@ def _train(
                 model = trainer.place(model)
                 settled, plan = new_plan(longer, trainer, model, train_source, own_model=own_model, report=report)
             config = settled.config
-            if loaded and asked.given is not None:
-                plan = as_stored(plan, Plan.from_dict(loaded.content.get("plan", {})), asked.given)
+            if loaded:
+                flat = asked.to_flat()
+                named = asked.given if asked.given is not None else {name for name in flat if flat[name] is not None}
+                plan = as_stored(plan, Plan.from_dict(loaded.content.get("plan", {})), named)
         check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons
         delivered = micro_batches(config, plan, ranks.size)

@@ -227,9 +227,10 @@ def as_stored(plan: Plan, stored: Plan, asked: Collection[str]) -> Plan:
     for stage, before in zip(plan.stages, stored.stages, strict=True):
         if "lr_cap" not in asked and before.batch_size > stored.stages[-1].batch_size:
             stage = replace(stage, learning_rate=before.learning_rate)
-        if not {"replay_gib", "replay_images"} & set(asked):
-            bytes_, images = before.replay.buffer_bytes, before.replay.buffer_images
-            stage = replace(stage, replay=replace(stage.replay, buffer_bytes=bytes_, buffer_images=images))
+        if "replay_gib" not in asked:
+            stage = replace(stage, replay=replace(stage.replay, buffer_bytes=before.replay.buffer_bytes))
+        if "replay_images" not in asked:
+            stage = replace(stage, replay=replace(stage.replay, buffer_images=before.replay.buffer_images))
         stages.append(stage)
     return stored if replace(alike, stages=tuple(stages)) == stored else plan
 
