@@ -86,7 +86,7 @@ def show(priced: dict[str, Any], model: str, console: Console) -> None:
     passes = sum(stage["samples"] for stage in priced["stages"]) / priced["images"]
     epochs, baseline = priced["equivalent_epochs"], priced["baseline_epochs"]
     against = f"{priced['speedup']:.2f}x less computation than {baseline:g} epochs as usual"
-    if f"{priced['speedup']:.2f}" == "1.00":
+    if abs(baseline - epochs) < 1e-9 or f"{priced['speedup']:.2f}" == "1.00":
         against = f"the computation of {epochs:.1f} epochs as usual"
     say(console, f"{epochs:.1f} equivalent epochs, {passes:.1f} passes over the images: {against}.")
     for line in priced["chosen"]:
