@@ -96,8 +96,9 @@ def similarity(
         raise InputError("no data: give a folder of images")
     report("scanning the data", None, None)
     size = runs[0].config.final_size
-    share = runs[0].config.val_share if data is None else None
-    source = _spread(open_evaluation(chosen, size, val_share=share, note=lambda line: None), images)
+    splits = {name: getattr(runs[0].config, name) for name in ("val_share", "train_split", "val_split")}
+    opened = open_evaluation(chosen, size, note=lambda line: None, **(splits if data is None else {}))
+    source = _spread(opened, images)
     target = choose_device(device)
     stacks = []
     for run in runs:

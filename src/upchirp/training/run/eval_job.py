@@ -16,20 +16,17 @@ from upchirp.errors import InputError
 from upchirp.models import at_size, check_sizes, create_model
 from upchirp.spectral import high_pass_filter, low_pass_filter
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.checkpoints.description import preprocessing_for
-from upchirp.training.checkpoints.named_weights import has_tag, name_of
-from upchirp.training.checkpoints.weights import Weights, Which, load_weights, read_weights
+from upchirp.training.checkpoints.weights import Weights, Which, load_weights
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import open_ranks
 from upchirp.training.recipes.checks import check_model_kwargs
-from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.eval_report import report_evaluation
-from upchirp.training.run.run_folder import CHECKPOINTS, WEIGHTS, WEIGHTS_EMA, holds_run
+from upchirp.training.run.run_folder import CHECKPOINTS
+from upchirp.training.run.trained_weights import is_same_data, read_trained
 
 
 @dataclass(frozen=True)
@@ -140,19 +137,17 @@ def evaluate_weights(
     filters = _filters(low_pass, high_pass)
     if report_file is not None and max(len(sizes), 1) * len(filters) > 1:
         raise InputError("a report is of one evaluation: give one size and one filter, or leave out `report_file`")
-    config, weights = trained(run, model, model_kwargs, weights, which)
+    origin = read_trained(run, weights, model, model_kwargs, which)
+    config, stored = origin.config, origin.weights
     chosen = data or config.data
     if not chosen:
         raise InputError("no data: give a folder of images, or `generated`")
-    if val_share is None and run is not None and _is_same(chosen, config.data):
+    of_run = run is not None and is_same_data(chosen, config.data)
+    if val_share is None and of_run:
         # What the run was trained on is no test of it.
         val_share = config.val_share
     check_model_kwargs(config.model_kwargs)
-    stored = read_weights(weights)
-    if which is not None:
-        stored = stored.only(which)
-    told = preprocessing_for(stored.description, model)
-    sizes = list(sizes) or [config.final_size if run is not None else told.input_size or config.final_size]
+    sizes = list(sizes) or [origin.size]
     limits = (
         ("size", min(sizes), 1),
         ("batch size", batch_size, 1),
@@ -162,12 +157,7 @@ def evaluate_weights(
     for name, value, least in limits:
         if value < least:
             raise InputError(f"{name} is {value}: it must be {least} or more")
-    seen = replace(
-        config.augmentation,
-        mean=mean or told.mean or config.augmentation.mean,
-        std=std or told.std or config.augmentation.std,
-        interpolation=interpolation or told.interpolation or config.augmentation.interpolation,
-    )
+    seen = origin.seen
     first = sizes[0]
     report = reporting(observers)
     report("scanning the data", None, None)
@@ -177,8 +167,8 @@ def evaluate_weights(
             chosen,
             first,
             val_share=val_share,
-            train_split=config.train_split if _is_same(chosen, config.data) else None,
-            val_split=val_split or (config.val_split if _is_same(chosen, config.data) else None),
+            train_split=config.train_split if of_run else None,
+            val_split=val_split or (config.val_split if of_run else None),
             note=notes.append,
             counted=lambda images: report("scanning the data", images, None),
         ),
@@ -187,7 +177,7 @@ def evaluate_weights(
     notes += matched
     report("making the model", None, None)
     network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
-    notes += load_weights(network, stored, first).notes(weights)
+    notes += load_weights(network, stored, first).notes(stored.path)
     check_sizes(network, sizes)
     target = choose_device(device)
     network = network.to(target)
@@ -199,8 +189,8 @@ def evaluate_weights(
             images = EvaluationSet(
                 source,
                 size,
-                crop_pct=told.crop_at(size) if crop_pct is None else crop_pct,
-                interpolation=seen.interpolation,
+                crop_pct=origin.told.crop_at(size) if crop_pct is None else crop_pct,
+                interpolation=interpolation or seen.interpolation,
                 workers=workers,
                 batch_size=batch_size,
                 timeout=loader_timeout,
@@ -211,8 +201,8 @@ def evaluate_weights(
                 own = evaluate(
                     [View("model", fitted, size, filtered=each.filtered) for each in filters],
                     images,
-                    mean=seen.mean,
-                    std=seen.std,
+                    mean=mean or seen.mean,
+                    std=std or seen.std,
                     device=target,
                     # As the run evaluated itself; weights from elsewhere are evaluated in float32.
                     autocast=autocast_dtype(config.optimization) if run is not None else None,
@@ -228,7 +218,7 @@ def evaluate_weights(
         if report_file is not None and ranks.is_first:
             report("writing the report", None, None)
             ((size, evaluation),) = ((result.size, result.evaluation) for result in results)
-            report_evaluation((run or weights).name, evaluation, size, source, report_file)
+            report_evaluation((run or stored.path).name, evaluation, size, source, report_file)
     return results
 
 
@@ -308,48 +298,3 @@ def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
     if list(labels) != sorted(labels):
         notes.append("the data has its classes in another order than the weights: labels are matched by name")
     return RelabelledSource(source, labels, known), notes
-
-
-def _is_same(one: str, other: str) -> bool:
-    """Whether two names of data stand for the same files."""
-    paths = [Path(name).expanduser() for name in (one, other)]
-    return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))
-
-
-def trained(
-    run: Path | None,
-    model: str | None,
-    model_kwargs: dict[str, Any] | None,
-    weights: Path | None,
-    which: Which | None = None,
-) -> tuple[TrainConfig, Path]:
-    """The settings that trained weights need, as run, weights file and arguments give them, and the weights.
-
-    Raises:
-        InputError: a folder that holds no run, or neither weights nor a finished run.
-    """
-    if weights is None and run is None and model is not None and has_tag(model):
-        weights = name_of(model)
-    values: dict[str, Any] = {}
-    if run is not None:
-        if not holds_run(run):
-            raise InputError(f"{run} holds no run: give the `output` of a training")
-        values = load_config(run / CONFIG)
-    elif weights is None:
-        missing = "nothing to evaluate" if model is None else "no weights"
-        raise InputError(f"{missing}: give `run`, or `weights` with `data`")
-    else:
-        values = {"weights": str(weights)}
-    if model is not None:
-        values |= {"model": model, "model_kwargs": {}}
-    if model_kwargs:
-        values |= {"model_kwargs": model_kwargs}
-    config = TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "eval")
-    if weights is None and run is not None:
-        names = {"average": (WEIGHTS_EMA,), "raw": (WEIGHTS,), None: (WEIGHTS_EMA, WEIGHTS)}[which]
-        weights = next((run / name for name in names if (run / name).exists()), None)
-        if weights is None and which == "average" and (run / WEIGHTS).exists():
-            raise InputError(f"{run} keeps no average of its weights: leave out `which`")
-    if weights is None:
-        raise InputError("no weights: give `weights`, or a `run` that is finished")
-    return config, weights

@@ -12,8 +12,7 @@ from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, classifier_names, create_model, in_classifier
-from upchirp.training.checkpoints.description import preprocessing_for
-from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.checkpoints.weights import Weights, load_weights
 from upchirp.training.evaluation.feature_quality import (
     Features,
     Pooled,
@@ -26,8 +25,8 @@ from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.groups import Start, group_of
-from upchirp.training.run.eval_job import trained
 from upchirp.training.run.start import open_named_data
+from upchirp.training.run.trained_weights import is_same_data, read_trained
 
 
 def probe_weights(
@@ -85,16 +84,18 @@ def probe_weights(
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}: it must be 1 or more")
     report = reporting(observers)
-    config, weights = trained(run, model, model_kwargs, weights)
-    stored = read_weights(weights)
-    told = preprocessing_for(stored.description, model)
-    size = final_size or (told.input_size if run is None else None) or config.final_size
+    origin = read_trained(run, weights, model, model_kwargs)
+    config, stored, seen = origin.config, origin.weights, origin.seen
+    size = final_size or origin.size
     start = replace(
         group_of(Start, config),
         data=data or config.data,
         final_size=size,
         val_share=config.val_share if val_share is None else val_share,
     )
+    if not is_same_data(start.data, config.data):
+        # The run's names of splits are those of its own data.
+        start = replace(start, train_split=None, val_split=None)
     notes: list[str] = []
     report("scanning the data", None, None)
     train, val = open_named_data(start, notes.append, lambda images: report("scanning the data", images, None))
@@ -102,7 +103,7 @@ def probe_weights(
         train = SubsetSource(train, np.linspace(0, len(train) - 1, most_images).astype(np.int64))
     report("making the model", None, None)
     network = create_model(config.model, num_classes=0, final_size=size, **config.model_kwargs)
-    notes += load_weights(network, stored, size, new_head=True).notes(weights)
+    notes += load_weights(network, stored, size, new_head=True).notes(stored.path)
     check_sizes(network, [size])
     for note in notes:
         for observer in observers:
@@ -111,19 +112,13 @@ def probe_weights(
         pooled = "mean" if hasattr(network, "num_prefix_tokens") and not _has_head(stored, network) else "head"
     target = choose_device(device)
     network = network.to(target)
-    seen = replace(
-        config.augmentation,
-        mean=told.mean or config.augmentation.mean,
-        std=told.std or config.augmentation.std,
-        interpolation=told.interpolation or config.augmentation.interpolation,
-    )
 
     def features(source: Source, what: str) -> Features:
         report(f"computing the features of {len(source):,} {what} images", None, None)
         images = EvaluationSet(
             source,
             size,
-            crop_pct=told.crop_at(size),
+            crop_pct=origin.told.crop_at(size),
             interpolation=seen.interpolation,
             workers=workers,
             batch_size=batch_size,

@@ -10,12 +10,12 @@ from torch import nn
 from upchirp.data import default_crop_pct
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, classifier_names, create_model
-from upchirp.training.checkpoints.description import Description, preprocessing_for
+from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weight_names import find
-from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.checkpoints.weights import Weights, load_weights
 from upchirp.training.recipes.groups import Start
-from upchirp.training.run.eval_job import trained
+from upchirp.training.run.trained_weights import read_trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,6 @@ class TrainedModel:
     """How many classes it tells apart."""
     described: Description
     """What it is: its name, final size, classes where the weights name them, and the whole preprocessing."""
-    weights: Path
-    """The file."""
     notes: tuple[str, ...]
     """Lines for the user on what was loaded."""
 
@@ -56,17 +54,15 @@ def load_trained(
     """
     if final_size is not None and final_size < 1:
         raise InputError(f"`final_size` is {final_size}: it must be 1 or more")
-    config, file = trained(run, model, model_kwargs, weights)
-    stored = read_weights(file)
-    told = preprocessing_for(stored.description, model)
-    size = final_size or (told.input_size if run is None else None) or config.final_size
+    origin = read_trained(run, weights, model, model_kwargs)
+    config, stored, seen = origin.config, origin.weights, origin.seen
+    size = final_size or origin.size
     outputs = _outputs(stored, config, size)
     network = create_model(config.model, num_classes=outputs, final_size=size, **config.model_kwargs)
-    notes = load_weights(network, stored, size).notes(file)
+    notes = load_weights(network, stored, size).notes(stored.path)
     check_sizes(network, [size])
     if not stored.description.classes:
-        notes.append(f"{file} names no classes: they are numbered")
-    seen = config.augmentation
+        notes.append(f"{stored.path} names no classes: they are numbered")
     described = Description(
         model=config.model,
         model_kwargs=config.model_kwargs,
@@ -74,13 +70,13 @@ def load_trained(
         data=stored.description.data,
         preprocessing=Preprocessing(
             input_size=size,
-            mean=told.mean or seen.mean,
-            std=told.std or seen.std,
-            interpolation=told.interpolation or seen.interpolation,
-            crop_pct=told.crop_at(size) or default_crop_pct(size),
+            mean=seen.mean,
+            std=seen.std,
+            interpolation=seen.interpolation,
+            crop_pct=origin.told.crop_at(size) or default_crop_pct(size),
         ),
     )
-    return TrainedModel(network.eval(), outputs, described, file, tuple(notes))
+    return TrainedModel(network.eval(), outputs, described, tuple(notes))
 
 
 def _outputs(weights: Weights, start: Start, size: int) -> int:
