@@ -100,6 +100,14 @@ def test_standard_input_is_an_image_or_a_list_of_paths(
     assert text[len(named) :] == printed(capsys, "--run", str(run), str(first))[len(str(first)) :]
 
 
+def test_an_empty_standard_input_names_no_images(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert main(["predict", "--run", str(run), "-"]) == 2
+    assert "no images are named" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -121,7 +129,7 @@ def test_a_folder_without_images_and_weights_that_are_none(
 ) -> None:
     (tmp_path / "notes.txt").write_text("")
     assert main(["predict", "--run", str(run), str(tmp_path)]) == 2
-    assert "no images in" in capsys.readouterr().err
+    assert "there is no image in" in capsys.readouterr().err
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert main(["predict", *FLAGS, str(tmp_path)]) == 2
     assert "nothing to evaluate: give --run" in capsys.readouterr().err

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.random_access import OpenFile
 from upchirp.data.sources.archive_index import MOST_BYTES, ArchiveIndex, index_archive
+from upchirp.data.sources.listed import ListedSource
 from upchirp.data.sources.listing import Counted, ignore, list_images
 from upchirp.data.sources.tree import PassedOver, is_junk, only_images
 
@@ -94,7 +93,7 @@ def _walk(tree: dict[str, Any], passed_over: PassedOver) -> list[tuple[str, list
     return found
 
 
-class ArchiveSource:
+class ArchiveSource(ListedSource):
     """The images of a folder of class folders in a zip or a plain tar archive, read where they lie.
 
     Classes, order and labels are those of `FolderSource` on the unpacked archive. Nothing is written to the disk. Each
@@ -123,8 +122,6 @@ class ArchiveSource:
     (('cat', 'dog'), 2, 1, True)
     """
 
-    classes: tuple[str, ...]
-
     def __init__(
         self,
         folder: ArchiveFolder,
@@ -134,11 +131,7 @@ class ArchiveSource:
         loose: bool = False,
     ) -> None:
         self._archive, self._is_zip = str(folder.archive), folder.index.is_zip
-        self._root = str(folder)
-        self._listing = list_images(folder, classes, counted, loose=loose)
-        self.classes = self._listing.classes
-        self.passed_over = self._listing.passed_over
-        """Files that were not taken."""
+        super().__init__(str(folder), list_images(folder, classes, counted, loose=loose))
         prefix = f"{folder.inner}/" if folder.inner else ""
         paths = (self._listing.path(index).replace(os.sep, "/") for index in range(len(self)))
         self._members = np.array([tuple(folder.index.members[prefix + path]) for path in paths], dtype=_MEMBER)
@@ -153,32 +146,6 @@ class ArchiveSource:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._start()
-
-    @property
-    def labels(self) -> npt.NDArray[np.int32]:
-        """The label of each image: (images,)."""
-        return self._listing.labels
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._listing)
-
-    def describe(self, index: int) -> str:
-        """The archive, and the path of an image in it."""
-        return self._root + os.sep + self._listing.path(index)
-
-    def fingerprint_bytes(self) -> bytes:
-        """The names of the images, as `FolderSource` gives them for the unpacked archive."""
-        return self._listing.fingerprint_bytes()
-
-    def load(self, index: int) -> tuple[Picture, int]:
-        """The image, not decoded yet, and its label.
-
-        Raises:
-            OSError: the archive cannot be read, is damaged there, or the file is no image.
-        """
-        data, label = self.encoded(index)
-        return open_picture(data), label
 
     def encoded(self, index: int) -> tuple[bytes, int]:
         """The file of the image, and its label.

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from upchirp.data.images.decoding import Picture, open_picture
-from upchirp.data.sources.tree import DiskFolder, PassedOver, only_images
+from upchirp.data.sources.listing import list_images
+from upchirp.data.sources.tree import DiskFolder, PassedOver
 from upchirp.errors import InputError
 
 
@@ -54,7 +55,7 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> tuple[list[str], Pa
     A file that is named counts as an image whatever its suffix is.
 
     Raises:
-        InputError: a place that is not there, or no image in any.
+        InputError: no places, one that is not there, or a folder without images.
     """
     found: list[str] = []
     passed_over = PassedOver()
@@ -65,12 +66,9 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> tuple[list[str], Pa
         if not Path(place).is_dir():
             found.append(place)
             continue
-        folder = DiskFolder(place)
-        found += [os.path.join(place, name) for name in only_images(folder.files(), passed_over)]  # noqa: PTH118
-        names = folder.folders()
-        for name, walked in zip(names, folder.walk(names, passed_over), strict=True):
-            for inner, files in walked:
-                found += [os.path.join(place, name, inner, file) for file in files]  # noqa: PTH118
+        listing = list_images(DiskFolder(place), loose=True)
+        passed_over.add(listing.passed_over)
+        found += [os.path.join(place, listing.path(index)) for index in range(len(listing))]  # noqa: PTH118
     if not found:
-        raise InputError("; ".join([f"no images in {', '.join(named)}", *passed_over.notes()]))
+        raise InputError("no images are named: name files or folders")
     return found, passed_over

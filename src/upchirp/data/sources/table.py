@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
-from upchirp.data.sources.listing import normal, some
-from upchirp.data.sources.tree import image_suffixes
+from upchirp.data.sources.listed import ListedSource
+from upchirp.data.sources.listing import Listing, some
+from upchirp.data.sources.tree import PassedOver, image_suffixes
 from upchirp.errors import InputError
 
 _PATHS = (
@@ -40,7 +39,7 @@ class Row:
     """In lower case; empty where the table has no such column."""
 
 
-class TableSource:
+class TableSource(ListedSource):
     """Images whose paths and labels a table lists.
 
     Args:
@@ -59,47 +58,17 @@ class TableSource:
     """
 
     def __init__(self, root: Path, paths: Sequence[str], labels: Sequence[int], classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self.labels: npt.NDArray[np.int32] = np.asarray(labels, dtype=np.int32)
-        """The label of each image: (images,)."""
-        self._root = str(root)
-        # One block of bytes, which forked workers share.
         encoded = [os.fsencode(path) for path in paths]
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._names = b"".join(encoded)
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._ends)
-
-    def describe(self, index: int) -> str:
-        """The path of an image."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        start = int(self._ends[index - 1]) if index else 0
-        return self._root + os.sep + os.fsdecode(self._names[start : int(self._ends[index])])
-
-    def fingerprint_bytes(self) -> bytes:
-        """The names of the images, the same on every machine: what tells these images from others."""
-        return normal(os.fsdecode(self._names).replace(os.sep, "/")).encode("utf-8", "surrogateescape")
-
-    def load(self, index: int) -> tuple[Picture, int]:
-        """The image, not decoded yet, and its label.
-
-        Raises:
-            OSError: the file cannot be read or is no image.
-        """
-        data, label = self.encoded(index)
-        return open_picture(data), label
-
-    def encoded(self, index: int) -> tuple[bytes, int]:
-        """The file of the image, and its label.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        with open(self.describe(index), "rb", buffering=0) as stream:  # noqa: PTH123
-            return stream.read(), int(self.labels[index])
+        listing = Listing(
+            classes=tuple(classes),
+            # Paths are whole: no class has a folder of its own.
+            folders=("",) * len(classes),
+            labels=np.asarray(labels, dtype=np.int32),
+            ends=np.cumsum([len(path) for path in encoded], dtype=np.int64),
+            names=b"".join(encoded),
+            passed_over=PassedOver(),
+        )
+        super().__init__(str(root), listing)
 
 
 def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, TableSource | None, list[str]]:
