@@ -8,7 +8,7 @@ import pytest
 from upchirp import TrainConfig
 from upchirp.cli import main
 from upchirp.cli.commands import COMMANDS
-from upchirp.cli.help import COMMON, EXAMPLES
+from upchirp.cli.help_texts import COMMON, EXAMPLES
 from upchirp.curriculum import PRESETS
 from upchirp.training import RECIPES
 

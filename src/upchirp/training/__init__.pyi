@@ -28,9 +28,10 @@ from upchirp.training.probing.planning import curriculum_for, make_plan, price, 
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import load_config, save_config
 from upchirp.training.recipes.defaults import Settled, check_model
-from upchirp.training.recipes.named import RECIPES, REGIMES, Regime, recipe, recipe_name
+from upchirp.training.recipes.named import RECIPES, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
+from upchirp.training.recipes.regimes import REGIMES, Regime
 from upchirp.training.run.eval_job import SizedEvaluation, evaluate_checkpoints, evaluate_weights
 from upchirp.training.run.interruption import Interrupted
 from upchirp.training.run.job import TrainResult, train

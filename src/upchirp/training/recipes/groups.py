@@ -11,8 +11,8 @@ from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, AskedPrepare, Prep
 from upchirp.errors import InputError
 from upchirp.machine import usable_cores
 from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
-from upchirp.training.recipes.named import Regime
 from upchirp.training.recipes.recipe import Group, Recipe
+from upchirp.training.recipes.regimes import Regime
 
 AnyGroup = TypeVar("AnyGroup", bound=Group)
 

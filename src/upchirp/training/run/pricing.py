@@ -19,7 +19,7 @@ from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
-from upchirp.training.recipes.named import REGIMES
+from upchirp.training.recipes.regimes import REGIMES
 from upchirp.training.run.start import make_model, new_plan, open_named_data
 
 
