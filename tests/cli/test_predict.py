@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from upchirp.cli import main
-from upchirp.data import EvalTransform, FolderSource, normalize
+from upchirp.data import EvalTransform, FolderSource, LooseSource, find_images, normalize
 from upchirp.models import create_model
-from upchirp.training import load_config
+from upchirp.training import load_config, predict
 
 FLAGS = ["--workers", "0", "--device", "cpu"]
 
@@ -62,6 +62,14 @@ def test_predictions_are_those_of_the_model_by_the_names_of_the_classes(
     # The exported file alone is enough.
     weights = str(run / "model_ema.safetensors")
     assert json.loads(printed(capsys, "--weights", weights, "--json", "--top", "2", str(image_folder / "val"))) == told
+
+
+def test_between_predictions_gradients_work(run: Path, image_folder: Path) -> None:
+    told = predict(LooseSource(find_images([image_folder / "val"])[0]), run=run, workers=0, device="cpu")
+    next(told)
+    weight = torch.ones(1, requires_grad=True)
+    (weight * 2).sum().backward()
+    assert weight.grad is not None
 
 
 def test_test_time_augmentation_averages_with_the_mirror_image(

@@ -164,18 +164,24 @@ def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Pa
 
     def listen(event: Event) -> None:
         said.extend([event.message] if isinstance(event, Noted) else [])
-        if isinstance(event, Stepped):
+        if isinstance(event, Stepped) and event.step.index:
             raise Enough
 
     asked = {
         "data": str(image_folder), "model": "test_vit", "final_size": 64, "time_budget": "10m", "workers": 0,
-        "device": "cpu", "output": str(tmp_path / "run"),
+        "checkpoint_interval": 1, "device": "cpu", "output": str(tmp_path / "run"),
     }  # fmt: skip
     with pytest.raises(Enough):
         train(TrainConfig.from_flat(asked), observers=[listen])
     assert any("recipe paper" in line and "long enough" in line for line in said)
     stored = load_config(tmp_path / "run" / "config.yaml")
     assert (stored["recipe"], stored["mixup"], stored["time_budget"]) == ("paper", 0.8, "10m")
+    # From a checkpoint of it, in another folder, likewise.
+    (latest,) = (tmp_path / "run" / "checkpoints").glob("step_*.pt")
+    other = {**asked, "resume": str(latest), "output": str(tmp_path / "other")}
+    with pytest.raises(Enough):
+        train(TrainConfig.from_flat(other), observers=[listen])
+    assert load_config(tmp_path / "other" / "config.yaml")["mixup"] == 0.8
     # A second is not enough for it.
     priced = estimate(TrainConfig.from_flat({**asked, "time_budget": "1s"}), measure=True)
     assert any("recipe light" in line for line in priced["chosen"])

@@ -70,9 +70,12 @@ def test_rows_come_in_order_in_micro_batches_of_one_size(
         assert torch.equal(part.labels, numbers + 100)
         assert torch.equal(part.indices, numbers + 200)
         assert part.images.is_contiguous(memory_format=torch.channels_last)
-        for row, weight in zip(part.rows, part.weights if part.weights is not None else [], strict=False):
-            batch = next(batch for batch in batches if row in batch.rows)
-            assert weight == (1 if batch.weights is None else row)
+        sources = [next(batch for batch in batches if row in batch.rows) for row in part.rows]
+        weights = [1 if batch.weights is None else row for row, batch in zip(part.rows, sources, strict=True)]
+        if part.weights is None:
+            assert all(batch.weights is None for batch in sources)
+        else:
+            assert part.weights.tolist() == weights
     # What is told of a batch is told once.
     assert [image.index for part in parts for image in part.corrupt] == list(range(len(batches)))
     assert [summary.number for part in parts for summary in part.passes] == list(range(len(batches)))

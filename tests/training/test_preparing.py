@@ -20,6 +20,7 @@ from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing import preparing
 from upchirp.training.probing.preparing import LEAST_IMAGES, WORTH, Choice, choose, choose_prepare, measures
+from upchirp.training.probing.rates import loader_speed
 from upchirp.training.recipes.groups import Loading
 from upchirp.training.run import start
 from upchirp.training.run.start import make_model
@@ -246,6 +247,13 @@ def test_both_ways_are_measured_on_this_machine(config: Make, monkeypatch: pytes
     monkeypatch.setattr(preparing, "_SECONDS", 0.02)
     # However fast the loader is.
     monkeypatch.setattr(preparing, "WORTH", -1.0)
+    ways: list[str] = []
+
+    def measured(trainer: Trainer, *asked: Any, **options: Any) -> Any:
+        ways.append(trainer.loading.way)
+        return loader_speed(trainer, *asked, **options)
+
+    monkeypatch.setattr(preparing, "loader_speed", measured)
     way, line = chosen_for(config())
-    assert way in ("cpu", "device")
+    assert set(ways) == {"cpu", "device"} and way in ways
     assert "images/s at 32 px" in line

@@ -87,22 +87,15 @@ def run(words: Sequence[str]) -> int:
     command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
     if command.sizes and command.final_size is not None:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
-    shown = ("json", "final_size", "sizes", "per_class", "confusion", "checkpoints")
+    shown = ("json", "final_size", "sizes", "per_class", "confusion")
     options = {name: value for name, value in vars(command).items() if name not in shown}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
     # Beside the results, which may be read by a program.
     console = Console(stderr=True, quiet=not is_first_process())
     with opening(console):
-        from upchirp.training import evaluate_checkpoints, evaluate_weights
+        from upchirp.training import evaluate_weights
     with Display(console) as display:
-        options |= {"sizes": sizes, "observers": (display,)}
-        if command.checkpoints:
-            run_folder = options.pop("run")
-            if run_folder is None or options.pop("weights") is not None or options.pop("report_file") is not None:
-                raise InputError("--checkpoints are those of a --run: leave out --weights and --report-file")
-            results = evaluate_checkpoints(run_folder, **options)
-        else:
-            results = evaluate_weights(**options)
+        results = evaluate_weights(**options, sizes=sizes, observers=(display,))
     if not is_first_process():
         return 0
     if command.json:

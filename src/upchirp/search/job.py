@@ -38,7 +38,7 @@ JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 
 _MAY_DIFFER = {
     "output", "resume", "workers", "loader_timeout", "checkpoint_interval", "parallel", "candidates_at_once", "engine",
-    "evaluations", "log_interval", "checkpoint_keep", "curriculum",
+    "evaluations", "log_interval", "checkpoint_keep", "report", "curriculum",
     "model_ema", "model_ema_decay", "model_ema_warmup",
 }  # fmt: skip
 """Settings that a resumed search may change; the others may change the answer. Candidates keep no average."""
@@ -182,7 +182,7 @@ def _search(
     curriculum = scaled(planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size)
     summary = summarise(config, planner, found, curriculum, journal.of("trial"), command, images=len(prepared.train))
     save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
-    write_summary(summary, folder)
+    write_summary(summary, folder, report=config.training.report)
     trials.emit(Found(bandwidths=found, equivalent_epochs=trials.spent, seconds=trials.seconds))
     return SearchResult(output=folder, curriculum=curriculum, bandwidths=found, summary=summary)
 

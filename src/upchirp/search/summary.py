@@ -99,9 +99,11 @@ def provenance(summary: Mapping[str, Any]) -> str:
     )
 
 
-def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
-    """Write `summary.json` and `report.html`."""
+def write_summary(summary: Mapping[str, Any], folder: Path, *, report: bool = True) -> None:
+    """Write `summary.json` and, by default, `report.html`."""
     write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    if not report:
+        return
     from upchirp.reports.search_html import write_search_report
 
     write_search_report(summary, folder / REPORT)

@@ -32,7 +32,7 @@ from upchirp.training.recipes.named import RECIPES, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES, Regime
-from upchirp.training.run.eval_job import SizedEvaluation, evaluate_checkpoints, evaluate_weights
+from upchirp.training.run.eval_job import SizedEvaluation, evaluate_weights
 from upchirp.training.run.interruption import Interrupted
 from upchirp.training.run.job import TrainResult, train
 from upchirp.training.run.predict_job import Guess, Prediction, predict
@@ -80,7 +80,6 @@ __all__ = [
     "create_optimizer",
     "curriculum_for",
     "estimate",
-    "evaluate_checkpoints",
     "evaluate_weights",
     "follow",
     "load_checkpoint",

@@ -71,9 +71,14 @@ def all_features(
     return found
 
 
+def has_patches(model: nn.Module) -> bool:
+    """Whether a model is a vision transformer whose patches can be averaged as timm's own pooling does."""
+    return hasattr(model, "num_prefix_tokens") and hasattr(model, "fc_norm")
+
+
 def _extract(model: Any, pooled: Pooled) -> Any:
     if pooled == "mean":
-        if not hasattr(model, "num_prefix_tokens"):
+        if not has_patches(model):
             raise InputError(f"{type(model).__name__} has no patches to take the mean of: take the head's features")
 
         def mean_of_patches(inputs: Tensor) -> Tensor:

@@ -103,15 +103,14 @@ class MaskedAutoencoding:
 
     def loss(self, outputs: Predicted, asked: Tensor) -> Tensor:
         """The mean squared error over the hidden patches of each image."""
-        errors = (outputs.patches.float() - self._targets(outputs, asked)).square().mean(dim=-1)
-        return _mean_hidden(errors, outputs.hidden)
+        return _losses(outputs, self._targets(outputs, asked))
 
     def measure(self, outputs: Predicted, asked: Tensor) -> Tensor:
         """How much of the variation among an image's hidden patches is explained, no less than 0, and the loss."""
         targets, hidden = self._targets(outputs, asked), outputs.hidden
         mean = (targets * hidden[..., None]).sum(dim=1, keepdim=True) / hidden.sum(dim=1)[:, None, None]
         spread = _mean_hidden((targets - mean).square().mean(dim=-1), hidden)
-        losses = self.loss(outputs, asked)
+        losses = _losses(outputs, targets)
         explained = (1 - losses / (spread + _EPSILON)).clamp(min=0)
         return torch.stack([explained.sum(), losses.sum()])
 
@@ -140,6 +139,11 @@ def _autoencoder(model: nn.Module) -> MaskedAutoencoder:
     if not isinstance(model, MaskedAutoencoder):
         raise InputError(f"{type(model).__name__} is no masked autoencoder: give a vision transformer of timm's")
     return model
+
+
+def _losses(outputs: Predicted, targets: Tensor) -> Tensor:
+    """The mean squared error over the hidden patches of each image, (N,)."""
+    return _mean_hidden((outputs.patches.float() - targets).square().mean(dim=-1), outputs.hidden)
 
 
 def _mean_hidden(values: Tensor, hidden: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
         deciding = {name: init.__kwdefaults__[name] for name in _DECIDING} | values
         chosen = _recipe_of(deciding)
         if deciding["regime"] == "mae":
-            # As published: the head sees the mean of all tokens.
+            # As published: the head sees the mean of the patches.
             values["model_kwargs"] = {"global_pool": "avg", **values.get("model_kwargs", {})}
         init(self, **{**{entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}, **values})
 

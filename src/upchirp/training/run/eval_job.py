@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +81,7 @@ def evaluate_weights(
     model_kwargs: dict[str, Any] | None = None,
     weights: Path | None = None,
     which: Which | None = None,
+    checkpoints: bool = False,
     data: str | None = None,
     val_share: float | None = None,
     val_split: str | None = None,
@@ -112,6 +113,7 @@ def evaluate_weights(
         model_kwargs: arguments for the model's constructor.
         weights: see `read_weights`.
         which: the average of the weights, or the raw ones; by default the average where there is one.
+        checkpoints: evaluate every checkpoint that the run kept instead, the oldest first (Figure 4, Table 1).
         data: see `open_evaluation`.
         val_share: of one folder of classes evaluate only the share that training holds out; by default that is done
             for the data of the run, and all images of other folders are evaluated.
@@ -137,7 +139,8 @@ def evaluate_weights(
     filters = _filters(low_pass, high_pass)
     if report_file is not None and max(len(sizes), 1) * len(filters) > 1:
         raise InputError("a report is of one evaluation: give one size and one filter, or leave out `report_file`")
-    origin = read_trained(run, weights, model, model_kwargs, which)
+    files = _checkpoints(run, weights, report_file) if checkpoints else [weights]
+    origin = read_trained(run, files[0], model, model_kwargs, which)
     config, stored = origin.config, origin.weights
     chosen = data or config.data
     if not chosen:
@@ -183,7 +186,7 @@ def evaluate_weights(
     network = network.to(target)
     for note in notes:
         _tell(observers, note)
-    results = []
+    results: list[SizedEvaluation] = []
     with open_ranks() as ranks, loader_failures():
         for size in sizes:
             images = EvaluationSet(
@@ -196,50 +199,49 @@ def evaluate_weights(
                 timeout=loader_timeout,
                 ranks=ranks,
             )
-            report(f"evaluating at {size} px", None, None)
-            with at_size(network, size) as fitted:
-                own = evaluate(
-                    [View("model", fitted, size, filtered=each.filtered) for each in filters],
-                    images,
-                    mean=mean or seen.mean,
-                    std=std or seen.std,
-                    device=target,
-                    # As the run evaluated itself; weights from elsewhere are evaluated in float32.
-                    autocast=autocast_dtype(config.optimization) if run is not None else None,
-                )
-            results += [
-                SizedEvaluation(
-                    size, result, low_pass=each.low_pass, high_pass=each.high_pass, classes=tuple(source.classes)
-                )
-                for result, each in zip(own, filters, strict=True)
-            ]
-            if not all(math.isfinite(result.loss) for result in own):
-                _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
+            for place, file in enumerate(files):
+                report(f"evaluating at {size} px", *((place, len(files)) if checkpoints else (None, None)))
+                if checkpoints:
+                    load_weights(network, read_trained(run, file, model, model_kwargs, which).weights, first)
+                with at_size(network, size) as fitted:
+                    own = evaluate(
+                        [View("model", fitted, size, filtered=each.filtered) for each in filters],
+                        images,
+                        mean=mean or seen.mean,
+                        std=std or seen.std,
+                        device=target,
+                        # As the run evaluated itself; weights from elsewhere are evaluated in float32.
+                        autocast=autocast_dtype(config.optimization) if run is not None else None,
+                    )
+                results += [
+                    SizedEvaluation(
+                        size,
+                        result,
+                        low_pass=each.low_pass,
+                        high_pass=each.high_pass,
+                        classes=tuple(source.classes),
+                        step=checkpoint.step_of(file) if checkpoints and file is not None else None,
+                    )
+                    for result, each in zip(own, filters, strict=True)
+                ]
+                if not all(math.isfinite(result.loss) for result in own):
+                    _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
         if report_file is not None and ranks.is_first:
             report("writing the report", None, None)
             ((size, evaluation),) = ((result.size, result.evaluation) for result in results)
             report_evaluation((run or stored.path).name, evaluation, size, source, report_file)
-    return results
+    # By checkpoint: images are prepared once for each size.
+    return sorted(results, key=lambda result: result.step or 0)
 
 
-def evaluate_checkpoints(run: Path, **options: Any) -> list[SizedEvaluation]:
-    """Evaluate every checkpoint that a run kept, the oldest first (Figure 4, Table 1).
-
-    Args:
-        run: run folder.
-        **options: as `evaluate_weights` takes them, without weights.
-
-    Raises:
-        InputError: a run without checkpoints, or as `evaluate_weights`.
-    """
-    files = list(checkpoint.checkpoints(run / CHECKPOINTS))
+def _checkpoints(run: Path | None, weights: Path | None, report_file: Path | None) -> list[Path | None]:
+    """What a run kept of its training, the oldest first."""
+    if run is None or weights is not None or report_file is not None:
+        raise InputError("`checkpoints` are those of a `run`: leave out `weights` and `report_file`")
+    files: list[Path | None] = list(checkpoint.checkpoints(run / CHECKPOINTS))
     if not files:
         raise InputError(f"{run} kept no checkpoints: train with `checkpoint_keep='all'`")
-    return [
-        replace(result, step=checkpoint.step_of(file))
-        for file in files
-        for result in evaluate_weights(run=run, weights=file, **options)
-    ]
+    return files
 
 
 class _Filter(NamedTuple):

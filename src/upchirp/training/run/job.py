@@ -174,30 +174,34 @@ def _train(
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
         trainer = Trainer.of(config, device, parallel, task, transforms)
         model = trainer.place(model)
+
+        def made_for(chosen: Settled) -> tuple[Trainer, nn.Module]:
+            """Trainer and model as for another recipe from the start: it gives the model its drop path."""
+            own = model if own_model else None
+            made, _ = start_model(chosen.config, chosen.config, train_source, own, task, seed=seed, new=new)
+            other = Trainer.of(chosen.config, device, parallel, task, transforms)
+            return other, other.place(made)
+
         if resuming:
             plan = ranks.from_first(lambda: stored_plan(folder, train_source))
             check_sizes(model, plan.sizes)
         elif loaded and (config.time_budget is not None or config.replay == "auto"):
             # A plan that rests on measured seconds would be another one by now.
             plan = Plan.from_dict(loaded.content.get("plan", {}))
+            if (longer := settled.for_time(len(train_source), plan)) is not None:
+                settled = longer
+                trainer, model = made_for(longer)
             config = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.sizes)
         else:
             first = settled
             settled, plan = new_plan(first, trainer, model, train_source, own_model=own_model, report=report)
             if (longer := first.for_time(len(train_source), plan)) is not None:
-                # The model too, which a recipe gives its drop path, is made as for that recipe from the start.
-                config = longer.config
-                model, _ = start_model(
-                    config, config, train_source, model if own_model else None, task, seed=seed, new=new
-                )
-                trainer = Trainer.of(config, device, parallel, task, transforms)
-                model = trainer.place(model)
+                trainer, model = made_for(longer)
                 settled, plan = new_plan(longer, trainer, model, train_source, own_model=own_model, report=report)
             config = settled.config
             if loaded:
-                flat = asked.to_flat()
-                named = asked.given if asked.given is not None else {name for name in flat if flat[name] is not None}
+                named = {name for name, value in asked.asked().items() if value is not None}
                 plan = as_stored(plan, Plan.from_dict(loaded.content.get("plan", {})), named)
         check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons

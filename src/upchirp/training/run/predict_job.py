@@ -142,22 +142,25 @@ def _predicted(
     timeout: float,
 ) -> Iterator[Prediction]:
     index = 0
-    with torch.inference_mode(), loader_failures():
+    # The caller's own code runs between two predictions: no mode of torch may be on then.
+    with loader_failures():
         for batch in batches_of(loader, timeout):
             readable = [item for item in batch if not isinstance(item, str)]
-            guesses: Iterator[tuple[Guess, ...]] = iter(())
+            guesses: list[tuple[Guess, ...]] = []
             if readable:
                 pixels = torch.stack([torch.from_numpy(item) for item in readable]).permute(0, 3, 1, 2)
                 guesses = _guesses(network, normalize(pixels.to(device), mean, std), names, top, tta=tta)
+            in_order = iter(guesses)
             for item in batch:
                 name = images.describe(index)
                 index += 1
-                yield Prediction(name, (), item) if isinstance(item, str) else Prediction(name, next(guesses))
+                yield Prediction(name, (), item) if isinstance(item, str) else Prediction(name, next(in_order))
 
 
+@torch.inference_mode()
 def _guesses(
     network: nn.Module, inputs: torch.Tensor, names: Sequence[str], top: int, *, tta: bool
-) -> Iterator[tuple[Guess, ...]]:
+) -> list[tuple[Guess, ...]]:
     """The most probable classes of each image of a batch, float (N, 3, S, S)."""
     probabilities = network(inputs).float().softmax(dim=1)
     if tta:
@@ -165,8 +168,10 @@ def _guesses(
     if not torch.isfinite(probabilities).all():
         raise InputError("the model's outputs are no numbers: its training diverged; take an earlier checkpoint")
     values, labels = probabilities.topk(top, dim=1)
-    for row, of_row in zip(labels.tolist(), values.tolist(), strict=True):
-        yield tuple(Guess(label, names[label], value) for label, value in zip(row, of_row, strict=True))
+    return [
+        tuple(Guess(label, names[label], value) for label, value in zip(row, of_row, strict=True))
+        for row, of_row in zip(labels.tolist(), values.tolist(), strict=True)
+    ]
 
 
 class _Prepared(Dataset[Any]):

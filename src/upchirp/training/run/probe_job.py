@@ -17,6 +17,7 @@ from upchirp.training.evaluation.feature_quality import (
     Features,
     Pooled,
     all_features,
+    has_patches,
     linear_classifier,
     nearest_neighbours,
 )
@@ -109,7 +110,7 @@ def probe_weights(
         for observer in observers:
             observer(Noted(message=note))
     if pooled is None:
-        pooled = "mean" if hasattr(network, "num_prefix_tokens") and not _has_head(stored, network) else "head"
+        pooled = "mean" if has_patches(network) and not _has_head(stored, network) else "head"
     target = choose_device(device)
     network = network.to(target)
 
