@@ -1,7 +1,8 @@
 """A curriculum of spatial regions: parts of each image are masked, and open up as the run goes on.
 
 The paper's outlook names regions as another thing to begin easier with. A grid of 8 x 8 cells covers each image; at
-progress p a share 1 - p of them is grey, drawn anew in every step and the same on any number of devices.
+progress p a share 1 - 2 p of them is grey, and none from half of the run on. They are drawn anew in every step, the
+same on any number of devices.
 
 Run: python examples/opening_regions.py --data DIR --output runs/regions
 """

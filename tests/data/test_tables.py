@@ -86,6 +86,28 @@ def test_a_table_beside_the_training_images_table(folder: Path) -> None:
     assert (len(train), listed(val)) == (2, [ALL[3]])
 
 
+def test_absolute_paths_and_what_looks_like_something_else(folder: Path) -> None:
+    images = folder / "images"
+    text = f'"{images / "4.png"}";"dog, big"\n"images/cat/1.png";image\n'
+    source = open_evaluation(write(folder, text), note=lambda line: None)
+    # A class may be called as a column is, and a label may hold another mark.
+    assert listed(source) == [("4.png", "dog, big"), ("cat/1.png", "image")]
+    text = "cat/1.png,image\n4.png,file\n"
+    assert open_evaluation(write(folder, text), note=lambda line: None).classes == ("file", "image")
+    # What is no number has no place among numbers.
+    text = "cat/1.png,10\ncat/2.png,nan\n4.png,9\n"
+    assert open_evaluation(write(folder, text), note=lambda line: None).classes == ("10", "9", "nan")
+
+
+def test_names_of_splits_need_splits(folder: Path) -> None:
+    plain = write(folder, "\n".join(f"{name},{label}" for name, label in ALL))
+    with pytest.raises(InputError, match="no column of splits to find dev in"):
+        open_data(plain, val_split="dev")
+    parted = write(folder, "path,label,split\ncat/1.png,cat,train\n4.png,dog,train\n")
+    with pytest.raises(InputError, match="cannot both train and validate"):
+        open_data(parted, val_split="train")
+
+
 def test_numbers_for_classes_are_sorted_by_value(folder: Path) -> None:
     path = write(folder, "cat/1.png 10\ncat/2.png 9\n", "l.txt")
     source = open_evaluation(path, note=lambda line: None)
@@ -106,6 +128,8 @@ def test_numbers_for_classes_are_sorted_by_value(folder: Path) -> None:
         ("path,label,split\ncat/1.png,cat,train\n4.png,dog,fold1\n", "line 3: unknown split 'fold1'"),
         ("path,label,split\ncat/1.png,cat,train\ncat/2.png,dog,train\n4.png,bird,val\n", "line 4: bird is no class"),
         ("path,label,split\ncat/1.png,cat,val\n", "no images of the split train"),
+        (f"{'a' * 200_000},cat\n4.png,dog\n", "field larger than"),
+        (f"{'a' * 300}.png,cat\n4.png,dog\n", "line 1: there is no image"),
     ],
 )
 def test_bad_tables_are_told_by_their_line(folder: Path, text: str, message: str) -> None:

@@ -116,3 +116,24 @@ def test_shards_need_no_validation_images(image_folder: Path, tmp_path: Path) ->
     (tmp_path / "label").unlink()
     train, val, _ = opened(tmp_path)
     assert (len(train), len(val)) == (12, 4)
+
+
+def test_splits_are_found_as_with_labels_and_their_names_are_obeyed(tree: Callable[..., Path], tmp_path: Path) -> None:
+    names = [f"inner/{split}/{k}.png" for split in ("train", "val") for k in range(4)]
+    root = tree(*names)
+    (root / "README.md").write_text("about it")
+    train, val, _ = opened(root)
+    assert (len(train), len(val)) == (4, 4)
+    for asked in ({"train_split": "trian"}, {"val_split": "vla"}):
+        with pytest.raises(InputError, match=r"has no split (trian|vla)"):
+            open_unlabelled(root, **asked)
+    table = tmp_path / "labels.csv"
+    table.write_text("".join(f"images/{name},{k % 2}\n" for k, name in enumerate(names)))
+    train, val = open_unlabelled(table, val_share=0.5, note=lambda line: None)
+    assert (len(train), len(val)) == (4, 4)
+
+
+def test_folders_of_few_images_are_no_classes(tree: Callable[..., Path]) -> None:
+    root = tree(*(f"patient {k}/{side}.png" for k in range(20) for side in ("left", "right")))
+    train, val = open_unlabelled(root, val_share=0.1, note=lambda line: None)
+    assert (len(train), len(val)) == (36, 4)

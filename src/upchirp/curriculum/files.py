@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from upchirp.curriculum.curriculum import Curriculum
-from upchirp.curriculum.presets import preset
+from upchirp.curriculum.presets import BY_OTHERS, preset
 from upchirp.curriculum.scaling import scaled
 from upchirp.errors import InputError
 from upchirp.files import read_yaml, write_text
@@ -75,6 +75,8 @@ def counts_passes(given: str | Mapping[str, Any]) -> bool:
     >>> [counts_passes(name) for name in ("constant", "efficienttrain", "efficienttrain_plus_plus", "no.yaml")]
     [True, True, False, False]
     """
+    if given in BY_OTHERS:
+        return True
     try:
         if isinstance(given, str) and Path(given).suffix.lower() not in _SUFFIXES:
             curriculum = preset(given)

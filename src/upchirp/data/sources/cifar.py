@@ -3,6 +3,7 @@
 import pickle
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -118,7 +119,7 @@ def _read(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                     stream = archive.extractfile(member)
                     assert stream is not None
                     yield name, _unpickled(stream.read(), path / member.name)
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path} ({error}): download it again") from error
 
 

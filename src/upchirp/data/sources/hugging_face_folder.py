@@ -61,6 +61,8 @@ def open_hugging_face(
             different classes, or a split is refused by `HuggingFaceSource`.
     """
     if _is_saved(root):
+        if asked := splits.train or splits.val:
+            raise InputError(f"{root} holds one split without a name, and no {asked}: leave it out")
         with _quiet(), _readable(str(root)):
             return HuggingFaceSource(library().load_from_disk(str(root)), name=str(root), labelled=labelled), None
     wanted = splits.train_names(_TRAIN), splits.val_names(_VALIDATION)

@@ -69,7 +69,9 @@ def find_layout(root: Folder, splits: SplitNames = USUAL) -> Layout:
             if asked is not None and found is None and (len(names) != 1 or train or val):
                 raise InputError(f"{place} has no split {asked} (found {_found(place, names)})")
         if train or val:
-            return _splits(place, train, val, names)
+            if train == val:
+                raise InputError(f"{train}/ in {place} cannot both train and validate: name two splits")
+            return _splits(place, train, val, names, splits)
         files = place.files()
         if len(names) != 1 or any(map(is_image, files)) or _tables(files) or not place.inside(names[0]).folders():
             break
@@ -95,11 +97,11 @@ def named_folder(place: Folder, names: list[str], wanted: tuple[str, ...]) -> st
     return None
 
 
-def _splits(place: Folder, train: str | None, val: str | None, names: list[str]) -> Layout:
+def _splits(place: Folder, train: str | None, val: str | None, names: list[str], asked: SplitNames) -> Layout:
     if train is None:
         raise InputError(f"no train/ in data folder {place} (found {_found(place, names)}): {_LAYOUT}")
     # The unlabelled images of a competition lie like that.
-    if val and val.lower() in TEST_NAMES and not place.inside(val).folders():
+    if val and not asked.val and val.lower() in TEST_NAMES and not place.inside(val).folders():
         val = None
     return Layout(place, place.inside(train), place.inside(val) if val else None, train, val)
 

@@ -1,6 +1,7 @@
 """Images that a table lists with their labels: a CSV, TSV or TXT file of path, label and perhaps split."""
 
 import csv
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
 from upchirp.data.sources.listed import ListedSource
 from upchirp.data.sources.listing import Listing, some
-from upchirp.data.sources.tree import PassedOver, image_suffixes
+from upchirp.data.sources.tree import PassedOver, image_suffixes, is_image
 from upchirp.errors import InputError
 
 _PATHS = (
@@ -22,6 +23,7 @@ _PATHS = (
 _LABELS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "name", "class_id")
 _SPLITS = ("split", "set", "subset", "partition")
 """What the columns are called, whatever their case; the first that is there counts."""
+_LOOKED_AT = 5
 _COLUMNS = "expected lines of path,label or path,label,split, or a header with these names"
 
 
@@ -70,14 +72,19 @@ class TableSource(ListedSource):
         )
         super().__init__(str(root), listing)
 
+    def describe(self, index: int) -> str:
+        """The path of an image; in the table it may be absolute."""
+        return os.path.join(self._root, self._listing.path(index))  # noqa: PTH118
+
 
 def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, TableSource | None, list[str]]:
     """The training images of a table, the validation images if it, or the table beside it, tells them, and notes.
 
     The columns are path, label and, if there is one, split, in this order, or in any order under a header that names
     them (`filename`, `image_id`, `class`, `breed`, `set` and the like are known too). They are parted by
-    commas, tabs, semicolons or, in a TXT file, white space. Paths start from the table's folder or from one folder in
-    it, and may lack their suffix. Classes are the training images' labels in sorted order, numbers by their value.
+    commas, tabs, semicolons or, in a TXT file of paths and labels only, white space. Paths are absolute, or start from
+    the table's folder or one folder in it, and may lack their suffix. Classes are the training images' labels in
+    sorted order, numbers by their value.
     Beside a `train.csv` without splits a `val.csv` holds the validation images.
 
     Args:
@@ -93,6 +100,8 @@ def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tab
     for row in rows:
         by_split.setdefault(row.split, []).append(row)
     if "" in by_split:
+        if asked := splits.train or splits.val:
+            raise InputError(f"{path} has no column of splits to find {asked} in: name one `split`, or leave it out")
         train_rows, val_rows = rows, None
         if (beside := _beside(path)) is not None:
             val_path, val_rows = beside, read_table(beside)
@@ -108,6 +117,8 @@ def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tab
         if not trains or (splits.val and not vals):
             lacking = splits.val if trains else train_names[0]
             raise InputError(f"{path} has no images of the split {lacking}, only of {some(sorted(by_split))}")
+        if set(trains) & set(vals[:1]):
+            raise InputError(f"the split {vals[0]} of {path} cannot both train and validate: name two")
         train_rows = [row for name in trains for row in by_split[name]]
         val_rows = by_split[vals[0]] if vals else None
         if vals and not splits.val and vals[0] not in ("val", "validation", "valid"):
@@ -131,7 +142,10 @@ def read_table(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the table {path}: {error}") from error
-    lines = list(_cells(text, path.suffix.lower()))
+    try:
+        lines = list(_cells(text, path.suffix.lower()))
+    except csv.Error as error:
+        raise InputError(f"cannot read the table {path}: {error}") from error
     if not lines:
         raise InputError(f"the table {path} is empty: {_COLUMNS}")
     columns = _header(path, lines[0][1])
@@ -152,18 +166,31 @@ def read_table(path: Path) -> list[Row]:
 
 def _cells(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
     """The number and the cells of each line that is not blank."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    found = [mark for mark in "\t,;" if mark in first]
-    if not found and suffix == ".txt":
-        for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    delimiter = _delimiter([line for line in lines if line.strip()][:_LOOKED_AT])
+    if delimiter is None and suffix == ".txt":
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 # A path may hold blanks, a label not.
                 yield number, line.strip().rsplit(None, 1)
         return
-    reader = csv.reader(text.splitlines(), delimiter=found[0] if found else ",")
+    reader = csv.reader(lines, delimiter=delimiter or ",")
     for cells in reader:
         if any(stripped := [cell.strip() for cell in cells]):
             yield reader.line_num, stripped
+
+
+def _delimiter(lines: Sequence[str]) -> str | None:
+    """The mark that parts all of some lines into as many cells, two or more; None if none does.
+
+    >>> _delimiter(["a, b.png;cat", "c.png;dog"]), _delimiter(["a.png cat"])
+    (';', None)
+    """
+    for mark in "\t;,":
+        counts = {len(cells) for cells in csv.reader(lines, delimiter=mark)}
+        if len(counts) == 1 and counts != {1}:
+            return mark
+    return None
 
 
 def _header(path: Path, cells: Sequence[str]) -> tuple[int, int, int | None] | None:
@@ -175,7 +202,7 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[int, int, int | None] | N
         return next((place for place in places if place != but), None)
 
     of_path = column(_PATHS)
-    if of_path is None:
+    if of_path is None or any(map(is_image, cells)):
         return None
     of_label, of_split = column(_LABELS, but=of_path), column(_SPLITS)
     others = [place for place in range(len(names)) if place not in (of_path, of_split)]
@@ -193,10 +220,17 @@ def _classes(rows: Sequence[Row]) -> tuple[str, ...]:
     ('9', '10')
     """
     names = {row.label for row in rows}
-    try:
+    if all(map(_is_number, names)):
         return tuple(sorted(names, key=lambda name: (float(name), name)))
+    return tuple(sorted(names))
+
+
+def _is_number(name: str) -> bool:
+    # What is no number has no order among numbers.
+    try:
+        return math.isfinite(float(name))
     except ValueError:
-        return tuple(sorted(names))
+        return False
 
 
 def _source(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> TableSource:
@@ -205,8 +239,10 @@ def _source(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> TableSou
         raise InputError(f"{path} line {unknown.line}: {unknown.label} is no class of the training images")
     root, suffix = _place(path, rows[0])
     paths = [row.path + suffix for row in rows]
-    if missing := next((row for row, name in zip(rows, paths, strict=True) if not (root / name).is_file()), None):
-        raise InputError(f"{path} line {missing.line}: there is no image {root / (missing.path + suffix)}")
+    for row, name in zip(rows, paths, strict=True):
+        # As text: a Path for each of a million images would take seconds.
+        if not os.path.isfile(os.path.join(root, name)):  # noqa: PTH113, PTH118
+            raise InputError(f"{path} line {row.line}: there is no image {root / name}")
     return TableSource(root, paths, [known[row.label] for row in rows], classes)
 
 
@@ -217,7 +253,7 @@ def _place(path: Path, row: Row) -> tuple[Path, str]:
     lacking = ("", ".jpg", ".jpeg", ".png", *sorted(image_suffixes()))
     for suffix in lacking:
         for place in (folder, *inside):
-            if (place / (row.path + suffix)).is_file():
+            if os.path.isfile(place / (row.path + suffix)):  # noqa: PTH113
                 return place, suffix
     raise InputError(
         f"{path} line {row.line}: there is no image {row.path} in {folder} or a folder in it: paths start from the "

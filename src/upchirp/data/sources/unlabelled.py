@@ -1,14 +1,16 @@
 """Images whose labels play no part, from whatever lies in a folder."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from upchirp.data.settings import VAL_SHARE
 from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
+from upchirp.data.sources.cifar import is_cifar
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, named_folder
-from upchirp.data.sources.listing import Counted, ignore
+from upchirp.data.sources.listing import Counted, ignore, some
 from upchirp.data.sources.open import Note, open_data, warn
 from upchirp.data.sources.relabelled import UnlabelledSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
@@ -52,7 +54,7 @@ def open_unlabelled(
     Raises:
         InputError: the folder is missing, holds no image, or is of a kind that cannot be read.
     """
-    train, val, notes = _open(data, final_size, counted, SplitNames(train_split, val_split))
+    train, val, notes = _open(data, final_size, val_share, counted, SplitNames(train_split, val_split))
     if val is None:
         train, val = _held_out(train, val_share)
         notes.append(f"{data} has no validation images: {len(val):,} of {len(train) + len(val):,} images measure the "
@@ -63,23 +65,37 @@ def open_unlabelled(
 
 
 def _open(
-    data: str | os.PathLike[str], final_size: int, counted: Counted, splits: SplitNames
+    data: str | os.PathLike[str], final_size: int, val_share: float, counted: Counted, splits: SplitNames
 ) -> tuple[Source, Source | None, list[str]]:
     root, notes = Path(data).expanduser(), list[str]()
-    if root.is_dir() and has_shards(root):
+    own_labels = str(data) == "generated" or is_cifar(root)
+    if not own_labels and root.is_dir() and has_shards(root):
         return *open_shards(root), notes
-    if root.is_dir() and is_hugging_face(root, splits):
+    if not own_labels and root.is_dir() and is_hugging_face(root, splits):
         return *open_hugging_face(root, splits, labelled=False), notes
-    folder = _folder(root)
+    folder = None if own_labels else _folder(root)
     if folder is None:
         train, val = open_data(
-            data, final_size, train_split=splits.train, val_split=splits.val, note=notes.append, counted=counted
+            data,
+            final_size,
+            val_share=val_share,
+            train_split=splits.train,
+            val_split=splits.val,
+            note=notes.append,
+            counted=counted,
         )
         return train, val, notes
+    # Splits may lie in the only folder of the one that is named.
+    place, names = folder, folder.folders()
+    while len(names) == 1 and not named_folder(place, names, splits.train_names()):
+        place = place.inside(names[0])
+        names = place.folders()
+    if named_folder(place, names, splits.train_names()):
+        folder = place
     names = folder.folders()
-    while len(names) == 1 and not named_folder(folder, names, splits.train_names()) and not folder.files():
-        folder = folder.inside(names[0])
-        names = folder.folders()
+    for asked in filter(None, (splits.train, splits.val)):
+        if named_folder(folder, names, (asked,)) is None:
+            raise InputError(f"{folder} has no split {asked} (found {some([f'{name}/' for name in names])})")
     if (inside := named_folder(folder, names, splits.train_names())) is None:
         source = _images(folder, counted)
         return source, None, source.passed_over.notes()
@@ -110,9 +126,10 @@ def _images(folder: Folder, counted: Counted) -> FolderSource | ArchiveSource:
 
 
 def _held_out(source: Source, share: float) -> tuple[Source, Source]:
-    try:
-        return hold_out(source, share)
-    except InputError:
-        # Classes, if they are any, of one image each.
-        rest, part = split(UnlabelledSource(source), share, _SPLIT_SEED)
-        return rest, part
+    with suppress(InputError):
+        rest, part = hold_out(source, share)
+        if abs(len(part) - share * len(source)) <= share * len(source) / 2:
+            return rest, part
+    # Folders of a few images each are no classes: each of them would give one, or none.
+    rest, part = split(UnlabelledSource(source), share, _SPLIT_SEED)
+    return rest, part
