@@ -39,7 +39,7 @@ def test_dry_run_prints_the_cost_and_nothing_else(
 def test_search_then_train_with_what_it_wrote(
     words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(words) == 0
+    assert main([*words, "--report"]) == 0
     shown = capsys.readouterr().out
     assert "4 trainings" in shown and "found" in shown and "report.html" in shown
     assert (tmp_path / "out/report.html").stat().st_size > 10_000

@@ -88,7 +88,8 @@ def _search(command: SearchCommand, console: Console, line: str) -> int:
         print(json_text({**told, "output": str(result.output), "curriculum": str(result.output / CURRICULUM)}))
         return 0
     print(f"curriculum: {printable(result.output / CURRICULUM)}")
-    print(f"report: {printable(result.output / REPORT)}")
+    if command.search.training.report:
+        print(f"report: {printable(result.output / REPORT)}")
     return 0
 
 
