@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from upchirp import Augmentation, BatchTransform, InputError, Loader, Plan, efficienttrain_plus_plus, plan
-from upchirp.curriculum import Operator
+from upchirp.curriculum import Curriculum, Operator, Phase
 from upchirp.data import FolderSource
 from upchirp.data.batch import Batch
 
@@ -163,6 +163,16 @@ def test_processes_without_a_process_group_are_warned_of(monkeypatch: pytest.Mon
         Loader(Squares(), small_plan(30), workers=0)
     with pytest.raises(InputError, match="give both, or neither"):
         Loader(Squares(), small_plan(30), workers=0, rank=1)
+
+
+def test_falling_bandwidths_are_left_to_lanczos() -> None:
+    phases = (Phase(end=0.5, bandwidth=32), Phase(end=1.0, bandwidth=16))
+    run = plan(
+        Curriculum(name="falling", axis="samples", phases=phases), dataset_size=30, epochs=2, batch_size=8
+    )  # fmt: skip
+    with pytest.raises(InputError, match="bandwidth 32 is above the final size, 16, from which crop reduces"):
+        Loader(Squares(), run, low_frequency="crop")
+    assert [batch.bandwidth for batch in Loader(Squares(), run, workers=0)] == [step.bandwidth for step in run.steps()]
 
 
 def test_what_moves_batches_for_a_loop_can_move_them() -> None:

@@ -29,6 +29,7 @@ from upchirp.data.settings import (
     Mode,
     Prepare,
     check_prepare,
+    check_reduction,
     check_workers,
 )
 from upchirp.data.slots import Slots
@@ -119,6 +120,7 @@ class Loader:
         check_workers(workers)
         for operator in {low_frequency, *(stage.operator or low_frequency for stage in plan.stages)}:
             check_prepare(prepare, mode, operator)
+        check_reduction(plan.stages, low_frequency, plan.final_size)
         rank, world_size = _place(rank, world_size)
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")

@@ -1,6 +1,7 @@
 """The user's choices about the data. No torch in here, nor anything else that takes long to import."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -146,6 +147,20 @@ def image_side(of: Reduced, low_frequency: Operator, final_size: int) -> int:
     (96, 224)
     """
     return of.bandwidth if (of.operator or low_frequency) == "lanczos" else final_size
+
+
+def check_reduction(stages: Iterable[Reduced], low_frequency: Operator, final_size: int) -> None:
+    """Refuse bandwidths above what images are reduced from: where bandwidths fall, only `lanczos` makes them.
+
+    Raises:
+        InputError: a bandwidth above the final size, by an operator that starts from that.
+    """
+    for stage in stages:
+        if stage.bandwidth > image_side(stage, low_frequency, final_size):
+            raise InputError(
+                f"bandwidth {stage.bandwidth} is above the final size, {final_size}, from which "
+                f"{stage.operator or low_frequency} reduces: use lanczos there, or end with the largest bandwidth"
+            )
 
 
 def filter_at(side: int, final_size: int, interpolation: Interpolation, mode: Mode) -> Interpolation:
