@@ -13,6 +13,16 @@ from upchirp.errors import InputError
 TEMPORARY_SUFFIX = ".tmp"
 
 
+def check_folder_of(path: Path, setting: str) -> None:
+    """Raise if a file could not be written for want of its folder: before the work that it is for.
+
+    Raises:
+        InputError: the folder is missing; `setting` names where the path came from.
+    """
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {path.absolute().parent}: make it, or choose another `{setting}`")
+
+
 @contextmanager
 def whole_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Let a file be written under a temporary name, which becomes its own when it is complete on disk.

@@ -181,6 +181,7 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
     [
         (["trian"], "did you mean train"),
         (["plan"], "no model"),
+        (["pretrain", "--data", "nowhere"], "no model: name any of timm's by --model, for a start vit_small"),
         (["plan", "--model", "resnet5"], "resnet50"),
         (["plan", "--model", "resnet50", "--curriculum", "efficienttrain++"], "did you mean efficienttrain"),
         (["plan", "--model", "resnet50", "--epochs", "0.001"], "too small for one step"),
@@ -322,6 +323,10 @@ def test_eval_tells_classes_and_confusions_and_shows_them(
     assert html.count("taken for <strong>") == min(12, len(told["confusions"]))
     assert main([*words, "--sizes", "32", "64", "--report-file", str(report)]) == 2
     assert "a report is of one evaluation" in capsys.readouterr().err
+    assert main([*words, "--report-file", str(tmp_path / "nowhere/report.html")]) == 2
+    refused = capsys.readouterr().err
+    assert f"there is no folder {tmp_path / 'nowhere'}: make it, or choose another --report-file" in refused
+    assert "evaluating" not in refused
 
 
 def test_train_then_eval_and_resume(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_kept_head_needs_the_same_classes(pretrained: Path, image_folder: Path
         (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "64", "70"], "cannot take images of side 70"),
         (["eval", "--weights", "W", "--data", "THREE", "--sizes", "64"], "unknown to the weights (ant, bee, fly)"),
         (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "64", "--final-size", "64"], "not both"),
-        (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "0"], "size is 0"),
+        (["eval", "--weights", "W", "--data", "IMAGES", "--sizes", "0"], "--sizes is 0: it must be 1 or more"),
     ],
 )
 def test_bad_input_gets_one_line(

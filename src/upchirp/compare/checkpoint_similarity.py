@@ -88,7 +88,7 @@ def similarity(
         InputError: a folder without a run or checkpoints, or data that cannot be read.
     """
     if images < 4:
-        raise InputError(f"images is {images}: it must be 4 or more")
+        raise InputError(f"`images` is {images}: it must be 4 or more")
     report = reporting(observers)
     runs = [_read(folder) for folder in (first, second)]
     chosen = data or runs[0].config.data

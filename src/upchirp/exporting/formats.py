@@ -11,7 +11,7 @@ from upchirp.errors import InputError
 from upchirp.exporting.hub import write_hub_folder
 from upchirp.exporting.names import TORCHVISION, State, for_detectron2, for_mmdet, for_torchvision
 from upchirp.exporting.programs import write_onnx, write_program
-from upchirp.files import whole_path
+from upchirp.files import check_folder_of, whole_path
 from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.run.trained_model import TrainedModel
 
@@ -45,8 +45,7 @@ def export(trained: TrainedModel, kind: Format, path: Path, *, facts: Mapping[st
     """
     if path.exists():
         raise InputError(f"{path} exists already: choose another `output`, or delete it")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {path.absolute().parent}: make it, or choose another `output`")
+    check_folder_of(path, "output")
     name, size = str(trained.described.model), int(trained.described.final_size or 0)
     state = {key: tensor.contiguous() for key, tensor in trained.model.state_dict().items()}
     writers: dict[str, Callable[[], str]] = {

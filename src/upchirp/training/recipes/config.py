@@ -84,7 +84,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
         if self.regime != "pretrain":
             changed = [entry.name for entry in fields(Pretraining) if getattr(self, entry.name) != entry.default]
             if changed:
-                raise InputError(f"{changed[0]} belongs to a pre-training without labels: use `upchirp pretrain`")
+                raise InputError(f"`{changed[0]}` belongs to a pre-training without labels: use `upchirp pretrain`")
         if self.parallel != "fsdp":
             return
         for name, asked in {

@@ -40,6 +40,7 @@ _TUNING_RATES = {**dict.fromkeys(_RATES, (5e-4, 1e-3)), "batch norm": (3e-3, 4e-
 _TUNING = {"warmup": 0.1, "weight_decay": 0.05, "layer_decay": 0.75, "model_ema": False, "randaug_layers": 0}
 """Fine-tuning on few images; Appendix A.2's values, for 1.28 million, leave a new head nearly where it began."""
 _MODELS = "resnet18, resnet50 or convnext_tiny (any size), deit_small_patch16_224 or swin_tiny_patch4_window7_224"
+_TRANSFORMERS = "vit_small_patch16_224 or vit_base_patch16_224"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def check_model(start: Start) -> None:
     if not start.model and start.weights is not None and not start.weights.exists():
         raise InputError(f"cannot read the weights {start.weights}: there is no such file")
     if not start.model:
-        raise InputError(f"no model: name any of timm's by `model`, for a start {_MODELS}")
+        models = _TRANSFORMERS if start.regime == "pretrain" else _MODELS
+        raise InputError(f"no model: name any of timm's by `model`, for a start {models}")
     check_name(start.model)
 
 

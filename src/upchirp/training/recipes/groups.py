@@ -89,10 +89,10 @@ class Pretraining(Group):
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
-            raise InputError(f"mask_ratio is {self.mask_ratio}: it must lie between 0 and 1")
+            raise InputError(f"`mask_ratio` is {self.mask_ratio}: it must lie between 0 and 1")
         check_least(self, 1, "least_visible", "decoder_depth", "decoder_width")
         if self.decoder_width % DECODER_HEAD:
-            raise InputError(f"decoder_width is {self.decoder_width}: it must be a multiple of {DECODER_HEAD}")
+            raise InputError(f"`decoder_width` is {self.decoder_width}: it must be a multiple of {DECODER_HEAD}")
         super().__post_init__()
 
 

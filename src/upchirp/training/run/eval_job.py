@@ -13,6 +13,7 @@ from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, m
 from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
+from upchirp.files import check_folder_of
 from upchirp.models import at_size, check_sizes, create_model
 from upchirp.spectral import high_pass_filter, low_pass_filter
 from upchirp.training.checkpoints import checkpoint
@@ -139,27 +140,24 @@ def evaluate_weights(
     filters = _filters(low_pass, high_pass)
     if report_file is not None and max(len(sizes), 1) * len(filters) > 1:
         raise InputError("a report is of one evaluation: give one size and one filter, or leave out `report_file`")
+    if report_file is not None:
+        check_folder_of(report_file, "report_file")
     files = _checkpoints(run, weights, report_file) if checkpoints else [weights]
     origin = read_trained(run, files[0], model, model_kwargs, which)
     config, stored = origin.config, origin.weights
     chosen = data or config.data
     if not chosen:
-        raise InputError("no data: give a folder of images, or `generated`")
+        raise InputError("no data: give a folder of images, or 'generated'")
     of_run = run is not None and is_same_data(chosen, config.data)
     if val_share is None and of_run:
         # What the run was trained on is no test of it.
         val_share = config.val_share
     check_model_kwargs(config.model_kwargs)
     sizes = list(sizes) or [origin.size]
-    limits = (
-        ("size", min(sizes), 1),
-        ("batch size", batch_size, 1),
-        ("workers", workers, 0),
-        ("loader timeout", loader_timeout, 0),
-    )
-    for name, value, least in limits:
+    limits = (("sizes", min(sizes), 1), ("batch_size", batch_size, 1), ("workers", workers, 0))
+    for name, value, least in (*limits, ("loader_timeout", loader_timeout, 0)):
         if value < least:
-            raise InputError(f"{name} is {value}: it must be {least} or more")
+            raise InputError(f"`{name}` is {value}: it must be {least} or more")
     seen = origin.seen
     first = sizes[0]
     report = reporting(observers)

@@ -152,7 +152,7 @@ def open_named_data(
         InputError: none are named, or they cannot be opened.
     """
     if not start.data:
-        raise InputError("no data: give a folder of images, or `generated`")
+        raise InputError("no data: give a folder of images, or 'generated'")
     return (open_data if labelled else open_unlabelled)(
         start.data,
         start.final_size,
