@@ -34,6 +34,7 @@ PACKAGES = {
     "upchirp.search": "Finding a curriculum.",
     "upchirp.compare": "Comparing trainings.",
     "upchirp.exporting": "Trained weights for other libraries.",
+    "upchirp.lightning": "Lightning's own trainer, by curriculum.",
 }
 
 

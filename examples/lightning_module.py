@@ -1,104 +1,86 @@
-"""A Lightning module with the curriculum added.
+"""A Lightning module trained by curriculum.
 
-The lines marked `# upchirp` are what the curriculum takes. Run it with
+The lines marked `# upchirp` are what the curriculum takes; the module is one as any other. Run it with
 
-    pip install lightning
+    pip install 'upchirp[lightning]'
     python examples/lightning_module.py --data DIR                  # DIR holds train/CLASS/* and val/CLASS/*
-    python examples/lightning_module.py --data DIR --resume CKPT    # goes on with the batches that would have come next
+    python examples/lightning_module.py --data DIR --resume CKPT    # goes on at the very step
 
-The plan holds all passes over the data, so it is one epoch for Lightning. Each device takes its share of a batch. On
-several devices it takes a model whose parameters keep their shapes (ResNet, ConvNeXt), as Lightning wraps it once;
-`own_loop.py` shows what others take there.
+The plan holds all passes over the data, so it is one epoch for Lightning. Each device takes its share of a batch.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning
 import timm
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch.nn.functional import cross_entropy
 
 import upchirp
+from upchirp.lightning import Curriculum, CurriculumData  # upchirp
+
+Labelled = tuple[torch.Tensor, torch.Tensor]
 
 
-class Counted:
-    """A loader as long as the whole plan wherever it begins: Lightning counts the batches before a resume, too."""
+class Classifier(LightningModule):
+    """A network of timm's, cross entropy and AdamW."""
 
-    def __init__(self, loader: upchirp.Loader, steps: int) -> None:
-        self.loader, self.steps = loader, steps
-        self.state_dict, self.load_state_dict = loader.state_dict, loader.load_state_dict
-
-    def __iter__(self) -> Iterator[upchirp.Batch]:
-        return iter(self.loader)
-
-    def __len__(self) -> int:
-        return self.steps
-
-
-class Curriculum(lightning.LightningModule):
-    """Trains a classifier along the plan of a loader."""
-
-    def __init__(self, net: torch.nn.Module, loader: upchirp.Loader, plan: upchirp.Plan) -> None:
+    def __init__(self, model: str, size: int, classes: int) -> None:
         super().__init__()
-        self.net, self.loader, self.plan = net, loader, plan
+        self.net = timm.create_model(model, img_size=size, num_classes=classes)
 
-    def train_dataloader(self) -> "Counted":
-        return Counted(self.loader, self.plan.total_steps)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(images)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.net.parameters(), weight_decay=0.05)
-
-    def on_train_batch_start(self, batch: upchirp.Batch, index: int) -> None:
-        upchirp.follow(batch.step, self.net, self.optimizers(use_pl_optimizer=False))  # upchirp
-
-    def training_step(self, batch: upchirp.Batch, index: int) -> torch.Tensor:
-        images, targets = batch.prepare(self.loader.transform, self.device)  # upchirp
-        loss = upchirp.mixed_cross_entropy(self.net(images).float(), targets)  # upchirp
-        self.log_dict({"loss": loss, "bandwidth": float(batch.bandwidth)}, prog_bar=True, batch_size=len(batch.rows))
+    def training_step(self, batch: Labelled, index: int) -> torch.Tensor:
+        images, targets = batch  # at the bandwidth, and the share of each class in them
+        loss = cross_entropy(self(images), targets)
+        self.log_dict({"loss": loss, "side": float(images.shape[-1])}, prog_bar=True)
         return loss
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Lightning keeps the loader's position; the model needs the shapes that were stored.
-        upchirp.fit_to_bandwidth(self.net, self.plan.step(checkpoint["global_step"] - 1).bandwidth)  # upchirp
+    def validation_step(self, batch: Labelled, index: int) -> None:
+        images, labels = batch  # at the final size
+        right = (self(images).argmax(dim=1) == labels).float().mean()
+        self.log("top1", 100 * right, prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), weight_decay=0.05)
 
 
 def main(
     data: str,
     resume: Path | None = None,
     *,
-    model: str = "resnet50",
+    model: str = "vit_tiny_patch16_224",
     size: int = 224,
     epochs: float = 90.0,
     batch_size: int = 256,
     workers: int = 4,
     save_every: int = 500,
     **trainer: Any,
-) -> Curriculum:
-    """Train, and return the module; `trainer` are arguments of `lightning.Trainer`."""
-    lightning.seed_everything(0)
+) -> Trainer:
+    """Train, and return Lightning's trainer; `trainer` are arguments for it."""
+    seed_everything(0)
     train, val = upchirp.open_data(data, size)  # upchirp
-    net = timm.create_model(model, img_size=size, num_classes=len(train.classes))
-    curriculum = upchirp.efficienttrain_plus_plus(size, multiple=upchirp.size_multiple(net))  # upchirp
+    module = Classifier(model, size, len(train.classes))
+    curriculum = upchirp.efficienttrain_plus_plus(size, multiple=upchirp.size_multiple(module.net))  # upchirp
     plan = upchirp.plan(  # upchirp
         curriculum, epochs=epochs, dataset_size=len(train), batch_size=batch_size, learning_rate=1e-3
     )
-    augmentation = upchirp.Augmentation(mixup=0.8, cutmix=1.0, reprob=0.25, smoothing=0.1)  # upchirp
-    loader = upchirp.Loader(train, plan, augmentation=augmentation, workers=workers)  # upchirp
-    module = Curriculum(net, loader, plan)
     saving = ModelCheckpoint(every_n_train_steps=save_every, save_top_k=-1)
-    lightning.Trainer(max_epochs=1, callbacks=saving, **trainer).fit(module, ckpt_path=resume)
-    result = upchirp.validate(net, val, size, augmentation=augmentation, workers=workers)  # upchirp
-    print(f"top-1 {result.top1:.1f} % of {result.images} validation images at {size} px")
-    return module
+    callbacks = [Curriculum(), EMAWeightAveraging(decay=0.999), saving]  # upchirp: the first
+    fitting = Trainer(max_epochs=1, val_check_interval=0.1, callbacks=callbacks, **trainer)
+    fitting.fit(module, datamodule=CurriculumData(train, val, plan, workers=workers), ckpt_path=resume)  # upchirp
+    return fitting
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--resume", type=Path)
-    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--model", default="vit_tiny_patch16_224")
     parser.add_argument("--epochs", type=float, default=90.0)
     main(**vars(parser.parse_args()))

@@ -76,6 +76,14 @@ def test_the_hook_for_weights_and_biases_runs(workplace, monkeypatch):
     assert logged.keys() == {"loss", "bandwidth", "images/s", "top1/model/64px"}
 
 
+def test_what_is_shown_of_other_trainers_is_taken_from_programs_that_run():
+    text = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
+    for part in text.split("\n## ")[1:]:
+        (name,) = set(re.findall(r"\(\.\./(examples/\w+\.py)\)", part))
+        (block,) = re.findall(r"^```python\n(.*?)^```", part, re.DOTALL | re.MULTILINE)
+        assert block in (ROOT / name).read_text(encoding="utf-8"), name
+
+
 def test_the_table_of_events_is_complete():
     shown = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "observers.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(shown) == sorted(event.__name__ for event in get_args(Event))

@@ -9,7 +9,7 @@ from upchirp.models.outputs import check_outputs
 from upchirp.models.precision import autocast
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.resizing.grids import GridChange, ResizableInput
-from upchirp.models.resizing.input_size import at_size, fit_to_bandwidth, fit_to_tried
+from upchirp.models.resizing.input_size import at_size, fit_to_bandwidth, fit_to_tried, lent_at_size
 from upchirp.models.resizing.sizes import check_sizes, resized_parameters, size_multiple
 from upchirp.models.resizing.weights_size import LARGEST_WEIGHTS_SIZE, fit_stored, size_of_weights
 from upchirp.models.unused import has_unused_parameters
@@ -37,6 +37,7 @@ __all__ = [
     "flops_table",
     "has_unused_parameters",
     "in_classifier",
+    "lent_at_size",
     "resized_parameters",
     "size_multiple",
     "size_of_weights",

@@ -4,7 +4,7 @@ Nothing is done half: a change is first tried on a copy without values, then mad
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -101,6 +101,42 @@ def at_size(model: nn.Module, size: int) -> Iterator[nn.Module]:
         plain = copy.deepcopy(plain)
     fit_to_bandwidth(plain, size)
     yield plain
+
+
+@contextmanager
+def lent_at_size(models: Sequence[nn.Module], size: int, back: int) -> Iterator[bool]:
+    """Fit the very models to another side for a while, for a trainer of another library that knows no copy of them.
+
+    Afterwards every parameter has its values of before again, bit by bit: what resizing made is thrown away, as there
+    and back would blur it. What the context changes in parameters of the same shape stays. Gives whether parameters
+    were resized, so that `DistributedDataParallel` is wrapped anew afterwards: it has lost sight of them.
+
+    Args:
+        models: fitted to `back`.
+        size: pixels, in the context.
+        back: pixels, before and after.
+
+    Raises:
+        InputError: a model cannot take the size.
+
+    >>> from upchirp.models import create_model
+    >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_classes=10)
+    >>> _, before = fit_to_bandwidth(vit, 96), vit.pos_embed.detach().clone()
+    >>> with lent_at_size([vit], 224, back=96) as resized:
+    ...     resized, vit.pos_embed.shape[1], bool(vit.pos_embed.data.zero_().any())
+    (True, 197, False)
+    >>> torch.equal(vit.pos_embed, before)
+    True
+    """
+    kept = [(parameter, parameter.data, parameter.grad) for model in models for parameter in model.parameters()]
+    try:
+        yield max(fit_to_bandwidth(model, size) for model in models)
+    finally:
+        for model in models:
+            fit_to_bandwidth(model, back)
+        for parameter, values, gradient in kept:
+            if parameter.data_ptr() != values.data_ptr():
+                parameter.data, parameter.grad = values, gradient
 
 
 def _fit(

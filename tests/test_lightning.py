@@ -1,0 +1,237 @@
+"""Lightning's own trainer by curriculum: the steps, the weights and the validations of a loop of one's own."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from tests.runs import Make
+from torch.nn.functional import cross_entropy
+
+import upchirp
+from upchirp import InputError
+
+pl = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint  # noqa: E402
+
+from upchirp.lightning import Curriculum, CurriculumData, even_batch, fit_to_checkpoint  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own
+AUGMENTATION = upchirp.Augmentation(mixup=0.8, cutmix=1.0, reprob=0.25, smoothing=0.1)
+QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+class Net(pl.LightningModule):
+    """As one writes it without a curriculum, but for the schedule of the learning rate."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = timm.create_model(
+            "test_vit3", img_size=64, num_classes=2, **{"depth": 2, "drop_rate": 0.1, **options}
+        )
+        self.validated: list[tuple[int, int, float]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(images)
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        images, targets = batch
+        return cross_entropy(self(images), targets)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        images, labels = batch
+        loss = cross_entropy(self(images), labels)
+        self.validated.append((self.trainer.global_step, images.shape[-1], loss.item()))
+        self.log("val_loss", loss)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        fit_to_checkpoint(self, checkpoint)
+
+
+def planned(train: Any, **changes: Any) -> upchirp.Plan:
+    settings = {"epochs": 2.0, "dataset_size": len(train), "batch_size": 16, "learning_rate": 1e-3, **changes}
+    return upchirp.plan(upchirp.efficienttrain_plus_plus(64, multiple=16), **settings)
+
+
+def data_of(folder: Path, **options: Any) -> CurriculumData:
+    train, val = upchirp.open_data(str(folder), 64)
+    return CurriculumData(train, val, planned(train), **{"workers": 0, "augmentation": AUGMENTATION, **options})
+
+
+def fit(
+    net: pl.LightningModule, data: CurriculumData | None, *callbacks: Any, ckpt_path: Any = None, **options: Any
+) -> Any:
+    callbacks = callbacks or (Curriculum(),)
+    own = {"max_epochs": 1, "accelerator": "cpu", "enable_checkpointing": False, "num_sanity_val_steps": 0}
+    trainer = pl.Trainer(callbacks=list(callbacks), **{**QUIET, **own, **options})
+    trainer.fit(net, datamodule=data, ckpt_path=ckpt_path)
+    return trainer
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(pl.Callback):
+    """Ends the process of training at a step, after validations and checkpoints of it."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+def averaged(*more: Any) -> list[Any]:
+    return [Curriculum(), EMAWeightAveraging(decay=0.9), *more]
+
+
+@pytest.fixture(scope="module")
+def whole(image_folder: Path) -> Net:
+    """The net after an uninterrupted training with an average, as exact resumption is to give it."""
+    net = Net()
+    trainer = fit(net, data_of(image_folder), *averaged(), val_check_interval=4)
+    assert trainer.global_step == trainer.datamodule.plan.total_steps
+    return net
+
+
+@pytest.mark.parametrize("step", [5, 8])
+def test_it_goes_on_exactly_where_it_was_killed(whole: Net, image_folder: Path, tmp_path: Path, step: int) -> None:
+    saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=step, save_top_k=-1)
+    options = {"val_check_interval": 4, "enable_checkpointing": True}
+    with pytest.raises(Killed):
+        fit(Net(), data_of(image_folder), *averaged(saving, Kill(step + 1)), **options)
+    net = Net()
+    fit(net, data_of(image_folder), *averaged(), ckpt_path=tmp_path / f"step={step}.ckpt", val_check_interval=4)
+    torch.testing.assert_close(net.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert net.validated == whole.validated[-len(net.validated) :]
+    # What is in the file are the shapes of that step.
+    stored = Net.load_from_checkpoint(tmp_path / f"step={step}.ckpt")
+    assert stored.net.pos_embed.shape != net.net.pos_embed.shape
+
+
+def test_validations_change_nothing_and_are_of_the_average_at_the_final_size(whole: Net, image_folder: Path) -> None:
+    net = Net()
+    data = data_of(image_folder)
+    trainer = fit(net, data, *averaged(), limit_val_batches=0)
+    torch.testing.assert_close(net.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert len({stage.bandwidth for stage in data.plan.stages}) == 3
+    assert [(step, side) for step, side, _ in whole.validated] == [
+        (step, 64) for step in range(4, trainer.global_step, 4)
+    ]
+    # At the end the module holds the average.
+    (again,) = pl.Trainer(callbacks=[Curriculum()], accelerator="cpu", **QUIET).validate(net, data, verbose=False)
+    assert net.validated[-1][1] == 64 and 0 < again["val_loss"] < 1
+    below = upchirp.validate(whole.net, data.val, 64, workers=0)
+    assert again["val_loss"] == pytest.approx(below.loss, rel=1e-5)
+
+
+def test_weights_are_those_of_a_loop_of_one_s_own(image_folder: Path) -> None:
+    data = data_of(image_folder, val_batch_size=3)
+    torch.manual_seed(0)
+    net = Net(drop_rate=0.0)
+    own = copy.deepcopy(net)
+    # Two parts of each step make the gradient of all of it.
+    fit(net, data_of(image_folder), accumulate_grad_batches=2, limit_val_batches=0)
+    optimizer = own.configure_optimizers()
+    loader = upchirp.Loader(data.train, data.plan, augmentation=AUGMENTATION, workers=0, micro_batch=8)
+    for batch in loader:
+        upchirp.follow(batch.step, own.net, optimizer)
+        images, targets = batch.prepare(loader.transform)
+        (cross_entropy(own(images), targets.dense(2)) / 2).backward()
+        if batch.completes_step:
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(net.state_dict(), own.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_are_those_of_the_command(config: Make, image_folder: Path) -> None:
+    settings = config(
+        opt="sgd", lr=0.05, amp=False, model_ema=False, micro_batch=32, mixup=0.8, cutmix=1.0, evaluations=1
+    )
+    net = Net()
+    start = copy.deepcopy(net.state_dict())
+    trained = copy.deepcopy(net.net)
+    result = upchirp.train(settings, model=trained)
+    optimization = settings.optimization
+
+    class AsTheCommand(Net):
+        def configure_optimizers(self) -> Any:
+            return upchirp.training.create_optimizer(self.net, optimization, learning_rate=0.05)
+
+    module = AsTheCommand()
+    module.load_state_dict(start)
+    train, val = upchirp.open_data(str(image_folder), 64)
+    data = CurriculumData(train, val, result.plan, augmentation=settings.augmentation, workers=0)
+    fit(module, data, limit_val_batches=0)
+    # Channels last add up in another order.
+    torch.testing.assert_close(module.net.state_dict(), trained.state_dict(), rtol=1e-3, atol=1e-4)
+    moved = max(
+        (value - start[f"net.{name}"]).abs().max() for name, value in trained.state_dict().items() if "pos" not in name
+    )
+    assert moved > 1e-2
+
+
+def test_two_processes_train_on_their_shares(image_folder: Path) -> None:
+    class Checked(Net):
+        def on_train_batch_start(self, batch: Any, index: int) -> None:
+            assert len(batch[0]) == 8 and self.trainer.world_size == 2
+
+    two, one = Checked(drop_rate=0.0), Net(drop_rate=0.0)
+    # Forks, which have imported all; they hand the weights back, and would hang if they had other numbers of batches.
+    trainer = fit(two, data_of(image_folder, val_batch_size=4), devices=2, strategy="ddp_fork", val_check_interval=4)
+    fit(one, data_of(image_folder), limit_val_batches=0)
+    # Sums in another order; Adam divides by what is nearly 0.
+    for (name, value), other in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+        assert (value - other).abs().mean() < 2e-5, name
+    assert trainer.callback_metrics["val_loss"] < 1
+
+
+def test_own_schedulers_are_refused_or_left_alone(image_folder: Path) -> None:
+    class Scheduled(Net):
+        rates: list[float] = []  # noqa: RUF012  of this class alone
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+            schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.rates.append(self.optimizers().param_groups[0]["lr"])
+
+    with pytest.raises(InputError, match="the learning rates are the plan's: let configure_optimizers return no"):
+        fit(Scheduled(), data_of(image_folder))
+    fit(Scheduled(), data_of(image_folder), Curriculum(own_rates=True), max_steps=3, limit_val_batches=0)
+    assert Scheduled.rates == [0.25, 0.125, 0.0625]
+
+
+def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, tmp_path: Path) -> None:
+    data = data_of(image_folder)
+    with pytest.raises(InputError, match=r"one epoch for Lightning: Trainer\(max_epochs=1\)"):
+        fit(Net(), data, max_epochs=3)
+    with pytest.raises(InputError, match="the plan comes with the data"):
+        fit(Net(), None)
+    with pytest.raises(InputError, match="selection needs the loss of each image"):
+        data_of(image_folder, select=upchirp.Selection())
+    with pytest.raises(InputError, match="batch size 16 cannot be shared by 1 devices in 3 parts"):
+        fit(Net(), data, accumulate_grad_batches=3)
+    saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    fit(Net(), data, Curriculum(), saving, enable_checkpointing=True, max_steps=2, limit_val_batches=0)
+    other = CurriculumData(data.train, None, planned(data.train, epochs=3.0), workers=0)
+    with pytest.raises(InputError, match="trained by another plan"):
+        fit(Net(), other, ckpt_path=tmp_path / "step=2.ckpt")
+
+
+def test_ranks_have_the_same_number_of_validation_batches() -> None:
+    for images in range(2, 40):
+        for ranks in (2, 3):
+            batch = even_batch(images, ranks, 5)
+            shares = {-(-len(range(rank, images, ranks)) // batch) for rank in range(ranks)}
+            assert len(shares) == 1 or images < 2 * ranks, (images, ranks)
