@@ -174,7 +174,7 @@ def test_a_model_of_ones_own_is_taken(run: Callable[..., TrainConfig]) -> None:
 
 
 def test_settings_of_pretraining_belong_to_it() -> None:
-    with pytest.raises(InputError, match="`mask_ratio` belongs to a pre-training without labels: use `upchirp pretrain`"):
+    with pytest.raises(InputError, match="`mask_ratio` belongs to a pre-training without labels: use"):
         TrainConfig.from_flat({"model": "resnet18", "mask_ratio": 0.5})
     with pytest.raises(InputError, match="it must lie between 0 and 1"):
         TrainConfig.from_flat({"model": "resnet18", "regime": "pretrain", "mask_ratio": 1.0})
