@@ -187,6 +187,13 @@ def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Pa
     assert any("recipe light" in line for line in priced["chosen"])
 
 
+def test_epochs_beside_a_time_budget_are_said_to_be_left_out() -> None:
+    asked = {"model": "resnet18", "time_budget": "5m"}
+    assert not any("not used" in reason for reason in choose_recipe(TrainConfig.from_flat(asked), 900).reasons)
+    both = choose_recipe(TrainConfig.from_flat({**asked, "epochs": 2}), 900)
+    assert "`time_budget` decides how long it takes: `epochs` 2 is not used" in both.reasons
+
+
 def test_no_model_is_no_default(image_folder: Path, config: Callable[..., TrainConfig]) -> None:
     with pytest.raises(InputError, match="no model: name any of timm's by `model`"):
         train(TrainConfig.from_flat({"data": str(image_folder)}))

@@ -64,9 +64,9 @@ def parse_duration(text: str) -> float:
     """
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
     if match is None or not any(match.groups()):
-        raise InputError(f"time budget {text!r} is not understood: write it like 90s, 45m, 2h or 1h30m")
+        raise InputError(f"`time_budget` is {text!r}, which is not understood: write it like 90s, 45m, 2h or 1h30m")
     hours, minutes, seconds = (float(group or 0) for group in match.groups())
     total = 3600 * hours + 60 * minutes + seconds
     if total <= 0:
-        raise InputError(f"time budget {text!r} is no time at all: give more than 0 seconds")
+        raise InputError(f"`time_budget` is {text!r}, no time at all: give more than 0 seconds")
     return total

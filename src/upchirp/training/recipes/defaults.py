@@ -16,7 +16,7 @@ from upchirp.data import mix_group
 from upchirp.errors import InputError
 from upchirp.models import check_name
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.groups import Choice, Start
+from upchirp.training.recipes.groups import Choice
 from upchirp.training.recipes.recipe import Optimization
 
 IMAGENET_SIZED = 500_000
@@ -76,18 +76,18 @@ class Settled:
         return None if other.config.recipe == self.config.recipe else other
 
 
-def check_model(start: Start) -> None:
+def check_model(config: TrainConfig) -> None:
     """Raise if no model is named that there is: before any data is read.
 
     Raises:
         InputError: with models to consider, the nearest names, or the missing file that would have named it.
     """
-    if not start.model and start.weights is not None and not start.weights.exists():
-        raise InputError(f"cannot read the weights {start.weights}: there is no such file")
-    if not start.model:
-        models = _TRANSFORMERS if start.regime == "pretrain" else _MODELS
+    if not config.model and config.weights is not None and not config.weights.exists():
+        raise InputError(f"cannot read the weights {config.weights}: there is no such file")
+    if not config.model:
+        models = _TRANSFORMERS if config.regime == "pretrain" else _MODELS
         raise InputError(f"no model: name any of timm's by `model`, for a start {models}")
-    check_name(start.model)
+    check_name(config.model)
 
 
 def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | None = None) -> Settled:
@@ -112,6 +112,8 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
         return Settled(_filled(config.to_flat(), set(config.asked()) - {"recipe"}, recipe=name))
     asked = set(config.asked())
     reasons = []
+    if config.time_budget is not None and "epochs" in asked:
+        reasons.append(f"`time_budget` decides how long it takes: `epochs` {config.epochs:g} is not used")
     recipe, epochs, others = config.recipe, config.epochs, {}
     if recipe == "auto" and images >= IMAGENET_SIZED:
         recipe = "paper"
