@@ -35,6 +35,7 @@ PACKAGES = {
     "upchirp.compare": "Comparing trainings.",
     "upchirp.exporting": "Trained weights for other libraries.",
     "upchirp.lightning": "Lightning's own trainer, by curriculum.",
+    "upchirp.dense": "Trained backbones in detection and segmentation.",
 }
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from upchirp.errors import InputError
-from upchirp.models.cswin.stripes import Windows
+from upchirp.models.cswin.stripes import Windows, windows_on
 
 
 class CrossShapedAttention(nn.Module):
@@ -32,6 +32,7 @@ class CrossShapedAttention(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         attn_drop: dropout rate of the attention weights.
         proj_drop: dropout rate after the projection.
+        dynamic: let the stripes be as long as the map is, and the window that is the whole map as large.
         device: where to create the parameters.
         dtype: their type.
 
@@ -51,6 +52,7 @@ class CrossShapedAttention(nn.Module):
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        dynamic: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -62,6 +64,7 @@ class CrossShapedAttention(nn.Module):
                 f"are a multiple of {groups} and divide the channels"
             )
         self.windows = windows
+        self.dynamic = dynamic
         self.head_dim = dim // num_heads
         self.fused_attn = use_fused_attn()
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
@@ -78,10 +81,20 @@ class CrossShapedAttention(nn.Module):
         n, h, w, c = x.shape
         groups = len(self.windows)
         qkv = self.qkv(x).view(n, h, w, 3, groups, c // groups).unbind(4)
-        parts = [self._attend(qkv[i], self.windows[i], lepe) for i, lepe in enumerate(self.lepe)]
+        if self.dynamic:
+            windows = windows_on(self.windows, h, w)
+            parts = [self._attend_padded(qkv[i], windows[i], lepe) for i, lepe in enumerate(self.lepe)]
+        else:
+            parts = [self._attend(qkv[i], self.windows[i], lepe) for i, lepe in enumerate(self.lepe)]
         x = torch.cat(parts, -1) if groups > 1 else parts[0]
         x = self.proj_drop(self.proj(x))
         return x
+
+    def _attend_padded(self, qkv: torch.Tensor, window: tuple[int, int], lepe: nn.Module) -> torch.Tensor:
+        _, h, w, _, _ = qkv.shape
+        rows, columns = window
+        padded = functional.pad(qkv, (0, 0, 0, 0, 0, -w % columns, 0, -h % rows))
+        return self._attend(padded, window, lepe)[:, :h, :w]
 
     def _attend(self, qkv: torch.Tensor, window: tuple[int, int], lepe: nn.Module) -> torch.Tensor:
         """One group of heads, (N, H, W, 3, C) -> (N, H, W, C), in windows of the given rows and columns."""
@@ -117,11 +130,12 @@ class CSWinBlock(nn.Module):
         drop_path: float,
         norm_layer: Callable[..., nn.Module],
         act_layer: type[nn.Module],
+        dynamic: bool = False,
         **dd: Any,
     ) -> None:
         super().__init__()
         self.norm1 = norm_layer(dim, **dd)
-        self.attn = CrossShapedAttention(dim, num_heads, windows, qkv_bias, attn_drop, proj_drop, **dd)
+        self.attn = CrossShapedAttention(dim, num_heads, windows, qkv_bias, attn_drop, proj_drop, dynamic, **dd)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.norm2 = norm_layer(dim, **dd)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop, **dd)

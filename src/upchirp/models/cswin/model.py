@@ -41,6 +41,8 @@ class CSWinTransformer(nn.Module):
         drop_path_rate: stochastic depth rate of the last block, from 0 in the first, linear over all.
         norm_layer: normalisation over the channels.
         act_layer: non-linearity of the perceptrons.
+        dynamic_img_size: take images of any height and width, with stripes as wide as at `img_size`; maps that
+            they don't divide are padded with zeros, as in the authors' segmentation.
         device: where to create the parameters.
         dtype: their type.
 
@@ -76,6 +78,7 @@ class CSWinTransformer(nn.Module):
         drop_path_rate: float = 0.0,
         norm_layer: Callable[..., nn.Module] = nn.LayerNorm,
         act_layer: type[nn.Module] = nn.GELU,
+        dynamic_img_size: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -88,6 +91,7 @@ class CSWinTransformer(nn.Module):
         self._built_with = (None if split_size is None else check_stripes(split_size, side), side)
         self.img_size = (side, side)
         self.split_size = stripe_widths(side, *self._built_with)
+        self.dynamic_img_size = dynamic_img_size
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.global_pool = global_pool
@@ -113,6 +117,7 @@ class CSWinTransformer(nn.Module):
                     drop_path=rate,
                     norm_layer=norm_layer,
                     act_layer=act_layer,
+                    dynamic=dynamic_img_size,
                     **dd,
                 )
                 for rate in rates
@@ -264,7 +269,8 @@ class CSWinTransformer(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
-        _check_images(x.shape[-2], x.shape[-1], self.img_size[0])
+        if not self.dynamic_img_size:
+            _check_images(x.shape[-2], x.shape[-1], self.img_size[0])
         x = self.patch_embed(x)
         return x
 

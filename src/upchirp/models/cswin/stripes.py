@@ -50,6 +50,18 @@ def stage_windows(side: int, widths: Sequence[int]) -> list[Windows]:
     return [*crosses, ((last, last),)]
 
 
+def windows_on(windows: Windows, height: int, width: int) -> Windows:
+    """The same windows on a map of another size: stripes as wide as they were, from edge to edge.
+
+    >>> windows_on(((12, 2), (2, 12)), 8, 10), windows_on(((3, 3),), 8, 10)
+    (((8, 2), (2, 10)), ((8, 10),))
+    """
+    if len(windows) == 1:
+        return ((height, width),)
+    (_, columns), (rows, _) = windows
+    return (height, columns), (rows, width)
+
+
 def check_stripes(split_size: Sequence[int], side: int) -> tuple[int, ...]:
     """`split_size` if it suits images of side `side`.
 

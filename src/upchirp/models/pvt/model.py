@@ -42,6 +42,8 @@ class PyramidVisionTransformer(nn.Module):
         drop_path_rate: stochastic depth rate of the last layer; it grows linearly from 0 over all layers.
         act_layer: makes the activation of the feed-forward layers.
         norm_layer: makes a normalisation for a number of channels.
+        dynamic_img_size: take images of any size that patches and reductions divide, with positions interpolated
+            for each batch.
         device: where the parameters are made.
         dtype: their type.
 
@@ -78,6 +80,7 @@ class PyramidVisionTransformer(nn.Module):
         drop_path_rate: float = 0.0,
         act_layer: type[nn.Module] = nn.GELU,
         norm_layer: Callable[..., nn.Module] = LayerNorm,
+        dynamic_img_size: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -101,14 +104,18 @@ class PyramidVisionTransformer(nn.Module):
             {"num_chs": dim, "reduction": stride, "module": f"stages.{stage}"}
             for stage, (dim, stride) in enumerate(zip(embed_dims, strides, strict=True))
         ]
-        self.patch_embed = PatchEmbed(size, patch_size, in_chans, embed_dims[0], norm_layer=norm_layer, **placed)
+        self.dynamic_img_size = dynamic_img_size
+        loose: dict[str, Any] = {"strict_img_size": not dynamic_img_size}
+        self.patch_embed = PatchEmbed(
+            size, patch_size, in_chans, embed_dims[0], norm_layer=norm_layer, **loose, **placed
+        )
         drop_paths: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         self.stages = nn.Sequential()
         grid = self.patch_embed.grid_size
         for stage, dim in enumerate(embed_dims):
             downsample = None
             if stage > 0:
-                downsample = PatchEmbed(grid, 2, embed_dims[stage - 1], dim, norm_layer=norm_layer, **placed)
+                downsample = PatchEmbed(grid, 2, embed_dims[stage - 1], dim, norm_layer=norm_layer, **loose, **placed)
                 grid = downsample.grid_size
             self.stages.append(
                 Stage(
@@ -243,12 +250,14 @@ class PyramidVisionTransformer(nn.Module):
             raise InputError(f"output_fmt is {output_fmt!r}: choose 'NCHW'")
         wanted, last = feature_take_indices(len(self.stages), indices)
         maps = []
+        size = self._size_of(x)
         x = self.patch_embed(x)
         for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = stage(x)
+            grid = size and stage.grid_at(size)
+            x = stage(x, grid)
             normed = self.norm(x) if index == len(self.stages) - 1 else x
             if index in wanted:
-                maps.append(stage.to_map(normed if norm else x))
+                maps.append(stage.to_map(normed if norm else x, grid))
             x = normed
         return maps if intermediates_only else (x, maps)
 
@@ -270,8 +279,20 @@ class PyramidVisionTransformer(nn.Module):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, in_chans, H, W) to normalised tokens (B, 1 + H/32 W/32, C), the class token first."""
-        tokens: torch.Tensor = self.norm(self.stages(self.patch_embed(x)))
+        size = self._size_of(x)
+        x = self.patch_embed(x)
+        for stage in self.stages:
+            x = stage(x, size and stage.grid_at(size))
+        tokens: torch.Tensor = self.norm(x)
         return tokens
+
+    def _size_of(self, images: torch.Tensor) -> Grid | None:
+        """Height and width of images of any size; none where the model has one of its own."""
+        if not self.dynamic_img_size:
+            return None
+        size = int(images.shape[-2]), int(images.shape[-1])
+        self._check_size(size)
+        return size
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Tokens to logits (B, num_classes), or to what the classifier is given."""

@@ -194,16 +194,29 @@ class Stage(nn.Module):
         self.pos_drop = nn.Dropout(pos_drop)
         self.blocks = nn.ModuleList(Block(dim, drop_path=rate, **layer, **placed) for rate in drop_paths)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens on the grid before, (B, H' W', C'), to tokens on this one, (B, H W, C), the class token first."""
+    def forward(self, x: torch.Tensor, grid: Grid | None = None) -> torch.Tensor:
+        """Tokens on the grid before, (B, H' W', C'), to tokens on this one, (B, H W, C), the class token first.
+
+        On another `grid` than the positions have, these are interpolated for this once.
+        """
+        grid = grid or self.grid_size
         if self.downsample is not None:
-            x = self.downsample(to_map(x, self.downsample.img_size))
+            rows, columns = self.downsample.patch_size
+            x = self.downsample(to_map(x, (grid[0] * rows, grid[1] * columns)))
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = self.pos_drop(x + self.pos_embed)
+        x = self.pos_drop(x + self._positions(grid))
         for block in self.blocks:
-            x = checkpoint(block, x, self.grid_size) if self.grad_checkpointing else block(x, self.grid_size)
+            x = checkpoint(block, x, grid) if self.grad_checkpointing else block(x, grid)
         return x
+
+    def _positions(self, grid: Grid) -> torch.Tensor:
+        if grid == self.grid_size:
+            return self.pos_embed
+        prefix = self.num_prefix_tokens
+        cells = to_map(self.pos_embed[:, prefix:], self.grid_size)
+        cells = functional.interpolate(cells, size=grid, mode="bilinear", align_corners=False)
+        return torch.cat([self.pos_embed[:, :prefix], cells.flatten(2).transpose(1, 2)], dim=1)
 
     def grid_at(self, size: Grid) -> Grid:
         """The grid of this stage for images of height and width `size`."""
@@ -216,6 +229,6 @@ class Stage(nn.Module):
             rows, columns = self.downsample.patch_size
             self.downsample.set_input_size(img_size=(grid[0] * rows, grid[1] * columns))
 
-    def to_map(self, tokens: torch.Tensor) -> torch.Tensor:
+    def to_map(self, tokens: torch.Tensor, grid: Grid | None = None) -> torch.Tensor:
         """What `forward` returns as a map (B, C, H, W), without the class token."""
-        return to_map(tokens[:, self.num_prefix_tokens :], self.grid_size).contiguous()
+        return to_map(tokens[:, self.num_prefix_tokens :], grid or self.grid_size).contiguous()
