@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upchirp import constant, efficienttrain_plus_plus, plan
+from upchirp.curriculum import plans
 from upchirp.curriculum.table import WIDTH
 
 
@@ -14,7 +15,7 @@ def test_a_plan_prints_as_its_table() -> None:
     assert head.split() == ["progress", "B", "steps", "images", "batch", "magnitude", "max", "lr", "compute"]
     assert [row.split()[2] for row in rows] == ["28", "46", "64"]
     assert [int(row.split()[3].replace(",", "")) for row in rows] == [stage.steps for stage in made.stages]
-    assert eval(repr(made), vars(__import__("upchirp.curriculum.plans", fromlist=["plan"]))) == made
+    assert eval(repr(made), vars(plans)) == made
 
 
 def test_replay_has_a_column_of_its_own() -> None:

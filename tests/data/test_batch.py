@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 
+from upchirp.data.device.erasing import erase_box_by_box, erase_together
 from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy
-from upchirp.data.device.transform import BatchTransform, erase_box_by_box, erase_together, normalize
+from upchirp.data.device.transform import BatchTransform, normalize
 from upchirp.data.settings import Augmentation
 from upchirp.errors import InputError
 from upchirp.spectral import low_frequency_crop

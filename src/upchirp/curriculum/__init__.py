@@ -4,7 +4,8 @@ from upchirp.curriculum.cost import Cost, CostTable, pixels
 from upchirp.curriculum.curriculum import Axis, Curriculum, Operator, Phase, Setting
 from upchirp.curriculum.early_batch import EarlyBatch
 from upchirp.curriculum.files import counts_passes, load_curriculum, save_curriculum
-from upchirp.curriculum.plans import Plan, Stage, Step, mean_cost, plan
+from upchirp.curriculum.planning import mean_cost, plan
+from upchirp.curriculum.plans import Plan
 from upchirp.curriculum.presets import (
     PRESETS,
     PresetName,
@@ -19,6 +20,7 @@ from upchirp.curriculum.presets import (
 from upchirp.curriculum.scaling import scaled
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.selection import Savings, Selection, expected_savings
+from upchirp.curriculum.stage import Stage, Step
 
 __all__ = [
     "PRESETS",

@@ -8,17 +8,13 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from upchirp.curriculum.cost import Cost, name_of, pixels
-from upchirp.curriculum.curriculum import Axis, Curriculum
-from upchirp.curriculum.early_batch import CAP, EarlyBatch, batch_sizes, ceiling
+from upchirp.curriculum.cost import Cost
+from upchirp.curriculum.curriculum import Axis
 from upchirp.curriculum.replay import BUFFER_IMAGES, GIB, Replay, ReplayMode
 from upchirp.curriculum.schedule import LearningRate
 from upchirp.curriculum.stage import Stage, Step
 from upchirp.curriculum.table import plan_table
-from upchirp.curriculum.warmup import WARMUP_PASSES, warmup_share
 from upchirp.errors import InputError
-
-__all__ = ["Plan", "Stage", "Step", "plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +151,7 @@ class Plan:
             images: bound of the buffer in images; by default what the released code holds.
             final: replay in the stages at the final size too.
 
-        >>> from upchirp.curriculum import efficienttrain_plus_plus
+        >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
         >>> replaying = plan(efficienttrain_plus_plus(), epochs=200).with_replay(1)
         >>> [round(stage.fresh_samples / stage.samples, 3) for stage in replaying.stages]
         [0.5, 0.5, 1.0]
@@ -201,152 +197,3 @@ class Plan:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a plan: {error!r}") from error
-
-
-def plan(
-    curriculum: Curriculum,
-    *,
-    epochs: float | None = None,
-    total_cost: float | None = None,
-    dataset_size: int = 1_281_167,
-    batch_size: int = 4096,
-    learning_rate: float = 4e-3,
-    schedule: LearningRate | None = None,
-    cost: Cost = pixels,
-    warmup_passes: float | None = None,
-    early_batch: EarlyBatch | None = None,
-    max_batch_size: int | None = None,
-    lr_cap: float | None = None,
-) -> Plan:
-    """Turn a curriculum and a budget into stages with exact step counts (Section 5.1).
-
-    Each boundary of the curriculum is hit as nearly as whole steps allow, and what one stage spends too much or too
-    little the next one makes up, so the total meets the budget within one step.
-
-    Args:
-        curriculum: what to show when.
-        epochs: the budget: equivalent epochs, or real passes if the curriculum's axis is `samples`.
-        total_cost: the budget in units of `cost` instead, for instance seconds with a measured table.
-        dataset_size: images in one pass; ImageNet-1K's by default.
-        batch_size: samples in one optimizer step, at the final size.
-        learning_rate: the ceiling that warm-up reaches and the cosine falls from, at the final size.
-        schedule: shape of the learning rate over progress; by default Table 24's.
-        warmup_passes: how long the learning rate rises, in passes over the data from the start, in place of the
-            schedule's share; by default Table 24's 20 unless a schedule is given. A short run warms up for a fifth of
-            itself at most, a bound of ours.
-        cost: cost of one sample at a bandwidth.
-        early_batch: larger batches below the final size (Section 5.3): `auto` for steps that all cost about the same,
-            or one batch size for each bandwidth below the final size, smallest bandwidth first.
-        max_batch_size: the largest batch that `auto` takes; by default the cost alone decides.
-        lr_cap: the highest learning rate that a larger batch may raise the ceiling to, LR_max of Equation 2; by default
-            twice `learning_rate`. The paper names no value: that one is ours.
-
-    >>> from upchirp.curriculum import efficienttrain_plus_plus
-    >>> [stage.steps for stage in plan(efficienttrain_plus_plus(), epochs=200).stages]
-    [68118, 49045, 25023]
-    >>> early = plan(efficienttrain_plus_plus(), epochs=200, early_batch="auto")
-    >>> [(stage.steps, stage.batch_size, round(stage.learning_rate, 5)) for stage in early.stages]
-    [(12385, 22528, 0.008), (24522, 8192, 0.00566), (25023, 4096, 0.004)]
-
-    Raises:
-        InputError: no budget or two, sizes below 1, a budget too small for one step in each stage, early batches that
-            do not fit the curriculum, or a cap below the learning rate.
-    """
-    if (epochs is None) == (total_cost is None):
-        raise InputError("give the budget either as epochs or as a total cost")
-    for name, size in (("dataset size", dataset_size), ("batch size", batch_size)):
-        if size < 1:
-            raise InputError(f"{name} is {size}: it must be 1 or more")
-    if warmup_passes is not None and not 0 <= warmup_passes < float("inf"):
-        raise InputError(f"warm-up passes are {warmup_passes}: give 0 or more passes over the data")
-    amounts = {"epochs": epochs, "total cost": total_cost, "learning rate": learning_rate, "lr cap": lr_cap}
-    for name, amount in amounts.items():
-        if amount is not None and not 0 < amount < float("inf"):
-            raise InputError(f"{name} is {amount}: it must be a positive number")
-    if lr_cap is not None and lr_cap < learning_rate:
-        raise InputError(f"lr cap {lr_cap} is below the learning rate {learning_rate}: raise it, or leave it out")
-    final = cost(curriculum.final_size)
-    relative = {bandwidth: cost(bandwidth) / final for bandwidth in curriculum.bandwidths}
-    unit = relative if curriculum.axis == "compute" else dict.fromkeys(relative, 1.0)
-    sizes = batch_sizes(curriculum, relative, batch_size=batch_size, early=early_batch, max_batch_size=max_batch_size)
-    budget = _budget(curriculum, epochs, total_cost, dataset_size, final, relative)
-
-    boundaries = [0.0, *(phase.end for phase in curriculum.phases)]
-    stages: list[Stage] = []
-    spent = 0.0
-    for phase, start, end in zip(curriculum.phases, boundaries, boundaries[1:], strict=False):
-        size = sizes[phase.bandwidth]
-        per_step = unit[phase.bandwidth] * size
-        steps = round((end * budget - spent) / per_step)
-        if steps < 1:
-            early = "early " if size > batch_size else ""
-            raise InputError(
-                f"the budget is too small for one step of batch size {size} at bandwidth {phase.bandwidth} "
-                f"(progress {start:g} to {end:g}): raise the budget or lower the {early}batch size"
-            )
-        spent += steps * per_step
-        stages.append(
-            Stage(
-                bandwidth=phase.bandwidth,
-                progress=(start, end),
-                magnitude=phase.magnitudes or (curriculum.magnitude_at(start), curriculum.magnitude_at(end)),
-                steps=steps,
-                batch_size=size,
-                learning_rate=ceiling(
-                    size, final_batch=batch_size, learning_rate=learning_rate, cap=lr_cap or CAP * learning_rate
-                ),
-                cost_per_sample=relative[phase.bandwidth],
-                radius=phase.radius,
-                operator=phase.operator,
-                transform=phase.transform or curriculum.transform,
-            )
-        )
-    if warmup_passes is None and schedule is None:
-        warmup_passes = WARMUP_PASSES
-    schedule = schedule or LearningRate()
-    if warmup_passes is not None:
-        schedule = replace(schedule, warmup=warmup_share(stages, warmup_passes * dataset_size))
-    return Plan(
-        curriculum=curriculum.name,
-        axis=curriculum.axis,
-        cost=name_of(cost),
-        dataset_size=dataset_size,
-        final_size=curriculum.final_size,
-        stages=tuple(stages),
-        schedule=schedule,
-    )
-
-
-def _budget(
-    curriculum: Curriculum,
-    epochs: float | None,
-    total_cost: float | None,
-    dataset_size: int,
-    final: float,
-    relative: Mapping[int, float],
-) -> float:
-    """The budget in the unit of the curriculum's axis: samples, or samples at the final size."""
-    if epochs is not None:
-        return epochs * dataset_size
-    assert total_cost is not None
-    if curriculum.axis == "compute":
-        return total_cost / final
-    return total_cost / (final * mean_cost(curriculum, relative))
-
-
-def mean_cost(curriculum: Curriculum, relative: Mapping[int, float] | None = None) -> float:
-    """The mean over progress of what an image costs, relative to the final size; on the axis `samples` the run's.
-
-    Args:
-        curriculum: the phases.
-        relative: cost of an image by bandwidth, relative to the final size; by default that of pixels.
-
-    >>> from upchirp.curriculum import efficienttrain
-    >>> round(300 * mean_cost(efficienttrain()), 1)
-    195.9
-    """
-    relative = relative or {side: pixels(side) / pixels(curriculum.final_size) for side in curriculum.bandwidths}
-    starts = [0.0, *(phase.end for phase in curriculum.phases)]
-    return sum(
-        (phase.end - start) * relative[phase.bandwidth] for phase, start in zip(curriculum.phases, starts, strict=False)
-    )

@@ -121,3 +121,13 @@ def mix_draws(
     kept = 1 - (bottom - top) * (right - left) / side**2
     weights = np.where(cut, kept, np.where(mixed, from_mixup, 1.0))
     return weights, np.column_stack([cut, top, bottom, left, right]).astype(np.int64)
+
+
+def box_mask(boxes: Tensor, side: int) -> Tensor:
+    """True inside the boxes (top, bottom, left, right): (n, 4) to (n, side, 3 side), for lines of pixels."""
+    row = torch.arange(side, device=boxes.device)
+    column = torch.arange(3 * side, device=boxes.device) // 3
+    top, bottom, left, right = boxes[:, :, None].unbind(1)
+    rows = (row >= top) & (row < bottom)
+    columns = (column >= left) & (column < right)
+    return rows[:, :, None] & columns[:, None, :]

@@ -8,15 +8,14 @@ for none.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from upchirp.curriculum import Operator
-from upchirp.data.device.mixing import Targets, mix_draws, mix_group
+from upchirp.data.device.erasing import Erasing
+from upchirp.data.device.mixing import Targets, box_mask, mix_draws, mix_group
 from upchirp.data.device.moment import Moment, Transform
 from upchirp.data.device.reducing import reduced
 from upchirp.data.device.sending import to_device
@@ -25,12 +24,6 @@ from upchirp.data.settings import Augmentation
 from upchirp.errors import InputError
 from upchirp.randomness import Stream, philox
 from upchirp.spectral import low_pass_filter
-
-_ERASE_AREA = (0.02, 1 / 3)
-_ERASE_ASPECT = (0.3, 1 / 0.3)
-_ERASE_TRIES = 10
-_NOISE_STRIDE = 4099
-"""Distance between the noise of neighbouring rows: a prime, so that no image side divides it."""
 
 
 class BatchTransform:
@@ -80,7 +73,7 @@ class BatchTransform:
         self._channels_last = channels_last
         self._dtype = dtype
         self._own = dict(own or {})
-        self._noise_banks: dict[tuple[int, torch.device], Tensor] = {}
+        self._erase = Erasing(augmentation.reprob, seed=seed)
 
     def __call__(
         self,
@@ -160,35 +153,6 @@ class BatchTransform:
                 f"make the micro-batch a multiple of {group}"
             )
 
-    def _erase(self, lines: Tensor, step: int, batch_size: int, rows: range) -> None:
-        """Erase in place."""
-        if self._augmentation.reprob == 0:
-            return
-        side = lines.shape[1]
-        rng = np.random.Generator(philox(Stream.ERASING, self._seed, step))
-        draws = rng.random((batch_size, 4 + 2 * _ERASE_TRIES))[rows.start : rows.stop]
-        boxes, valid = _erase_boxes(draws, side)
-        chosen = np.flatnonzero(valid & (draws[:, 0] < self._augmentation.reprob))
-        if not len(chosen):
-            return
-        bank = self._noise_bank(3 * side * side, lines.device)
-        noise_rows = (draws[chosen, 1] * len(bank)).astype(np.int64)
-        erase = erase_box_by_box if lines.device.type == "cpu" else erase_together
-        erase(lines, bank, np.column_stack([chosen, noise_rows, boxes[chosen]]))
-
-    def _noise_bank(self, length: int, device: torch.device) -> Tensor:
-        """Rows of `length` numbers from N(0, 1), overlapping in memory; given by the seed and the length."""
-        key = (length, device)
-        if key not in self._noise_banks:
-            total = max(1 << 20, 1 << (4 * length - 1).bit_length())
-            numbers = np.random.Generator(philox(Stream.NOISE, self._seed)).standard_normal(total, dtype=np.float32)
-            rows = (total - length) // _NOISE_STRIDE
-            # Only one size is in use at a time.
-            self._noise_banks = {
-                key: torch.from_numpy(numbers).to(device).as_strided((rows, length), (_NOISE_STRIDE, 1))
-            }
-        return self._noise_banks[key]
-
     def _mix(self, lines: Tensor, labels: Tensor, step: int, batch_size: int, rows: range) -> tuple[Tensor, Targets]:
         smoothing = self._augmentation.smoothing
         if not self._augmentation.mixes or not len(lines):
@@ -202,7 +166,7 @@ class BatchTransform:
         weight = packed[:, 0]
         # A CutMix group keeps nothing of itself inside its box, everything outside; mixup's box is empty.
         outside = torch.where(packed[:, 1] > 0, torch.ones_like(weight), weight)
-        keep = torch.where(_box_mask(packed[:, 2:], side), 0.0, outside[:, None, None])
+        keep = torch.where(box_mask(packed[:, 2:], side), 0.0, outside[:, None, None])
         grouped = lines.view(-1, group, *lines.shape[1:])
         mixed = torch.lerp(grouped.flip(1), grouped, keep[:, None])
         partners = labels.view(-1, group).flip(1).reshape(-1)
@@ -270,54 +234,3 @@ def _scale_and_shift(
         centre, width = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         scale, shift = 1 / (255 * width), -centre / width
         return tuple(value.float().repeat(repeats).to(device) for value in (scale, shift))  # type: ignore[return-value]
-
-
-def _erase_boxes(draws: npt.NDArray[np.float64], side: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Boxes (top, bottom, left, right) of (n, 4 + 2 tries) uniform draws, and which of them were found.
-
-    As in timm: the first of the tries that fits counts, and an image with no such try is left as it is.
-    """
-    area = (_ERASE_AREA[0] + (_ERASE_AREA[1] - _ERASE_AREA[0]) * draws[:, 4::2]) * side * side
-    low, high = np.log(_ERASE_ASPECT)
-    aspect = np.exp(low + (high - low) * draws[:, 5::2])
-    heights, widths = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-    fits = (heights < side) & (widths < side)
-    first = fits.argmax(axis=1)[:, None]
-    height = np.take_along_axis(heights, first, axis=1)[:, 0]
-    width = np.take_along_axis(widths, first, axis=1)[:, 0]
-    top = np.floor(draws[:, 2] * (side - height + 1))
-    left = np.floor(draws[:, 3] * (side - width + 1))
-    return np.column_stack([top, top + height, left, left + width]).astype(np.int64), fits.any(axis=1)
-
-
-def erase_box_by_box(lines: Tensor, bank: Tensor, boxes: npt.NDArray[np.int64]) -> None:
-    """Put noise into boxes of images, in place, touching only what is erased: best where a call costs little.
-
-    Args:
-        lines: images, (N, S, 3 S).
-        bank: noise, (rows, 3 S S).
-        boxes: of each the image, the row of noise and top, bottom, left, right in pixels, (boxes, 6).
-    """
-    noises = bank.view(-1, *lines.shape[1:])
-    for image, noise, top, bottom, left, right in boxes.tolist():
-        box = np.s_[top:bottom, 3 * left : 3 * right]
-        lines[image][box] = noises[noise][box]
-
-
-def erase_together(lines: Tensor, bank: Tensor, boxes: npt.NDArray[np.int64]) -> None:
-    """The same as `erase_box_by_box` in few calls, whatever the number of boxes: best on accelerators."""
-    side = lines.shape[1]
-    packed = to_device(boxes, lines.device)
-    noise = bank[packed[:, 1]].view(-1, side, 3 * side)
-    erased = torch.where(_box_mask(packed[:, 2:], side), noise, lines.index_select(0, packed[:, 0]))
-    lines.index_copy_(0, packed[:, 0], erased)
-
-
-def _box_mask(boxes: Tensor, side: int) -> Tensor:
-    """True inside the boxes (top, bottom, left, right): (n, 4) to (n, side, 3 side), for lines of pixels."""
-    row = torch.arange(side, device=boxes.device)
-    column = torch.arange(3 * side, device=boxes.device) // 3
-    top, bottom, left, right = boxes[:, :, None].unbind(1)
-    rows = (row >= top) & (row < bottom)
-    columns = (column >= left) & (column < right)
-    return rows[:, :, None] & columns[:, None, :]
