@@ -58,6 +58,8 @@ def detector(
     if kind == "retinanet":
         sizes = tuple(tuple(round(4 * level * 2 ** (third / 3)) for third in range(3)) for level in levels)
         anchors = AnchorGenerator(sizes, (_RATIOS,) * len(levels))
+        # As many as the others give, and as COCO's metrics count.
+        shared = {"detections_per_img": 100, **shared}
         retinanet: nn.Module = RetinaNet(backbone, num_classes, anchor_generator=anchors, **shared)
         return retinanet
     maps = [str(index) for index, level in enumerate(levels) if level <= LARGEST]
