@@ -36,6 +36,7 @@ PACKAGES = {
     "upchirp.exporting": "Trained weights for other libraries.",
     "upchirp.lightning": "Lightning's own trainer, by curriculum.",
     "upchirp.dense": "Trained backbones in detection and segmentation.",
+    "upchirp.hf": "Hugging Face's own trainer, by curriculum.",
 }
 
 

@@ -104,7 +104,7 @@ def at_size(model: nn.Module, size: int) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def lent_at_size(models: Sequence[nn.Module], size: int, back: int) -> Iterator[bool]:
+def lent_at_size(models: Sequence[nn.Module], size: int, back: int, *, tried: bool = False) -> Iterator[bool]:
     """Fit the very models to another side for a while, for a trainer of another library that knows no copy of them.
 
     Afterwards every parameter has its values of before again, bit by bit: what resizing made is thrown away, as there
@@ -115,6 +115,7 @@ def lent_at_size(models: Sequence[nn.Module], size: int, back: int) -> Iterator[
         models: fitted to `back`.
         size: pixels, in the context.
         back: pixels, before and after.
+        tried: `check_sizes` has passed both.
 
     Raises:
         InputError: a model cannot take the size.
@@ -130,10 +131,10 @@ def lent_at_size(models: Sequence[nn.Module], size: int, back: int) -> Iterator[
     """
     kept = [(parameter, parameter.data, parameter.grad) for model in models for parameter in model.parameters()]
     try:
-        yield max(fit_to_bandwidth(model, size) for model in models)
+        yield max(_fit(model, size, None, None, tried=tried) for model in models)
     finally:
         for model in models:
-            fit_to_bandwidth(model, back)
+            _fit(model, back, None, None, tried=True)
         for parameter, values, gradient in kept:
             if parameter.data_ptr() != values.data_ptr():
                 parameter.data, parameter.grad = values, gradient

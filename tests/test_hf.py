@@ -1,0 +1,173 @@
+"""Hugging Face's own Trainer by curriculum: the steps, the weights and the evaluations of a loop of one's own."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.forks import fork_ranks
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import upchirp
+from upchirp import InputError
+
+pytest.importorskip("accelerate", reason="Accelerate is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+from upchirp.hf import CurriculumTrainer, as_classifier  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers
+AUGMENTATION = upchirp.Augmentation(mixup=0.8, cutmix=1.0, reprob=0.25, smoothing=0.1)
+
+
+def vit(dropout: float = 0.1) -> nn.Module:
+    """Positions are fixed, and interpolated in each pass."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    own = {"image_size": 64, "patch_size": 16, "num_labels": 2, "hidden_dropout_prob": dropout}
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**small, **own))
+
+
+def of_timm(dropout: float = 0.1) -> nn.Module:
+    """Positions are resized."""
+    torch.manual_seed(0)
+    model_args = {"img_size": 64, "depth": 2, "drop_rate": dropout}
+    config = transformers.TimmWrapperConfig(architecture="test_vit3", model_args=model_args, num_labels=2)
+    return transformers.TimmWrapperForImageClassification(config)
+
+
+def trainer_of(model: nn.Module, folder: Path, output: Path, *callbacks: Any, **changes: Any) -> Any:
+    train, val = upchirp.open_data(str(folder), 64)
+    curriculum = upchirp.efficienttrain_plus_plus(64, multiple=16)
+    plan = upchirp.plan(curriculum, epochs=2, dataset_size=len(train), batch_size=16, learning_rate=1e-3)
+    settings = {
+        "output_dir": str(output), "use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
+        "eval_strategy": "no", "logging_strategy": "no", "seed": 0, **changes,
+    }  # fmt: skip
+    return CurriculumTrainer(
+        model,
+        transformers.TrainingArguments(**settings),
+        plan=plan,
+        train_dataset=train,
+        eval_dataset=val,
+        augmentation=AUGMENTATION,
+        callbacks=list(callbacks),
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(transformers.TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("make", [of_timm, vit])
+def test_it_goes_on_exactly_where_it_was_killed(make: Any, image_folder: Path, tmp_path: Path) -> None:
+    saved = {"save_strategy": "steps", "save_steps": 7, "eval_strategy": "steps", "eval_steps": 4, "logging_steps": 4}
+    saved["logging_strategy"] = "steps"
+    whole = trainer_of(make(), image_folder, tmp_path / "whole")
+    whole.train()
+    assert whole.state.global_step == whole.plan.total_steps == 15
+    killed = trainer_of(make(), image_folder, tmp_path / "cut", Kill(9), **saved)
+    with pytest.raises(Killed):
+        killed.train()
+    resumed = trainer_of(make(), image_folder, tmp_path / "cut", **saved)
+    resumed.train(resume_from_checkpoint=True)
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+    told = [(each["step"], each["learning_rate"]) for each in resumed.state.log_history if "learning_rate" in each]
+    assert told == [(step, pytest.approx(whole.plan.step(step - 1).learning_rate)) for step in (4, 8, 12)]
+    evaluated = [each["eval_top1"] for each in resumed.state.log_history if "eval_top1" in each]
+    assert len(evaluated) == 4 and all(0 <= top1 <= 100 for top1 in evaluated)
+
+
+def test_the_model_is_fitted_when_a_step_begins_whose_batches_are_fetched(image_folder: Path, tmp_path: Path) -> None:
+    order: list[tuple[str, int]] = []
+    model = of_timm()
+    positions = model.timm_model.pos_embed
+
+    class Told(CurriculumTrainer):
+        def get_batch_samples(self, *given: Any) -> Any:
+            batches, count = super().get_batch_samples(*given)
+            order.extend(("fetched", batch["pixel_values"].shape[-1]) for batch in batches)
+            return batches, count
+
+        def training_step(self, model: Any, inputs: Any, *given: Any) -> Any:
+            order.append(("trained", inputs["pixel_values"].shape[-1]))
+            return super().training_step(model, inputs, *given)
+
+        def follow(self, step: int) -> None:
+            before = positions.shape[1]
+            super().follow(step)
+            order.append(("fitted" if positions.shape[1] != before else "left", self.plan.step(step).bandwidth))
+
+    trainer = trainer_of(model, image_folder, tmp_path, gradient_accumulation_steps=2)
+    trainer.__class__ = Told
+    trainer.train()
+    sides = [trainer.plan.step(step).bandwidth for step in range(15)]
+    changes = {0, *(step for step in range(1, 15) if sides[step] != sides[step - 1])}
+    expected = []
+    for step, side in enumerate(sides):
+        fitted = "fitted" if step in changes else "left"
+        expected += [("fetched", side), ("fetched", side), (fitted, side), ("trained", side), ("trained", side)]
+    assert order == expected and len(changes) == 3
+
+
+def test_weights_and_evaluations_are_those_of_a_loop_of_one_s_own(image_folder: Path, tmp_path: Path) -> None:
+    model = of_timm()
+    own = copy.deepcopy(model)
+    trainer = trainer_of(model, image_folder, tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.0)
+    trainer.train()
+    optimizer = torch.optim.AdamW(own.parameters(), weight_decay=0.0, fused=True)
+    loader = upchirp.Loader(trainer._source, trainer.plan, augmentation=AUGMENTATION, workers=0, micro_batch=8, seed=0)
+    for batch in loader:
+        upchirp.follow(batch.step, own, optimizer)
+        if batch.rows.start == 0:
+            torch.manual_seed(upchirp.randomness.step_seed(0, batch.step.index))
+        images, targets = batch.prepare(loader.transform)
+        (cross_entropy(own(pixel_values=images).logits, targets.dense(2)) / 2).backward()
+        if batch.completes_step:
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(model.state_dict(), own.state_dict(), rtol=0, atol=0)
+    val = upchirp.open_data(str(image_folder), 64)[1]
+    result = upchirp.validate(as_classifier(own), val, 64, augmentation=AUGMENTATION, workers=0)
+    told = trainer.evaluate()
+    assert told["eval_top1"] == pytest.approx(result.top1)
+    assert told["eval_loss"] == pytest.approx(result.loss, rel=1e-5)
+
+
+def _train(folder: Path, output: Path) -> None:
+    model = of_timm(0.0)
+    trainer = trainer_of(model, folder, output, ddp_backend="gloo", eval_strategy="steps", eval_steps=4)
+    trainer.train()
+    if trainer.args.process_index == 0:
+        torch.save([trainer.args.world_size, model.state_dict(), trainer.state.log_history[-2]], output / "two.pt")
+
+
+def test_two_processes_train_on_their_shares(image_folder: Path, tmp_path: Path) -> None:
+    fork_ranks(_train, image_folder, tmp_path)
+    size, weights, told = torch.load(tmp_path / "two.pt", weights_only=True)
+    one = trainer_of(of_timm(0.0), image_folder, tmp_path)
+    one.train()
+    assert size == 2 and told["eval_loss"] == pytest.approx(one.evaluate()["eval_loss"], rel=1e-3)
+    # Sums in another order; Adam divides by what is nearly 0.
+    for name, value in one.model.state_dict().items():
+        assert (value - weights[name]).abs().mean() < 2e-5, name
+
+
+def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch size 16 cannot be shared by 1 processes in 3 parts"):
+        trainer_of(vit(), image_folder, tmp_path, gradient_accumulation_steps=3)
+    assert upchirp.size_multiple(as_classifier(vit())) == 16
+    with pytest.raises(
+        InputError, match=r"cannot read .*trainer_state.json .*: go on from a folder that Trainer saved"
+    ):
+        trainer_of(vit(), image_folder, tmp_path).train(resume_from_checkpoint=str(tmp_path))
