@@ -10,7 +10,7 @@ from rich.text import Text
 
 from upchirp import Plan, efficienttrain_plus_plus, plan
 from upchirp.cli.display import Display
-from upchirp.cli.live_line import Pace
+from upchirp.cli.live_line import Pace, duration
 from upchirp.training import Evaluated, Evaluation, Finished, Logged, Noted, Started, Stepped, Working
 
 
@@ -39,7 +39,9 @@ def shown(run: Plan, *, terminal: bool) -> str:
 def test_lines_where_there_is_no_terminal(run: Plan) -> None:
     text = shown(run, terminal=False)
     assert "step 3" in text
-    assert "512 images/s, waiting for data 20%" in text
+    # All of it in images of the first stage, less three steps, at 512 of them per second.
+    seconds = (sum(stage.cost for stage in run.stages) / (28 / 64) ** 2 - 3 * 256) / 512
+    assert f"512 images/s, waiting for data 20%, {duration(seconds)} left" in " ".join(text.split())
     assert "ema at 64 px: top-1 12.50 %" in text
     assert "note: cannot read a[b].jpg" in text
     assert "1m15s" in text

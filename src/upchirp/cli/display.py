@@ -79,10 +79,12 @@ class Display:
                 self._step(event)
             case Logged():
                 if not self.console.is_terminal:
+                    assert self.plan is not None
+                    left = self.pace.seconds_left(self.plan, event.step.index)
                     self._print(
                         f"step {event.step.index + 1}, {event.step.progress:.0%}, B={event.step.bandwidth}, "
                         f"loss {event.loss:.3f}, {event.images_per_second:.0f} images/s, "
-                        f"waiting for data {event.wait_share:.0%}"
+                        f"waiting for data {event.wait_share:.0%}, {duration(left)} left"
                     )
             case Evaluated():
                 self._print(
