@@ -116,6 +116,8 @@ def test_shards_need_no_validation_images(image_folder: Path, tmp_path: Path) ->
     (tmp_path / "label").unlink()
     train, val, _ = opened(tmp_path)
     assert (len(train), len(val)) == (12, 4)
+    with pytest.raises(InputError, match="holds shards, in the splits train and val: leave out `train_split`"):
+        open_unlabelled(tmp_path, train_split="first")
 
 
 def test_splits_are_found_as_with_labels_and_their_names_are_obeyed(tree: Callable[..., Path], tmp_path: Path) -> None:

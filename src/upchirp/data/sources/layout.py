@@ -50,6 +50,15 @@ class SplitNames:
         """The names to look for, the first that is there counts."""
         return usual if self.val is None else (self.val,)
 
+    def refuse(self, data: str) -> None:
+        """Raise if names are asked for of data that have splits of their own.
+
+        Raises:
+            InputError: saying so.
+        """
+        if self.train or self.val:
+            raise InputError(f"{data} the splits train and val: leave out `train_split` and `val_split`")
+
 
 USUAL = SplitNames()
 

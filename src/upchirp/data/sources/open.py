@@ -137,10 +137,8 @@ class _Opened(NamedTuple):
 
 
 def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, splits: SplitNames) -> _Opened:
-    named = splits.train or splits.val
-    if str(data) == "generated" and named:
-        raise InputError("generated images have the splits train and val: leave out `train_split` and `val_split`")
     if str(data) == "generated":
+        splits.refuse("generated images have")
         size = max(32, 2 * final_size)
         return _Opened(GeneratedSource("train", size=size), GeneratedSource("val", size=size), True, [])
     root = Path(data).expanduser()
@@ -150,14 +148,12 @@ def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, split
         train, val, notes = open_table(root, splits)
         return _Opened(train, val, val is not None, notes)
     if is_cifar(root):
-        if named:
-            raise InputError(f"{root} holds the splits train and test: leave out `train_split` and `val_split`")
+        splits.refuse(f"{root} holds")
         return _Opened(*open_cifar(root), True, [])
     if not root.is_dir():
         return _open_folders(ArchiveFolder(root), counted, splits)
     if has_shards(root):
-        if named:
-            raise InputError(f"{root} holds shards, of train and val: leave out `train_split` and `val_split`")
+        splits.refuse(f"{root} holds shards, in")
         train_shards, val_shards = open_shards(root)
         return _Opened(train_shards, val_shards, True, [])
     if is_hugging_face(root, splits):

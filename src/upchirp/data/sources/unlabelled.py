@@ -70,6 +70,7 @@ def _open(
     root, notes = Path(data).expanduser(), list[str]()
     own_labels = str(data) == "generated" or is_cifar(root)
     if not own_labels and root.is_dir() and has_shards(root):
+        splits.refuse(f"{root} holds shards, in")
         return *open_shards(root), notes
     if not own_labels and root.is_dir() and is_hugging_face(root, splits):
         return *open_hugging_face(root, splits, labelled=False), notes
