@@ -193,6 +193,7 @@ GROUPS: Mapping[str, str] = {
     "replay_images replay_gib replay_final",
     "precision and speed": "amp amp_dtype micro_batch parallel device deterministic channels_last compile seed",
     "run folder": (
-        "output resume config print_config evaluations log_interval checkpoint_interval checkpoint_keep report run"
+        "output resume config print_config evaluations log_interval checkpoint_interval checkpoint_keep report track "
+        "run"
     ),
 }

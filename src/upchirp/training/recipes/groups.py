@@ -16,6 +16,8 @@ from upchirp.training.recipes.regimes import Regime
 
 AnyGroup = TypeVar("AnyGroup", bound=Group)
 
+TrackerName = Literal["wandb", "trackio", "mlflow"]
+
 DECODER_HEAD = 32
 """Width of a head of the pre-training's decoder."""
 _REGIONS_FROM = 8
@@ -255,6 +257,8 @@ class Keeping(Group):
     """How many of the latest checkpoints are kept; `all` keeps every one, to look at later."""
     report: bool = True
     """Write report.html into the run folder at the end."""
+    track: TrackerName | None = None
+    """Tell another tracker of the run, too, by the extra of its name; TensorBoard's files are written in any case."""
 
     def __post_init__(self) -> None:
         check_least(self, 1, "evaluations", "log_interval", "checkpoint_interval")

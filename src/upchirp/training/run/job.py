@@ -60,6 +60,8 @@ from upchirp.training.run.start import (
     start_model,
     stored_plan,
 )
+from upchirp.training.run.trackers import check_tracker
+from upchirp.training.run.tracking import track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,7 @@ def _train(
     if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
         raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
     check_workers(config.processes)
+    check_tracker(config.track)
     report("scanning the data", None, None)
     train_source, val_source = ranks.together(lambda: open_sources(config, data, task, notes, report))
     settled = Settled(config)
@@ -246,16 +249,24 @@ def _train(
             notes.append(described["selection"]["expected"]["summary"])
         with ExitStack() as stack:
             if ranks.is_first:
+                exported = ("model" if state.ema is None else "ema", plan.final_size)
+                tracked: tuple[Observer, ...] = ()
+                if config.track is not None:
+                    # Before the folder holds a run: what cannot be started leaves none.
+                    tracker = track(
+                        config.track, folder, config.to_flat(), trainer, plan, train_source, exported, observers
+                    )
+                    stack.callback(tracker.close)
+                    tracked = (tracker,)
                 if not resuming:
                     run_folder.create(folder, config.to_flat(), described, identity)
                 elif trained_on == DataIdentity():
                     # A run of an earlier version: from now on it is known.
                     run_folder.write_data(folder, identity)
                 evaluates = evaluation_follows(plan, state.step, config.evaluations)
-                exported = ("model" if state.ema is None else "ema", plan.final_size)
                 log = run_folder.RunLog(folder, state.step, evaluates=evaluates, exported=exported)
                 stack.callback(log.close)
-                observers = (log, *observers)
+                observers = (log, *observers, *tracked)
             run = Run(
                 config,
                 trainer,

@@ -16,6 +16,7 @@ from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced,
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_stored, save_config
 from upchirp.training.recipes.groups import Computation, Keeping, Place, names_of
+from upchirp.training.run.scalars import scalars
 
 PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD = (
     "plan.json",
@@ -30,6 +31,8 @@ WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS = "predictions.npz"
 """What the exported weights guessed for each validation image."""
 REPORT = "report.html"
+TRACKING = "tracking.json"
+"""By which id each tracker knows the run, which goes on under it."""
 
 MAY_DIFFER = names_of(Place, Keeping, Computation) | {
     "workers", "loader_timeout", "prepare", "device", "deterministic", "micro_batch"
@@ -52,8 +55,8 @@ def check_is_free(folder: Path) -> None:
     """
     if holds_run(folder):
         raise InputError(f"{folder} holds another run: go on with it by `resume='auto'`, or choose another `output`")
-    # These alone were left by a run that was killed while its folder was made.
-    ours = {LOCK, PLAN, DATA}
+    # These alone were left by a run that was killed while its folder was made; wandb has a folder in it, too.
+    ours = {LOCK, PLAN, DATA, TRACKING, "wandb"}
     if folder.exists() and (
         not folder.is_dir()
         or any(entry.name not in ours and entry.suffix != TEMPORARY_SUFFIX for entry in folder.iterdir())
@@ -205,21 +208,16 @@ class RunLog:
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
+        if (measured := scalars(event, self._exported)) is not None:
+            index, plotted = measured
+            for name, value in plotted.items():
+                self._board.add_scalar(name, value, index)
         if isinstance(event, Logged):
+            assert measured is not None
             step = event.step
-            values = {
-                "loss": event.loss,
-                "learning_rate": step.learning_rate,
-                "bandwidth": step.bandwidth,
-                "magnitude": step.magnitude,
-                "images_per_second": event.images_per_second,
-                "wait_share": event.wait_share,
-                "prepared_per_second": event.prepared_per_second,
-                "megabytes_per_second": event.megabytes_per_second,
-            }
+            values = {name.removeprefix("train/"): value for name, value in measured[1].items()}
             where = {"stage": step.stage, "progress": step.progress, "train_seconds": event.train_seconds}
             self._write("train", step.index + 1, {**where, **values})
-            self._plot("train", step.index + 1, values)
         elif isinstance(event, Evaluated):
             evaluation: dict[str, object] = {
                 "progress": event.progress,
@@ -228,22 +226,16 @@ class RunLog:
                 "train_seconds": event.train_seconds,
             }
             self._write("evaluation", event.step, {**evaluation, **event.result.to_dict()})
-            tag = f"evaluation/{event.weights}/{event.bandwidth}"
-            self._plot(tag, event.step, {event.result.best: event.result.score, "loss": event.result.loss})
-            if (event.weights, event.bandwidth) == self._exported:
-                self._board.add_scalar(event.result.best, event.result.score, event.step)
         elif isinstance(event, Selected):
             self._write("pass", event.step.index + 1, {"progress": event.step.progress, **asdict(event.summary)})
-            size = event.summary.kept + event.summary.left_out
-            self._plot("pass", event.step.index + 1, {"left_out": event.summary.left_out / size})
         elif isinstance(event, Reduced):
             bandwidth = event.step.bandwidth
             self._write("micro_batch", event.step.index + 1, {"bandwidth": bandwidth, "micro_batch": event.micro_batch})
         elif isinstance(event, Saved):
             self._board.flush()
         elif isinstance(event, Finished):
-            values = {"top1": event.top1, "best_top1": event.best_top1, "train_seconds": event.train_seconds}
-            self._write("end", event.step, {**values, "figure": event.figure, "spent": dict(event.spent)})
+            ended = {"top1": event.top1, "best_top1": event.best_top1, "train_seconds": event.train_seconds}
+            self._write("end", event.step, {**ended, "figure": event.figure, "spent": dict(event.spent)})
 
     def close(self) -> None:
         """Flush and close the files."""
@@ -255,7 +247,3 @@ class RunLog:
     def _write(self, kind: str, step: int, values: Mapping[str, object]) -> None:
         self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._lines.flush()
-
-    def _plot(self, tag: str, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._board.add_scalar(f"{tag}/{name}", value, step)

@@ -1,0 +1,136 @@
+"""The observer that tells a tracker of a run: its figures, its plan, its machine, and what the model sees."""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upchirp.curriculum import Plan
+from upchirp.data import Source
+from upchirp.errors import InputError
+from upchirp.files import write_text
+from upchirp.machine import hardware, versions
+from upchirp.training.engine.trainer import Trainer
+from upchirp.training.events import Event, Finished, Noted, Observer
+from upchirp.training.recipes.config_file import load_config
+from upchirp.training.recipes.groups import TrackerName
+from upchirp.training.run.examples import examples_of
+from upchirp.training.run.run_folder import TRACKING
+from upchirp.training.run.scalars import scalars
+from upchirp.training.run.trackers import TRACKERS, Note, Tracker, one_line
+
+
+def track(
+    name: TrackerName,
+    folder: Path,
+    settings: Mapping[str, Any],
+    trainer: Trainer,
+    plan: Plan,
+    source: Source,
+    exported: tuple[str, int],
+    observers: Sequence[Observer],
+) -> "Tracked":
+    """Start a tracker, or go on with it; a run that is new there shows a few images as each stage does."""
+
+    def note(line: str) -> None:
+        for observer in observers:
+            observer(Noted(message=line))
+
+    environment = {"hardware": hardware(), "versions": versions()}
+    tracked = Tracked(name, folder, settings=settings, plan=plan, environment=environment, exported=exported, note=note)
+    if not tracked.goes_on:
+        (shown,) = examples_of({plan.curriculum: plan}, source, trainer.augmentation, trainer.loading)
+        rows = [row for row in shown.rows if len(row.images)]
+        names = (f"seen/{number}_{row.bandwidth}px" for number, row in enumerate(rows, start=1))
+        tracked.images({name: np.concatenate(row.images, axis=1) for name, row in zip(names, rows, strict=True)}, 0)
+    return tracked
+
+
+class Tracked:
+    """An observer that tells a tracker of a run; what fails there on the way is said once, and ends no training.
+
+    Args:
+        name: of the tracker.
+        folder: of the run, whose name is that of the run there; it keeps the id by which the run goes on.
+        settings: of the run, by their flag names.
+        plan: what is executed.
+        environment: hardware and versions.
+        exported: which weights the run exports and at which side.
+        note: takes what the user should know.
+
+    Raises:
+        InputError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        name: TrackerName,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        plan: Plan,
+        environment: Mapping[str, Any],
+        exported: tuple[str, int],
+        note: Note,
+    ) -> None:
+        about = {
+            "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
+            "plan": plan.to_dict(),
+            "environment": dict(environment),
+        }
+        path = folder / TRACKING
+        known: dict[str, str] = load_config(path) if path.exists() else {}
+        try:
+            self._tracker: Tracker | None = TRACKERS[name](
+                importlib.import_module(name), folder, known.get(name), about, note
+            )
+        except Exception as error:
+            raise InputError(
+                f"{name} cannot be started ({one_line(error)}): see to it, or leave out `track`"
+            ) from error
+        self.goes_on = name in known
+        """Whether the tracker knew the run before."""
+        write_text(path, json.dumps({**known, name: self._tracker.id}) + "\n")
+        self._name, self._exported, self._note = name, exported, note
+
+    def __call__(self, event: Event) -> None:
+        """Tell it of an event."""
+        if (measured := scalars(event, self._exported)) is not None:
+            step, values = measured
+            self._tell(lambda tracker: tracker.log(values, step))
+        elif isinstance(event, Finished):
+            ended = {event.figure: event.top1, f"best_{event.figure}": event.best_top1}
+            self._end({**ended, "train_seconds": event.train_seconds})
+
+    def images(self, named: Mapping[str, NDArray[np.uint8]], step: int) -> None:
+        """Show pictures, (height, width, 3), by their names."""
+        for name, pixels in named.items():
+            self._tell(partial(_show, name, pixels, step))
+
+    def close(self) -> None:
+        """End what is not done, to be gone on with."""
+        self._end(None)
+
+    def _end(self, summary: Mapping[str, float] | None) -> None:
+        self._tell(lambda tracker: tracker.finish(summary))
+        self._tracker = None
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            what(self._tracker)
+        except Exception as error:
+            self._tracker = None
+            self._note(
+                f"{self._name} is told nothing more of the run ({one_line(error)}); TensorBoard and metrics.jsonl are"
+            )
+
+
+def _show(name: str, pixels: NDArray[np.uint8], step: int, tracker: Tracker) -> None:
+    tracker.image(name, pixels, step)
