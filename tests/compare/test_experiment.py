@@ -86,7 +86,7 @@ def test_an_experiment_end_to_end(capsys: pytest.CaptureFixture[str], image_fold
         ([USUAL, {**OURS, "model": "resnet5"}], {}, "variant 'ours': timm has no model 'resnet5'"),
         ([USUAL, {**OURS, "model": "test_vit", "final_size": 60}], {}, "variant 'ours': "),
         ([USUAL, {**OURS, "curriculum": {"phases": [{"end": 1.0, "bandwidth": 63}]}}], {}, "variant 'ours': "),
-        ([USUAL, {**OURS, "opt": "nope"}], {}, "variant 'ours': experiment: opt is 'nope'"),
+        ([USUAL, {**OURS, "opt": "nope"}], {}, "variant 'ours': --opt is 'nope'"),
         ([USUAL, {**OURS, "seed": 3}], {}, "variant 'ours' sets seed, which it cannot: seeds are shared"),
         ([USUAL, {**OURS, "budgets": [0.001]}], {}, "variant 'ours': the budget is too small"),
         ([USUAL, {**OURS, "budgets": [0]}], {}, "variant 'ours': budgets [0.0]: give shares"),

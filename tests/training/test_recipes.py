@@ -38,7 +38,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Table 24.
 SHARED = {
-    "lr_base": 4e-3, "opt": "adamw", "weight_decay": 0.05, "opt_betas": (0.9, 0.999), "warmup": None,
+    "lr_base": 4e-3, "opt": "adamw", "weight_decay": 0.05, "opt_betas": None, "warmup": None,
     "warmup_passes": 20.0,
     "mixup": 0.8, "cutmix": 1.0, "reprob": 0.25, "smoothing": 0.1, "randaug_layers": 2,
     "batch_size": 4096, "epochs": 200.0, "model_ema_decay": 0.9999,

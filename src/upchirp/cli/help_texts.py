@@ -182,8 +182,8 @@ GROUPS: Mapping[str, str] = {
     "optimization": (
         "batch_size opt lr lr_base lr_base_size lr_base_scale lr_cap layer_decay layer_groups tune warmup "
         "warmup_passes warmup_lr min_lr "
-        "weight_decay opt_betas opt_eps momentum clip_grad drop_path drop_path_scaling drop model_ema model_ema_decay "
-        "model_ema_warmup"
+        "weight_decay opt_betas opt_eps opt_kwargs momentum clip_grad drop_path drop_path_scaling drop model_ema "
+        "model_ema_decay model_ema_warmup"
     ),
     "augmentation": (
         "crop scale ratio hflip interpolation randaug_layers randaug_std randaug_prob reprob mixup cutmix mixup_prob "

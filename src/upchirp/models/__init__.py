@@ -8,7 +8,7 @@ from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
 from upchirp.models.outputs import check_outputs
 from upchirp.models.precision import autocast
 from upchirp.models.pvt import PyramidVisionTransformer
-from upchirp.models.resizing.grids import GridChange, ResizableInput
+from upchirp.models.resizing.grids import GridChange, ResizableInput, follows_shape
 from upchirp.models.resizing.input_size import at_size, fit_to_bandwidth, fit_to_tried, lent_at_size
 from upchirp.models.resizing.sizes import check_sizes, resized_parameters, size_multiple
 from upchirp.models.resizing.weights_size import LARGEST_WEIGHTS_SIZE, fit_stored, size_of_weights
@@ -35,6 +35,7 @@ __all__ = [
     "fit_to_bandwidth",
     "fit_to_tried",
     "flops_table",
+    "follows_shape",
     "has_unused_parameters",
     "in_classifier",
     "lent_at_size",

@@ -13,6 +13,7 @@ from upchirp.search.cost import Price, Rates
 from upchirp.search.sequential import rungs
 from upchirp.search.trial import Trial
 from upchirp.training import make_plan
+from upchirp.training.recipes.optimizer_choice import check_states
 
 PRESETS = ("efficienttrain_plus_plus", "efficienttrain", "linear", "constant")
 """Schedules that the report sets beside what was found."""
@@ -70,6 +71,7 @@ class Planner:
         self._model = model
         self.presets = {name: preset(name, self.final_size, multiple=self.multiple) for name in PRESETS}
         check_sizes(model, {*self.candidates, self.final_size})
+        check_states(model, config.training.optimization, [*self.candidates, self.final_size])
         # The presets' too: the report sets what they cost beside what was found.
         beside = {side for curriculum in self.presets.values() for side in curriculum.bandwidths}
         sides = sorted({*self.candidates, self.final_size, *beside})

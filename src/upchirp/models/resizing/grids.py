@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from upchirp.errors import InputError
-
-MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"})
-"""Optimizer state with one value per parameter value, which is resized as the parameter is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,21 +145,31 @@ def _check_grid(values: torch.Tensor, grid: tuple[int, int], dim: int, prefix: i
 def check_moments(change: GridChange, name: str, optimizer: torch.optim.Optimizer) -> None:
     """Raise `InputError` if the optimizer keeps state for the parameter that we don't know how to resize."""
     for key, value in _state(optimizer, change.parameter).items():
-        resizable = key in MOMENTS and isinstance(value, torch.Tensor) and value.shape == change.parameter.shape
-        if not resizable and _holds_values(value):
+        if not follows_shape(value, change.parameter):
             raise InputError(
-                f"{type(optimizer).__name__} keeps state {key!r} for {name}, which cannot be resized: use an "
-                f"optimizer whose state is among {', '.join(sorted(MOMENTS))}, such as AdamW, LAMB or SGD"
+                f"{type(optimizer).__name__} keeps state {key!r} for {name} in another shape than the parameter's, so "
+                "it cannot be resized: use an optimizer whose states have the parameters' shapes, such as AdamW, LAMB "
+                "or SGD"
             )
+
+
+def follows_shape(state: object, parameter: torch.Tensor) -> bool:
+    """Whether an optimizer's state can stay with a parameter that is resized.
+
+    It can if it has a value for each of the parameter's, which is resized as the parameter is, or is a plain number.
+
+    >>> positions = torch.zeros(1, 16, 8)
+    >>> [follows_shape(state, positions) for state in (torch.ones(1, 16, 8), torch.tensor(3.0), torch.ones(1, 16), 3)]
+    [True, True, False, True]
+    """
+    return _has_shape(state, parameter) or not _holds_values(state)
 
 
 def apply_change(change: GridChange, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Resize the parameter, in place, and its moments."""
     parameter = change.parameter
     state = {} if optimizer is None else _state(optimizer, parameter)
-    for key in MOMENTS & state.keys():
-        if isinstance(state[key], torch.Tensor):
-            state[key] = change.resized(state[key])
+    state.update({key: change.resized(value) for key, value in state.items() if _has_shape(value, parameter)})
     values = change.resized(parameter)
     parameter.grad = None
     # While a loss of the last step is alive, autograd keeps the accumulator with the old shape and would
@@ -176,6 +183,10 @@ def _state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[st
     """The optimizer's own dictionary for the parameter; looking it up with `[]` would create one."""
     found: dict[str, Any] = optimizer.state.get(parameter, {})
     return found
+
+
+def _has_shape(state: object, parameter: torch.Tensor) -> TypeGuard[torch.Tensor]:
+    return isinstance(state, torch.Tensor) and state.shape == parameter.shape
 
 
 def _holds_values(value: object) -> bool:

@@ -37,6 +37,7 @@ from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
 from upchirp.training.recipes.groups import Planning, Replaying, Start
+from upchirp.training.recipes.kinds import kind_of
 from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipes.recipe import Optimization
 
@@ -187,7 +188,7 @@ def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
     most about half of rate x steps.
     """
     reach = sum(stage.steps * stage.learning_rate for stage in plan.stages) / 2
-    if optimization.opt == "sgd" or reach >= _REACH_OF_A_HEAD:
+    if kind_of(optimization.opt) not in ("adam", "lamb") or reach >= _REACH_OF_A_HEAD:
         return None
     now = plan.stages[-1].learning_rate
     rate = min(_HIGHEST_ADVISED_RATE, now * _REACH_OF_A_HEAD / reach)

@@ -17,6 +17,7 @@ from upchirp.errors import InputError
 from upchirp.models import check_name
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Choice
+from upchirp.training.recipes.kinds import kind_of
 from upchirp.training.recipes.recipe import Optimization
 
 IMAGENET_SIZED = 500_000
@@ -104,7 +105,11 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
     >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50", "epochs": 10, "mixup": 0.5}), 6_500)
     >>> settled.config.recipe, settled.config.epochs, settled.config.augmentation.mixup
     ('light', 10.0, 0.5)
+
+    Raises:
+        InputError: no learning rate is given for an optimizer that none is known for.
     """
+    _check_rate(config.optimization, config.given)
     if not _is_open(config):
         return Settled(config)
     if config.regime in AS_PUBLISHED:
@@ -220,6 +225,11 @@ def _recipe_for(epochs: float | None, images: int) -> tuple[str, str]:
     return "light", f"{images:,} images are fewer than the paper's recipe is for (`recipe='paper'` takes it)"
 
 
+def _check_rate(optimization: Optimization, given: Set[str] | None) -> None:
+    if given is not None and given.isdisjoint({"lr", "lr_base"}) and kind_of(optimization.opt) is None:
+        raise InputError(f"no learning rate is known for `opt={optimization.opt!r}`: give one by `lr`")
+
+
 def _is_open(choice: Choice) -> bool:
     return choice.given is not None and choice.regime != "imagenet22k"
 
@@ -231,12 +241,13 @@ def _filled(flat: Mapping[str, Any], asked: Set[str], **chosen: Any) -> TrainCon
 
 
 def _rate(optimization: Optimization, batch_size: int, model: nn.Module, *, tunes: bool) -> tuple[float, str]:
-    if optimization.opt == "sgd":
+    kind = kind_of(optimization.opt)
+    if kind == "sgd":
         return 0.1 * batch_size / 256, f"for SGD with a batch of {batch_size}"
     made_of = _made_of(model)
     at_64, highest = (_TUNING_RATES if tunes else _RATES)[made_of]
     rate = min(at_64 * math.sqrt(batch_size / _RATE_BATCH), highest)
-    if optimization.opt == "lamb":
+    if kind == "lamb":
         rate *= 2
     return float(f"{rate:.2g}"), f"for a network with {made_of} and a batch of {batch_size}"
 

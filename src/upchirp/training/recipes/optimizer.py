@@ -19,20 +19,34 @@ from upchirp.training.recipes.recipe import Optimization
 def create_optimizer(
     model: nn.Module, optimization: Optimization, *, learning_rate: float, fused: bool = True
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the parameters it tunes; biases, norms and what the model names don't decay."""
-    options: dict[str, Any] = {"betas": optimization.opt_betas, "eps": optimization.opt_eps, "fused": True}
-    if optimization.opt == "lamb":
-        options = {"betas": optimization.opt_betas}
-    elif optimization.opt == "sgd":
-        options = {"momentum": optimization.momentum, "fused": fused}
-    if all(parameter.device.type == "mps" for parameter in model.parameters()):
-        options.pop("fused", None)
+    """The recipe's optimizer over the parameters it tunes; biases, norms and what the model names don't decay.
+
+    Any of timm's, with its own defaults for what is not set; see `optimizer_choice`.
+
+    Args:
+        model: what is trained.
+        optimization: the optimizer's name, its arguments, and how parameters are grouped.
+        learning_rate: the highest of the run.
+        fused: whether SGD updates by torch's fused operator; AdamW does.
+    """
+    options = arguments(optimization)
+    if not all(parameter.device.type == "mps" for parameter in model.parameters()):
+        options |= {"fused": True} if optimization.opt == "adamw" else {}
+        options |= {"fused": fused} if optimization.opt == "sgd" else {}
     if optimization.layer_decay is not None:
         options["param_group_fn"] = partial(layer_groups, optimization=optimization)
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model, opt=optimization.opt, lr=learning_rate, weight_decay=optimization.weight_decay, **options
     )
     return optimizer
+
+
+def arguments(optimization: Optimization) -> dict[str, Any]:
+    """What timm is told of an optimizer, beside its name, learning rate and weight decay."""
+    options: dict[str, Any] = {"momentum": optimization.momentum, **optimization.opt_kwargs}
+    options |= {} if optimization.opt_betas is None else {"betas": optimization.opt_betas}
+    options |= {} if optimization.opt_eps is None else {"eps": optimization.opt_eps}
+    return options
 
 
 def layer_groups(model: nn.Module, optimization: Optimization) -> list[dict[str, Any]]:
@@ -48,6 +62,7 @@ def layer_groups(model: nn.Module, optimization: Optimization) -> list[dict[str,
     unlike: Any = getattr(model, "no_weight_decay", None)
     options: dict[str, Any] = {"weight_decay": optimization.weight_decay, "layer_decay": optimization.layer_decay}
     options["no_weight_decay_list"] = unlike() if callable(unlike) else ()
+    options |= {name: value for name, value in optimization.opt_kwargs.items() if name in _GROUPING}
     own: Any = getattr(model, "group_matcher", None)
     if optimization.layer_groups is None or own is None:
         return list(param_groups_layer_decay(model, **options))
@@ -57,6 +72,10 @@ def layer_groups(model: nn.Module, optimization: Optimization) -> list[dict[str,
     groups = {name: math.ceil(level / blocks) if level < head else head for name, level in levels.items()}
     grouped: Any = _Grouped(model, groups)
     return list(param_groups_layer_decay(grouped, **options))
+
+
+_GROUPING = ("fallback_list", "fallback_no_weight_decay")
+"""Arguments that say which parameters an optimizer of two kinds, such as Muon, leaves to its other kind."""
 
 
 class _Grouped:

@@ -11,14 +11,18 @@ from upchirp.errors import InputError
 from upchirp.training.recipes.checks import check_least
 
 Tuned = Literal["all", "head_and_norms"]
+OWN = ("adamw", "lamb", "sgd")
+"""Optimizers of the recipes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
     """Optimizer, learning rate, regularisation and precision; the defaults are Table 24's."""
 
-    opt: Literal["adamw", "lamb", "sgd"] = "adamw"
-    """Optimizer."""
+    opt: str = "adamw"
+    """Any of timm's optimizers by name (`timm.optim.list_optimizers`)."""
+    opt_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments for the optimizer's constructor."""
     lr: float | None = None
     """Highest learning rate; by default lr_base scaled to the batch size."""
     lr_base: float = 4e-3
@@ -48,12 +52,12 @@ class Optimization:
     """Learning rate at the end of the cosine."""
     weight_decay: float = 0.05
     """Weight decay; biases, norms and what the model names are left out."""
-    opt_betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the two moments (AdamW, LAMB)."""
-    opt_eps: float = 1e-8
-    """Term added to the denominator (AdamW)."""
+    opt_betas: tuple[float, ...] | None = None
+    """Decay rates of the moments; by default the optimizer's own: 0.9 0.999 for AdamW and LAMB."""
+    opt_eps: float | None = None
+    """Term added to the denominator; by default the optimizer's own: 1e-8 for AdamW, 1e-6 for LAMB."""
     momentum: float = 0.9
-    """Momentum (SGD)."""
+    """Momentum, of optimizers that have one (SGD)."""
     clip_grad: float | None = None
     """Largest gradient norm; none clips nothing."""
     drop_path: float = 0.0
@@ -78,10 +82,10 @@ class Optimization:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"`{name}` is {value}: it must be positive")
-        if not all(0 <= beta < 1 for beta in self.opt_betas):
-            raise InputError(f"`opt_betas` are {self.opt_betas}: both must lie in 0 to below 1")
+        if not all(0 <= beta < 1 for beta in self.opt_betas or ()):
+            raise InputError(f"`opt_betas` are {self.opt_betas}: each must lie in 0 to below 1")
         for name in ("weight_decay", "opt_eps"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise InputError(f"`{name}` is {getattr(self, name)}: it must not be negative")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise InputError(f"`layer_decay` is {self.layer_decay}: it must lie in 0 to 1, 0 left out")
@@ -96,6 +100,11 @@ class Optimization:
             )
         if not 0 <= self.warmup_passes < math.inf:
             raise InputError(f"`warmup_passes` is {self.warmup_passes}: give 0 or more passes over the data")
+        if self.opt not in OWN or self.opt_betas is not None or self.opt_kwargs:
+            # It takes timm, and timm takes seconds.
+            from upchirp.training.recipes.optimizer_choice import check_optimizer
+
+            check_optimizer(self)
         self.schedule()
 
     def schedule(self) -> LearningRate:

@@ -63,6 +63,7 @@ from upchirp.training.probing.speed import measure_seconds
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
 from upchirp.training.recipes.groups import Start
 from upchirp.training.recipes.named import papers_curriculum
+from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.tuning import freeze
 from upchirp.training.run import run_folder
@@ -255,6 +256,7 @@ def new_plan(
     device, ranks = trainer.device, trainer.parallel.ranks
     config = settled.config
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
+    check_states(model, config.optimization, curriculum.sizes)
 
     def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
         table = measure_seconds(
