@@ -181,7 +181,7 @@ GROUPS: Mapping[str, str] = {
     "pre-training without labels": "method target mask_ratio least_visible decoder_depth decoder_width",
     "optimization": (
         "batch_size opt lr lr_base lr_base_size lr_base_scale lr_cap layer_decay layer_groups tune warmup "
-        "warmup_passes warmup_lr min_lr "
+        "warmup_passes warmup_lr min_lr sched sched_decay "
         "weight_decay opt_betas opt_eps opt_kwargs momentum clip_grad drop_path drop_path_scaling drop model_ema "
         "model_ema_decay model_ema_warmup"
     ),

@@ -39,7 +39,7 @@ def plan(
         total_cost: the budget in units of `cost` instead, for instance seconds with a measured table.
         dataset_size: images in one pass; ImageNet-1K's by default.
         batch_size: samples in one optimizer step, at the final size.
-        learning_rate: the ceiling that warm-up reaches and the cosine falls from, at the final size.
+        learning_rate: the ceiling that warm-up reaches and the rate falls from, at the final size.
         schedule: shape of the learning rate over progress; by default Table 24's.
         warmup_passes: how long the learning rate rises, in passes over the data from the start, in place of the
             schedule's share; by default Table 24's 20 unless a schedule is given. A short run warms up for a fifth of

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from upchirp.curriculum import LearningRate
+from upchirp.curriculum.schedule import Shape
 from upchirp.curriculum.warmup import WARMUP_PASSES
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
@@ -49,7 +50,11 @@ class Optimization:
     warmup_lr: float = 1e-6
     """Learning rate at the first step."""
     min_lr: float = 1e-6
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end."""
+    sched: Shape = "cosine"
+    """How the learning rate falls after the warm-up: `cosine`, `linear`, or `wsd`: stable, then down by 1 - sqrt."""
+    sched_decay: float = 0.2
+    """Share of the run, at its end, in which the rate of `wsd` falls."""
     weight_decay: float = 0.05
     """Weight decay; biases, norms and what the model names are left out."""
     opt_betas: tuple[float, ...] | None = None
@@ -109,7 +114,13 @@ class Optimization:
 
     def schedule(self) -> LearningRate:
         """The learning rate over progress; without a share of its own, its warm-up follows from the plan."""
-        return LearningRate(warmup=self.warmup or 0.0, warmup_lr=self.warmup_lr, min_lr=self.min_lr)
+        return LearningRate(
+            warmup=self.warmup or 0.0,
+            warmup_lr=self.warmup_lr,
+            min_lr=self.min_lr,
+            shape=self.sched,
+            decay=self.sched_decay,
+        )
 
     def learning_rate(self, batch_size: int) -> float:
         """The highest learning rate at a batch size.
