@@ -180,8 +180,8 @@ GROUPS: Mapping[str, str] = {
     ),
     "pre-training without labels": "method target mask_ratio least_visible decoder_depth decoder_width",
     "optimization": (
-        "batch_size opt lr lr_base lr_base_size lr_base_scale lr_cap layer_decay layer_groups tune warmup "
-        "warmup_passes warmup_lr min_lr sched sched_decay "
+        "batch_size opt lr lr_base lr_base_size lr_base_scale lr_cap layer_decay layer_groups tune freeze head_only "
+        "warmup warmup_passes warmup_lr min_lr sched sched_decay "
         "weight_decay opt_betas opt_eps opt_kwargs momentum clip_grad drop_path drop_path_scaling drop model_ema "
         "model_ema_decay model_ema_warmup"
     ),
@@ -193,7 +193,7 @@ GROUPS: Mapping[str, str] = {
     "replay_images replay_gib replay_final",
     "precision and speed": "amp amp_dtype micro_batch parallel device deterministic channels_last compile seed",
     "run folder": (
-        "output resume config print_config evaluations log_interval checkpoint_interval checkpoint_keep report track "
-        "run"
+        "output resume config print_config evaluations early_stop log_interval checkpoint_interval checkpoint_keep "
+        "report track run"
     ),
 }

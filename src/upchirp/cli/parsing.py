@@ -78,6 +78,22 @@ def _numbers_or_auto(
 
 
 @_registry.primitive_rule
+def _number_or_names(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """`--freeze 3` and `--freeze conv1 layer1`."""
+    if info.type != int | tuple[str, ...] | None:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="INT|TEXT ...",
+        instance_from_str=lambda words: int(words[0]) if len(words) == 1 and words[0].isdigit() else tuple(words),
+        is_instance=lambda value: value is None or isinstance(value, int | tuple),
+        str_from_instance=lambda value: list(map(str, value)) if isinstance(value, tuple) else [str(value)],
+    )
+
+
+@_registry.primitive_rule
 def _name_or_phases(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:

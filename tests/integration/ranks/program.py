@@ -157,6 +157,7 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         "evaluation": lambda: evaluation(ranks),
         "alone": lambda: evaluation(None),
         "whole": lambda: digested(run("whole")),
+        "held": lambda: digested(run("held", optimization=replace(base.optimization, head_only=0.5), early_stop=9)),
         "norms": lambda: digested(run("norms", curriculum="constant", **norms)),
         "selection": lambda: trained(replace(selection, output=output / "selection")),
         "started": lambda: trained(replace(base, output=started, resume="auto")),

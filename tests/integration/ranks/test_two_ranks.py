@@ -46,7 +46,13 @@ def test_weights_are_those_of_one_rank_under_plain_names(folder: Path) -> None:
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("run", ["whole", "norms", "unused"])
+def test_the_head_alone_is_trained_first_on_every_rank(folder: Path, image_folder: Path) -> None:
+    train(settings(image_folder, folder / "held_one", head_only=0.5))
+    assert losses(folder / "held") == pytest.approx(losses(folder / "held_one"), rel=1e-4)
+    assert losses(folder / "held") != pytest.approx(losses(folder / "one"), rel=1e-3)
+
+
+@pytest.mark.parametrize("run", ["whole", "held", "norms", "unused"])
 def test_all_ranks_end_with_the_same_state(seen: list[dict[str, Any]], run: str) -> None:
     assert seen[0][run] == seen[1][run]
 

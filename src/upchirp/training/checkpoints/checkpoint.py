@@ -129,6 +129,16 @@ def best_path(folder: Path, step: int) -> Path:
     return folder / f"best_{step:09d}.pt"
 
 
+def load_best(folder: Path) -> Loaded | None:
+    """Read the best checkpoint of a run, if there is one.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    found = _numbered(folder, _BEST)[-1:]
+    return Loaded(found[0], load(found[0]), ()) if found else None
+
+
 def prune_best(folder: Path) -> None:
     """Delete all but the latest of the best checkpoints."""
     for path in list(_numbered(folder, _BEST))[:-1]:

@@ -25,6 +25,7 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Computation, Loading, group_of
 from upchirp.training.recipes.optimizer import autocast_dtype, create_ema, create_optimizer
 from upchirp.training.recipes.recipe import Optimization
+from upchirp.training.recipes.tuning import hold_all_but_head, train_mode
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,8 @@ class Trainer:
         # A probe has copies of what learns beside the model.
         computing = replace(self, transforms={**self.transforms, **state.transforms}).computing
         parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-        state.model.train()
+        train_mode(state.model)
+        held: bool | None = None
         micro_batches = micro_batches or MicroBatches()
         buffers = Buffers()
         waiting = Waiting(self.device)
@@ -279,6 +281,10 @@ class Trainer:
             of_step = StepBatches(arrived, arriving)
             step = of_step.step
             state.fit_to(step.bandwidth)
+            if self.optimization.head_only and held != (step.progress < self.optimization.head_only):
+                held = step.progress < self.optimization.head_only
+                hold_all_but_head(state.model, state.optimizer, hold=held)
+                train_mode(state.model)
             passes.fit_to(step.bandwidth)
             buffers.keep(state.model)
             micro_batches.sizes.setdefault(step.bandwidth, len(of_step.rows))

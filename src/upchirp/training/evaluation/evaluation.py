@@ -102,7 +102,7 @@ def evaluate(
         UnreadableImages: more than 1 % of the images.
     """
     task = task or Classification()
-    modes = [view.model.training for view in views]
+    modes = [(module, module.training) for view in views for module in view.model.modules()]
     sums = torch.zeros(len(views), len(task.figures), dtype=torch.float32, device=device)
     seen: list[torch.Tensor] = []
     guessed: list[list[torch.Tensor]] = [[] for _ in views]
@@ -130,8 +130,8 @@ def evaluate(
             view.model(torch.zeros(1, 3, view.bandwidth, view.bandwidth, device=device))
         data.share_corrupt()
     finally:
-        for view, training in zip(views, modes, strict=True):
-            view.model.train(training)
+        for module, training in modes:
+            module.training = training
     (count,) = data.ranks.add(torch.tensor([count])).tolist()
     means = (data.ranks.add(sums) / max(count, 1)).tolist()
     predicted = any(data.ranks.gather(any(guessed)))

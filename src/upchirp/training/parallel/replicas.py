@@ -32,14 +32,16 @@ class Replicas:
         self._deterministic = deterministic
         self._wrapped: DistributedDataParallel | None = None
         self._wrapped_for: Any = None
-        self._bandwidth = 0
+        self._fitted = 0, 0
 
     def fit_to(self, bandwidth: int) -> None:
-        """Wrap the model anew if its parameters, or the ones among them that are used, are others at a bandwidth."""
-        if self._ranks.size == 1 or bandwidth == self._bandwidth:
+        """Wrap the model anew if its parameters, or those that are trained or used, are others at a bandwidth."""
+        if self._ranks.size == 1:
             return
-        self._bandwidth = bandwidth
         trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        if (bandwidth, len(trained)) == self._fitted:
+            return
+        self._fitted = bandwidth, len(trained)
         unused = has_unused_parameters(self._model, bandwidth)
         wanted = [[parameter.shape for parameter in trained], unused]
         if wanted != self._wrapped_for:

@@ -93,6 +93,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
             "`replay='auto'`": self.replay == "auto",
             "`time_budget`": self.time_budget is not None,
             "`amp_dtype='float16'`": self.optimization.amp and self.optimization.amp_dtype == "float16",
+            "`head_only`": self.optimization.head_only > 0,
             f"`opt={self.optimization.opt!r}`": self.optimization.opt not in ("adamw", "sgd"),
         }.items():
             if asked:

@@ -249,6 +249,8 @@ class Keeping(Group):
 
     evaluations: int = 10
     """Evaluations, spread evenly over progress; the last is at the end."""
+    early_stop: int | None = None
+    """Stop after so many evaluations in the last stage without a better one, and export the best weights."""
     log_interval: int = 50
     """Steps between log lines."""
     checkpoint_interval: int = 500
@@ -262,6 +264,8 @@ class Keeping(Group):
 
     def __post_init__(self) -> None:
         check_least(self, 1, "evaluations", "log_interval", "checkpoint_interval")
+        if self.early_stop is not None:
+            check_least(self, 1, "early_stop")
         if self.checkpoint_keep != "all":
             check_least(self, 1, "checkpoint_keep")
         super().__post_init__()

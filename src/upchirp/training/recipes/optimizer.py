@@ -32,7 +32,8 @@ def create_optimizer(
     options = arguments(optimization)
     if not all(parameter.device.type == "mps" for parameter in model.parameters()):
         options |= {"fused": True} if optimization.opt == "adamw" else {}
-        options |= {"fused": fused} if optimization.opt == "sgd" else {}
+        # torch's fused SGD takes momentum of all parameters or of none, and the head has it first.
+        options |= {"fused": fused and not optimization.head_only} if optimization.opt == "sgd" else {}
     if optimization.layer_decay is not None:
         options["param_group_fn"] = partial(layer_groups, optimization=optimization)
     optimizer: torch.optim.Optimizer = create_optimizer_v2(

@@ -12,6 +12,7 @@ from upchirp.errors import InputError
 from upchirp.training.recipes.checks import check_least
 
 Tuned = Literal["all", "head_and_norms"]
+Frozen = int | tuple[str, ...]
 OWN = ("adamw", "lamb", "sgd")
 """Optimizers of the recipes."""
 
@@ -43,6 +44,11 @@ class Optimization:
     ConvNeXt); none makes each block one."""
     tune: Tuned = "all"
     """Which parameters are trained; the others stay as they are."""
+    freeze: Frozen | None = None
+    """Parts of the model that stay as they are, by name (conv1 layer1), or how many of its first groups of layers: the
+    stem, then its stages or blocks."""
+    head_only: float = 0.0
+    """Share of the run, from its start, in which the classifier alone is trained."""
     warmup: float | None = None
     """Share of the run spent warming up linearly; by default what warmup_passes are of it."""
     warmup_passes: float = WARMUP_PASSES
@@ -97,6 +103,10 @@ class Optimization:
         for name in ("drop_path", "drop", "momentum", "model_ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}: it must lie in 0 to below 1")
+        if isinstance(self.freeze, int) and self.freeze < 1:
+            raise InputError(f"`freeze` is {self.freeze}: give the names of parts, or 1 or more groups of layers")
+        if not 0 <= self.head_only <= 1:
+            raise InputError(f"`head_only` is {self.head_only}: it is a share of the run, from 0 to 1")
         if self.layer_groups is not None and self.layer_groups < 1:
             raise InputError(f"`layer_groups` is {self.layer_groups}: give 1 or more")
         if self.model_ema_warmup is not None and not 0 < self.model_ema_warmup <= 1:

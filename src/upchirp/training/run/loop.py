@@ -125,7 +125,7 @@ class Run:
             # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
             if evaluation_follows(plan, state.step, keeping.evaluations):
                 top1 = self._evaluate()
-            for result in results:
+            for result in () if self._gives_up else results:
                 self._take_note(result)
                 last = state.step == plan.total_steps
                 log_due = last or self.window.steps >= keeping.log_interval or self._ends_stage(result.step)
@@ -162,6 +162,11 @@ class Run:
                     if signum and not last:
                         self._save()
                         raise self._interrupted(signum)
+                    if self._gives_up:
+                        break
+            trained = state.step
+            if keeping.early_stop is not None:
+                top1 = self._take_best()
             with self.totals.spent.on("saving"):
                 self.saving.states.finish()
                 self.saving.export()
@@ -172,7 +177,7 @@ class Run:
             spent = self.totals.spent.seconds()
             self.emit(
                 Finished(
-                    step=state.step,
+                    step=trained,
                     top1=top1,
                     best_top1=best,
                     train_seconds=seconds,
@@ -327,11 +332,36 @@ class Run:
         exported = results[0 if state.ema is None else 1].result
         top1, self.predictions = exported.score, exported.predictions
         in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
+        self.totals.stale += in_last_stage
         if in_last_stage and top1 > self.totals.best_top1:
-            self.totals.best_top1 = top1
+            self.totals.best_top1, self.totals.stale = top1, 0
             with self._off_the_clock(), self.totals.spent.on("saving"):
                 self.saving.best()
         return top1
+
+    @property
+    def _gives_up(self) -> bool:
+        """Whether evaluations have not become better for as long as is waited for."""
+        patience = self.keeping.early_stop
+        return patience is not None and self.totals.stale >= patience
+
+    def _take_best(self) -> float:
+        """Go back to the best weights, for good; returns their top-1."""
+        trained = self.state.step
+        with self.totals.spent.on("saving"):
+            self.saving.back_to_best()
+        if self.state.step == trained:
+            return self.totals.best_top1
+        with self.totals.spent.on("evaluating"):
+            results = evaluate_state(self.trainer, self.state, self.evaluation, self._operator)
+        self.predictions = results[0 if self.state.ema is None else 1].result.predictions
+        stopped = (
+            f"no better evaluation in {self.totals.stale}: stopped after {trained} steps, and "
+            if self._gives_up
+            else ""
+        )
+        self.emit(Noted(message=f"{stopped}the weights of step {self.state.step} are exported, the best"))
+        return self.totals.best_top1
 
     def _save(self) -> None:
         with self._off_the_clock(), self.totals.spent.on("saving"):

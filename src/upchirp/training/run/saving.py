@@ -30,6 +30,8 @@ class Totals:
     """Training time so far, without evaluations and checkpoints."""
     best_top1: float = -1.0
     """Best of the evaluations in the last stage, percent; -1 before the first."""
+    stale: int = 0
+    """Evaluations in the last stage since the best."""
     spent: Spent = field(default_factory=Spent)
     """Where the time went so far."""
 
@@ -149,6 +151,13 @@ class Saving:
         """Write the state as the best one so far."""
         self._save(checkpoint.best_path(self.states.folder, self.state.step))
 
+    def back_to_best(self) -> None:
+        """Put the best state back, if it is another one; all ranks call it together."""
+        self.states.finish()
+        loaded = self.ranks.from_first(lambda: checkpoint.load_best(self.states.folder))
+        if loaded is not None and checkpoint.step_of(loaded.path) != self.state.step:
+            go_on_from(loaded, self.state, lambda content: None)
+
     def export(self) -> None:
         """Write the weights, and their average if there is one, as plain timm loads them, and a timm configuration."""
         self.state.average_statistics()
@@ -192,6 +201,7 @@ class Saving:
             "prepare": self.loader.prepare,
             "train_seconds": self.totals.train_seconds,
             "best_top1": self.totals.best_top1,
+            "stale": self.totals.stale,
             "spent": self.totals.spent.seconds(),
         }
         self.states.save(content, path)

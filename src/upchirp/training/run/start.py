@@ -65,7 +65,7 @@ from upchirp.training.recipes.groups import Start
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.recipes.recipe import Optimization, Recipe
-from upchirp.training.recipes.tuning import freeze
+from upchirp.training.recipes.tuning import freeze_for
 from upchirp.training.run import run_folder
 
 
@@ -139,7 +139,7 @@ def start_model(
         new_head = not recipe.keep_head
         notes += load_start(start.weights, model, source, final_size=start.final_size, new_head=new_head)
     model = task.around(model, fresh=fresh)
-    freeze(model, recipe.optimization.tune)
+    freeze_for(model, recipe.optimization)
     task.check(model, start.final_size, len(source.classes))
     return model, notes
 
