@@ -179,6 +179,7 @@ GROUPS: Mapping[str, str] = {
         "select_prune select_until"
     ),
     "pre-training without labels": "method target mask_ratio least_visible decoder_depth decoder_width",
+    "loss and teacher": "loss kd_model kd_temperature kd_alpha",
     "optimization": (
         "batch_size opt lr lr_base lr_base_size lr_base_scale lr_cap layer_decay layer_groups tune freeze head_only "
         "warmup warmup_passes warmup_lr min_lr sched sched_decay "

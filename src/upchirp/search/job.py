@@ -82,7 +82,7 @@ def estimate(
     Raises:
         InputError: bad input, as `search` would find it.
     """
-    prepared = _prepare(config, model, data, task or task_of(config.training, config.training), note)
+    prepared = _prepare(config, model, data, task or task_of(config.training, config.training, config.training), note)
     price = prepared.planner.price
     config = prepared.config
     return {
@@ -146,7 +146,8 @@ def _search(
     if not resuming:
         run_folder.check_is_free(folder)
     notes = list(notes)
-    prepared = _prepare(config, model, data, task or task_of(config.training, config.training), notes.append)
+    task = task or task_of(config.training, config.training, config.training)
+    prepared = _prepare(config, model, data, task, notes.append)
     config = prepared.config
     if resuming:
         _check_is_same_search(folder, config, Journal(folder / JOURNAL))
@@ -169,7 +170,7 @@ def _search(
             opened,
             received,
             observers,
-            task=task or task_of(config.training, config.training),
+            task=task or task_of(config.training, config.training, config.training),
             go_on=go_on_with(folder, job="search", objects=not command),
         )
         for note in notes:
@@ -209,6 +210,8 @@ def _find(config: SearchConfig, planner: Planner, trials: Trials) -> tuple[int, 
 
 def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task, note: Note) -> _Prepared:
     training = config.training
+    if training.kd_model is not None:
+        raise InputError("the trials of a search have no teacher: leave out `kd_model`")
     if model is None:
         check_model(training)
     whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]

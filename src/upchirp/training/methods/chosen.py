@@ -2,17 +2,17 @@
 
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.methods.mae import MaskedAutoencoding
-from upchirp.training.recipes.groups import Choice, Pretraining
+from upchirp.training.recipes.groups import Choice, Objective, Pretraining
 
 
-def task_of(choice: Choice, method: Pretraining) -> Task:
+def task_of(choice: Choice, method: Pretraining, objective: Objective) -> Task:
     """What a model is trained to do: to tell labels, or in the regime `pretrain` what a method without labels asks.
 
-    >>> task_of(Choice(regime="pretrain"), Pretraining(mask_ratio=0.6)).mask_ratio
+    >>> task_of(Choice(regime="pretrain"), Pretraining(mask_ratio=0.6), Objective()).mask_ratio
     0.6
     """
     if choice.regime != "pretrain":
-        return Classification()
+        return Classification(objective.loss)
     return MaskedAutoencoding(
         target=method.target,
         mask_ratio=method.mask_ratio,

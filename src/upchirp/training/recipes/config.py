@@ -16,6 +16,7 @@ from upchirp.training.recipes.groups import (
     Computation,
     Keeping,
     Loading,
+    Objective,
     Place,
     Planning,
     Pretraining,
@@ -60,7 +61,7 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
 
 @_filled_by_recipe
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pretraining, Choice, Start):
+class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pretraining, Objective, Choice, Start):
     """What to train, on what, for how long, and where to keep it: all groups of settings under one set of names.
 
     What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
@@ -85,6 +86,8 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
             changed = [entry.name for entry in fields(Pretraining) if getattr(self, entry.name) != entry.default]
             if changed:
                 raise InputError(f"`{changed[0]}` belongs to a pre-training without labels: use `upchirp pretrain`")
+        elif self.kd_model is not None or self.loss != "cross_entropy":
+            raise InputError("`kd_model` and `loss` are for labels, and a pre-training has none: leave them out")
         if self.parallel != "fsdp":
             return
         for name, asked in {

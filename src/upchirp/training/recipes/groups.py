@@ -11,7 +11,7 @@ from upchirp.data.settings import DEFAULT_TIMEOUT, VAL_SHARE, AskedPrepare, Prep
 from upchirp.errors import InputError
 from upchirp.machine import usable_cores
 from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
-from upchirp.training.recipes.recipe import Group, Recipe
+from upchirp.training.recipes.recipe import Group, Loss, Recipe
 from upchirp.training.recipes.regimes import Regime
 
 AnyGroup = TypeVar("AnyGroup", bound=Group)
@@ -95,6 +95,27 @@ class Pretraining(Group):
         check_least(self, 1, "least_visible", "decoder_depth", "decoder_width")
         if self.decoder_width % DECODER_HEAD:
             raise InputError(f"`decoder_width` is {self.decoder_width}: it must be a multiple of {DECODER_HEAD}")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Group):
+    """What is asked of a model that tells classes."""
+
+    loss: Loss = "cross_entropy"
+    """What outputs and labels are compared by: `cross_entropy`, or `bce`, which asks for each class by itself."""
+    kd_model: Path | None = None
+    """A teacher whose answers are learnt, too: weights for the same classes, a file or a name as `weights` takes it."""
+    kd_temperature: float = 4.0
+    """What the outputs of student and teacher are divided by before they are compared."""
+    kd_alpha: float = 0.5
+    """Share of the teacher's answers in the loss."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.kd_temperature < float("inf"):
+            raise InputError(f"`kd_temperature` is {self.kd_temperature}: it must be more than 0")
+        if not 0 < self.kd_alpha <= 1:
+            raise InputError(f"`kd_alpha` is {self.kd_alpha}: it is the teacher's share of the loss, above 0 up to 1")
         super().__post_init__()
 
 

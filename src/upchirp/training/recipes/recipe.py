@@ -13,6 +13,7 @@ from upchirp.training.recipes.checks import check_least
 
 Tuned = Literal["all", "head_and_norms"]
 Frozen = int | tuple[str, ...]
+Loss = Literal["cross_entropy", "bce"]
 OWN = ("adamw", "lamb", "sgd")
 """Optimizers of the recipes."""
 

@@ -41,6 +41,7 @@ from upchirp.training.recipes.defaults import (
     choose_recipe,
     chooses_batch_size,
 )
+from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
@@ -60,6 +61,7 @@ from upchirp.training.run.start import (
     start_model,
     stored_plan,
 )
+from upchirp.training.run.teacher import with_teacher
 from upchirp.training.run.trackers import check_tracker
 from upchirp.training.run.tracking import track
 
@@ -120,7 +122,7 @@ def train(
     config = config.with_stored()
     device = choose_device(config.device)
     with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
-        task, transforms = task or task_of(config, config), transforms or {}
+        task, transforms = task or task_of(config, config, config), transforms or {}
         return _train(config, model, data, task, transforms, observers, device, parallel, held, go_on)
 
 
@@ -164,6 +166,12 @@ def _train(
         config = settled.config
         if not chooses_batch_size(config):
             choose_micro_batch(config, config.batch_size, ranks.size)
+    task, told = ranks.together(
+        lambda: with_teacher(
+            task, config, config.augmentation, train_source.classes, device, autocast_dtype(config.optimization)
+        )
+    )
+    notes += told
     new = not loaded and not resuming
     report("making the model", None, None)
     seed = config.seed

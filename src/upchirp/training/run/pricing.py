@@ -55,7 +55,7 @@ def estimate(
     _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = REGIMES[config.regime]
     notes: list[str] = []
-    task = task_of(config, config)
+    task = task_of(config, config, config)
     source = _training_images(config, task, notes, report) if config.data else None
     if source is None:
         images = regime.dataset_size if dataset_size is None else dataset_size
@@ -92,7 +92,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
         InputError: no model, or data that cannot be read.
     """
     check_model(config)
-    task = task_of(config, config)
+    task = task_of(config, config, config)
     source = _training_images(config, task, [], report)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
@@ -136,7 +136,7 @@ def _measured(first: Settled, source: Source, report: Report) -> tuple[Settled, 
 
     def planned(settled: Settled) -> tuple[Settled, Plan, Trainer, nn.Module]:
         config = settled.config
-        trainer = Trainer.of(config, device, task=task_of(config, config))
+        trainer = Trainer.of(config, device, task=task_of(config, config, config))
         made = make_model(config, len(source.classes), trainer.task, optimization=config.optimization, seed=config.seed)
         model = trainer.place(made)
         return *new_plan(settled, trainer, model, source, own_model=False, report=report), trainer, model
