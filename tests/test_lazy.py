@@ -69,6 +69,7 @@ def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:
     words = [
         [],
         ["--version"],
+        ["completion", "bash"],
         ["trian"],
         ["train", "--recipe", "diet"],
         ["train", "--config", str(tmp_path / "mine.yaml")],
@@ -87,6 +88,6 @@ upchirp.TrainConfig(model="resnet50"), upchirp.efficienttrain_plus_plus(224)
 print("imported", [name for name in ("torch", "timm", "numpy", "cv2", "matplotlib") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert f"codes {[0, 0, 2, 2, 2, 0] + 9 * [2]}" in done.stdout
+    assert f"codes {[0, 0, 0, 2, 2, 2, 0] + 9 * [2]}" in done.stdout
     assert "imported []" in done.stdout
     assert done.stderr.count("upchirp: error: ") == 12

@@ -59,8 +59,13 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"upchirp {version('upchirp')}")
         return 0
+    if words[0] == "completion":
+        from upchirp.cli.completion import print_script
+
+        print_script(words[1:], COMMANDS)
+        return 0
     if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        near = difflib.get_close_matches(words[0], [*COMMANDS, "completion"], n=1)
         hint = f": did you mean {near[0]}?" if near else f": choose one of {', '.join(COMMANDS)}"
         raise InputError(f"unknown command {words[0]!r}{hint}")
     command = importlib.import_module(f"upchirp.cli.{words[0]}")
@@ -76,6 +81,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "`upchirp COMMAND --help` lists the options of a command.",
+            "`upchirp COMMAND --help` lists the options of a command; `upchirp completion SHELL` prints a script",
+            "by which bash, zsh or fish completes them.",
         ]
     )
