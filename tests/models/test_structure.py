@@ -3,6 +3,7 @@ import weakref
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -146,3 +147,13 @@ def test_no_more_than_a_few_structures_are_kept():
     for width in range(100):
         known_of(nn.Linear(2, width + 1))
     assert known_of(nn.Linear(1, 1)) == {}
+
+
+def test_what_timm_was_asked_for_is_no_structure():
+    with torch.device("meta"):
+        usual, asked, other = (
+            timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, **size)
+            for size in ({}, {"img_size": 224}, {"img_size": 192})
+        )
+    known_of(usual)["answer"] = 42
+    assert known_of(asked) == {"answer": 42} and known_of(other) == {}

@@ -16,7 +16,11 @@ from torch import nn
 
 _KEPT = 32
 _PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype)
-_NOT_STRUCTURE = {"training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+_NOT_STRUCTURE = {
+    "training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set",
+    # What timm was asked for, defaults left out: the modules tell it.
+    "_model_args",
+}  # fmt: skip
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 
 _lock = threading.Lock()
