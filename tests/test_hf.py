@@ -163,6 +163,17 @@ def test_two_processes_train_on_their_shares(image_folder: Path, tmp_path: Path)
         assert (value - weights[name]).abs().mean() < 2e-5, name
 
 
+def test_the_best_weights_may_be_of_a_smaller_bandwidth(image_folder: Path, tmp_path: Path) -> None:
+    often = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 5, "max_steps": 10}
+    # The first are the best by a measure that is turned round.
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    trainer = trainer_of(of_timm(), image_folder, tmp_path, **often, **best)
+    trainer.train()
+    assert trainer.state.best_global_step == 5 and trainer.model.timm_model.pos_embed.shape[1] == 1 + 2 * 2
+    told = [each["eval_loss"] for each in trainer.state.log_history if "eval_loss" in each]
+    assert [trainer.evaluate()["eval_loss"] for _ in range(2)] == [told[0], told[0]] != [told[1], told[1]]
+
+
 def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch size 16 cannot be shared by 1 processes in 3 parts"):
         trainer_of(vit(), image_folder, tmp_path, gradient_accumulation_steps=3)

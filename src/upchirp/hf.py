@@ -200,7 +200,8 @@ class CurriculumTrainer(_Trainer):
         except (OSError, ValueError, LookupError) as error:
             raise InputError(f"cannot read {path} ({error}): go on from a folder that Trainer saved") from error
         if done > 0:
-            self._fit(self.plan.step(done - 1).bandwidth, None)
+            self._bandwidth = bandwidth = self.plan.step(done - 1).bandwidth
+            self._fit(bandwidth, None)
         return done
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
