@@ -12,6 +12,7 @@ import shlex
 import sys
 import tempfile
 import zipfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import mean, stdev
 from time import perf_counter
@@ -69,7 +70,8 @@ def measure(options: argparse.Namespace, task: str, data: Path, weights: str | N
         chosen = {"size": 224, "steps": options.steps, "scales": (1.0,)}
         batch = {"channels": 64, "batch_size": 8, "lr": options.lr}
     start = perf_counter()
-    found = main(data, weights, **shared, **chosen, **batch)
+    with redirect_stdout(sys.stderr):
+        found = main(data, weights, **shared, **chosen, **batch)
     return {"seed": seed, "seconds": round(perf_counter() - start, 1), **{key: round(found[key], 4) for key in found}}
 
 

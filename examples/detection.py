@@ -99,7 +99,7 @@ def evaluate(net: torch.nn.Module, loader: DataLoader, device: torch.device, *, 
         for one in found if masks else ():
             one["masks"] = one["masks"].squeeze(1) > 0.5
         metric.update(found, [{**target, "masks": target["masks"].bool()} if masks else target for target in targets])
-    return {name: value.item() for name, value in metric.compute().items() if value.numel() == 1}
+    return {name: value.item() for name, value in metric.compute().items() if "class" not in name}
 
 
 def groups(net: torch.nn.Module) -> list[dict[str, Any]]:

@@ -95,6 +95,8 @@ def test_levels_and_batch_norms(tmp_path: Path) -> None:
     assert not any("norm" in name or "bn" in name for name, _ in pyramid.maps.named_parameters())
     new = backbone(None, model="test_resnet", channels=8)
     assert any("bn" in name for name, _ in new.maps.named_parameters())
+    # Maps of a network that normalises inside its blocks alone are normalised first.
+    assert not list(new.norms.parameters()) and list(backbone(None, model="test_vit", final_size=64).norms.parameters())
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

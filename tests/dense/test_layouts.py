@@ -1,4 +1,5 @@
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,20 @@ def test_coco_with_masks(tmp_path: Path) -> None:
     assert target["masks"][0, 4:12, 4:20].all()
     _, empty = Pictures(splits.val, splits.classes, masks=True)[0]
     assert empty["boxes"].shape == (0, 4) and empty["masks"].shape == (0, 24, 32)
+
+
+def test_masks_are_trained_on_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco(tmp_path)
+    (tmp_path / "annotations/instances_val2017.json").write_bytes(
+        (tmp_path / "annotations/instances_train2017.json").read_bytes()
+    )
+    main = runpy.run_path(str(Path(__file__).parents[2] / "examples/detection.py"))["main"]
+    few = {"rpn_post_nms_top_n_train": 8, "box_batch_size_per_image": 4, "box_detections_per_img": 5}
+    small = {"model": "test_resnet", "min_size": 64, "channels": 8, "batch_size": 1, "workers": 0, "epochs": 1}
+    found = main(tmp_path, None, kind="mask-rcnn", **small, **few)
+    # Only the crowd has the other class, and it does not count.
+    assert {"bbox_map", "segm_map", "segm_mar_100"} <= found.keys() and found["segm_map"] >= 0
+    assert "epoch 1 of 1: loss" in capsys.readouterr().out
 
 
 def alone(root: Path, *objects: tuple[str, Any, int], **size: tuple[int, int]) -> None:

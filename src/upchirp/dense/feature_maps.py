@@ -60,14 +60,15 @@ class FeatureMaps(nn.Module):
             self.pyramid: SimplePyramid | None = SimplePyramid(infos[last]["num_chs"], reductions[last], strides)
             self.channels, indices = self.pyramid.channels, [last]
         else:
-            if missing := [stride for stride in strides if stride not in reductions]:
-                there = ", ".join(map(str, sorted(set(reductions))))
+            # The last of each stride has seen most.
+            at = {reduction: index for index, reduction in enumerate(reductions)}
+            if missing := [stride for stride in strides if stride not in at]:
+                there = ", ".join(map(str, sorted(at)))
                 raise InputError(
                     f"{type(network).__name__} has no map at stride {missing[0]}: it has them at {there} pixels"
                 )
             self.pyramid = None
-            # The last of each stride has seen most.
-            indices = [len(infos) - 1 - reductions[::-1].index(stride) for stride in strides]
+            indices = [at[stride] for stride in strides]
             self.channels = tuple(int(infos[index]["num_chs"]) for index in indices)
         self.network = FeatureGetterNet(network, out_indices=tuple(indices))
         self.multiple = max(strides)
