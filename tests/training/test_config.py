@@ -127,7 +127,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "2", "h", "2 hours", "-1h", "0s", "30m1h"])
 def test_other_durations_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="time budget"):
+    with pytest.raises(InputError, match="`time_budget` is"):
         parse_duration(text)
 
 
@@ -168,5 +168,5 @@ def test_functions_take_the_group_that_they_read() -> None:
                     takers.add(f"{path.stem}.{function.name}")
     assert takers <= {
         "job.train", "job._train", "pricing.estimate", "pricing.settings_for_data", "beginning.begin",
-        "trainer.of", "defaults.choose_recipe", "planning.settle",
+        "trainer.of", "defaults.check_model", "defaults.choose_recipe", "planning.settle",
     }  # fmt: skip

@@ -10,10 +10,12 @@ from tests.runs import Make, differing, interrupted, logged, notes
 from torch import nn
 
 from upchirp import InputError, TrainConfig, train
+from upchirp.data.sources import GeneratedSource
 from upchirp.models import create_model
-from upchirp.training import Event, Optimization, Stepped
+from upchirp.training import Classification, Event, Optimization, Stepped, Trainer
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.recipes.tuning import freeze_for, freeze_parts
+from upchirp.training.run.start import start_model
 
 
 def start(folder: Path, name: str, **options: object) -> tuple[Path, dict[str, torch.Tensor]]:
@@ -149,3 +151,26 @@ def test_a_run_that_gets_better_to_its_end_ends_as_without(config: Make, uninter
         assert not differing(run.output, uninterrupted)
     else:
         assert not changed(checkpoint.load(best)["state"]["ema"], run.output, "model_ema.safetensors")
+
+
+def test_a_new_heads_first_weights_are_scaled(config: Make, tmp_path: Path) -> None:
+    path, state = start(tmp_path, "test_vit", depth=2)
+    source = GeneratedSource("train", size=40, num_images=4, num_classes=2)
+    heads = []
+    for changes in ({}, {"head_init_scale": 0.5}, {"head_init_scale": 0.5, "keep_head": True}):
+        run = config(weights=str(path), **changes)
+        model, _ = start_model(run, run, source, None, Classification(), seed=0, new=True)
+        heads.append(model.get_parameter("head.weight"))
+    assert torch.equal(heads[1], heads[0] * 0.5)
+    assert torch.equal(heads[2], state["head.weight"])
+
+
+def test_activations_are_computed_anew_to_the_same_weights(config: Make, uninterrupted: Path) -> None:
+    run = config(grad_checkpointing=True)
+    model = create_model("test_vit", num_classes=2)
+    Trainer.of(run, torch.device("cpu")).place(model)
+    assert model.grad_checkpointing
+    train(run)
+    assert not differing(run.output, uninterrupted)
+    with pytest.raises(InputError, match="Sequential does not take `grad_checkpointing`"):
+        Trainer.of(run, torch.device("cpu")).place(nn.Sequential(nn.Linear(1, 1)))

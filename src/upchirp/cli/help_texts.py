@@ -173,7 +173,7 @@ TAKES = {"upchirp predict": "IMAGES ... ", "upchirp similarity": "RUN RUN "}
 
 GROUPS: Mapping[str, str] = {
     "data": "data val_share train_split val_split dataset_size num_classes",
-    "model": "model model_kwargs weights pretrained keep_head fixres",
+    "model": "model model_kwargs weights pretrained keep_head head_init_scale fixres",
     "curriculum and budget": (
         "recipe regime curriculum final_size epochs time_budget baseline_epochs cost early_batch max_batch_size select "
         "select_prune select_until"
@@ -192,7 +192,8 @@ GROUPS: Mapping[str, str] = {
     ),
     "loader": "workers loader_timeout mode low_frequency prepare replay replay_stages replay_mode "
     "replay_images replay_gib replay_final",
-    "precision and speed": "amp amp_dtype micro_batch parallel device deterministic channels_last compile seed",
+    "precision and speed": "amp amp_dtype micro_batch grad_checkpointing parallel device deterministic channels_last "
+    "compile seed",
     "run folder": (
         "output resume config print_config evaluations early_stop log_interval checkpoint_interval checkpoint_keep "
         "report track run"

@@ -1,6 +1,7 @@
 """A device's memory that runs out: how errors say so, and what goes back to how it was before the step."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,21 @@ _OUT_OF_MEMORY = (
 
 class OutOfMemory(InputError):
     """The device's memory does not hold even the smallest micro-batch."""
+
+
+def forget_activations(model: nn.Module) -> None:
+    """Let a model compute its activations anew in the backward pass, by `set_grad_checkpointing` as timm's have it.
+
+    Raises:
+        InputError: it has none, or refuses.
+    """
+    setter: Any = getattr(model, "set_grad_checkpointing", None)
+    try:
+        if setter is None:
+            raise NotImplementedError("it has no set_grad_checkpointing")
+        setter(True)
+    except (AssertionError, NotImplementedError) as error:
+        raise InputError(f"{type(model).__name__} does not take `grad_checkpointing`: {error}") from error
 
 
 class OutOfMemoryInSum(Exception):

@@ -13,7 +13,7 @@ from torch import nn
 from upchirp.curriculum import Plan, Selection, Step
 from upchirp.data import Augmentation, Batch, BatchTransform, Corrupt, Loader, PassSummary, Source, Transform
 from upchirp.training.engine.graphs import GraphPerShape
-from upchirp.training.engine.memory import Buffers
+from upchirp.training.engine.memory import Buffers, forget_activations
 from upchirp.training.engine.micro_batches import MicroBatches, StepBatches
 from upchirp.training.engine.step import Computing, Gradients, Record, update
 from upchirp.training.engine.task import Classification, Task
@@ -138,7 +138,13 @@ class Trainer:
         )
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, with the first rank's values on every rank."""
+        """The model on the device, with the first rank's values on every rank.
+
+        Raises:
+            InputError: its activations are to be computed anew, and it does not know how.
+        """
+        if self.computation.grad_checkpointing:
+            forget_activations(model)
         return self.parallel.place(model, self.device, channels_last=self.computation.channels_last)
 
     def state(

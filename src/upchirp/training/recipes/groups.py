@@ -49,9 +49,13 @@ class Start(Group):
     name, timm/NAME.TAG or hf-hub:OWNER/NAME, which is downloaded once."""
     pretrained: bool = False
     """Start from timm's own weights of the model, those of its default tag; they are downloaded once."""
+    head_init_scale: float = 1.0
+    """Factor of a new classifier's first weights."""
 
     def __post_init__(self) -> None:
         check_least(self, 1, "final_size")
+        if not 0 <= self.head_init_scale < float("inf"):
+            raise InputError(f"`head_init_scale` is {self.head_init_scale}: it must be 0 or more")
         check_model_kwargs(self.model_kwargs)
         if not 0 < self.val_share < 1:
             raise InputError(f"`val_share` is {self.val_share}: it must lie between 0 and 1")
@@ -262,6 +266,8 @@ class Computation(Group):
     """Keep images and convolutions in channels-last memory order."""
     compile: bool = False
     """Compile the model, one graph for each bandwidth, all before the first step; evaluations stay uncompiled."""
+    grad_checkpointing: bool = False
+    """Compute activations anew in the backward pass, as timm does, for less memory and more time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from upchirp.data.settings import Prepare
 from upchirp.data.sources import Note, warn
 from upchirp.data.sources.listing import Counted, ignore
 from upchirp.errors import InputError
-from upchirp.models import create_model
+from upchirp.models import classifier_names, create_model, in_classifier
 from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
@@ -138,10 +138,20 @@ def start_model(
     if start.weights is not None and new:
         new_head = not recipe.keep_head
         notes += load_start(start.weights, model, source, final_size=start.final_size, new_head=new_head)
+    if start.head_init_scale != 1 and new and not (start.weights is not None and recipe.keep_head):
+        _scale_head(model, start.head_init_scale)
     model = task.around(model, fresh=fresh)
     freeze_for(model, recipe.optimization)
     task.check(model, start.final_size, len(source.classes))
     return model, notes
+
+
+@torch.no_grad()
+def _scale_head(model: nn.Module, factor: float) -> None:
+    names = classifier_names(model)
+    for name, parameter in model.named_parameters():
+        if in_classifier(name, names):
+            parameter.mul_(factor)
 
 
 def open_named_data(
