@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from torchmetrics.detection import MeanAveragePrecision
 
+import upchirp
 from upchirp.dense import DETECTORS, Pictures, backbone, detector, read_pictures
 
 LEVELS = {"retinanet": (8, 16, 32, 64, 128)}
@@ -140,5 +141,9 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="file for the trained detector")
-    for name, value in main(**vars(parser.parse_args())).items():
+    try:
+        found = main(**vars(parser.parse_args()))
+    except upchirp.InputError as error:
+        parser.error(str(error))
+    for name, value in found.items():
         print(f"{name} {value:.3f}")

@@ -160,5 +160,9 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="file for the trained network")
-    for name, value in main(**vars(parser.parse_args())).items():
+    try:
+        found = main(**vars(parser.parse_args()))
+    except upchirp.InputError as error:
+        parser.error(str(error))
+    for name, value in found.items():
         print(f"{name} {value:.3f}")
