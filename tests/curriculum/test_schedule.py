@@ -41,6 +41,13 @@ def test_shapes(warmup: float, decay: float, share: float) -> None:
     assert wsd.at(1 - decay * (1 - share), ceiling=2.0) == pytest.approx(2 * (1 - share**0.5), abs=1e-6)
 
 
+@given(SHAPES, st.floats(0.01, 1))
+def test_the_mean_is_that_of_the_rates(shape: str, decay: float) -> None:
+    rates = LearningRate(warmup_lr=0.0, min_lr=0.0, shape=shape, decay=decay)  # type: ignore[arg-type]
+    values = [rates.at((k + 0.5) / 2000, ceiling=3.0) for k in range(2000)]
+    assert sum(values) / 2000 == pytest.approx(3 * rates.mean_share, rel=1e-2)
+
+
 def test_plans_keep_the_shape() -> None:
     made = plan(preset("constant"), epochs=10, warmup_passes=1, schedule=LearningRate(shape="wsd", min_lr=0.0))
     assert Plan.from_dict(made.to_dict()) == made

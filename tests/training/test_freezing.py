@@ -1,5 +1,6 @@
 """Parts of a model that stay as they are, for all of a run or at its start, and runs that stop early."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 from upchirp import InputError, TrainConfig, train
 from upchirp.data.sources import GeneratedSource
 from upchirp.models import create_model
-from upchirp.training import Classification, Event, Optimization, Stepped, Trainer
+from upchirp.training import Classification, Evaluated, Event, Interrupted, Optimization, Stepped, Trainer
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.recipes.tuning import freeze_for, freeze_parts
 from upchirp.training.run.start import start_model
@@ -138,7 +139,15 @@ def test_a_run_that_gets_no_better_stops_with_its_best_weights(config: Make, tmp
     assert [note for note in notes(events) if told in note]
     assert train(replace(run, resume="auto")).top1 == result.top1
     again = replace(run, output=tmp_path / "again")
-    train(interrupted(again, steps[1]))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.step == steps[1]:
+            signal.raise_signal(signal.SIGINT)
+
+    # The checkpoint is of after the evaluation, which is done again.
+    with pytest.raises(Interrupted):
+        train(again, observers=[stop])
+    train(replace(again, resume="auto"))
     assert logged(again.output, "end")[0]["step"] == steps[-1]
     assert not differing(run.output, again.output)
 

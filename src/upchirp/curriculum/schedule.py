@@ -44,7 +44,7 @@ class LearningRate:
     shape: Shape = "cosine"
     """How it falls."""
     decay: float = 0.2
-    """Share of the run, at its end, in which the rate of `wsd` falls."""
+    """Share of the run, at its end, in which the rate of wsd falls."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
@@ -60,6 +60,15 @@ class LearningRate:
                 f"a warm-up of {self.warmup:.3g} of the run and a decay of {self.decay:.3g} are more than all of it: "
                 "lower `sched_decay` or `warmup`"
             )
+
+    @property
+    def mean_share(self) -> float:
+        """The mean of the rate as a share of its ceiling, without warm-up and last rate.
+
+        >>> [LearningRate(shape=shape).mean_share for shape in ("cosine", "linear")]
+        [0.5, 0.5]
+        """
+        return 1 - 2 / 3 * self.decay if self.shape == "wsd" else 0.5
 
     def at(self, progress: float, *, ceiling: float) -> float:
         """Learning rate at a progress in [0, 1], for a stage whose highest is `ceiling`."""

@@ -184,10 +184,10 @@ def settle(config: TrainConfig, images: int, model: nn.Module) -> Settled:
 def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
     """What to tell of a new head that the plan is too short for at its learning rate; None if there is nothing to tell.
 
-    Adam's steps are about as long as the learning rate, whatever the gradient, so over a cosine a weight moves by at
-    most about half of rate x steps.
+    Adam's steps are about as long as the learning rate, whatever the gradient, so a weight moves by at most about
+    the mean rate x steps, over a cosine half of the highest rate x steps.
     """
-    reach = sum(stage.steps * stage.learning_rate for stage in plan.stages) / 2
+    reach = sum(stage.steps * stage.learning_rate for stage in plan.stages) * plan.schedule.mean_share
     if kind_of(optimization.opt) not in ("adam", "lamb") or reach >= _REACH_OF_A_HEAD:
         return None
     now = plan.stages[-1].learning_rate

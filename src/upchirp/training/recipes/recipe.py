@@ -59,9 +59,9 @@ class Optimization:
     min_lr: float = 1e-6
     """Learning rate at the end."""
     sched: Shape = "cosine"
-    """How the learning rate falls after the warm-up: `cosine`, `linear`, or `wsd`: stable, then down by 1 - sqrt."""
+    """How the learning rate falls after the warm-up: by a cosine, by a line, or (wsd) at the end alone, by 1 - sqrt."""
     sched_decay: float = 0.2
-    """Share of the run, at its end, in which the rate of `wsd` falls."""
+    """Share of the run, at its end, in which the rate of wsd falls."""
     weight_decay: float = 0.05
     """Weight decay; biases, norms and what the model names are left out."""
     opt_betas: tuple[float, ...] | None = None

@@ -359,7 +359,9 @@ def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
         lambda content: Totals(
             train_seconds=float(content["train_seconds"]),
             best_top1=float(content["best_top1"]),
+            # Checkpoints of before there was early stopping lack them.
             stale=int(content.get("stale", 0)),
+            evaluated=int(content.get("evaluated", 0)),
             # Checkpoints of before that was counted lack it.
             spent=Spent(**content.get("spent", {})),
         ),

@@ -332,7 +332,9 @@ class Run:
         exported = results[0 if state.ema is None else 1].result
         top1, self.predictions = exported.score, exported.predictions
         in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
-        self.totals.stale += in_last_stage
+        if in_last_stage and state.step != self.totals.evaluated:
+            self.totals.evaluated = state.step
+            self.totals.stale += 1
         if in_last_stage and top1 > self.totals.best_top1:
             self.totals.best_top1, self.totals.stale = top1, 0
             with self._off_the_clock(), self.totals.spent.on("saving"):

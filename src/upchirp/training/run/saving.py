@@ -1,5 +1,6 @@
 """Files of a training: states to go on from, and of a run its weights at the end."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +29,12 @@ class Totals:
 
     train_seconds: float = 0.0
     """Training time so far, without evaluations and checkpoints."""
-    best_top1: float = -1.0
-    """Best of the evaluations in the last stage, percent; -1 before the first."""
+    best_top1: float = -math.inf
+    """Best of the evaluations in the last stage, percent; below everything before the first."""
     stale: int = 0
     """Evaluations in the last stage since the best."""
+    evaluated: int = 0
+    """Step of the latest of them: a run that goes on from there evaluates it again."""
     spent: Spent = field(default_factory=Spent)
     """Where the time went so far."""
 
@@ -202,6 +205,7 @@ class Saving:
             "train_seconds": self.totals.train_seconds,
             "best_top1": self.totals.best_top1,
             "stale": self.totals.stale,
+            "evaluated": self.totals.evaluated,
             "spent": self.totals.spent.seconds(),
         }
         self.states.save(content, path)
