@@ -85,6 +85,13 @@ def test_a_run_is_enough(uninterrupted: Path) -> None:
     assert maps.strides == (4, 8, 16, 32) and len(maps(noise(1, 3, 32, 64))) == 4
 
 
+@torch.no_grad()
+def test_what_a_constructor_hands_on_is_set_as_well() -> None:
+    small = {"embed_dim": 16, "num_heads": 2, "depth": 1}
+    maps = feature_maps_of(None, model="deit_tiny_distilled_patch16_224", model_kwargs=small, final_size=64)
+    assert maps(noise(1, 3, 96, 160))[2].shape == (1, 16, 6, 10)
+
+
 def test_levels_and_batch_norms(tmp_path: Path) -> None:
     write(tmp_path / "model.safetensors", *FAMILIES["resnet"])
     pyramid = backbone(tmp_path / "model.safetensors", levels=(8, 16, 32, 64, 128), channels=8)

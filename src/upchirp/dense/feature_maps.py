@@ -129,8 +129,7 @@ def feature_maps_of(
         raise InputError(f"timm gives no feature maps of {config.model}: choose another model")
     if origin.weights is not None:
         notes = load_weights(network, origin.weights, size, new_head=True).notes(origin.weights.path)
-    taken = inspect.signature(type(network)).parameters
-    if loose := {name: value for name, value in _ANY_SIZE.items() if name in taken}:
+    if loose := {name: value for name, value in _ANY_SIZE.items() if name in _arguments(type(network))}:
         # Only afterwards: to a model of any size, weights of another size would be of an unknown one.
         trained = network.state_dict()
         network = create_model(config.model, **arguments, **loose)
@@ -139,6 +138,13 @@ def feature_maps_of(
     if freeze_norm and origin.weights is not None:
         maps.network = freeze_batch_norm_2d(maps.network)  # type: ignore[no-untyped-call]
     return maps
+
+
+def _arguments(network: type) -> set[str]:
+    """Names of what a constructor takes, those among them that it hands on to the class before it."""
+    own = inspect.signature(network).parameters
+    names = {name for name, parameter in own.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    return names if len(names) == len(own) else names | _arguments(network.__mro__[1])
 
 
 class _Origin(NamedTuple):
