@@ -37,6 +37,7 @@ PACKAGES = {
     "upchirp.lightning": "Lightning's own trainer, by curriculum.",
     "upchirp.dense": "Trained backbones in detection and segmentation.",
     "upchirp.hf": "Hugging Face's own trainer, by curriculum.",
+    "upchirp.timm": "timm's own training script, by curriculum.",
 }
 
 

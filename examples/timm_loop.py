@@ -1,7 +1,8 @@
-"""The parts of timm's training script, with the curriculum added.
+"""timm's training script in short, with the curriculum in place of its loader and its scheduler.
 
-Model, optimizer with layer decay, average of the weights, loss and gradient scaler are timm's; the data, the order of
-images and the learning rate come with the plan. The lines marked `# upchirp` are what the curriculum takes. Run it with
+The functions for training and validation are those of timm's `train.py`, without what they print; model, optimizer with
+layer decay, average of the weights, loss and gradient scaler are timm's, too. The lines marked `# upchirp` are what the
+curriculum takes, here as there. Run it with
 
     python examples/timm_loop.py --data DIR                         # DIR holds train/CLASS/* and val/CLASS/*
 """
@@ -10,11 +11,39 @@ import argparse
 
 import timm
 import torch
+from timm.data import ImageDataset, create_loader, resolve_model_data_config
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
-from timm.utils import AverageMeter, ModelEmaV3, NativeScaler
+from timm.utils import AverageMeter, ModelEmaV3, NativeScaler, accuracy
 
 import upchirp
+from upchirp.timm import CurriculumLoader, CurriculumScheduler  # upchirp
+
+
+def train_one_epoch(epoch, model, loader, optimizer, loss_fn, *, lr_scheduler, scaler, ema, clip_grad):
+    model.train()
+    losses = AverageMeter()
+    num_updates = epoch * len(loader)
+    for images, target in loader:
+        with upchirp.autocast(images.device):
+            output = model(images)
+        loss = loss_fn(output.float(), target)
+        optimizer.zero_grad()
+        scaler(loss, optimizer, clip_grad=clip_grad, parameters=model.parameters())
+        num_updates += 1
+        ema.update(model, step=num_updates)
+        losses.update(loss.item(), len(images))
+        lr_scheduler.step_update(num_updates=num_updates, metric=losses.avg)
+    return losses.avg, images.shape[-1]
+
+
+@torch.no_grad()
+def validate(model, loader):
+    model.eval()
+    top1 = AverageMeter()
+    for images, target in loader:
+        top1.update(accuracy(model(images), target)[0].item(), len(images))
+    return top1
 
 
 def main(
@@ -22,7 +51,7 @@ def main(
     *,
     model: str = "deit_small_patch16_224",
     size: int = 224,
-    epochs: float = 90.0,
+    epochs: int = 90,
     batch_size: int = 256,
     workers: int = 4,
     layer_decay: float | None = None,
@@ -32,12 +61,11 @@ def main(
     """Train, and return the top-1 of the averaged weights on the validation images."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    train, val = upchirp.open_data(data, size)  # upchirp
+    train, _ = upchirp.open_data(data, size)  # upchirp
     net = timm.create_model(model, img_size=size, num_classes=len(train.classes), drop_path_rate=0.1).to(device)
     optimizer = create_optimizer_v2(net, opt="adamw", weight_decay=0.05, layer_decay=layer_decay)
     ema = ModelEmaV3(net, decay=ema_decay, use_warmup=True)
     scaler = NativeScaler(device=device.type)
-    loss_of = SoftTargetCrossEntropy()
 
     curriculum = upchirp.efficienttrain_plus_plus(size, multiple=upchirp.size_multiple(net))  # upchirp
     plan = upchirp.plan(  # upchirp
@@ -45,24 +73,21 @@ def main(
     )
     augmentation = upchirp.Augmentation(mixup=0.8, cutmix=1.0, reprob=0.25, smoothing=0.1)  # upchirp
     loader = upchirp.Loader(train, plan, augmentation=augmentation, workers=workers, device=device)  # upchirp
+    loader_train = CurriculumLoader(loader, epochs=epochs, classes=len(train.classes), device=device)  # upchirp
+    lr_scheduler = CurriculumScheduler(optimizer, loader_train, net, ema)  # upchirp: rates, and the model's size
+    looks = {**resolve_model_data_config(net), "input_size": (3, size, size)}
+    loader_eval = create_loader(
+        ImageDataset(f"{data}/val"), batch_size=batch_size, num_workers=workers, use_prefetcher=False, **looks
+    )
 
-    losses = AverageMeter()
-    for batch in loader:
-        upchirp.follow(batch.step, net, optimizer, ema)  # upchirp: bandwidth, moments, average, rate of each group
-        inputs, targets = batch.prepare(loader.transform, device)  # upchirp: normalised, erased, mixed
-        with upchirp.autocast(device):
-            logits = net(inputs)
-        loss = loss_of(logits.float(), targets.dense(len(train.classes)))  # upchirp: shares of the classes, smoothed
-        optimizer.zero_grad()
-        scaler(loss, optimizer, clip_grad=clip_grad, parameters=net.parameters())
-        ema.update(net, step=batch.step.index)
-        losses.update(loss.item(), len(batch.rows))
-        if batch.step.index % 10 == 0:
-            print(f"{batch.progress:4.0%}  {batch.bandwidth} px  loss {losses.val:.3f} ({losses.avg:.3f})", flush=True)
-
-    result = upchirp.validate(ema.module, val, size, augmentation=augmentation, workers=workers)  # upchirp
-    print(f"top-1 {result.top1:.1f} % of {result.images} validation images at {size} px")
-    return result.top1
+    top1 = AverageMeter()
+    for epoch in range(epochs):
+        parts = {"lr_scheduler": lr_scheduler, "scaler": scaler, "ema": ema, "clip_grad": clip_grad}
+        loss, side = train_one_epoch(epoch, net, loader_train, optimizer, SoftTargetCrossEntropy(), **parts)
+        top1 = validate(ema.module, loader_eval)
+        lr_scheduler.step(epoch + 1, top1.avg)
+        print(f"epoch {epoch}: {side} px, loss {loss:.3f}, top-1 {top1.avg:.1f} % of {top1.count} images", flush=True)
+    return top1.avg
 
 
 if __name__ == "__main__":
@@ -70,7 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="deit_small_patch16_224")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--epochs", type=float, default=90.0)
+    parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=4)
     main(**vars(parser.parse_args()))
