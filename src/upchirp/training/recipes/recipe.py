@@ -116,7 +116,8 @@ class Optimization:
             )
         if not 0 <= self.warmup_passes < math.inf:
             raise InputError(f"`warmup_passes` is {self.warmup_passes}: give 0 or more passes over the data")
-        if self.opt not in OWN or self.opt_betas is not None or self.opt_kwargs:
+        usual_betas = self.opt_betas is None or (self.opt != "sgd" and len(self.opt_betas) == 2)
+        if self.opt not in OWN or self.opt_kwargs or not usual_betas:
             # It takes timm, and timm takes seconds.
             from upchirp.training.recipes.optimizer_choice import check_optimizer
 
