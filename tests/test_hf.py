@@ -1,6 +1,6 @@
 """Hugging Face's own Trainer by curriculum: the steps, the weights and the evaluations of a loop of one's own."""
 
-import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +69,43 @@ class Kill(transformers.TrainerCallback):
             raise Killed
 
 
-@pytest.mark.parametrize("make", [of_timm, vit])
-def test_it_goes_on_exactly_where_it_was_killed(make: Any, image_folder: Path, tmp_path: Path) -> None:
+PARTS = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
+
+
+@pytest.fixture(scope="module")
+def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An uninterrupted training."""
+    trainer = trainer_of(of_timm(), image_folder, tmp_path_factory.mktemp("whole"), **PARTS)
+    trainer.train()
+    assert trainer.state.global_step == trainer.plan.total_steps == 15
+    return trainer
+
+
+def test_it_goes_on_exactly_where_it_was_killed(whole: Any, image_folder: Path, tmp_path: Path) -> None:
     saved = {"save_strategy": "steps", "save_steps": 7, "eval_strategy": "steps", "eval_steps": 4, "logging_steps": 4}
-    saved["logging_strategy"] = "steps"
-    whole = trainer_of(make(), image_folder, tmp_path / "whole")
-    whole.train()
-    assert whole.state.global_step == whole.plan.total_steps == 15
-    killed = trainer_of(make(), image_folder, tmp_path / "cut", Kill(9), **saved)
+    saved |= {"logging_strategy": "steps", **PARTS}
+    killed = trainer_of(of_timm(), image_folder, tmp_path, Kill(9), **saved)
     with pytest.raises(Killed):
         killed.train()
-    resumed = trainer_of(make(), image_folder, tmp_path / "cut", **saved)
+    resumed = trainer_of(of_timm(), image_folder, tmp_path, **saved)
     resumed.train(resume_from_checkpoint=True)
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
     told = [(each["step"], each["learning_rate"]) for each in resumed.state.log_history if "learning_rate" in each]
     assert told == [(step, pytest.approx(whole.plan.step(step - 1).learning_rate)) for step in (4, 8, 12)]
     evaluated = [each["eval_top1"] for each in resumed.state.log_history if "eval_top1" in each]
     assert len(evaluated) == 4 and all(0 <= top1 <= 100 for top1 in evaluated)
+
+
+def test_weights_saved_under_other_names_are_found(image_folder: Path, tmp_path: Path) -> None:
+    models = []
+    for place, resume in (("whole", None), ("cut", None), ("cut", True)):
+        steps = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2}
+        trainer = trainer_of(vit(), image_folder, tmp_path / place, **steps)
+        trainer.train(resume_from_checkpoint=resume)
+        models.append(trainer.model.state_dict())
+        # So that the last one goes on from the middle.
+        shutil.rmtree(tmp_path / place / "checkpoint-3")
+    torch.testing.assert_close(models[2], models[0], rtol=0, atol=0)
 
 
 def test_the_model_is_fitted_when_a_step_begins_whose_batches_are_fetched(image_folder: Path, tmp_path: Path) -> None:
@@ -120,11 +140,8 @@ def test_the_model_is_fitted_when_a_step_begins_whose_batches_are_fetched(image_
     assert order == expected and len(changes) == 3
 
 
-def test_weights_and_evaluations_are_those_of_a_loop_of_one_s_own(image_folder: Path, tmp_path: Path) -> None:
-    model = of_timm()
-    own = copy.deepcopy(model)
-    trainer = trainer_of(model, image_folder, tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.0)
-    trainer.train()
+def test_weights_and_evaluations_are_those_of_a_loop_of_one_s_own(whole: Any, image_folder: Path) -> None:
+    trainer, own = whole, of_timm()
     optimizer = torch.optim.AdamW(own.parameters(), weight_decay=0.0, fused=True)
     loader = upchirp.Loader(trainer._source, trainer.plan, augmentation=AUGMENTATION, workers=0, micro_batch=8, seed=0)
     for batch in loader:
@@ -136,7 +153,7 @@ def test_weights_and_evaluations_are_those_of_a_loop_of_one_s_own(image_folder: 
         if batch.completes_step:
             optimizer.step()
             optimizer.zero_grad()
-    torch.testing.assert_close(model.state_dict(), own.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(trainer.model.state_dict(), own.state_dict(), rtol=0, atol=0)
     val = upchirp.open_data(str(image_folder), 64)[1]
     result = upchirp.validate(as_classifier(own), val, 64, augmentation=AUGMENTATION, workers=0)
     told = trainer.evaluate()

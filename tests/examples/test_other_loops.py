@@ -9,7 +9,7 @@ import pytest
 from tests.forks import fork_ranks
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SMALL = {"model": "test_vit3", "size": 64, "epochs": 1.5, "batch_size": 16, "workers": 0}
+SMALL = {"model": "test_vit", "size": 64, "epochs": 1.5, "batch_size": 16, "workers": 0}
 SHOWN = "of 16 validation images at 64 px"
 
 
@@ -33,7 +33,7 @@ def test_timm(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def _accelerate(folder: str) -> None:
-    assert main_of("accelerate_loop")(folder, **SMALL) > 75
+    assert main_of("accelerate_loop")(folder, **{**SMALL, "model": "test_vit3", "epochs": 1.0}) > 75
 
 
 @pytest.mark.filterwarnings("ignore")  # of a fork that may have threads
@@ -63,7 +63,3 @@ def test_hugging_face(image_folder: Path, tmp_path: Path) -> None:
     trainer = main_of("hf_trainer")(str(image_folder), output, **SMALL, **quiet)
     assert trainer.state.global_step == trainer.plan.total_steps
     assert trainer.evaluate()["eval_top1"] > 75
-    # Run once more, it goes on from what it saved last.
-    assert (
-        main_of("hf_trainer")(str(image_folder), output, **SMALL, **quiet).state.global_step == trainer.plan.total_steps
-    )

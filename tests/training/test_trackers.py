@@ -13,6 +13,7 @@ from tests.runs import Make, interrupted, logged, notes
 
 from upchirp import InputError, train
 from upchirp.training import Event
+from upchirp.training.run.run_folder import holds_run
 
 SMALL = {"model": "test_resnet", "model_kwargs": {}, "epochs": 1, "evaluations": 1, "model_ema": False}
 
@@ -87,16 +88,16 @@ def test_one_that_is_missing_or_does_not_start_is_refused_in_one_line(
         raise PermissionError("the folder\nis read-only")
 
     monkeypatch.setattr(trackio, "init", refuse)
+    run = config(**SMALL, track="trackio")
     with pytest.raises(InputError, match=r"trackio cannot be started \(the folder is read-only\): see to it, or leave"):
-        train(config(**SMALL, track="trackio"))
+        train(run)
+    # No run was begun by then.
+    assert run.output is not None and not holds_run(run.output)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"mlflow is not installed: pip install 'upchirp\[mlflow\]', or leave out `track`"
     ):
         train(config(**SMALL, track="mlflow"))
-    # No run was begun by then.
-    monkeypatch.undo()
-    train(config(**SMALL))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries
