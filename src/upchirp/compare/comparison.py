@@ -31,7 +31,7 @@ SUMMARY, REPORT = "summary.json", "report.html"
 _NO_MATTER_OF_SPEED = names_of(Place, Keeping) | {
     "curriculum", "epochs", "seed", "batch_size", "early_batch", "max_batch_size", "replay", "data", "val_share",
     "weights", "lr", "lr_base", "lr_base_size", "lr_base_scale", "lr_cap", "warmup", "warmup_lr", "min_lr",
-    "sched", "sched_decay",
+    "sched", "sched_decay", "more_data",
     "weight_decay", "opt_betas", "opt_eps", "momentum", "layer_decay", "drop_path", "drop_path_scaling", "smoothing",
 }  # fmt: skip
 """Settings that images per second at one size, batch and share of replayed batches do not depend on."""

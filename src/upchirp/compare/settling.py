@@ -65,7 +65,7 @@ class Sources:
         """
         # The size matters to generated images only.
         size = start.final_size if start.data == "generated" else 0
-        key = (start.data, start.val_share, start.train_split, start.val_split, size)
+        key = (start.data, start.more_data, start.val_share, start.train_split, start.val_split, size)
         if key not in self._opened:
             self._opened[key] = open_named_data(start, self.note)
         return self._opened[key]

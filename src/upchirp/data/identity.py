@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from upchirp.data.sources import RelabelledSource, Source, SubsetSource, UnlabelledSource
+from upchirp.data.sources import JoinedSource, RelabelledSource, Source, SubsetSource, UnlabelledSource
 from upchirp.errors import InputError
 
 
@@ -105,6 +105,10 @@ def fingerprint(source: Source) -> Fingerprint:
     if isinstance(source, SubsetSource):
         digest.update(fingerprint(source.whole).sha256.encode())
         digest.update(source.indices.astype("<i8").tobytes())
+        return Fingerprint(len(source), digest.hexdigest())
+    if isinstance(source, JoinedSource):
+        for part in source.parts:
+            digest.update(fingerprint(part).sha256.encode())
         return Fingerprint(len(source), digest.hexdigest())
     if isinstance(source, UnlabelledSource):
         digest.update(fingerprint(source.whole).sha256.encode())

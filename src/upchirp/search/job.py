@@ -236,7 +236,9 @@ def _create(folder: Path, config: SearchConfig) -> None:
 
 def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) -> None:
     # The same data may lie elsewhere; where the journal knows them, they are compared themselves.
-    may_differ = _MAY_DIFFER | {"data"} if any("data" in begun for begun in journal.of("begun")) else _MAY_DIFFER
+    may_differ = (
+        _MAY_DIFFER | {"data", "more_data"} if any("data" in begun for begun in journal.of("begun")) else _MAY_DIFFER
+    )
     asked = config.to_flat()
     if asked["recipe"] == "auto":
         # Stored is what that chose.

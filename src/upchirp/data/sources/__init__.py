@@ -4,9 +4,10 @@ from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
+from upchirp.data.sources.joined import JoinedSource
 from upchirp.data.sources.loose import LooseSource, find_images
 from upchirp.data.sources.map_style import MapStyleSource
-from upchirp.data.sources.open import Note, as_source, open_data, open_evaluation, warn
+from upchirp.data.sources.open import Note, as_source, open_data, open_evaluation, open_more, warn
 from upchirp.data.sources.relabelled import RelabelledSource, UnlabelledSource
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.source import Source
@@ -20,6 +21,7 @@ __all__ = [
     "FolderSource",
     "GeneratedSource",
     "HuggingFaceSource",
+    "JoinedSource",
     "LooseSource",
     "MapStyleSource",
     "Note",
@@ -34,6 +36,7 @@ __all__ = [
     "hold_out",
     "open_data",
     "open_evaluation",
+    "open_more",
     "open_unlabelled",
     "split",
     "warn",

@@ -16,7 +16,7 @@ from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, find_layout
-from upchirp.data.sources.listing import Counted, ignore, some
+from upchirp.data.sources.listing import Counted, ignore, normal, some
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
@@ -89,6 +89,29 @@ def open_data(
         "class and always the same ones, validate and are not trained on (another share by `val_share`)"
     )
     return train, val
+
+
+def open_more(data: str | os.PathLike[str], train: Source, *, note: Note = warn, counted: Counted = ignore) -> Source:
+    """The training images of further data, or all of its images where it has no validation images of its own.
+
+    Args:
+        data: as in `open_data`.
+        train: the images that they are to be trained on with, whose classes they have.
+        note: as in `open_data`.
+        counted: as in `open_data`.
+
+    Raises:
+        InputError: as `open_data` raises it, or for other classes.
+    """
+    more, _, _, notes = _open(data, 224, counted, SplitNames(None, None))
+    for line in notes:
+        note(line)
+    if list(map(normal, train.classes)) != list(map(normal, more.classes)):
+        raise InputError(
+            f"{data} has {len(more.classes)} classes ({some(more.classes)}), which are not the {len(train.classes)} of "
+            f"the data that it is added to ({some(train.classes)})"
+        )
+    return more
 
 
 def open_evaluation(

@@ -31,6 +31,8 @@ class Start(Group):
     data: str = ""
     """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, packed folder, tar shards, Hugging
     Face data set, or `generated`."""
+    more_data: tuple[str, ...] = ()
+    """Further data of the same classes, as data takes them, whose training images are trained on, too."""
     val_share: float = VAL_SHARE
     """Share of each class that validates where the data has no validation images: the same images in every run."""
     train_split: str | None = None

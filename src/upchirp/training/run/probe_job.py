@@ -95,8 +95,8 @@ def probe_weights(
         val_share=config.val_share if val_share is None else val_share,
     )
     if not is_same_data(start.data, config.data):
-        # The run's names of splits are those of its own data.
-        start = replace(start, train_split=None, val_split=None)
+        # The run's names of splits and further data are those of its own data.
+        start = replace(start, train_split=None, val_split=None, more_data=())
     notes: list[str] = []
     report("scanning the data", None, None)
     train, val = open_named_data(start, notes.append, lambda images: report("scanning the data", images, None))

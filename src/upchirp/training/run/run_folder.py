@@ -79,7 +79,7 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     if asked["prepare"] == "auto":
         asked = {**asked, "prepare": settings.way}
     # The same data lie elsewhere under another name; where they are known, they are compared themselves.
-    may_differ = MAY_DIFFER | {"data"} if read_data(folder).train else MAY_DIFFER
+    may_differ = MAY_DIFFER | {"data", "more_data"} if read_data(folder).train else MAY_DIFFER
     check_same_settings(folder, "a run", stored, asked, may_differ)
     return [
         f"{name} was {stored[name]} and is {asked[name]} now: the weights will not be bit-identical"
@@ -123,8 +123,13 @@ def create(folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], d
 
 def with_absolute_data(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings by which a run can be gone on with from another working directory."""
-    where = Path(settings["data"]).expanduser()
-    return {**settings, "data": str(where.absolute())} if settings["data"] and where.exists() else settings
+    where = {"data": _absolute(settings["data"]), "more_data": [*map(_absolute, settings.get("more_data", ()))]}
+    return {**settings, **{name: place for name, place in where.items() if name in settings}}
+
+
+def _absolute(data: str) -> str:
+    where = Path(data).expanduser()
+    return str(where.absolute()) if data and where.exists() else data
 
 
 def write_data(folder: Path, data: DataIdentity) -> None:

@@ -18,6 +18,7 @@ from upchirp.data import (
     DataIdentity,
     FolderSource,
     HuggingFaceSource,
+    JoinedSource,
     ShardSource,
     Source,
     SubsetSource,
@@ -26,6 +27,7 @@ from upchirp.data import (
     as_source,
     default_crop_pct,
     open_data,
+    open_more,
     open_unlabelled,
 )
 from upchirp.data.labels import validation_for
@@ -164,7 +166,9 @@ def open_named_data(
     """
     if not start.data:
         raise InputError("no data: give a folder of images, or 'generated'")
-    return (open_data if labelled else open_unlabelled)(
+    if start.more_data and not labelled:
+        raise InputError("`more_data` is for labelled images: put those without into one folder")
+    train, val = (open_data if labelled else open_unlabelled)(
         start.data,
         start.final_size,
         val_share=start.val_share,
@@ -173,6 +177,9 @@ def open_named_data(
         note=note,
         counted=counted,
     )
+    if start.more_data:
+        train = JoinedSource([train, *(open_more(more, train, note=note, counted=counted) for more in start.more_data)])
+    return train, val
 
 
 def open_sources(
