@@ -1,6 +1,8 @@
 """Hugging Face's own Trainer by curriculum: the steps, the weights and the evaluations of a loop of one's own."""
 
+import runpy
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,10 @@ def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, tmp_path: Pat
         InputError, match=r"cannot read .*trainer_state.json .*: go on from a folder that Trainer saved"
     ):
         trainer_of(vit(), image_folder, tmp_path).train(resume_from_checkpoint=str(tmp_path))
+
+
+def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("accelerate",):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(InputError, match="needs transformers and accelerate, which are not installed: pip install"):
+        runpy.run_path(str(upchirp.hf.__file__))

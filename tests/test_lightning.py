@@ -1,6 +1,8 @@
 """Lightning's own trainer by curriculum: the steps, the weights and the validations of a loop of one's own."""
 
 import copy
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +237,14 @@ def test_ranks_have_the_same_number_of_validation_batches() -> None:
             batch = even_batch(images, ranks, 5)
             shares = {-(-len(range(rank, images, ranks)) // batch) for rank in range(ranks)}
             assert len(shares) == 1 or images < 2 * ranks, (images, ranks)
+
+
+def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in (
+        "lightning",
+        "lightning.pytorch",
+        "pytorch_lightning",
+    ):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(InputError, match="needs Lightning, which is not installed: pip install"):
+        runpy.run_path(str(upchirp.lightning.__file__))

@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from upchirp.models import check_sizes, fit_to_tried, lent_at_size
 from upchirp.randomness import step_seed
 
 try:
+    import_module("accelerate")
     import transformers
     from transformers.trainer_utils import get_last_checkpoint
 except ModuleNotFoundError as error:
