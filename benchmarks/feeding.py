@@ -28,8 +28,8 @@ from upchirp.data.packing import pack
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig, Trainer, curriculum_for
 from upchirp.training.probing.preparing import choose_prepare
+from upchirp.training.run.models import make_model
 from upchirp.training.run.run_folder import read_metrics
-from upchirp.training.run.start import make_model
 
 CLASSES = 20
 RUNS = (

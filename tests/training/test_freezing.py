@@ -16,7 +16,7 @@ from upchirp.models import create_model
 from upchirp.training import Classification, Evaluated, Event, Interrupted, Optimization, Stepped, Trainer
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.recipes.tuning import freeze_for, freeze_parts
-from upchirp.training.run.start import start_model
+from upchirp.training.run.models import start_model
 
 
 def start(folder: Path, name: str, **options: object) -> tuple[Path, dict[str, torch.Tensor]]:

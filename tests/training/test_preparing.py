@@ -22,8 +22,8 @@ from upchirp.training.probing import preparing
 from upchirp.training.probing.preparing import LEAST_IMAGES, WORTH, Choice, choose, choose_prepare, measures
 from upchirp.training.probing.rates import loader_speed
 from upchirp.training.recipes.groups import Loading
-from upchirp.training.run import start
-from upchirp.training.run.start import make_model
+from upchirp.training.run import plans
+from upchirp.training.run.models import make_model
 
 STAGES = plan(efficienttrain_plus_plus(), epochs=20).stages
 CUDA = torch.device("cuda")
@@ -125,7 +125,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         meanwhile()
         return {"cpu": 100.0, "device": 200.0}[trainer.loading.way]
 
-    monkeypatch.setattr(start, "measures", lambda *given, **how: True)
+    monkeypatch.setattr(plans, "measures", lambda *given, **how: True)
     monkeypatch.setattr(preparing, "loader_speed", loader)
     monkeypatch.setattr(preparing, "model_speed", lambda trainer, curriculum, side, *rest, **how: 64 / side * 250.0)
     return asked

@@ -15,7 +15,7 @@ from upchirp.machine import hardware, usable_cores
 from upchirp.training import Event, Logged, Noted, train
 from upchirp.training.engine import waiting
 from upchirp.training.engine.waiting import Waiting, advice
-from upchirp.training.run.start import packing_helps
+from upchirp.training.run.data import packing_helps
 
 
 def test_on_a_cpu_waiting_is_the_time_until_a_batch_arrives() -> None:

@@ -19,8 +19,8 @@ from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import tried_at_once
 from upchirp.training.probing.speed import measure_seconds
 from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.run.models import make_model
 from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA
-from upchirp.training.run.start import make_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config import flat_names
 from upchirp.training.recipes.groups import Computation, Keeping, Loading, Planning, Start, names_of
 from upchirp.training.recipes.named import usual_epochs
-from upchirp.training.run.start import open_named_data
+from upchirp.training.run.data import open_named_data
 
 _OF_THE_PLACE = (
     names_of(Start, Loading, Computation, Keeping) - {"weights", "pretrained"}

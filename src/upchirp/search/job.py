@@ -29,10 +29,10 @@ from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run import run_folder
+from upchirp.training.run.data import open_named_data
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
 from upchirp.training.run.resumption import go_on_with
-from upchirp.training.run.start import open_named_data
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 

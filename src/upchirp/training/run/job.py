@@ -45,22 +45,16 @@ from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
+from upchirp.training.run.data import open_sources, packing_helps
 from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
 from upchirp.training.run.memory import memory_of
+from upchirp.training.run.models import describe, start_model
+from upchirp.training.run.plans import as_stored, plan_in_time, stored_plan
 from upchirp.training.run.report import report_run
 from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.saving import Totals, go_on_from
 from upchirp.training.run.spent import Spent
-from upchirp.training.run.start import (
-    as_stored,
-    describe,
-    new_plan,
-    open_sources,
-    packing_helps,
-    start_model,
-    stored_plan,
-)
 from upchirp.training.run.teacher import with_teacher
 from upchirp.training.run.trackers import check_tracker
 from upchirp.training.run.tracking import track
@@ -205,11 +199,9 @@ def _train(
             config = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size).config
             check_sizes(model, plan.sizes)
         else:
-            first = settled
-            settled, plan = new_plan(first, trainer, model, train_source, own_model=own_model, report=report)
-            if (longer := first.for_time(len(train_source), plan)) is not None:
-                trainer, model = made_for(longer)
-                settled, plan = new_plan(longer, trainer, model, train_source, own_model=own_model, report=report)
+            settled, plan, trainer, model = plan_in_time(
+                settled, trainer, model, train_source, made_for=made_for, own_model=own_model, report=report
+            )
             config = settled.config
             if loaded:
                 named = {name for name, value in asked.asked().items() if value is not None}
@@ -258,14 +250,8 @@ def _train(
         with ExitStack() as stack:
             if ranks.is_first:
                 exported = ("model" if state.ema is None else "ema", plan.final_size)
-                tracked: tuple[Observer, ...] = ()
-                if config.track is not None:
-                    # Before the folder holds a run: what cannot be started leaves none.
-                    tracker = track(
-                        config.track, folder, config.to_flat(), trainer, plan, train_source, exported, observers
-                    )
-                    stack.callback(tracker.close)
-                    tracked = (tracker,)
+                # Before the folder holds a run: what cannot be started leaves none.
+                tracked = _tracked(config, folder, trainer, plan, train_source, exported, observers, stack)
                 if not resuming:
                     run_folder.create(folder, config.to_flat(), described, identity)
                 elif trained_on == DataIdentity():
@@ -310,6 +296,24 @@ def _train(
         figure=task.best,
         train_seconds=totals.train_seconds,
     )
+
+
+def _tracked(
+    config: TrainConfig,
+    folder: Path,
+    trainer: Trainer,
+    plan: Plan,
+    source: Source,
+    exported: tuple[str, int],
+    observers: Sequence[Observer],
+    stack: ExitStack,
+) -> tuple[Observer, ...]:
+    """The tracker that is asked for, if one is, until the stack is left."""
+    if config.track is None:
+        return ()
+    tracker = track(config.track, folder, config.to_flat(), trainer, plan, source, exported, observers)
+    stack.callback(tracker.close)
+    return (tracker,)
 
 
 def _report(run: Run, settings: Mapping[str, Any], train_source: Source, val_source: Source) -> None:

@@ -20,7 +20,9 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.regimes import REGIMES
-from upchirp.training.run.start import make_model, new_plan, open_named_data
+from upchirp.training.run.data import open_named_data
+from upchirp.training.run.models import make_model
+from upchirp.training.run.plans import plan_in_time
 
 
 def estimate(
@@ -134,17 +136,17 @@ def _measured(first: Settled, source: Source, report: Report) -> tuple[Settled, 
     """The plan that `train` would make on this machine, and what it needs there."""
     device = choose_device(first.config.device)
 
-    def planned(settled: Settled) -> tuple[Settled, Plan, Trainer, nn.Module]:
+    def made_for(settled: Settled) -> tuple[Trainer, nn.Module]:
         config = settled.config
         trainer = Trainer.of(config, device, task=task_of(config, config, config))
         made = make_model(config, len(source.classes), trainer.task, optimization=config.optimization, seed=config.seed)
-        model = trainer.place(made)
-        return *new_plan(settled, trainer, model, source, own_model=False, report=report), trainer, model
+        return trainer, trainer.place(made)
 
     with numerics(device, deterministic=first.config.deterministic):
-        settled, plan, trainer, model = planned(first)
-        if (longer := first.for_time(len(source), plan)) is not None:
-            settled, plan, trainer, model = planned(longer)
+        trainer, model = made_for(first)
+        settled, plan, trainer, model = plan_in_time(
+            first, trainer, model, source, made_for=made_for, own_model=False, report=report
+        )
         config = settled.config
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         micro_batch = tried_at_once(config, curriculum, device)

@@ -1,0 +1,87 @@
+"""The data of a run."""
+
+from typing import Any
+
+from upchirp.data import (
+    DECODE_ERRORS,
+    ArchiveSource,
+    FolderSource,
+    HuggingFaceSource,
+    JoinedSource,
+    ShardSource,
+    Source,
+    SubsetSource,
+    TableSource,
+    UnlabelledSource,
+    as_source,
+    open_data,
+    open_more,
+    open_unlabelled,
+)
+from upchirp.data.labels import validation_for
+from upchirp.data.sources import Note, warn
+from upchirp.data.sources.listing import Counted, ignore
+from upchirp.errors import InputError
+from upchirp.training.engine.task import Task
+from upchirp.training.events import Report
+from upchirp.training.recipes.groups import Start
+
+
+def open_named_data(
+    start: Start, note: Note = warn, counted: Counted = ignore, *, labelled: bool = True
+) -> tuple[Source, Source]:
+    """The training and the validation images that the settings name; see `open_unlabelled` for those without labels.
+
+    Raises:
+        InputError: none are named, or they cannot be opened.
+    """
+    if not start.data:
+        raise InputError("no data: give a folder of images, or 'generated'")
+    if start.more_data and not labelled:
+        raise InputError("`more_data` is for labelled images: put those without into one folder")
+    train, val = (open_data if labelled else open_unlabelled)(
+        start.data,
+        start.final_size,
+        val_share=start.val_share,
+        train_split=start.train_split,
+        val_split=start.val_split,
+        note=note,
+        counted=counted,
+    )
+    if start.more_data:
+        train = JoinedSource([train, *(open_more(more, train, note=note, counted=counted) for more in start.more_data)])
+    return train, val
+
+
+def open_sources(
+    start: Start, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
+) -> tuple[Source, Source]:
+    """Training and validation images, with the labels that the task asks for."""
+    if data is None:
+        data = open_named_data(
+            start, notes.append, lambda images: report("scanning the data", images, None), labelled=task.labelled
+        )
+    train_source, val_source = map(as_source, data)
+    if not task.labelled:
+        return _unlabelled(train_source), _unlabelled(val_source)
+    val_source, told = validation_for(train_source, val_source)
+    notes += told
+    return train_source, val_source
+
+
+def _unlabelled(source: Source) -> Source:
+    return source if isinstance(source, UnlabelledSource) else UnlabelledSource(source)
+
+
+def packing_helps(source: Source, final_size: int) -> bool:
+    """Whether `upchirp pack` would save reading: files with more pixels than are trained on, not packed yet."""
+    while isinstance(source, SubsetSource | UnlabelledSource):
+        source = source.whole
+    if not isinstance(source, FolderSource | ArchiveSource | TableSource | HuggingFaceSource | ShardSource):
+        return False
+    if isinstance(source, ShardSource) and source.sizes:
+        return False
+    try:
+        return min(source.load(0)[0].size) > final_size
+    except DECODE_ERRORS:
+        return False

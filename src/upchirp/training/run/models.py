@@ -1,0 +1,112 @@
+"""The model of a run, with the weights that it starts from, and what its own weights say of it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.conversion import plain
+from upchirp.data import (
+    Augmentation,
+    DataIdentity,
+    Source,
+    default_crop_pct,
+)
+from upchirp.models import classifier_names, create_model, in_classifier
+from upchirp.models.meta import unwrap
+from upchirp.training.checkpoints.description import Description
+from upchirp.training.checkpoints.preprocessing import Preprocessing
+from upchirp.training.checkpoints.weights import load_weights, read_weights
+from upchirp.training.engine.task import Classification, Task
+from upchirp.training.probing.planning import (
+    no_model,
+)
+from upchirp.training.recipes.groups import Start
+from upchirp.training.recipes.recipe import Optimization, Recipe
+from upchirp.training.recipes.tuning import freeze_for
+
+
+def make_model(
+    start: Start, classes: int, task: Task | None = None, *, optimization: Optimization, seed: int
+) -> nn.Module:
+    """What a task trains around the model that is named, initialised from the seed; by default it tells classes."""
+    task = task or Classification()
+    return task.around(_named_model(start, classes, task, optimization=optimization, seed=seed), fresh=True)
+
+
+def _named_model(start: Start, classes: int, task: Task, *, optimization: Optimization, seed: int) -> nn.Module:
+    outputs = task.outputs(classes)
+    if outputs is None:
+        raise no_model(task)
+    torch.manual_seed(seed)
+    return create_model(
+        start.model,
+        num_classes=outputs,
+        final_size=start.final_size,
+        drop_path=optimization.drop_path,
+        drop=optimization.drop,
+        **start.model_kwargs,
+    )
+
+
+def load_start(path: Path, model: nn.Module, source: Source, *, final_size: int, new_head: bool) -> list[str]:
+    """Load the weights that a new run begins with; returns lines on them."""
+    weights = read_weights(path)
+    if not new_head:
+        weights.check_head(source.classes)
+    loaded = load_weights(model, weights, final_size, new_head=new_head)
+    resized = "" if loaded.size == final_size else f", resized from {loaded.size} px"
+    return [f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head", *loaded.notes(path)]
+
+
+def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdentity) -> Description:
+    """What is written with the weights of a run."""
+    preprocessing = Preprocessing(
+        input_size=start.final_size,
+        mean=seen.mean,
+        std=seen.std,
+        interpolation=seen.interpolation,
+        crop_pct=default_crop_pct(start.final_size),
+    )
+    made: Any = getattr(model, "default_cfg", None)
+    if not isinstance(made, dict) or made.get("architecture") != start.model.partition(".")[0]:
+        # A module of the user's own: no name makes it anew.
+        return Description(data=data, preprocessing=preprocessing)
+    return Description(
+        model=start.model,
+        model_kwargs=plain(start.model_kwargs),
+        final_size=start.final_size,
+        data=data,
+        preprocessing=preprocessing,
+    )
+
+
+def start_model(
+    start: Start, recipe: Recipe, source: Source, model: nn.Module | None, task: Task, *, seed: int, new: bool
+) -> tuple[nn.Module, list[str]]:
+    """The model, and what it starts from."""
+    notes: list[str] = []
+    fresh = start.weights is None and model is None
+    if model is None:
+        model = _named_model(start, len(source.classes), task, optimization=recipe.optimization, seed=seed)
+    elif (inner := unwrap(model)) is not model:
+        notes.append(f"{type(model).__name__} is left off: a run compiles by compile=True, and shares out by itself")
+        model = inner
+    if start.weights is not None and new:
+        new_head = not recipe.keep_head
+        notes += load_start(start.weights, model, source, final_size=start.final_size, new_head=new_head)
+    if start.head_init_scale != 1 and new and not (start.weights is not None and recipe.keep_head):
+        _scale_head(model, start.head_init_scale)
+    model = task.around(model, fresh=fresh)
+    freeze_for(model, recipe.optimization)
+    task.check(model, start.final_size, len(source.classes))
+    return model, notes
+
+
+@torch.no_grad()
+def _scale_head(model: nn.Module, factor: float) -> None:
+    names = classifier_names(model)
+    for name, parameter in model.named_parameters():
+        if in_classifier(name, names):
+            parameter.mul_(factor)

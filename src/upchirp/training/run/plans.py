@@ -1,0 +1,202 @@
+"""The plan of a run: a stored one, or a new one with what is measured and chosen for it."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from upchirp.curriculum import CostTable, Plan
+from upchirp.data import (
+    Source,
+)
+from upchirp.data.settings import Prepare
+from upchirp.errors import InputError
+from upchirp.training.engine.trainer import Trainer
+from upchirp.training.events import Report
+from upchirp.training.probing.micro_batch import (
+    PROBE_BATCH,
+    choose_micro_batch,
+    tried_at_once,
+)
+from upchirp.training.probing.planning import (
+    curriculum_for,
+    kernel_note,
+    make_plan,
+    new_head_note,
+    planned_samples,
+    replays_of,
+    spare_gib,
+    with_replay,
+)
+from upchirp.training.probing.preparing import choose_prepare, measures
+from upchirp.training.probing.replay import choose_replay
+from upchirp.training.probing.speed import measure_seconds
+from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
+from upchirp.training.recipes.named import papers_curriculum
+from upchirp.training.recipes.optimizer_choice import check_states
+from upchirp.training.run import run_folder
+from upchirp.training.run.data import packing_helps
+
+
+def stored_plan(folder: Path, source: Source) -> Plan:
+    """The plan of the run in a folder.
+
+    Raises:
+        InputError: the data has another number of images now.
+    """
+    plan = run_folder.read_plan(folder)
+    if plan.dataset_size != len(source):
+        raise InputError(f"{folder} was planned for {plan.dataset_size} training images, now there are {len(source)}")
+    return plan
+
+
+def as_stored(plan: Plan, stored: Plan, asked: Collection[str]) -> Plan:
+    """A checkpoint's plan, if the new one differs from it by nothing but defaults and what follows from the machine.
+
+    Args:
+        plan: made anew.
+        stored: the checkpoint's.
+        asked: the names of the settings that were asked for.
+    """
+    if len(plan.stages) != len(stored.stages):
+        return plan
+    alike = plan
+    if not {"warmup", "warmup_passes"} & set(asked):
+        alike = replace(alike, schedule=replace(alike.schedule, warmup=stored.schedule.warmup))
+    stages = []
+    for stage, before in zip(plan.stages, stored.stages, strict=True):
+        if "lr_cap" not in asked and before.batch_size > stored.stages[-1].batch_size:
+            stage = replace(stage, learning_rate=before.learning_rate)
+        if "replay_gib" not in asked:
+            stage = replace(stage, replay=replace(stage.replay, buffer_bytes=before.replay.buffer_bytes))
+        if "replay_images" not in asked:
+            stage = replace(stage, replay=replace(stage.replay, buffer_images=before.replay.buffer_images))
+        stages.append(stage)
+    return stored if replace(alike, stages=tuple(stages)) == stored else plan
+
+
+class Planned(NamedTuple):
+    """A plan and what it is for."""
+
+    settled: Settled
+    """The settings, with those that the plan's length decides, and a line for each choice."""
+    plan: Plan
+    trainer: Trainer
+    model: nn.Module
+
+
+def plan_in_time(
+    settled: Settled,
+    trainer: Trainer,
+    model: nn.Module,
+    source: Source,
+    *,
+    made_for: Callable[[Settled], tuple[Trainer, nn.Module]],
+    own_model: bool,
+    report: Report,
+) -> Planned:
+    """The plan of a new run; if its time budget is enough for another recipe, that of a run by that one.
+
+    Args:
+        settled: the settings, as far as the data decide.
+        trainer: by these settings.
+        model: made for them, too.
+        source: the training images.
+        made_for: makes both anew for the other recipe, which gives the model its drop path.
+        own_model: whether the model is the user's.
+        report: told what is being done and how far it is.
+
+    Raises:
+        InputError: a curriculum or budget that does not fit.
+    """
+    chosen, plan = new_plan(settled, trainer, model, source, own_model=own_model, report=report)
+    if (longer := settled.for_time(len(source), plan)) is not None:
+        trainer, model = made_for(longer)
+        chosen, plan = new_plan(longer, trainer, model, source, own_model=own_model, report=report)
+    return Planned(chosen, plan, trainer, model)
+
+
+def new_plan(
+    settled: Settled,
+    trainer: Trainer,
+    model: nn.Module,
+    source: Source,
+    *,
+    own_model: bool,
+    report: Report,
+) -> tuple[Settled, Plan]:
+    """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
+
+    Returns:
+        The settings with those chosen that the plan's length decides, and a line for each choice, and the plan.
+
+    Raises:
+        InputError: a curriculum or budget that does not fit.
+    """
+    device, ranks = trainer.device, trainer.parallel.ranks
+    config = settled.config
+    curriculum = curriculum_for(model, config.curriculum, config.final_size)
+    check_states(model, config.optimization, curriculum.sizes)
+
+    def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
+        table = measure_seconds(
+            trainer, curriculum, model, source, micro_batch, replays, replaying=config, report=report
+        )
+        return ranks.from_first(lambda: table)
+
+    timed = config.time_budget is not None
+    probed = dict.fromkeys(curriculum.sizes, PROBE_BATCH)
+    if not chooses_batch_size(config):
+        probed = tried_at_once(config, curriculum, device, ranks.size)
+    seconds, way_of_seconds = measured(probed, 0) if timed else None, trainer.loading.way
+    samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
+    chosen = choose_batch_size(settled, samples, model, ranks=ranks.size)
+    config, notes = chosen.config, list(chosen.reasons)
+    if config.prepare == "auto":
+        first = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+        shared_out = config.parallel == "fsdp"
+        way: Prepare = "cpu"
+        if measures(config, device, first, deterministic=config.deterministic, shared_out=shared_out):
+            helps = partial(packing_helps, source, config.final_size)
+            way, line = choose_prepare(
+                config, trainer, curriculum, first, model, source, packing_helps=helps, report=report
+            )
+            notes.append(line)
+        config = replace(config, prepare=way)
+        trainer = replace(trainer, loading=replace(trainer.loading, prepare=way))
+    replays: int | Mapping[int, int] = 0
+    if config.replay == "auto":
+        report("measuring how many replayed batches keep the device busy", None, None)
+        micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
+        found = choose_replay(trainer, curriculum, model, source, micro_batch, final=config.replay_final)
+        # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
+        replays, lines = ranks.from_first(lambda: found)
+        notes += lines
+    else:
+        asked = replays_of(config, curriculum)
+        assert asked != "auto"
+        replays = asked
+    at_once = tried_at_once(config, curriculum, device, ranks.size)
+    if timed and (replays or at_once != probed or trainer.loading.way != way_of_seconds):
+        seconds = measured(at_once, replays)
+    spare = ranks.from_first(lambda: spare_gib(device, ranks.size))
+    made = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
+    plan = with_replay(made, config, replays, gib=spare)
+    notes += [note] if (note := steps_note(plan)) else []
+    report("looking at the kernels' gradients", None, None)
+    if own_model or config.curriculum != papers_curriculum(config.model):
+        notes += _kernel_notes(plan, model)
+    if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
+        notes.append(note)
+    return Settled(config, tuple(notes)), plan
+
+
+def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
+    try:
+        note = kernel_note(plan, model)
+    except (RuntimeError, ValueError, TypeError) as error:
+        note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
+    return [note] if note else []
