@@ -83,9 +83,10 @@ def test_a_failed_write_leaves_everything_as_it_was(folder: Path, monkeypatch: p
 
 
 def test_prune_keeps_the_latest_and_the_best(folder: Path) -> None:
-    for step in (5, 20):
+    # One of a later step, of an attempt that was given up.
+    for step in (5, 50, 20):
         checkpoint.save(content(step), checkpoint.best_path(folder, step))
-    checkpoint.prune_best(folder)
+    checkpoint.prune_best(checkpoint.best_path(folder, 20))
     (folder / "step_000000040.pt.tmp").write_bytes(b"half")
     (folder / "step_000000040").mkdir()
     (folder / "step_000000040" / "__0_0.distcp").write_bytes(b"half")

@@ -139,10 +139,11 @@ def load_best(folder: Path) -> Loaded | None:
     return Loaded(found[0], load(found[0]), ()) if found else None
 
 
-def prune_best(folder: Path) -> None:
-    """Delete all but the latest of the best checkpoints."""
-    for path in list(_numbered(folder, _BEST))[:-1]:
-        delete(path)
+def prune_best(best: Path) -> None:
+    """Delete all best checkpoints but one, which was just written: an attempt given up may have left later ones."""
+    for path in _numbered(best.parent, _BEST):
+        if path != best:
+            delete(path)
 
 
 def prune(folder: Path, keep: int | Literal["all"]) -> None:

@@ -213,5 +213,6 @@ class Saving:
     def _written(self, path: Path) -> None:
         if self.ranks.is_first:
             checkpoint.prune(self.states.folder, self.keeping.checkpoint_keep)
-            checkpoint.prune_best(self.states.folder)
+            if path == checkpoint.best_path(path.parent, checkpoint.step_of(path)):
+                checkpoint.prune_best(path)
         self.emit(Saved(step=checkpoint.step_of(path), path=path))
