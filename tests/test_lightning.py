@@ -181,7 +181,11 @@ def test_weights_are_those_of_the_command(config: Make, image_folder: Path) -> N
     assert moved > 1e-2
 
 
-def test_two_processes_train_on_their_shares(image_folder: Path) -> None:
+def test_two_processes_train_on_their_shares(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Forks have none of the threads that their parent computed with; Lightning leaves the number alone then.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
     class Checked(Net):
         def on_train_batch_start(self, batch: Any, index: int) -> None:
             assert len(batch[0]) == 8 and self.trainer.world_size == 2
