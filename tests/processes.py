@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -173,3 +173,17 @@ def finish_ranks(count: int, *words: object, timeout: float = 240) -> Done:
     ends = [rank.finish(max(30, deadline - time.monotonic())) for rank in ranks]
     code = failed or next((end.returncode for end in ends if end.returncode), 0)
     return Done(code, *("".join(parts) for parts in list(zip(*ends, strict=True))[1:]))
+
+
+def call_in_ranks(count: int, work: Callable[..., None], *args: object) -> None:
+    """Call a function of a test's module in so many ranks, with paths and the like as text."""
+    given = tuple(map(str, args))
+    program = f"""
+import torch.distributed as dist
+from {work.__module__} import {work.__name__} as work
+work(*{given!r})
+if dist.is_initialized():
+    dist.destroy_process_group()
+"""
+    done = finish_ranks(count, "-c", program)
+    assert done.returncode == 0, done.stderr

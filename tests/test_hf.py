@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.forks import fork_ranks
+from tests.processes import call_in_ranks
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -163,7 +163,8 @@ def test_weights_and_evaluations_are_those_of_a_loop_of_one_s_own(whole: Any, im
     assert told["eval_loss"] == pytest.approx(result.loss, rel=1e-5)
 
 
-def _train(folder: Path, output: Path) -> None:
+def _train(images: str, to: str) -> None:
+    folder, output = Path(images), Path(to)
     model = of_timm(0.0)
     trainer = trainer_of(model, folder, output, ddp_backend="gloo", eval_strategy="steps", eval_steps=4)
     trainer.train()
@@ -172,7 +173,7 @@ def _train(folder: Path, output: Path) -> None:
 
 
 def test_two_processes_train_on_their_shares(image_folder: Path, tmp_path: Path) -> None:
-    fork_ranks(_train, image_folder, tmp_path)
+    call_in_ranks(2, _train, image_folder, tmp_path)
     size, weights, told = torch.load(tmp_path / "two.pt", weights_only=True)
     one = trainer_of(of_timm(0.0), image_folder, tmp_path)
     one.train()

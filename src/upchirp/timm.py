@@ -32,7 +32,7 @@ class CurriculumLoader:
     erased and normalised, so the script's own mixup is left out, and its loss is `SoftTargetCrossEntropy`.
 
     Args:
-        loader: of the plan's batches; with a `micro_batch` a step comes in several parts, as `--grad-accum-steps` says.
+        loader: of the plan's batches; with a `micro_batch` a step comes in parts, as the script accumulates them.
         epochs: of the script.
         classes: of the data.
         device: where the model is.

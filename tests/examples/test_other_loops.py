@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.forks import fork_ranks
+from tests.processes import call_in_ranks
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {"model": "test_vit", "size": 64, "epochs": 1.5, "batch_size": 16, "workers": 0}
@@ -36,11 +36,10 @@ def _accelerate(folder: str) -> None:
     assert main_of("accelerate_loop")(folder, **{**SMALL, "model": "test_vit3", "epochs": 1.0}) > 75
 
 
-@pytest.mark.filterwarnings("ignore")  # of a fork that may have threads
 def test_accelerate(image_folder: Path) -> None:
     pytest.importorskip("accelerate", reason="Accelerate is not installed")
     # Positions are resized on the way, so the model is wrapped anew.
-    fork_ranks(_accelerate, str(image_folder))
+    call_in_ranks(2, _accelerate, image_folder)
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
