@@ -41,6 +41,7 @@ from upchirp.training.recipes.defaults import (
     choose_recipe,
     chooses_batch_size,
 )
+from upchirp.training.recipes.groups import TrackerName
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
@@ -251,7 +252,9 @@ def _train(
             if ranks.is_first:
                 exported = ("model" if state.ema is None else "ema", plan.final_size)
                 # Before the folder holds a run: what cannot be started leaves none.
-                tracked = _tracked(config, folder, trainer, plan, train_source, exported, observers, stack)
+                tracked = _tracked(
+                    config.track, folder, config.to_flat(), trainer, plan, train_source, exported, observers, stack
+                )
                 if not resuming:
                     run_folder.create(folder, config.to_flat(), described, identity)
                 elif trained_on == DataIdentity():
@@ -299,8 +302,9 @@ def _train(
 
 
 def _tracked(
-    config: TrainConfig,
+    name: TrackerName | None,
     folder: Path,
+    settings: Mapping[str, Any],
     trainer: Trainer,
     plan: Plan,
     source: Source,
@@ -309,9 +313,9 @@ def _tracked(
     stack: ExitStack,
 ) -> tuple[Observer, ...]:
     """The tracker that is asked for, if one is, until the stack is left."""
-    if config.track is None:
+    if name is None:
         return ()
-    tracker = track(config.track, folder, config.to_flat(), trainer, plan, source, exported, observers)
+    tracker = track(name, folder, settings, trainer, plan, source, exported, observers)
     stack.callback(tracker.close)
     return (tracker,)
 
