@@ -1,6 +1,6 @@
 """timm's training script by curriculum: what takes the place of its loader and of its scheduler.
 
-    loader_train = upchirp.timm.CurriculumLoader(loader, epochs=num_epochs, device=device)
+    loader_train = upchirp.timm.CurriculumLoader(loader, epochs=num_epochs, classes=1000, device=device)
     lr_scheduler = upchirp.timm.CurriculumScheduler(optimizer, loader_train, model, model_ema)
 
 All else stays: the script's functions for training and validation, its saver, its arguments.

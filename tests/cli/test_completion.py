@@ -58,6 +58,6 @@ def test_other_shells_can_read_theirs(shell: str, tmp_path: Path, capsys: pytest
 def test_another_shell_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "csh"]) == main(["completion"]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "upchirp: error: no script for csh: choose one of bash, zsh, fish"
-    assert "no script for no shell" in second
+    assert first == "upchirp: error: there is no script for csh: choose one of bash, zsh, fish"
+    assert "no shell is named" in second
     assert main(["completion", "--help"]) == 0 and "~/.zshrc" in capsys.readouterr().out

@@ -110,7 +110,7 @@ def test_models_that_do_not_say_enough() -> None:
     assert [parameter.requires_grad for parameter in model.parameters()] == [False, False, True, True]
     with pytest.raises(InputError, match="which layer is its classifier"):
         freeze_for(model, Optimization(head_only=0.1))
-    for changes in ({"freeze": 0}, {"head_only": 1.5}):
+    for changes in ({"freeze": 0}, {"freeze": ()}, {"head_only": 1.5}):
         with pytest.raises(InputError, match=next(iter(changes))):
             Optimization(**changes)
     with pytest.raises(InputError, match="`parallel='fsdp'` does not go with `head_only`"):

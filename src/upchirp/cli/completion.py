@@ -35,7 +35,8 @@ def print_script(words: Sequence[str], commands: Mapping[str, str]) -> None:
         print(_USAGE)
         return
     if len(words) != 1 or words[0] not in _SCRIPTS:
-        raise InputError(f"no script for {' '.join(words) or 'no shell'}: choose one of {', '.join(_SCRIPTS)}")
+        said = f"there is no script for {' '.join(words)}" if words else "no shell is named"
+        raise InputError(f"{said}: choose one of {', '.join(_SCRIPTS)}")
     print(_SCRIPTS[words[0]](commands, {name: flags_of(name) for name in commands}))
 
 

@@ -104,8 +104,8 @@ class Optimization:
         for name in ("drop_path", "drop", "momentum", "model_ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}: it must lie in 0 to below 1")
-        if isinstance(self.freeze, int) and self.freeze < 1:
-            raise InputError(f"`freeze` is {self.freeze}: give the names of parts, or 1 or more groups of layers")
+        if self.freeze == () or (isinstance(self.freeze, int) and self.freeze < 1):
+            raise InputError("`freeze` says nothing: give the names of parts, or 1 or more groups of layers")
         if not 0 <= self.head_only <= 1:
             raise InputError(f"`head_only` is {self.head_only}: it is a share of the run, from 0 to 1")
         if self.layer_groups is not None and self.layer_groups < 1:

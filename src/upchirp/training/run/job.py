@@ -1,7 +1,7 @@
 """A training from configuration to exported weights."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,6 @@ from upchirp.training.recipes.defaults import (
     choose_recipe,
     chooses_batch_size,
 )
-from upchirp.training.recipes.groups import TrackerName
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
@@ -252,9 +251,12 @@ def _train(
             if ranks.is_first:
                 exported = ("model" if state.ema is None else "ema", plan.final_size)
                 # Before the folder holds a run: what cannot be started leaves none.
-                tracked = _tracked(
-                    config.track, folder, config.to_flat(), trainer, plan, train_source, exported, observers, stack
-                )
+                tracked: tuple[Observer, ...] = ()
+                if config.track is not None:
+                    tracker = track(
+                        config.track, folder, config.to_flat(), trainer, plan, train_source, exported, observers
+                    )
+                    tracked = (stack.enter_context(closing(tracker)),)
                 if not resuming:
                     run_folder.create(folder, config.to_flat(), described, identity)
                 elif trained_on == DataIdentity():
@@ -262,7 +264,7 @@ def _train(
                     run_folder.write_data(folder, identity)
                 evaluates = evaluation_follows(plan, state.step, config.evaluations)
                 log = run_folder.RunLog(folder, state.step, evaluates=evaluates, exported=exported)
-                stack.callback(log.close)
+                stack.enter_context(closing(log))
                 observers = (log, *observers, *tracked)
             run = Run(
                 config,
@@ -299,25 +301,6 @@ def _train(
         figure=task.best,
         train_seconds=totals.train_seconds,
     )
-
-
-def _tracked(
-    name: TrackerName | None,
-    folder: Path,
-    settings: Mapping[str, Any],
-    trainer: Trainer,
-    plan: Plan,
-    source: Source,
-    exported: tuple[str, int],
-    observers: Sequence[Observer],
-    stack: ExitStack,
-) -> tuple[Observer, ...]:
-    """The tracker that is asked for, if one is, until the stack is left."""
-    if name is None:
-        return ()
-    tracker = track(name, folder, settings, trainer, plan, source, exported, observers)
-    stack.callback(tracker.close)
-    return (tracker,)
 
 
 def _report(run: Run, settings: Mapping[str, Any], train_source: Source, val_source: Source) -> None:
