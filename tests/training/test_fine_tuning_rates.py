@@ -14,7 +14,7 @@ from upchirp.models import create_model
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.recipes.optimizer import create_ema, layer_groups
 from upchirp.training.recipes.recipe import Optimization
-from upchirp.training.run.run_folder import read_settings
+from upchirp.training.run.run_folder import check_is_same_run, read_settings
 
 
 def tuning(model: str, **values: Any) -> Optimization:
@@ -108,6 +108,18 @@ def test_a_run_of_before_goes_on_by_what_it_did(tmp_path: Path) -> None:
     assert (now.layer_groups, now.model_ema_warmup) == (None, None)
     again = TrainConfig.from_flat({"output": str(tmp_path), "resume": "auto"}).with_stored()
     assert (again.optimization.layer_groups, again.optimization.model_ema_warmup) == (None, None)
+
+
+def test_a_run_whose_settings_wrote_the_optimizers_own_values_out_goes_on(tmp_path: Path) -> None:
+    """Before any of timm's optimizers could be named, moments and epsilon were stored though nobody gave them."""
+    asked = TrainConfig.from_flat({"data": "images", "recipe": "light"}).to_flat()
+    stored = {**asked, "opt_betas": [0.9, 0.999], "opt_eps": 1e-8}
+    del stored["opt_kwargs"]
+    save_config(stored, tmp_path / CONFIG)
+    assert check_is_same_run(tmp_path, asked) == []
+    save_config({**stored, "opt_betas": [0.9, 0.95]}, tmp_path / CONFIG)
+    with pytest.raises(InputError, match="opt_betas"):
+        check_is_same_run(tmp_path, asked)
 
 
 def test_a_checkpoint_of_before_goes_on_by_its_plan_where_nothing_else_is_asked(config: Make, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from upchirp.errors import InputError
 from upchirp.files import read_yaml, write_text
+from upchirp.training.recipes.recipe import OWN
 
 CONFIG = "config.yaml"
 """Where a run folder keeps its settings."""
@@ -28,6 +29,8 @@ def load_config(path: Path) -> dict[str, Any]:
 SETTINGS_OF_BEFORE: Mapping[str, Any] = {"layer_groups": None, "model_ema_warmup": None}
 """What runs did, by the settings' names, before there were these settings; a stored run lacks them."""
 
+_ONCE_WRITTEN_OUT: Mapping[str, Any] = {"opt_betas": [0.9, 0.999], "opt_eps": 1e-8}
+
 
 def load_stored(path: Path) -> dict[str, Any]:
     """The settings that a run, a search or a comparison stored: all of them, those too that it was begun without.
@@ -38,6 +41,9 @@ def load_stored(path: Path) -> dict[str, Any]:
     stored = load_config(path)
     if "layer_groups" not in stored and stored.get("mode") == "fast":
         stored["mode"] = "fast_lanczos"
+    if "opt_kwargs" not in stored and stored.get("opt", OWN[0]) in OWN:
+        # The optimizer's own values were written out.
+        stored |= {name: None for name, value in _ONCE_WRITTEN_OUT.items() if stored.get(name) == value}
     return {**SETTINGS_OF_BEFORE, **stored}
 
 
