@@ -51,7 +51,7 @@ def test_a_detector_learns_from_boxes(cells: Path, tmp_path: Path, capsys: pytes
 
 
 def test_a_network_learns_from_masks(cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw = runpy.run_path(str(ROOT / "benchmarks/dense.py"))["draw_masks"]
+    draw = runpy.run_path(str(ROOT / "benchmarks/backbones.py"))["draw_masks"]
     masks = draw(cells, tmp_path, size=(128, 96))
     options: dict[str, Any] = {**SMALL, "size": 96, "steps": 30, "lr": 1e-2, "channels": 16, "scales": (1.0,)}
     found = example("segmentation")(masks, None, **options)
