@@ -59,7 +59,8 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         yield Case(kind="untrained", curriculum="none", epochs=0.0, seed=seed)
         for target, curriculum, epochs in product(options.targets, CURRICULA, options.epochs):
             yield Case(kind=target, curriculum=curriculum, epochs=epochs, seed=seed)
-        yield Case(kind="scratch", curriculum="constant", epochs=0.0, seed=seed)
+        if options.tuning_epochs:
+            yield Case(kind="scratch", curriculum="constant", epochs=0.0, seed=seed)
 
 
 def common(options: argparse.Namespace, output: Path, seed: int) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for (kind, curriculum, epochs), own in groups.items():
         line: dict[str, Any] = {"kind": kind, "curriculum": curriculum, "epochs": epochs, "n": len(own)}
-        line["compute"] = mean(row.get("compute", row["tuned"]["compute"]) for row in own)
+        line["compute"] = mean(row["compute"] if "compute" in row else row["tuned"]["compute"] for row in own)
         for name in ("knn", "linear", "tuned"):
             values = [row[name]["top1"] for row in own if name in row]
             if values:
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--epochs", type=float, nargs="+", default=[20.0, 40.0], help="budgets of the pre-training")
-    parser.add_argument("--tuning-epochs", type=float, default=10.0)
+    parser.add_argument("--tuning-epochs", type=float, default=10.0, help="0 leaves fine-tuning out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the pre-training")
@@ -177,7 +178,8 @@ def main() -> None:
                 weights=weights, data=str(options.data), workers=options.workers, pooled="mean",
                 **({"model": NETWORK["model"], "model_kwargs": NETWORK["model_kwargs"], "final_size": 64}),
             )  # fmt: skip
-            row["tuned"] = tuned(case, weights, options)
+            if options.tuning_epochs:
+                row["tuned"] = tuned(case, weights, options)
         rows.append(row)
         print(json.dumps(row), flush=True)
         found = {"settings": {**vars(options), "data": options.data.name, "output": None}, "network": NETWORK,
