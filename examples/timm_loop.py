@@ -2,7 +2,7 @@
 
 The functions for training and validation are those of timm's `train.py`, without what they print; model, optimizer with
 layer decay, average of the weights, loss and gradient scaler are timm's, too. The lines marked `# upchirp` are what the
-curriculum takes, here as there. Run it with
+curriculum takes. The script itself takes two of them, which plan from its arguments: `timm_train.patch`. Run this with
 
     python examples/timm_loop.py --data DIR                         # DIR holds train/CLASS/* and val/CLASS/*
 """
@@ -76,9 +76,9 @@ def main(
     loader_train = CurriculumLoader(loader, epochs=epochs, classes=len(train.classes), device=device)  # upchirp
     lr_scheduler = CurriculumScheduler(optimizer, loader_train, net, ema)  # upchirp: rates, and the model's size
     looks = {**resolve_model_data_config(net), "input_size": (3, size, size)}
-    loader_eval = create_loader(
-        ImageDataset(f"{data}/val"), batch_size=batch_size, num_workers=workers, use_prefetcher=False, **looks
-    )
+    labels = {name: label for label, name in enumerate(train.classes)}  # timm's own order puts 9 before 10
+    dataset_eval = ImageDataset(f"{data}/val", class_map=labels)
+    loader_eval = create_loader(dataset_eval, batch_size=batch_size, num_workers=workers, use_prefetcher=False, **looks)
 
     top1 = AverageMeter()
     for epoch in range(epochs):

@@ -7,6 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from tests import commanded as by_command
+from tests.commanded import Commanded
 from tests.runs import Make, settings, write_folder
 
 from upchirp import TrainConfig, train
@@ -55,3 +57,9 @@ def uninterrupted(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     output = tmp_path_factory.mktemp("uninterrupted") / "run"
     train(TrainConfig.from_flat(settings(data=str(image_folder), output=str(output))))
     return output
+
+
+@pytest.fixture(scope="session")
+def commanded(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Commanded:
+    """What the command came to by the settings that the adapters of other libraries are tested with."""
+    return by_command.commanded(image_folder, tmp_path_factory.mktemp("commanded") / "run")

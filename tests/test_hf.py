@@ -1,4 +1,4 @@
-"""Hugging Face's own Trainer by curriculum: the steps, the weights and the evaluations of a loop of one's own."""
+"""Hugging Face's own Trainer by curriculum: to the weights of the command."""
 
 import runpy
 import shutil
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.commanded import AUGMENTATION, PARTS, Commanded, net, planned
 from tests.processes import call_in_ranks
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 import upchirp
 from upchirp import InputError
@@ -20,7 +20,6 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 from upchirp.hf import CurriculumTrainer, as_classifier  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers
-AUGMENTATION = upchirp.Augmentation(mixup=0.8, cutmix=1.0, reprob=0.25, smoothing=0.1)
 
 
 def vit(dropout: float = 0.1) -> nn.Module:
@@ -33,16 +32,15 @@ def vit(dropout: float = 0.1) -> nn.Module:
 
 def of_timm(dropout: float = 0.1) -> nn.Module:
     """Positions are resized."""
-    torch.manual_seed(0)
     model_args = {"img_size": 64, "depth": 2, "drop_rate": dropout}
     config = transformers.TimmWrapperConfig(architecture="test_vit3", model_args=model_args, num_labels=2)
-    return transformers.TimmWrapperForImageClassification(config)
+    model: Any = transformers.TimmWrapperForImageClassification(config)
+    model.timm_model.load_state_dict(net().state_dict())
+    return model
 
 
 def trainer_of(model: nn.Module, folder: Path, output: Path, *callbacks: Any, **changes: Any) -> Any:
     train, val = upchirp.open_data(str(folder), 64)
-    curriculum = upchirp.efficienttrain_plus_plus(64, multiple=16)
-    plan = upchirp.plan(curriculum, epochs=2, dataset_size=len(train), batch_size=16, learning_rate=1e-3)
     settings = {
         "output_dir": str(output), "use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
         "eval_strategy": "no", "logging_strategy": "no", "seed": 0, **changes,
@@ -50,7 +48,7 @@ def trainer_of(model: nn.Module, folder: Path, output: Path, *callbacks: Any, **
     return CurriculumTrainer(
         model,
         transformers.TrainingArguments(**settings),
-        plan=plan,
+        plan=planned(len(train)),
         train_dataset=train,
         eval_dataset=val,
         augmentation=AUGMENTATION,
@@ -71,13 +69,13 @@ class Kill(transformers.TrainerCallback):
             raise Killed
 
 
-PARTS = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
+IN_PARTS = {"gradient_accumulation_steps": PARTS, "max_grad_norm": 0.0}
 
 
 @pytest.fixture(scope="module")
 def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An uninterrupted training."""
-    trainer = trainer_of(of_timm(), image_folder, tmp_path_factory.mktemp("whole"), **PARTS)
+    trainer = trainer_of(of_timm(), image_folder, tmp_path_factory.mktemp("whole"), **IN_PARTS)
     trainer.train()
     assert trainer.state.global_step == trainer.plan.total_steps == 15
     return trainer
@@ -85,7 +83,7 @@ def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_it_goes_on_exactly_where_it_was_killed(whole: Any, image_folder: Path, tmp_path: Path) -> None:
     saved = {"save_strategy": "steps", "save_steps": 7, "eval_strategy": "steps", "eval_steps": 4, "logging_steps": 4}
-    saved |= {"logging_strategy": "steps", **PARTS}
+    saved |= {"logging_strategy": "steps", **IN_PARTS}
     killed = trainer_of(of_timm(), image_folder, tmp_path, Kill(9), **saved)
     with pytest.raises(Killed):
         killed.train()
@@ -142,23 +140,14 @@ def test_the_model_is_fitted_when_a_step_begins_whose_batches_are_fetched(image_
     assert order == expected and len(changes) == 3
 
 
-def test_weights_and_evaluations_are_those_of_a_loop_of_one_s_own(whole: Any, image_folder: Path) -> None:
-    trainer, own = whole, of_timm()
-    optimizer = torch.optim.AdamW(own.parameters(), weight_decay=0.0, fused=True)
-    loader = upchirp.Loader(trainer._source, trainer.plan, augmentation=AUGMENTATION, workers=0, micro_batch=8, seed=0)
-    for batch in loader:
-        upchirp.follow(batch.step, own, optimizer)
-        if batch.rows.start == 0:
-            torch.manual_seed(upchirp.randomness.step_seed(0, batch.step.index))
-        images, targets = batch.prepare(loader.transform)
-        (cross_entropy(own(pixel_values=images).logits, targets.dense(2)) / 2).backward()
-        if batch.completes_step:
-            optimizer.step()
-            optimizer.zero_grad()
-    torch.testing.assert_close(trainer.model.state_dict(), own.state_dict(), rtol=0, atol=0)
+def test_weights_are_those_of_the_command_and_evaluations_those_of_validate(
+    whole: Any, commanded: Commanded, image_folder: Path
+) -> None:
+    assert whole.plan == commanded.plan
+    torch.testing.assert_close(whole.model.timm_model.state_dict(), commanded.weights, rtol=0, atol=0)
     val = upchirp.open_data(str(image_folder), 64)[1]
-    result = upchirp.validate(as_classifier(own), val, 64, augmentation=AUGMENTATION, workers=0)
-    told = trainer.evaluate()
+    result = upchirp.validate(as_classifier(whole.model), val, 64, augmentation=AUGMENTATION, workers=0)
+    told = whole.evaluate()
     assert told["eval_top1"] == pytest.approx(result.top1)
     assert told["eval_loss"] == pytest.approx(result.loss, rel=1e-5)
 

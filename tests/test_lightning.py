@@ -1,6 +1,5 @@
-"""Lightning's own trainer by curriculum: the steps, the weights and the validations of a loop of one's own."""
+"""Lightning's own trainer by curriculum: to the weights of the command."""
 
-import copy
 import os
 import runpy
 import sys
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
+from tests.commanded import AUGMENTATION, PARTS, Commanded, planned
+from tests.commanded import net as same_net
 from tests.processes import call_in_ranks
-from tests.runs import Make
 from torch.nn.functional import cross_entropy
 
 import upchirp
@@ -23,20 +22,17 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint  # n
 from upchirp.lightning import Curriculum, CurriculumData, even_batch, fit_to_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own
-AUGMENTATION = upchirp.Augmentation(mixup=0.8, cutmix=1.0, reprob=0.25, smoothing=0.1)
 QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
 class Net(pl.LightningModule):
     """As one writes it without a curriculum, but for the schedule of the learning rate."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, dropout: float = 0.1) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.net = timm.create_model(
-            "test_vit3", img_size=64, num_classes=2, **{"depth": 2, "drop_rate": 0.1, **options}
-        )
+        self.net = same_net(dropout)
         self.validated: list[tuple[int, int, float]] = []
+        self.trained: dict[str, torch.Tensor] = {}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.net(images)
@@ -51,21 +47,20 @@ class Net(pl.LightningModule):
         self.validated.append((self.trainer.global_step, images.shape[-1], loss.item()))
         self.log("val_loss", loss)
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        # In the end an average takes their place.
+        self.trained = {name: value.clone() for name, value in self.net.state_dict().items()}
+
     def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.parameters())
+        return torch.optim.AdamW(self.parameters(), weight_decay=0.0, fused=True)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         fit_to_checkpoint(self, checkpoint)
 
 
-def planned(train: Any, **changes: Any) -> upchirp.Plan:
-    settings = {"epochs": 2.0, "dataset_size": len(train), "batch_size": 16, "learning_rate": 1e-3, **changes}
-    return upchirp.plan(upchirp.efficienttrain_plus_plus(64, multiple=16), **settings)
-
-
 def data_of(folder: Path, **options: Any) -> CurriculumData:
     train, val = upchirp.open_data(str(folder), 64)
-    return CurriculumData(train, val, planned(train), **{"workers": 0, "augmentation": AUGMENTATION, **options})
+    return CurriculumData(train, val, planned(len(train)), **{"workers": 0, "augmentation": AUGMENTATION, **options})
 
 
 def fit(
@@ -93,6 +88,9 @@ class Kill(pl.Callback):
             raise Killed
 
 
+IN_PARTS = {"accumulate_grad_batches": PARTS, "val_check_interval": 4 * PARTS}
+
+
 def averaged(*more: Any) -> list[Any]:
     return [Curriculum(), EMAWeightAveraging(decay=0.9), *more]
 
@@ -101,19 +99,25 @@ def averaged(*more: Any) -> list[Any]:
 def whole(image_folder: Path) -> Net:
     """The net after an uninterrupted training with an average, as exact resumption is to give it."""
     net = Net()
-    trainer = fit(net, data_of(image_folder), *averaged(), val_check_interval=4)
+    trainer = fit(net, data_of(image_folder), *averaged(), **IN_PARTS)
     assert trainer.global_step == trainer.datamodule.plan.total_steps
     return net
+
+
+def test_weights_are_those_of_the_command(whole: Net, commanded: Commanded, image_folder: Path) -> None:
+    assert data_of(image_folder).plan == commanded.plan
+    torch.testing.assert_close(whole.trained, commanded.weights, rtol=0, atol=0)
 
 
 def test_it_goes_on_exactly_where_it_was_killed(whole: Net, image_folder: Path, tmp_path: Path) -> None:
     step = 8
     saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=step, save_top_k=-1)
-    options = {"val_check_interval": 4, "enable_checkpointing": True}
+    options = {**IN_PARTS, "enable_checkpointing": True}
     with pytest.raises(Killed):
         fit(Net(), data_of(image_folder), *averaged(saving, Kill(step + 1)), **options)
     net = Net()
-    fit(net, data_of(image_folder), *averaged(), ckpt_path=tmp_path / f"step={step}.ckpt", val_check_interval=4)
+    fit(net, data_of(image_folder), *averaged(), ckpt_path=tmp_path / f"step={step}.ckpt", **IN_PARTS)
+    torch.testing.assert_close(net.trained, whole.trained, rtol=0, atol=0)
     torch.testing.assert_close(net.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert net.validated == whole.validated[-len(net.validated) :]
     # What is in the file are the shapes of that step.
@@ -124,7 +128,7 @@ def test_it_goes_on_exactly_where_it_was_killed(whole: Net, image_folder: Path, 
 def test_validations_change_nothing_and_are_of_the_average_at_the_final_size(whole: Net, image_folder: Path) -> None:
     net = Net()
     data = data_of(image_folder)
-    trainer = fit(net, data, *averaged(), limit_val_batches=0)
+    trainer = fit(net, data, *averaged(), accumulate_grad_batches=PARTS, limit_val_batches=0)
     torch.testing.assert_close(net.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert len({stage.bandwidth for stage in data.plan.stages}) == 3
     assert [(step, side) for step, side, _ in whole.validated] == [
@@ -137,52 +141,6 @@ def test_validations_change_nothing_and_are_of_the_average_at_the_final_size(who
     assert again["val_loss"] == pytest.approx(below.loss, rel=1e-5)
 
 
-def test_weights_are_those_of_a_loop_of_one_s_own(image_folder: Path) -> None:
-    data = data_of(image_folder, val_batch_size=3)
-    torch.manual_seed(0)
-    net = Net(drop_rate=0.0)
-    own = copy.deepcopy(net)
-    # Two parts of each step make the gradient of all of it.
-    fit(net, data_of(image_folder), accumulate_grad_batches=2, limit_val_batches=0)
-    optimizer = own.configure_optimizers()
-    loader = upchirp.Loader(data.train, data.plan, augmentation=AUGMENTATION, workers=0, micro_batch=8)
-    for batch in loader:
-        upchirp.follow(batch.step, own.net, optimizer)
-        images, targets = batch.prepare(loader.transform)
-        (cross_entropy(own(images), targets.dense(2)) / 2).backward()
-        if batch.completes_step:
-            optimizer.step()
-            optimizer.zero_grad()
-    torch.testing.assert_close(net.state_dict(), own.state_dict(), rtol=0, atol=0)
-
-
-def test_weights_are_those_of_the_command(config: Make, image_folder: Path) -> None:
-    settings = config(
-        opt="sgd", lr=0.05, amp=False, model_ema=False, micro_batch=32, mixup=0.8, cutmix=1.0, evaluations=1
-    )
-    net = Net()
-    start = copy.deepcopy(net.state_dict())
-    trained = copy.deepcopy(net.net)
-    result = upchirp.train(settings, model=trained)
-    optimization = settings.optimization
-
-    class AsTheCommand(Net):
-        def configure_optimizers(self) -> Any:
-            return upchirp.training.create_optimizer(self.net, optimization, learning_rate=0.05)
-
-    module = AsTheCommand()
-    module.load_state_dict(start)
-    train, val = upchirp.open_data(str(image_folder), 64)
-    data = CurriculumData(train, val, result.plan, augmentation=settings.augmentation, workers=0)
-    fit(module, data, limit_val_batches=0)
-    # Channels last add up in another order.
-    torch.testing.assert_close(module.net.state_dict(), trained.state_dict(), rtol=1e-3, atol=1e-4)
-    moved = max(
-        (value - start[f"net.{name}"]).abs().max() for name, value in trained.state_dict().items() if "pos" not in name
-    )
-    assert moved > 1e-2
-
-
 class Checked(Net):
     """On one of two devices."""
 
@@ -193,10 +151,14 @@ class Checked(Net):
 def _train(images: str, to: str) -> None:
     # By which Lightning knows that it was started in ranks.
     os.environ["TORCHELASTIC_RUN_ID"] = "test"
-    two = Checked(drop_rate=0.0)
+    two = Checked(dropout=0.0)
     # It would hang if ranks had other numbers of batches.
     data = data_of(Path(images), val_batch_size=4)
     trainer = fit(two, data, devices=2, strategy="ddp", val_check_interval=4)
+    # In the middle, where positions are smaller, and at the end.
+    assert [(step, side) for step, side, _ in two.validated if step % 4 == 0] == [
+        (step, 64) for step in (4, 8, 12) for _ in range(trainer.num_val_batches[0])
+    ]
     if trainer.global_rank == 0:
         torch.save([two.state_dict(), float(trainer.callback_metrics["val_loss"])], to)
 
@@ -204,12 +166,12 @@ def _train(images: str, to: str) -> None:
 def test_two_processes_train_on_their_shares(image_folder: Path, tmp_path: Path) -> None:
     call_in_ranks(2, _train, image_folder, tmp_path / "two.pt")
     weights, val_loss = torch.load(tmp_path / "two.pt", weights_only=True)
-    one = Net(drop_rate=0.0)
-    fit(one, data_of(image_folder), limit_val_batches=0)
+    one = Net(dropout=0.0)
+    trainer = fit(one, data_of(image_folder), val_check_interval=4)
     # Sums in another order; Adam divides by what is nearly 0.
     for name, value in one.state_dict().items():
         assert (value - weights[name]).abs().mean() < 2e-5, name
-    assert val_loss < 1
+    assert val_loss == pytest.approx(float(trainer.callback_metrics["val_loss"]), abs=0.1)
 
 
 def test_own_schedulers_are_refused_or_left_alone(image_folder: Path) -> None:
@@ -242,7 +204,7 @@ def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, tmp_path: Pat
         fit(Net(), data, accumulate_grad_batches=3)
     saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
     fit(Net(), data, Curriculum(), saving, enable_checkpointing=True, max_steps=2, limit_val_batches=0)
-    other = CurriculumData(data.train, None, planned(data.train, epochs=3.0), workers=0)
+    other = CurriculumData(data.train, None, planned(len(data.train), epochs=3.0), workers=0)
     with pytest.raises(InputError, match="trained by another plan"):
         fit(Net(), other, ckpt_path=tmp_path / "step=2.ckpt")
 

@@ -81,9 +81,16 @@ def test_what_is_shown_of_other_trainers_is_taken_from_programs_that_run():
     parts = [part for part in text.split("\n## ")[1:] if "```" in part]
     assert len(parts) == 5
     for part in parts:
-        (name,) = set(re.findall(r"\(\.\./(examples/\w+\.py)\)", part))
-        (block,) = re.findall(r"^```python\n(.*?)^```", part, re.DOTALL | re.MULTILINE)
-        assert block in (ROOT / name).read_text(encoding="utf-8"), name
+        name = re.findall(r"\(\.\./(examples/\w+\.\w+)\)", part)[0]
+        (block,) = re.findall(r"^```(?:python|diff)\n(.*?)^```", part, re.DOTALL | re.MULTILINE)
+        program = (ROOT / name).read_text(encoding="utf-8")
+        if name.endswith(".patch"):
+            # Without the lines that say where each change goes.
+            program = (
+                "".join(re.findall(r"^[+ ](?!\+).*\n", program, re.MULTILINE)).replace("\n \n", "\n\n").lstrip(" \n")
+            )
+            block = block.replace("\n\n     )", "\n     )")
+        assert block in program, name
 
 
 def test_the_table_of_events_is_complete():

@@ -1,12 +1,18 @@
 """Loops by other libraries' parts; those that are not installed are skipped."""
 
+import itertools
 import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
+from tests.commanded import command
 from tests.processes import call_in_ranks
+
+import upchirp
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {"model": "test_vit", "size": 64, "epochs": 1.5, "batch_size": 16, "workers": 0}
@@ -32,14 +38,40 @@ def test_timm(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert first.startswith("epoch 0: 48 px") and last.startswith("epoch 1: 64 px") and "% of 16 images" in last
 
 
-def _accelerate(folder: str) -> None:
-    assert main_of("accelerate_loop")(folder, **{**SMALL, "model": "test_vit3", "epochs": 1.0}) > 75
+def _accelerate(folder: str, output: str) -> None:
+    small = {**SMALL, "model": "test_vit3", "epochs": 1.0}
+    assert main_of("accelerate_loop")(folder, Path(output), **small) > 75
 
 
-def test_accelerate(image_folder: Path) -> None:
+def test_accelerate(image_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="Accelerate is not installed")
     # Positions are resized on the way, so the model is wrapped anew.
-    call_in_ranks(2, _accelerate, image_folder)
+    call_in_ranks(2, _accelerate, image_folder, tmp_path / "two.pt")
+
+
+def test_accelerate_goes_on_where_it_was_killed_to_the_weights_of_the_command(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate", reason="Accelerate is not installed")
+    small = {**SMALL, "model": "test_vit3", "save_every": 5}
+    losses = itertools.count(1)
+
+    def killing(*given: Any) -> torch.Tensor:
+        if next(losses) == 8:
+            raise KeyboardInterrupt
+        return upchirp.data.mixed_cross_entropy(*given)
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(upchirp, "mixed_cross_entropy", killing)
+        main_of("accelerate_loop")(str(image_folder), tmp_path / "cut.pt", **small)
+    assert torch.load(tmp_path / "cut.pt", weights_only=True)["loader"]["step"] == 5
+    assert main_of("accelerate_loop")(str(image_folder), tmp_path / "cut.pt", **small) > 75
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit3", img_size=64, num_classes=2)
+    same = {"epochs": SMALL["epochs"], "micro_batch": 16, "weight_decay": 0.05, "warmup": None, "amp": True}
+    command(image_folder, tmp_path / "run", model, **same, model_ema=False)
+    weights = torch.load(tmp_path / "cut.pt", weights_only=True)["model"]
+    torch.testing.assert_close(weights, model.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
