@@ -44,7 +44,7 @@ from upchirp.machine import hardware, versions
 from upchirp.models import count_flops, count_parameters, create_model
 from upchirp.spectral.reference import low_frequency_crop as reference_crop
 from upchirp.training import State, TrainConfig, Trainer
-from upchirp.training.engine.micro_batches import MicroBatches
+from upchirp.training.engine.memory import MicroBatches
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.compiling import compile_ahead
 

@@ -13,7 +13,7 @@ from upchirp.data import RequestSampler
 from upchirp.models import create_model
 from upchirp.training import Event, Stepped
 from upchirp.training.engine.graphs import GraphPerShape
-from upchirp.training.engine.micro_batches import MicroBatches
+from upchirp.training.engine.memory import MicroBatches
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.probing.compiling import compile_ahead
 

@@ -18,9 +18,9 @@ from upchirp import train as run_training
 from upchirp.data import Augmentation, open_data
 from upchirp.training import Event, Reduced, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
-from upchirp.training.engine.memory import Buffers, OutOfMemory
-from upchirp.training.engine.micro_batches import MicroBatches
-from upchirp.training.engine.trainer import StepResult, Trainer
+from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory
+from upchirp.training.engine.step import StepResult
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import find_micro_batches, fits_on

@@ -15,8 +15,7 @@ from tests.training.hungry import Hungry
 from upchirp import TrainConfig, efficienttrain_plus_plus, plan, train
 from upchirp.data import open_data
 from upchirp.training import Event, Noted, Reduced, read_metrics
-from upchirp.training.engine.memory import OutOfMemory
-from upchirp.training.engine.micro_batches import MicroBatches
+from upchirp.training.engine.memory import MicroBatches, OutOfMemory
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.whole import Replicated

@@ -13,21 +13,10 @@ from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
 from upchirp.machine import hardware, usable_cores
 from upchirp.training import Event, Logged, Noted, train
-from upchirp.training.engine import waiting
-from upchirp.training.engine.waiting import Waiting, advice
+from upchirp.training.engine import step_batches
+from upchirp.training.engine.step_batches import Arriving
+from upchirp.training.probing.waiting import advice
 from upchirp.training.run.data import packing_helps
-
-
-def test_on_a_cpu_waiting_is_the_time_until_a_batch_arrives() -> None:
-    def slow() -> Iterator[int]:
-        for number in range(3):
-            time.sleep(0.02 * number)
-            yield number
-
-    seconds = [seconds for _, seconds in Waiting(torch.device("cpu")).timed(slow())]
-    assert seconds[0] < 0.015
-    assert seconds[1] >= 0.02
-    assert seconds[2] >= 0.04
 
 
 class FakeDevice:
@@ -56,10 +45,23 @@ class FakeEvent:
         return 1000 * (later.at - self.at)
 
 
+def test_on_a_cpu_waiting_is_the_time_until_a_batch_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice()
+    monkeypatch.setattr(step_batches.time, "perf_counter", lambda: device.now)
+
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            device.now += 0.02 * number
+            yield number
+
+    arriving = Arriving(slow(), torch.device("cpu"))
+    assert [arrived[1] for arrived in iter(arriving.next, None)] == pytest.approx([0.0, 0.02, 0.04])
+
+
 def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeDevice()
-    monkeypatch.setattr(waiting, "_event", device.event)
-    monkeypatch.setattr(waiting.time, "perf_counter", lambda: device.now)
+    monkeypatch.setattr(step_batches, "_event", device.event)
+    monkeypatch.setattr(step_batches.time, "perf_counter", lambda: device.now)
     arrivals = [0.05, 0.06, 0.3, 0.0]
 
     def loader() -> Iterator[float]:
@@ -68,11 +70,11 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
             yield seconds
 
     measured = []
-    clock = Waiting(torch.device("cuda"))
-    for _, seconds in clock.timed(loader()):
+    arriving = Arriving(loader(), torch.device("cuda"))
+    for _, seconds in iter(arriving.next, None):
         measured.append(seconds)
         device.busy_until = max(device.now, device.busy_until) + 0.1
-        clock.work_queued()
+        arriving.work_queued()
     # Nothing was queued before the first batch; the second came in time; the device had done both at 0.25 and waited
     # for the third until 0.41; the fourth came at once.
     assert measured == pytest.approx([0.05, 0.0, 0.16, 0.0])

@@ -2,8 +2,9 @@
 
 from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.engine.step import StepResult
 from upchirp.training.engine.task import Classification, Task
-from upchirp.training.engine.trainer import StepResult, Trainer
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.evaluation import Evaluation, View
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.validation import validate

@@ -1,6 +1,7 @@
-"""A device's memory that runs out: how errors say so, and what goes back to how it was before the step."""
+"""A device's memory that runs out: how errors say so, how many images are taken then, and what is put back."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,6 +38,57 @@ def forget_activations(model: nn.Module) -> None:
 
 class OutOfMemoryInSum(Exception):
     """The device's memory ran out in a backward pass whose gradients other ranks wait for."""
+
+
+class MicroBatches:
+    """The most images that are computed at once at each bandwidth; memory that runs out halves it.
+
+    >>> micro_batches = MicroBatches({96: 192, 224: 48}, reduced={96: 64})
+    >>> micro_batches.halve(224, rows=48, group=8)
+    24
+    >>> micro_batches.sizes, micro_batches.reduced
+    ({96: 64, 224: 24}, {96: 64, 224: 24})
+
+    Args:
+        sizes: by bandwidth; where one is left out, a training takes batches as they come.
+        reduced: to what memory that ran out has brought them before.
+        least: no fewer are tried.
+    """
+
+    def __init__(
+        self, sizes: Mapping[int, int] | None = None, *, reduced: Mapping[int, int] | None = None, least: int = 1
+    ) -> None:
+        self.sizes = dict(sizes or {})
+        self.reduced: dict[int, int] = {}
+        self._least = least
+        self.reduce(reduced or {})
+
+    def reduce(self, to: Mapping[int, int]) -> None:
+        """Take no more than so many images at some bandwidths, as memory holds no more."""
+        for bandwidth, size in to.items():
+            self.sizes[bandwidth] = self.reduced[bandwidth] = min(size, self.sizes.get(bandwidth, size))
+
+    def halve(self, bandwidth: int, *, rows: int, group: int) -> int:
+        """Take half as many as did not fit, in whole mixing groups; returns how many.
+
+        Args:
+            bandwidth: where memory ran out.
+            rows: images that were there to compute.
+            group: images that are mixed as one.
+
+        Raises:
+            OutOfMemory: there is no half of it.
+        """
+        before = min(rows, self.sizes.get(bandwidth, rows))
+        half = before // group // 2 * group
+        if half < max(self._least, 1):
+            images = f"{before} image{'' if before == 1 else 's'}"
+            raise OutOfMemory(
+                f"out of memory at {bandwidth} px with a micro-batch of {images}, which cannot be halved: take a "
+                "smaller model or final size, or free memory that others use"
+            )
+        self.reduce({bandwidth: half})
+        return half
 
 
 class Buffers:

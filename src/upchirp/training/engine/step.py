@@ -1,24 +1,55 @@
-"""One optimizer step: the gradients of its micro-batches, added up, and the update."""
+"""One optimizer step: its gradients, added up and begun again where memory runs out, and the update along them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from upchirp.curriculum import Step
-from upchirp.data import Batch, BatchTransform
+from upchirp.data import Batch, BatchTransform, Corrupt, PassSummary
 from upchirp.models import autocast
 from upchirp.randomness import row_seeds, step_seed
-from upchirp.training.engine.memory import Buffers, OutOfMemory, OutOfMemoryInSum, free_memory, ran_out
-from upchirp.training.engine.micro_batches import MicroBatches, StepBatches, regroup
+from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, OutOfMemoryInSum, free_memory, ran_out
+from upchirp.training.engine.step_batches import StepBatches, regroup
 from upchirp.training.engine.task import Task
-from upchirp.training.engine.waiting import Waiting
 from upchirp.training.parallel.parallel import Passes
 from upchirp.training.parallel.state import State
 from upchirp.training.recipes.optimizer import set_learning_rate
+from upchirp.training.recipes.recipe import Optimization
+from upchirp.training.recipes.tuning import hold_all_but_head, train_mode
 
 Record = Callable[[Batch, torch.Tensor], torch.Tensor]
 """Takes a batch and the loss of each row, (rows,), and returns what is to be trained on; see `Loader.record`."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of one optimizer step."""
+
+    step: Step
+    """The step of the plan."""
+    summed_loss: torch.Tensor
+    """Sum of the losses of this rank's images, and of the weights of these, (2,) on the device, not yet waited for.
+
+    The weights are 1 without selection; with it the mean estimates that of what is left out too.
+    """
+    wait_seconds: float
+    """Time in which the device had nothing to do but wait for the loader."""
+    corrupt: tuple[Corrupt, ...]
+    """This rank's images that were replaced because they could not be read."""
+    passes: tuple[PassSummary, ...]
+    """Selected passes over the data that began with the step."""
+    reduced_to: int | None = None
+    """Images of a micro-batch from this step on, if memory ran out in it and the step was redone."""
+    prepared: int = 0
+    """This rank's images that were newly prepared."""
+    sent_bytes: int = 0
+    """Bytes that its loader gave to the device for them."""
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """Mean loss over this rank's images: a scalar on the device."""
+        return self.summed_loss[0] / self.summed_loss[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +68,96 @@ class Computing:
     """Number format of mixed precision; none computes in float32."""
 
 
-@dataclass
-class Gradients:
-    """Sums up the gradients of steps, micro-batch by micro-batch."""
+class Steps:
+    """Takes one optimizer step after another on a state.
 
-    state: State
-    passes: Passes
-    computing: Computing
-    record: Record
-    micro_batches: MicroBatches
-    buffers: Buffers
-    waiting: Waiting
-    rehearsed: dict[int, int] = field(default_factory=dict)
-    """By bandwidth, how many rows are known to fit while no other rank waits for them."""
-    first_step: int | None = None
+    Args:
+        state: trained in place.
+        passes: forward and backward passes of its model.
+        computing: how a step computes.
+        optimization: what clips gradients, and how long all but the head is held.
+        record: sees the losses of all rows.
+        micro_batches: how many images are computed at once; where memory runs out it is brought down.
+    """
 
-    def of(self, batches: StepBatches) -> list[torch.Tensor] | None:
-        """Add up one step's gradient; returns the losses of its micro-batches, or nothing if memory ran out."""
+    def __init__(
+        self,
+        state: State,
+        passes: Passes,
+        computing: Computing,
+        optimization: Optimization,
+        record: Record,
+        micro_batches: MicroBatches,
+    ) -> None:
+        self._state = state
+        self._passes = passes
+        self._computing = computing
+        self._optimization = optimization
+        self._record = record
+        self._micro_batches = micro_batches
+        self._parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+        self._buffers = Buffers()
+        # Whether all but the head is held; unknown before the first step.
+        self._holds: bool | None = None
+        self._first_step: int | None = None
+        # By bandwidth, how many rows are known to fit while no other rank waits for them.
+        self._rehearsed: dict[int, int] = {}
+        train_mode(state.model)
+
+    def take(self, batches: StepBatches) -> StepResult | None:
+        """Take a step; nothing comes of it if its batches end before it is whole.
+
+        Raises:
+            OutOfMemory: see `Trainer.run`.
+        """
+        step = batches.step
+        self._first_step = step.index if self._first_step is None else self._first_step
+        self._fit_to(step)
+        self._buffers.keep(self._state.model)
+        self._micro_batches.sizes.setdefault(step.bandwidth, len(batches.rows))
+        reduced_to: int | None = None
+        while (losses := self._gradients(batches)) is None:
+            self._reset()
+            free_memory(self._computing.device)
+            reduced_to = self._halve(batches)
+        if not batches.complete:
+            return None
+        self._update(step)
+        batches.work_queued()
+        summed = torch.stack(losses).sum() * step.batch_size
+        return StepResult(
+            step,
+            torch.stack([summed, torch.full_like(summed, batches.weight)]),
+            batches.waited,
+            batches.corrupt,
+            batches.passes,
+            reduced_to,
+            prepared=batches.prepared,
+            sent_bytes=batches.sent_bytes,
+        )
+
+    def _fit_to(self, step: Step) -> None:
+        """Bring the model to the step's bandwidth, and let those parameters learn that are to learn by now."""
+        state = self._state
+        state.fit_to(step.bandwidth)
+        if head_only := self._optimization.head_only:
+            holds = step.progress < head_only
+            if holds != self._holds:
+                self._holds = holds
+                hold_all_but_head(state.model, state.optimizer, hold=holds)
+                train_mode(state.model)
+        self._passes.fit_to(step.bandwidth)
+
+    def _gradients(self, batches: StepBatches) -> list[torch.Tensor] | None:
+        """Add up the step's gradient; returns the losses of its micro-batches, or nothing if memory ran out."""
         step, losses = batches.step, list[torch.Tensor]()
-        self.first_step = step.index if self.first_step is None else self.first_step
         self._seed(step)
         try:
-            for micro_batch in regroup(batches, self.micro_batches.sizes[step.bandwidth], self.computing.device):
+            for micro_batch in regroup(batches, self._micro_batches.sizes[step.bandwidth], self._computing.device):
                 if micro_batch.completes_step and not losses:
                     self._rehearse(micro_batch)
                 losses.append(self._accumulate(micro_batch))
-                self.waiting.work_queued()
+                batches.work_queued()
         except OutOfMemoryInSum as error:
             half = self._halve(batches)
             raise OutOfMemory(
@@ -72,7 +167,7 @@ class Gradients:
         except RuntimeError as error:
             if not ran_out(error):
                 raise
-            if not self.state.parallel.may_redo:
+            if not self._state.parallel.may_redo:
                 raise OutOfMemory(
                     f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that share a model "
                     "cannot redo: take a smaller `micro_batch`"
@@ -81,37 +176,51 @@ class Gradients:
             return None
         return losses
 
-    def undo(self, batches: StepBatches) -> int:
-        """Go back to where a step began, and take half the micro-batch from then on; returns how many images it has."""
-        self._reset()
-        free_memory(self.computing.device)
-        return self._halve(batches)
-
-    def _reset(self) -> None:
-        self.state.optimizer.zero_grad(set_to_none=True)
-        self.buffers.restore()
-
-    def _halve(self, batches: StepBatches) -> int:
-        step = batches.step
-        group = self.computing.transform.mix_group(step.batch_size)
-        return self.micro_batches.halve(step.bandwidth, rows=len(batches.rows), group=group)
-
-    def _seed(self, step: Step) -> None:
-        torch.manual_seed(step_seed(self.computing.seed, step.index, self.state.parallel.ranks.rank))
+    def _accumulate(self, micro_batch: Batch) -> torch.Tensor:
+        return accumulate(self._passes, self._state.scaler, micro_batch, self._computing, self._record)
 
     def _rehearse(self, micro_batch: Batch) -> None:
         """Compute a step's only micro-batch without the other ranks first: what fits now, fits while they wait."""
-        if not self.passes.sums or len(micro_batch.rows) <= self.rehearsed.get(micro_batch.step.bandwidth, 0):
+        if not self._passes.sums or len(micro_batch.rows) <= self._rehearsed.get(micro_batch.step.bandwidth, 0):
             return
         self._accumulate(replace(micro_batch, completes_step=False))
         self._reset()
         self._seed(micro_batch.step)
         # After the first update there are the optimizer's moments too.
-        if micro_batch.step.index != self.first_step:
-            self.rehearsed[micro_batch.step.bandwidth] = len(micro_batch.rows)
+        if micro_batch.step.index != self._first_step:
+            self._rehearsed[micro_batch.step.bandwidth] = len(micro_batch.rows)
 
-    def _accumulate(self, micro_batch: Batch) -> torch.Tensor:
-        return accumulate(self.passes, self.state.scaler, micro_batch, self.computing, self.record)
+    def _reset(self) -> None:
+        """Go back to where the step began."""
+        self._state.optimizer.zero_grad(set_to_none=True)
+        self._buffers.restore()
+
+    def _halve(self, batches: StepBatches) -> int:
+        """Compute half as many images at once from now on; returns how many."""
+        step = batches.step
+        group = self._computing.transform.mix_group(step.batch_size)
+        return self._micro_batches.halve(step.bandwidth, rows=len(batches.rows), group=group)
+
+    def _seed(self, step: Step) -> None:
+        torch.manual_seed(step_seed(self._computing.seed, step.index, self._state.parallel.ranks.rank))
+
+    def _update(self, step: Step) -> None:
+        """Move the weights along the gradients that were added up, and their average after them."""
+        state = self._state
+        if state.parallel.deterministic:
+            state.parallel.average_statistics(state.model)
+        set_learning_rate(state.optimizer, step.learning_rate)
+        if learned := [p.grad for p in state.transforms.parameters() if p.grad is not None]:
+            # The model's own are averaged in its backward pass.
+            state.parallel.ranks.average(learned)
+        if self._optimization.clip_grad is not None:
+            state.parallel.clip(state, self._parameters, self._optimization.clip_grad)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step = step.index + 1
+        if state.ema is not None:
+            state.ema.update(state.model, step=state.step)
 
 
 def accumulate(
@@ -140,19 +249,3 @@ def accumulate(
                 raise OutOfMemoryInSum from error
             raise
     return loss.detach()
-
-
-def update(state: State, parameters: list[torch.Tensor], step: Step, clip_grad: float | None) -> None:
-    """Take an optimizer step along the gradients that were added up; the state is whole afterwards."""
-    set_learning_rate(state.optimizer, step.learning_rate)
-    if learned := [p.grad for p in state.transforms.parameters() if p.grad is not None]:
-        # The model's own are averaged in its backward pass.
-        state.parallel.ranks.average(learned)
-    if clip_grad is not None:
-        state.parallel.clip(state, parameters, clip_grad)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.step = step.index + 1
-    if state.ema is not None:
-        state.ema.update(state.model, step=state.step)

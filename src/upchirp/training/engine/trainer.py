@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from upchirp.curriculum import Plan, Selection, Step
-from upchirp.data import Augmentation, Batch, BatchTransform, Corrupt, Loader, PassSummary, Source, Transform
+from upchirp.curriculum import Plan, Selection
+from upchirp.data import Augmentation, Batch, BatchTransform, Corrupt, Loader, Source, Transform
 from upchirp.training.engine.graphs import GraphPerShape
-from upchirp.training.engine.memory import Buffers, forget_activations
-from upchirp.training.engine.micro_batches import MicroBatches, StepBatches
-from upchirp.training.engine.step import Computing, Gradients, Record, update
+from upchirp.training.engine.memory import MicroBatches, forget_activations
+from upchirp.training.engine.step import Computing, Record, StepResult, Steps
+from upchirp.training.engine.step_batches import Arriving, StepBatches
 from upchirp.training.engine.task import Classification, Task
-from upchirp.training.engine.waiting import Waiting
 from upchirp.training.parallel.parallel import Parallel
 from upchirp.training.parallel.state import State
 from upchirp.training.parallel.whole import Alone
@@ -25,37 +24,6 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Computation, Loading, group_of
 from upchirp.training.recipes.optimizer import autocast_dtype, create_ema, create_optimizer
 from upchirp.training.recipes.recipe import Optimization
-from upchirp.training.recipes.tuning import hold_all_but_head, train_mode
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What came of one optimizer step."""
-
-    step: Step
-    """The step of the plan."""
-    summed_loss: torch.Tensor
-    """Sum of the losses of this rank's images, and of the weights of these, (2,) on the device, not yet waited for.
-
-    The weights are 1 without selection; with it the mean estimates that of what is left out too.
-    """
-    wait_seconds: float
-    """Time in which the device had nothing to do but wait for the loader."""
-    corrupt: tuple[Corrupt, ...]
-    """This rank's images that were replaced because they could not be read."""
-    passes: tuple[PassSummary, ...]
-    """Selected passes over the data that began with the step."""
-    reduced_to: int | None = None
-    """Images of a micro-batch from this step on, if memory ran out in it and the step was redone."""
-    prepared: int = 0
-    """This rank's images that were newly prepared."""
-    sent_bytes: int = 0
-    """Bytes that its loader gave to the device for them."""
-
-    @property
-    def loss(self) -> torch.Tensor:
-        """Mean loss over this rank's images: a scalar on the device."""
-        return self.summed_loss[0] / self.summed_loss[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,48 +241,13 @@ class Trainer:
         passes = state.parallel.passes(state.model, compiled)
         # A probe has copies of what learns beside the model.
         computing = replace(self, transforms={**self.transforms, **state.transforms}).computing
-        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-        train_mode(state.model)
-        held: bool | None = None
-        micro_batches = micro_batches or MicroBatches()
-        buffers = Buffers()
-        waiting = Waiting(self.device)
-        gradients = Gradients(state, passes, computing, record, micro_batches, buffers, waiting)
-        arriving = waiting.timed(batches)
+        steps = Steps(state, passes, computing, self.optimization, record, micro_batches or MicroBatches())
+        arriving = Arriving(batches, self.device)
         while until is None or state.step < until:
-            if (arrived := next(arriving, None)) is None:
+            of_step = StepBatches.next(arriving)
+            if of_step is None or (result := steps.take(of_step)) is None:
                 return
-            of_step = StepBatches(arrived, arriving)
-            step = of_step.step
-            state.fit_to(step.bandwidth)
-            if self.optimization.head_only and held != (step.progress < self.optimization.head_only):
-                held = step.progress < self.optimization.head_only
-                hold_all_but_head(state.model, state.optimizer, hold=held)
-                train_mode(state.model)
-            passes.fit_to(step.bandwidth)
-            buffers.keep(state.model)
-            micro_batches.sizes.setdefault(step.bandwidth, len(of_step.rows))
-            reduced_to: int | None = None
-            while (losses := gradients.of(of_step)) is None:
-                reduced_to = gradients.undo(of_step)
-            if not of_step.complete:
-                return
-            if state.parallel.deterministic:
-                state.parallel.average_statistics(state.model)
-            update(state, parameters, step, self.optimization.clip_grad)
-            waiting.work_queued()
-            summed = torch.stack(losses).sum() * step.batch_size
-            summed = torch.stack([summed, torch.full_like(summed, of_step.weight)])
-            yield StepResult(
-                step,
-                summed,
-                of_step.waited,
-                of_step.corrupt,
-                of_step.passes,
-                reduced_to,
-                prepared=of_step.prepared,
-                sent_bytes=of_step.sent_bytes,
-            )
+            yield result
 
     def alone(self) -> "Trainer":
         """The same on this process alone."""

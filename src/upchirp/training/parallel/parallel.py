@@ -1,6 +1,6 @@
 """The protocol of a training state on several ranks: all that the rest of the package asks of it."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from upchirp.training.checkpoints.checkpoint import Loaded
 from upchirp.training.parallel.ranks import Ranks
@@ -126,3 +127,11 @@ class Parallel(Protocol):
 def other_way(loaded: Loaded) -> str:
     """What to say of a checkpoint whose ranks held their model in another way."""
     return f"{loaded.path} was written with another `parallel`: go on with the run's own"
+
+
+def average_statistics(models: Iterable[nn.Module], ranks: Ranks) -> None:
+    """Replace the running statistics of batch norms by their means over the ranks."""
+    if ranks.size > 1:
+        modules = (module for model in models for module in model.modules())
+        norms = [module for module in modules if isinstance(module, _NormBase)]
+        ranks.average([value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None])

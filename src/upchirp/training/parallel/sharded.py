@@ -1,5 +1,6 @@
 """Ranks that each hold a part of the state (FSDP2), for models that outgrow a device."""
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
@@ -8,17 +9,17 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from upchirp.errors import InputError
 from upchirp.models import fit_to_tried, resized_parameters
 from upchirp.training.checkpoints.checkpoint import PARTS, Loaded
 from upchirp.training.parallel import part_files
-from upchirp.training.parallel.parallel import Passes, Writer, other_way
-from upchirp.training.parallel.parts import Parts, clip_gradients, is_available, share_out, split_groups
+from upchirp.training.parallel.parallel import Passes, Writer, average_statistics, other_way
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.replicas import average_statistics
-from upchirp.training.parallel.state import State
+from upchirp.training.parallel.state import State, local
 
 
 class Sharded:
@@ -47,19 +48,28 @@ class Sharded:
 
     def share_out(self, modules: Sequence[nn.Module], bandwidths: Collection[int], device: torch.device) -> None:
         """Let each rank keep its part, and all of what is resized when the bandwidth changes."""
-        if not is_available():
+        if "ignored_params" not in inspect.signature(fully_shard).parameters:
             raise InputError("`parallel='fsdp'` needs torch 2.7 or later: update it, or leave it out")
         resized = resized_parameters(modules[0], bandwidths)
+        mesh = init_device_mesh(device.type, (self.ranks.size,))
         for module in modules:
-            share_out(module, resized, device, self.ranks)
+            kept = {module.get_parameter(name) for name in resized}
+            # Block by block, then what is left.
+            for part in [*reversed(list(_blocks(module))), module]:
+                fully_shard(part, mesh=mesh, ignored_params=kept)
 
     def arrange(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give shares and whole parameters groups of their own."""
-        split_groups(optimizer)
+        """Give shares and whole parameters groups of their own: an update takes many of one kind at once."""
+        groups = []
+        for group in optimizer.param_groups:
+            for sharded in (True, False):
+                if parameters := [each for each in group["params"] if isinstance(each, DTensor) is sharded]:
+                    groups.append({**group, "params": parameters})
+        optimizer.param_groups[:] = groups
 
     def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model that is shared out."""
-        return Parts(model, self.ranks)
+        return _Parts(model, self.ranks)
 
     def resize(
         self, model: nn.Module, bandwidth: int, *, optimizer: torch.optim.Optimizer | None, ema: ModelEmaV3 | None
@@ -76,9 +86,15 @@ class Sharded:
                     fitted.enter_context(_fitted_to(model, current, size))
                 yield of_size
 
+    @torch.no_grad()
     def clip(self, state: State, parameters: Sequence[Tensor], most: float) -> None:
         """Scale all gradients so that their common norm over all ranks is at most `most`."""
-        clip_gradients(parameters, most, self.ranks)
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        parts = [local(each) for each in gradients if isinstance(each, DTensor)]
+        whole = [each for each in gradients if not isinstance(each, DTensor)]
+        squares = self.ranks.add(_square(parts, gradients[0].device)) + _square(whole, gradients[0].device)
+        factor = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_([local(each) for each in gradients], factor)
 
     def average_statistics(self, *models: nn.Module) -> None:
         """Give all ranks the mean of what their batch norms counted."""
@@ -103,6 +119,42 @@ class Sharded:
         state.load_position(position)
 
 
+class _Parts:
+    """Forward passes that gather each block's parameters when their turn comes, and share its gradients out again.
+
+    Args:
+        model: that is shared out.
+        ranks: who holds a part.
+    """
+
+    sums = False
+    """Whether a rank may redo a micro-batch while others wait: none may, as all gather parameters in every pass."""
+
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        assert isinstance(model, FSDPModule)
+        self._model: Any = model
+        self._ranks = ranks
+
+    def fit_to(self, bandwidth: int) -> None:
+        """Nothing: what a bandwidth changes is not shared out."""
+
+    def __call__(self, shown: Any) -> Any:
+        """What the model returns for images (N, 3, B, B), or for what else a task shows it."""
+        return self._model(shown)
+
+    @contextmanager
+    def micro_batch(self, *, last: bool) -> Iterator[float]:
+        """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
+
+        Gives the factor that the loss needs, as FSDP takes means.
+        """
+        self._model.set_requires_gradient_sync(last)
+        yield float(self._ranks.size)
+        if last:
+            whole = [parameter for parameter in self._model.parameters() if not isinstance(parameter, DTensor)]
+            self._ranks.average([parameter.grad for parameter in whole if parameter.grad is not None])
+
+
 @contextmanager
 def _fitted_to(model: nn.Module, current: int, size: int) -> Iterator[None]:
     """Let a model take inputs of another side for a while."""
@@ -118,3 +170,19 @@ def _fitted_to(model: nn.Module, current: int, size: int) -> Iterator[None]:
         with torch.no_grad():
             for name, value in whole.items():
                 model.get_parameter(name).copy_(value)
+
+
+def _square(tensors: list[Tensor], device: torch.device) -> Tensor:
+    if not tensors:
+        return torch.zeros((), device=device)
+    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).square().sum()
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules that follow one another in a list or a sequence and have parts of their own."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList | nn.Sequential):
+            for part in module:
+                has_parts = any(True for _ in part.children()) and any(True for _ in part.parameters())
+                if has_parts and not isinstance(part, nn.ModuleList | nn.ModuleDict):
+                    yield part

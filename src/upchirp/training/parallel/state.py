@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from upchirp.errors import InputError
-from upchirp.training.parallel.local import local
 from upchirp.training.parallel.parallel import Parallel
 
 
@@ -109,3 +109,8 @@ class State:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(f"the checkpoint belongs to another model or recipe: {first}") from error
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,20 +1,20 @@
 """States that each rank holds whole: one process alone, and replicas, whose gradients are summed."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from upchirp.errors import InputError
-from upchirp.models import at_size, fit_to_bandwidth
+from upchirp.models import at_size, fit_to_bandwidth, has_unused_parameters
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.parallel.parallel import Passes, Writer, other_way
+from upchirp.training.parallel.parallel import Passes, Writer, average_statistics, other_way
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.parallel.replicas import Replicas, average_statistics
 from upchirp.training.parallel.state import State
 
 
@@ -95,7 +95,7 @@ class Replicated(Alone):
 
     def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model, or through a compiled `forward` of it."""
-        return Replicas(model, forward or model, self.ranks, deterministic=self.deterministic)
+        return _Replicas(model, forward or model, self.ranks, deterministic=self.deterministic)
 
     def average_statistics(self, *models: nn.Module) -> None:
         """Give all ranks the mean of what their batch norms counted."""
@@ -119,6 +119,79 @@ class _Plain:
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[float]:
         yield 1.0
+
+
+class _Replicas:
+    """Forward passes whose gradients `DistributedDataParallel` sums over the ranks, while backward passes still run.
+
+    Optimizer, average and checkpoints keep to the plain module, so all of them know the same names and parameters on
+    any number of ranks.
+
+    Args:
+        model: the plain module.
+        forward: the same, perhaps compiled.
+        ranks: who holds a copy.
+        deterministic: take the same sums in the same order however often the model is wrapped anew.
+    """
+
+    def __init__(self, model: nn.Module, forward: Callable[[Any], Any], ranks: Ranks, *, deterministic: bool):
+        self._model = model
+        self._forward = forward
+        self._ranks = ranks
+        self._deterministic = deterministic
+        self._wrapped: DistributedDataParallel | None = None
+        self._wrapped_for: Any = None
+        self._fitted = 0, 0
+
+    def fit_to(self, bandwidth: int) -> None:
+        """Wrap the model anew if its parameters, or those that are trained or used, are others at a bandwidth."""
+        if self._ranks.size == 1:
+            return
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        if (bandwidth, len(trained)) == self._fitted:
+            return
+        self._fitted = bandwidth, len(trained)
+        unused = has_unused_parameters(self._model, bandwidth)
+        wanted = [[parameter.shape for parameter in trained], unused]
+        if wanted != self._wrapped_for:
+            self._wrapped = DistributedDataParallel(
+                _Forward(trained, self._forward),
+                gradient_as_bucket_view=True,
+                # DDP sorts its buckets anew after the first backward pass, unless it looks for unused parameters. A run
+                # that goes on would do so at another step, and take its sums in another order.
+                find_unused_parameters=unused or self._deterministic,
+            )
+            self._wrapped_for = wanted
+
+    @property
+    def sums(self) -> bool:
+        """Whether there are other ranks to sum gradients with."""
+        return self._ranks.size > 1
+
+    def __call__(self, shown: Any) -> Any:
+        """What the model returns for images (N, 3, B, B), or for what else a task shows it."""
+        return self._forward(shown) if self._wrapped is None else self._wrapped(shown)
+
+    @contextmanager
+    def micro_batch(self, *, last: bool) -> Iterator[float]:
+        """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
+
+        Gives the factor that the loss needs, as DDP takes means: a rank's loss is its share of the global batch's.
+        """
+        with nullcontext() if self._wrapped is None or last else self._wrapped.no_sync():
+            yield float(self._ranks.size)
+
+
+class _Forward(nn.Module):
+    """What DDP is shown of a model: the parameters it trains, and no buffers, which DDP would handle in its own way."""
+
+    def __init__(self, trained: list[nn.Parameter], forward: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(trained)
+        self._forward = (forward,)  # in a tuple, or a module in it would count as a part of this one
+
+    def forward(self, shown: Any) -> Any:
+        return self._forward[0](shown)
 
 
 class _WriterAtOnce:

@@ -12,8 +12,7 @@ from upchirp.data import Batch, RequestSampler
 from upchirp.errors import InputError
 from upchirp.models import fit_to_tried
 from upchirp.training.engine.graphs import GraphPerShape
-from upchirp.training.engine.memory import free_memory, ran_out
-from upchirp.training.engine.micro_batches import MicroBatches
+from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
 from upchirp.training.engine.step import accumulate
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.state import State

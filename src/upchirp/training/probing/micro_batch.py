@@ -12,8 +12,7 @@ from upchirp.curriculum import Curriculum, Plan, Stage
 from upchirp.data import Augmentation, mix_group
 from upchirp.data.settings import image_side
 from upchirp.errors import InputError
-from upchirp.training.engine.memory import OutOfMemory, free_memory, ran_out
-from upchirp.training.engine.micro_batches import MicroBatches
+from upchirp.training.engine.memory import MicroBatches, OutOfMemory, free_memory, ran_out
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.grey import grey_batch

@@ -17,11 +17,11 @@ from upchirp.data.settings import Prepare
 from upchirp.machine import usable_cores
 from upchirp.training.engine.memory import OutOfMemory, free_memory, ran_out
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.engine.waiting import ADVISED_SHARE, remedies
 from upchirp.training.events import Report
 from upchirp.training.probing.micro_batch import micro_batches
 from upchirp.training.probing.rates import loader_speed, model_speed
 from upchirp.training.probing.shared_memory import Demand
+from upchirp.training.probing.waiting import ADVISED_SHARE, remedies
 from upchirp.training.recipes.groups import Loading, Planning
 
 WORTH = ADVISED_SHARE

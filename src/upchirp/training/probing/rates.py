@@ -12,7 +12,8 @@ from upchirp.data import Source
 from upchirp.data.arrival import AHEAD
 from upchirp.data.chunks import batches_ahead
 from upchirp.data.settings import image_side
-from upchirp.training.engine.trainer import PROBE_RATE, StepResult, Trainer
+from upchirp.training.engine.step import StepResult
+from upchirp.training.engine.trainer import PROBE_RATE, Trainer
 from upchirp.training.probing.grey import grey_batch
 
 SECONDS = 3.0

@@ -9,8 +9,8 @@ from torch import nn
 from upchirp.curriculum import Curriculum
 from upchirp.data import Source
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.engine.waiting import MOST_REPLAYS
 from upchirp.training.probing.rates import loader_speed, model_speed
+from upchirp.training.probing.waiting import MOST_REPLAYS
 
 
 @dataclass(frozen=True)

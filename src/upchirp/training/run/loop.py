@@ -14,7 +14,8 @@ from upchirp.data.unreadable import CorruptImages
 from upchirp.errors import InputError
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.memory import OutOfMemory
-from upchirp.training.engine.trainer import StepResult, Trainer
+from upchirp.training.engine.step import StepResult
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state, evaluation_follows
 from upchirp.training.evaluation.predictions import Predictions, write_predictions

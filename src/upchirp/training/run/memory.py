@@ -10,8 +10,7 @@ from torch import nn
 from upchirp.curriculum import Plan
 from upchirp.errors import InputError
 from upchirp.files import write_text
-from upchirp.training.engine.memory import device_name
-from upchirp.training.engine.micro_batches import MicroBatches
+from upchirp.training.engine.memory import MicroBatches, device_name
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.parallel.ranks import Ranks

@@ -1,14 +1,11 @@
-"""Running means of a training: over the steps since the last log line, and over ten steps of one stage."""
+"""Means over the steps of a training since its last log line."""
 
 import torch
 
 from upchirp.curriculum import Step
-from upchirp.training.engine.trainer import StepResult
+from upchirp.training.engine.step import StepResult
 from upchirp.training.events import Logged
 from upchirp.training.parallel.ranks import Ranks
-
-_STEADY_STEPS = 10
-"""Steps after which the share of time spent waiting says something."""
 
 
 class Window:
@@ -73,43 +70,3 @@ class Window:
             prepared_per_second=self.prepared / seconds,
             megabytes_per_second=self.sent_bytes / 1e6 / seconds,
         )
-
-
-class SteadyWait:
-    """Share of the time spent waiting for data, over enough steps of one stage, however often a log line is due.
-
-    >>> wait, seconds = SteadyWait(), 60.0
-    >>> wait.add(stage=0, train_seconds=seconds, wait_seconds=15.0)
-    >>> for _ in range(9):
-    ...     seconds += 1.0
-    ...     wait.add(stage=0, train_seconds=seconds, wait_seconds=0.25)
-    >>> wait.take_share(seconds), wait.take_share(seconds)
-    (0.25, 0.0)
-    """
-
-    def __init__(self) -> None:
-        self._stage = -1
-        self._restart(0.0)
-
-    def add(self, *, stage: int, train_seconds: float, wait_seconds: float) -> None:
-        """Count a step that ended at a training time."""
-        if stage != self._stage:
-            # Without the time of a stage's first step, in which workers may have started.
-            self._stage = stage
-            self._restart(train_seconds)
-        else:
-            self._wait_seconds += wait_seconds
-        self._steps += 1
-
-    def take_share(self, train_seconds: float) -> float:
-        """The share until a training time, from which counting begins anew; 0 while there are too few steps."""
-        if self._steps < _STEADY_STEPS:
-            return 0.0
-        share = self._wait_seconds / max(train_seconds - self._begun, 1e-9)
-        self._restart(train_seconds)
-        return share
-
-    def _restart(self, train_seconds: float) -> None:
-        self._begun = train_seconds
-        self._steps = 0
-        self._wait_seconds = 0.0

@@ -1,62 +1,12 @@
-"""Time that a training waits for data, and advice on it."""
+"""Advice for a training that waits for data: more workers, cheaper images, or replay."""
 
 import math
-import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-import torch
 
 ADVISED_SHARE = 0.1
 """Share of the time above which a training says what to do."""
 
 MOST_REPLAYS = 8
 """No more are advised or chosen for each fresh batch: Table 14 finds no loss with 1, and tells nothing of many."""
-
-Item = TypeVar("Item")
-
-
-class Waiting:
-    """Times the arrival of batches: the seconds in which the device had nothing to do.
-
-    On a CPU that is the time until a batch arrives. An accelerator works through queued steps in the meantime, so there
-    it counts from the end of the work before on the device; a batch that arrives before that cost nothing.
-
-    >>> waiting = Waiting(torch.device("cpu"))
-    >>> [batch for batch, seconds in waiting.timed("ab")]
-    ['a', 'b']
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._queued = device.type == "cuda"
-        self._last_work: torch.cuda.Event | None = None
-
-    def work_queued(self) -> None:
-        """The work on a batch was handed to the device."""
-        if self._queued:
-            self._last_work = _event()
-
-    def timed(self, batches: Iterable[Item]) -> Iterator[tuple[Item, float]]:
-        """Each batch with the seconds that the device waited for it."""
-        iterator = iter(batches)
-        while True:
-            asked = time.perf_counter()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            yield batch, self._idle(time.perf_counter() - asked)
-
-    def _idle(self, waited: float) -> float:
-        if self._last_work is None:
-            return waited
-        if not self._last_work.query():  # type: ignore[no-untyped-call]
-            return 0.0
-        # The device is idle, so this event happens now, on its own clock.
-        arrival = _event()
-        arrival.synchronize()
-        idle: float = self._last_work.elapsed_time(arrival) / 1000
-        return min(waited, idle)
 
 
 def advice(
@@ -117,9 +67,3 @@ def remedies(
         found.append(f"`replay={min(MOST_REPLAYS, math.ceil((replay + 1) * factor) - 1)}`")
     found = found or ["more CPU cores"]
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])}, or {found[-1]}"
-
-
-def _event() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
-    return event

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from upchirp import Batch, constant, plan
 from upchirp.data import Corrupt
 from upchirp.data.selection import PassSummary
-from upchirp.training.engine.micro_batches import regroup
+from upchirp.training.engine.step_batches import regroup
 
 
 def batches_of_a_step(sizes: list[int], weighted: list[bool], first: int) -> list[Batch]:

@@ -1,64 +1,52 @@
-"""Micro-batches: as many images of a step as are computed at once, cut, joined and halved as memory asks for it."""
+"""The batches of one step: waited for as they come, counted, and cut or joined to what is computed at once."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 from upchirp.data import Batch, Corrupt, PassSummary
-from upchirp.training.engine.memory import OutOfMemory
 
 
-class MicroBatches:
-    """The most images that are computed at once at each bandwidth; memory that runs out halves it.
+class Arriving:
+    """Batches as they arrive, each with the seconds in which the device had nothing to do but wait for it.
 
-    >>> micro_batches = MicroBatches({96: 192, 224: 48}, reduced={96: 64})
-    >>> micro_batches.halve(224, rows=48, group=8)
-    24
-    >>> micro_batches.sizes, micro_batches.reduced
-    ({96: 64, 224: 24}, {96: 64, 224: 24})
+    On a CPU that is the time until a batch arrives. An accelerator works through queued steps in the meantime, so there
+    it counts from the end of the work before on the device; a batch that arrives before that cost nothing.
 
     Args:
-        sizes: by bandwidth; where one is left out, a training takes batches as they come.
-        reduced: to what memory that ran out has brought them before.
-        least: no fewer are tried.
+        batches: what comes.
+        device: what waits.
     """
 
-    def __init__(
-        self, sizes: Mapping[int, int] | None = None, *, reduced: Mapping[int, int] | None = None, least: int = 1
-    ) -> None:
-        self.sizes = dict(sizes or {})
-        self.reduced: dict[int, int] = {}
-        self._least = least
-        self.reduce(reduced or {})
+    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
+        self._batches = iter(batches)
+        self._queued = device.type == "cuda"
+        self._last_work: torch.cuda.Event | None = None
 
-    def reduce(self, to: Mapping[int, int]) -> None:
-        """Take no more than so many images at some bandwidths, as memory holds no more."""
-        for bandwidth, size in to.items():
-            self.sizes[bandwidth] = self.reduced[bandwidth] = min(size, self.sizes.get(bandwidth, size))
+    def next(self) -> tuple[Batch, float] | None:
+        """The next batch and how long the device waited for it; nothing at the end."""
+        asked = time.perf_counter()
+        batch = next(self._batches, None)
+        return None if batch is None else (batch, self._idle(time.perf_counter() - asked))
 
-    def halve(self, bandwidth: int, *, rows: int, group: int) -> int:
-        """Take half as many as did not fit, in whole mixing groups; returns how many.
+    def work_queued(self) -> None:
+        """Take note that the work on a batch was handed to the device."""
+        if self._queued:
+            self._last_work = _event()
 
-        Args:
-            bandwidth: where memory ran out.
-            rows: images that were there to compute.
-            group: images that are mixed as one.
-
-        Raises:
-            OutOfMemory: there is no half of it.
-        """
-        before = min(rows, self.sizes.get(bandwidth, rows))
-        half = before // group // 2 * group
-        if half < max(self._least, 1):
-            images = f"{before} image{'' if before == 1 else 's'}"
-            raise OutOfMemory(
-                f"out of memory at {bandwidth} px with a micro-batch of {images}, which cannot be halved: take a "
-                "smaller model or final size, or free memory that others use"
-            )
-        self.reduce({bandwidth: half})
-        return half
+    def _idle(self, waited: float) -> float:
+        if self._last_work is None:
+            return waited
+        if not self._last_work.query():  # type: ignore[no-untyped-call]
+            return 0.0
+        # The device is idle, so this event happens now, on its own clock.
+        arrival = _event()
+        arrival.synchronize()
+        idle: float = self._last_work.elapsed_time(arrival) / 1000
+        return min(waited, idle)
 
 
 class StepBatches:
@@ -66,14 +54,20 @@ class StepBatches:
 
     Args:
         first: the first of them, and the seconds that the device waited for it.
-        arriving: the others, with theirs; no more than the step's are taken.
+        arriving: the others; no more than the step's are taken.
     """
 
-    def __init__(self, first: tuple[Batch, float], arriving: Iterator[tuple[Batch, float]]) -> None:
+    def __init__(self, first: tuple[Batch, float], arriving: Arriving) -> None:
         self._batches = [first[0]]
         self._arriving = arriving
         self.step = first[0].step
         self.waited = first[1]
+
+    @classmethod
+    def next(cls, arriving: Arriving) -> "StepBatches | None":
+        """The step that comes next, of which one batch is waited for; nothing if there is none."""
+        first = arriving.next()
+        return None if first is None else cls(first, arriving)
 
     def __iter__(self) -> Iterator[Batch]:
         for k in itertools.count():
@@ -82,12 +76,16 @@ class StepBatches:
             yield self._batches[k]
 
     def _take(self) -> bool:
-        item = None if self.complete else next(self._arriving, None)
+        item = None if self.complete else self._arriving.next()
         if item is None:
             return False
         self._batches.append(item[0])
         self.waited += item[1]
         return True
+
+    def work_queued(self) -> None:
+        """Take note that work on the step was handed to the device, which does not wait while it has some."""
+        self._arriving.work_queued()
 
     @property
     def complete(self) -> bool:
@@ -186,3 +184,9 @@ def _join(batches: Sequence[Batch], device: torch.device | str) -> Batch:
         corrupt=tuple(image for batch in batches for image in batch.corrupt),
         passes=tuple(summary for batch in batches for summary in batch.passes),
     )
+
+
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
