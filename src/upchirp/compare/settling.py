@@ -180,7 +180,7 @@ def _settled(
     made = TrainConfig.from_flat(own, source="experiment")
     if made.time_budget is not None:
         raise InputError("an experiment shares out epochs: give epochs instead of a time_budget")
-    if made.regime == "pretrain":
+    if not made.facts.labelled:
         raise InputError(
             "what a pre-training is worth shows after it, not in its own figures: run `upchirp pretrain` for each "
             "curriculum, then `upchirp probe` or `upchirp finetune --regime mae`"

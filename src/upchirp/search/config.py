@@ -119,7 +119,7 @@ class SearchConfig(AroundTraining):
             raise InputError("a search goes on by `resume='auto'`: it has no single checkpoint")
         if training.time_budget is not None:
             raise InputError("a search shares out epochs: give `epochs` instead of `time_budget`")
-        if training.weights is not None or training.regime in ("finetune", "mae", "fixres"):
+        if training.weights is not None or training.facts.from_weights:
             raise InputError(
                 "a search begins with random weights, as Algorithm 2 does: leave out `weights`, `regime` and a tag "
                 "in `model`"

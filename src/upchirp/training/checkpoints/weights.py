@@ -204,23 +204,6 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     return Loaded(size, found.left_out)
 
 
-def check_start(weights: Path | None, *, regime: str, keep_head: bool) -> None:
-    """Refuse a training that should start from weights and has none.
-
-    Raises:
-        InputError: naming the flag that is missing.
-    """
-    if weights is not None:
-        return
-    if regime in ("finetune", "mae", "fixres"):
-        raise InputError(
-            f"the regime {regime} starts from trained weights: name the file by `weights`, or give `pretrained` for "
-            "timm's own"
-        )
-    if keep_head:
-        raise InputError("there is no classifier to keep: name the weights to start from by `weights`")
-
-
 def _new_norms(own: Mapping[str, torch.Tensor], weights: Weights) -> tuple[str, ...]:
     """The norm before a new head where the model has it after pooling and the weights before, or the other way round.
 

@@ -11,7 +11,7 @@ def task_of(choice: Choice, method: Pretraining, objective: Objective) -> Task:
     >>> task_of(Choice(regime="pretrain"), Pretraining(mask_ratio=0.6), Objective()).mask_ratio
     0.6
     """
-    if choice.regime != "pretrain":
+    if choice.facts.labelled:
         return Classification(objective.loss)
     return MaskedAutoencoding(
         target=method.target,

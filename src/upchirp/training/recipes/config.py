@@ -25,6 +25,7 @@ from upchirp.training.recipes.groups import (
 )
 from upchirp.training.recipes.named import recipe, usual_epochs
 from upchirp.training.recipes.recipe import Optimization, Recipe
+from upchirp.training.recipes.regimes import REGIMES
 
 Config = TypeVar("Config")
 
@@ -50,9 +51,8 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
     def filling(self: Any, **values: Any) -> None:
         deciding = {name: init.__kwdefaults__[name] for name in _DECIDING} | values
         chosen = _recipe_of(deciding)
-        if deciding["regime"] == "mae":
-            # As published: the head sees the mean of the patches.
-            values["model_kwargs"] = {"global_pool": "avg", **values.get("model_kwargs", {})}
+        if usual := REGIMES[deciding["regime"]].model_kwargs:
+            values["model_kwargs"] = {**usual, **values.get("model_kwargs", {})}
         init(self, **{**{entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}, **values})
 
     config.__init__ = filling  # type: ignore[method-assign]
@@ -82,7 +82,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.regime != "pretrain":
+        if self.facts.labelled:
             changed = [entry.name for entry in fields(Pretraining) if getattr(self, entry.name) != entry.default]
             if changed:
                 raise InputError(f"`{changed[0]}` belongs to a pre-training without labels: use `upchirp pretrain`")

@@ -22,14 +22,12 @@ from upchirp.training.recipes.recipe import Optimization
 
 IMAGENET_SIZED = 500_000
 """Training images from which the paper's recipe is chosen; it is for 1.28 million."""
-AS_PUBLISHED = ("pretrain", "mae")
-"""Regimes with one recipe, whatever the data: only the batch follows the length of the run, and the rate the batch."""
 FEW_STEPS = 300
 """Optimizer steps below which a run has hardly begun to learn, whatever its rate."""
 LONG = 70
 """Equivalent epochs from which strong regularisation pays on few images: it lost at 50 and won at 100."""
 
-_PASSES, _TUNING_PASSES = 100.0, 30.0
+_MOST_PASSES = 100.0
 _LEAST_IMAGES = 20_000
 """Images, at the final size, that even the smallest data set is worth."""
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 4096
@@ -38,8 +36,6 @@ _RATES = {"batch norm": (3e-3, 4e-3), "attention": (3e-4, 1e-3), "neither batch 
 """AdamW's rate at that batch and the highest, by what a network is made of; the first that it has counts."""
 _TUNING_RATES = {**dict.fromkeys(_RATES, (5e-4, 1e-3)), "batch norm": (3e-3, 4e-3)}
 """The same for weights that are trained already."""
-_TUNING = {"warmup": 0.1, "weight_decay": 0.05, "layer_decay": 0.75, "model_ema": False, "randaug_layers": 0}
-"""Fine-tuning on few images; Appendix A.2's values, for 1.28 million, leave a new head nearly where it began."""
 _MODELS = "resnet18, resnet50 or convnext_tiny (any size), deit_small_patch16_224 or swin_tiny_patch4_window7_224"
 _TRANSFORMERS = "vit_small_patch16_224 or vit_base_patch16_224"
 
@@ -86,7 +82,7 @@ def check_model(config: TrainConfig) -> None:
     if not config.model and config.weights is not None and not config.weights.exists():
         raise InputError(f"cannot read the weights {config.weights}: there is no such file")
     if not config.model:
-        models = _TRANSFORMERS if config.regime == "pretrain" else _MODELS
+        models = _MODELS if config.facts.labelled else _TRANSFORMERS
         raise InputError(f"no model: name any of timm's by `model`, for a start {models}")
     check_name(config.model)
 
@@ -112,7 +108,8 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
     _check_rate(config.optimization, config.given)
     if not _is_open(config):
         return Settled(config)
-    if config.regime in AS_PUBLISHED:
+    facts = config.facts
+    if facts.one_recipe:
         name = "paper" if config.recipe == "auto" else config.recipe
         return Settled(_filled(config.to_flat(), set(config.asked()) - {"recipe"}, recipe=name))
     asked = set(config.asked())
@@ -126,21 +123,19 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
         # All of it, its batch and its rate too, as if it had been named.
         asked |= {"recipe"}
     elif recipe in ("auto", "light"):
-        if config.regime != "fixres" and asked.isdisjoint({"epochs", "time_budget"}):
-            passes = _TUNING_PASSES if config.regime == "finetune" else _PASSES
-            epochs = float(math.ceil(max(passes, min(_PASSES, _LEAST_IMAGES / images))))
+        if facts.passes is not None and asked.isdisjoint({"epochs", "time_budget"}):
+            epochs = float(math.ceil(max(facts.passes, min(_MOST_PASSES, _LEAST_IMAGES / images))))
             reasons.append(f"epochs {epochs:g}: usual for so many images (`epochs` or `time_budget` changes it)")
         if recipe == "auto":
             length = epochs if config.time_budget is None else epochs_in_time
             # Images of an odd batch cannot be mixed in pairs.
             pairs = "batch_size" not in asked or config.batch_size % 2 == 0
-            recipe, why = _recipe_for(length if config.regime == "imagenet1k" and pairs else None, images)
+            recipe, why = _recipe_for(length if facts.paper_when_long and pairs else None, images)
             reasons.insert(0, f"recipe {recipe}: {why}")
             asked -= {"recipe"}
-            if config.regime == "finetune":
-                others = {name: value for name, value in _TUNING.items() if name not in asked}
-                if "warmup_passes" in asked:
-                    others.pop("warmup", None)
+            others = {name: value for name, value in facts.on_few_images.items() if name not in asked}
+            if "warmup_passes" in asked:
+                others.pop("warmup", None)
     elif recipe == "paper" and images < IMAGENET_SIZED and "batch_size" not in asked:
         # Its batch and rate are for a hundred times as many images.
         asked -= {"recipe"}
@@ -165,15 +160,14 @@ def choose_batch_size(settled: Settled, samples: int, model: nn.Module, *, ranks
     reasons = list(settled.reasons)
     # Whoever names recipe and batch gets the recipe's own rate.
     rate_too = asked.isdisjoint({"lr", "lr_base"}) and not asked >= {"recipe", "batch_size"}
-    rate_too = rate_too and config.regime not in AS_PUBLISHED
+    rate_too = rate_too and not config.facts.one_recipe
     if chooses_batch_size(config):
         unit = ranks * mix_group(config.augmentation, _LARGEST_BATCH)
         size = math.ceil(_batch_size(samples) / unit) * unit
         config = replace(config, batch_size=size)
         reasons.append(f"batch size {size}: makes about {max(1, samples // size):,} steps")
     if rate_too:
-        tunes = config.regime in ("finetune", "fixres")
-        rate, why = _rate(config.optimization, config.batch_size, model, tunes=tunes)
+        rate, why = _rate(config.optimization, config.batch_size, model, tunes=config.facts.from_weights)
         config = replace(config, optimization=replace(config.optimization, lr=rate))
         reasons.append(f"learning rate {rate:.2g}: {why}")
     return replace(settled, config=config, reasons=tuple(reasons))
@@ -231,7 +225,7 @@ def _check_rate(optimization: Optimization, given: Set[str] | None) -> None:
 
 
 def _is_open(choice: Choice) -> bool:
-    return choice.given is not None and choice.regime != "imagenet22k"
+    return choice.given is not None and choice.facts.follows_data
 
 
 def _filled(flat: Mapping[str, Any], asked: Set[str], **chosen: Any) -> TrainConfig:

@@ -12,7 +12,7 @@ from upchirp.errors import InputError
 from upchirp.machine import usable_cores
 from upchirp.training.recipes.checks import check_least, check_model_kwargs, check_seed, parse_duration
 from upchirp.training.recipes.recipe import Group, Loss, Recipe
-from upchirp.training.recipes.regimes import Regime
+from upchirp.training.recipes.regimes import REGIMES, Regime, RegimeFacts
 
 AnyGroup = TypeVar("AnyGroup", bound=Group)
 
@@ -76,6 +76,11 @@ class Choice(Group):
     fine-tuning, also of masked autoencoders (`mae`), or FixRes."""
     given: frozenset[str] | None = field(default=None, compare=False, repr=False, metadata={"flag": False})
     """The flag names that were asked for, where `from_flat` filled in the rest; None means all of them. No setting."""
+
+    @property
+    def facts(self) -> RegimeFacts:
+        """What is particular to the regime."""
+        return REGIMES[self.regime]
 
 
 @dataclass(frozen=True, kw_only=True)

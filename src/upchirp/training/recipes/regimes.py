@@ -1,7 +1,7 @@
-"""The regimes, which adapt a model's recipe to a task."""
+"""The regimes, which adapt a model's recipe to a task: one row of a table each, with all that is particular to it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from upchirp.training.recipes.recipe import Optimization, Recipe
@@ -133,27 +133,64 @@ def _fixres(recipe: Recipe, name: str, model: str) -> Recipe:
     )
 
 
+_TUNING_ON_FEW_IMAGES: dict[str, Any] = {
+    "warmup": 0.1,
+    "weight_decay": 0.05,
+    "layer_decay": 0.75,
+    "model_ema": False,
+    "randaug_layers": 0,
+}
+"""Appendix A.2's values, for 1.28 million images, leave a new head nearly where it began."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegimeFacts:
-    """What a regime makes of a recipe, and what `upchirp plan` compares its runs with."""
+    """All that the package knows of a regime: another regime is another row of `REGIMES`."""
 
     adapt: Callable[[Recipe, str, str], Recipe]
     """From a recipe, its name and the model's to the recipe under this regime."""
     baseline_epochs: float
     """Passes over the data at the final size of training as usual."""
     dataset_size: int = 1_281_167
-    """Images."""
+    """Images of the data set that the paper takes, with which `upchirp plan` compares."""
     num_classes: int = 1000
-    """Classes."""
+    """Classes of that data set."""
+    labelled: bool = True
+    """Whether the labels are learnt; if not, what a method without labels asks for."""
+    from_weights: bool = False
+    """Whether it starts from trained weights, and cannot do without."""
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the model's constructor where none are given."""
+    follows_data: bool = True
+    """Whether settings that nobody asked for follow from the data and the length of the run, not from the recipe."""
+    one_recipe: bool = False
+    """Whether it has one recipe whatever the data: the batch alone follows the run's length, and the rate the batch."""
+    passes: float | None = 100.0
+    """Equivalent epochs that are usual for few images; None leaves that to the recipe."""
+    paper_when_long: bool = False
+    """Whether the paper's recipe is taken for few images if the run is long enough for its augmentation."""
+    on_few_images: Mapping[str, Any] = field(default_factory=dict)
+    """Settings for fewer images than ImageNet has."""
 
 
 REGIMES: dict[str, RegimeFacts] = {
-    "imagenet1k": RegimeFacts(adapt=_imagenet1k, baseline_epochs=300.0),
-    "imagenet22k": RegimeFacts(adapt=_imagenet22k, baseline_epochs=150.0, dataset_size=14_197_122, num_classes=21_841),
-    "pretrain": RegimeFacts(adapt=_pretrain, baseline_epochs=1600.0),
-    "finetune": RegimeFacts(adapt=_finetune, baseline_epochs=30.0),
-    "mae": RegimeFacts(adapt=_mae, baseline_epochs=100.0),
-    "fixres": RegimeFacts(adapt=_fixres, baseline_epochs=5.0),
+    "imagenet1k": RegimeFacts(adapt=_imagenet1k, baseline_epochs=300.0, paper_when_long=True),
+    "imagenet22k": RegimeFacts(
+        adapt=_imagenet22k, baseline_epochs=150.0, dataset_size=14_197_122, num_classes=21_841, follows_data=False
+    ),
+    "pretrain": RegimeFacts(adapt=_pretrain, baseline_epochs=1600.0, labelled=False, one_recipe=True),
+    "finetune": RegimeFacts(
+        adapt=_finetune, baseline_epochs=30.0, from_weights=True, passes=30.0, on_few_images=_TUNING_ON_FEW_IMAGES
+    ),
+    "mae": RegimeFacts(
+        adapt=_mae,
+        baseline_epochs=100.0,
+        from_weights=True,
+        # As published: the head sees the mean of the patches.
+        model_kwargs={"global_pool": "avg"},
+        one_recipe=True,
+    ),
+    "fixres": RegimeFacts(adapt=_fixres, baseline_epochs=5.0, from_weights=True, passes=None),
 }
 """Training from scratch (Appendix A.1), pre-training on ImageNet-22K (A.2) and without labels (Table 15), fine-tuning
 (as ConvNeXt's, which A.2 follows), fine-tuning of what was pre-trained without labels (as MAE's) and FixRes: head and

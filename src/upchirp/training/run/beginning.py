@@ -11,9 +11,9 @@ from upchirp.data.settings import Prepare
 from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.checkpoints.weights import check_start
 from upchirp.training.events import Finished
 from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Choice
 from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 
@@ -55,7 +55,7 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bo
         if config.resume == "auto" and not (config.data or own_data):
             raise InputError(f"{folder} holds no run to go on with: check `output`, or give `data` for a new one")
         if not own_model:
-            check_start(config.weights, regime=config.regime, keep_head=config.keep_head)
+            _check_start(config, config.weights, keep_head=config.keep_head)
     loaded = _checkpoint(config.resume, folder, resuming=resuming)
     trained_on, prepare = DataIdentity(), None
     if resuming:
@@ -65,6 +65,19 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bo
         # Checkpoints of before there was a choice lack it.
         prepare = loaded.content.get("prepare", "cpu")
     return Beginning(folder, resuming, loaded, trained_on, prepare, notes)
+
+
+def _check_start(choice: Choice, weights: Path | None, *, keep_head: bool) -> None:
+    """Refuse a training that should start from weights and has none."""
+    if weights is not None:
+        return
+    if choice.facts.from_weights:
+        raise InputError(
+            f"the regime {choice.regime} starts from trained weights: name the file by `weights`, or give `pretrained` "
+            "for timm's own"
+        )
+    if keep_head:
+        raise InputError("there is no classifier to keep: name the weights to start from by `weights`")
 
 
 def _finished(folder: Path, settings: Mapping[str, Any]) -> Finished | None:

@@ -19,7 +19,6 @@ from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
-from upchirp.training.recipes.regimes import REGIMES
 from upchirp.training.run.data import open_named_data
 from upchirp.training.run.models import make_model
 from upchirp.training.run.plans import plan_in_time
@@ -55,7 +54,7 @@ def estimate(
     """
     check_model(config)
     _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
-    regime = REGIMES[config.regime]
+    regime = config.facts
     notes: list[str] = []
     task = task_of(config, config, config)
     source = _training_images(config, task, notes, report) if config.data else None
