@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ def write_onnx(model: nn.Module, final_size: int, path: Path) -> None:
             str(temporary),
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=({0: _any_batch()},),
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -55,7 +56,12 @@ def _traced(model: nn.Module, final_size: int) -> "torch.export.ExportedProgram"
     # With one image torch would take the batch size for a constant.
     inputs = torch.zeros(2, 3, final_size, final_size)
     with _traceable():
-        return torch.export.export(model, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        return torch.export.export(model, (inputs,), dynamic_shapes=({0: _any_batch()},))
+
+
+def _any_batch() -> Any:
+    # torch 2.6 takes the largest number that there is for a condition on the batch, unless a bound is named.
+    return torch.export.Dim("batch", max=2**20)
 
 
 @contextmanager
