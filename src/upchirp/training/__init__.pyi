@@ -35,10 +35,11 @@ from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES, Regime
 from upchirp.training.run.eval_job import SizedEvaluation, evaluate_weights
 from upchirp.training.run.interruption import Interrupted
-from upchirp.training.run.job import TrainResult, train
+from upchirp.training.run.job import train
 from upchirp.training.run.predict_job import Guess, Prediction, predict
 from upchirp.training.run.pricing import estimate
 from upchirp.training.run.probe_job import probe_weights
+from upchirp.training.run.result import TrainResult
 from upchirp.training.run.run_folder import read_metrics, read_plan
 
 __all__ = [

@@ -2,80 +2,48 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from upchirp.curriculum import Plan
-from upchirp.data import (
-    DataIdentity,
-    Source,
-    Transform,
-)
+from upchirp.data import DataIdentity, Transform
 from upchirp.data.device.transform import check_transforms
 from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, fit_to_bandwidth
+from upchirp.models import fit_to_bandwidth
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.of_state import evaluation_follows, images_of
-from upchirp.training.events import Finished, Noted, Observer, Working, reporting
+from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.opening import open_parallel
 from upchirp.training.parallel.parallel import Parallel
-from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.defaults import (
-    Settled,
-    check_model,
-    choose_batch_size,
-    choose_recipe,
-    chooses_batch_size,
-)
-from upchirp.training.recipes.optimizer import autocast_dtype
+from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
-from upchirp.training.run.data import open_sources, packing_helps
+from upchirp.training.run.data import packing_helps
 from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
+from upchirp.training.run.material import material_of
 from upchirp.training.run.memory import memory_of
-from upchirp.training.run.models import describe, start_model
-from upchirp.training.run.plans import as_stored, plan_in_time, stored_plan
-from upchirp.training.run.report import report_run
+from upchirp.training.run.plans import plan_of_run
+from upchirp.training.run.report import report_at_end
+from upchirp.training.run.result import TrainResult, finished_before
 from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.saving import Totals, go_on_from
-from upchirp.training.run.spent import Spent
-from upchirp.training.run.teacher import with_teacher
 from upchirp.training.run.trackers import check_tracker
 from upchirp.training.run.tracking import track
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a finished run achieved."""
-
-    output: Path
-    """The run folder."""
-    plan: Plan
-    """What was executed."""
-    top1: float
-    """Percent right at the final size: of the weights' average if the recipe keeps one, else of the weights."""
-    best_top1: float
-    """The best of the evaluations in the last stage."""
-    figure: str
-    """What these two measure: `top1`, or the best figure of another task."""
-    train_seconds: float
-    """Training time, without evaluations and checkpoints."""
 
 
 def train(
@@ -139,12 +107,12 @@ def _train(
         lambda: (asked, begin(asked, held, own_model=own_model, own_data=data is not None))
     )
     folder, resuming = beginning.folder, beginning.resuming
-    loaded, notes = beginning.loaded, beginning.notes
+    loaded, notes, trained_on = beginning.loaded, beginning.notes, beginning.data
     if config.prepare == "auto" and beginning.prepare is not None:
         # Measured anew it might be another one, and the weights would differ by rounding.
         config = replace(config, prepare=beginning.prepare)
     if beginning.end is not None:
-        return _finished_before(folder, beginning.end, observers, ranks)
+        return finished_before(folder, beginning.end, observers, ranks)
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None or bool(transforms))
     if model is None:
         check_model(config)
@@ -152,60 +120,29 @@ def _train(
         raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
     check_workers(config.processes)
     check_tracker(config.track)
-    report("scanning the data", None, None)
-    train_source, val_source = ranks.together(lambda: open_sources(config, data, task, notes, report))
-    settled = Settled(config)
-    if not resuming:
-        settled = choose_recipe(config, len(train_source))
-        config = settled.config
-        if not chooses_batch_size(config):
-            choose_micro_batch(config, config.batch_size, ranks.size)
-    task, told = ranks.together(
-        lambda: with_teacher(
-            task, config, config.augmentation, train_source.classes, device, autocast_dtype(config.optimization)
-        )
-    )
-    notes += told
-    new = not loaded and not resuming
-    report("making the model", None, None)
-    seed = config.seed
-    model, started = ranks.together(lambda: start_model(config, config, train_source, model, task, seed=seed, new=new))
-    notes += started
-    identity = DataIdentity.of(train_source, val_source)
-    trained_on, trained = beginning.data, str(loaded.path if loaded and not resuming else folder)
-    notes += ranks.together(lambda: trained_on.check_same(identity, trained))
-    described_as = describe(config, config.augmentation, model, identity)
+    material = material_of(Settled(config), beginning, task, model, data, device, ranks, report)
+    task = material.task
 
     with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
-        trainer = Trainer.of(config, device, parallel, task, transforms)
-        model = trainer.place(model)
 
-        def made_for(chosen: Settled) -> tuple[Trainer, nn.Module]:
-            """Trainer and model as for another recipe from the start: it gives the model its drop path."""
-            own = model if own_model else None
-            made, _ = start_model(chosen.config, chosen.config, train_source, own, task, seed=seed, new=new)
-            other = Trainer.of(chosen.config, device, parallel, task, transforms)
-            return other, other.place(made)
+        def made_for(chosen: Settled, module: nn.Module | None = None) -> tuple[Trainer, nn.Module]:
+            """Trainer and model as for these settings from the start."""
+            made = Trainer.of(chosen.config, device, parallel, task, transforms)
+            return made, made.place(module or material.made_for(chosen))
 
-        if resuming:
-            plan = ranks.from_first(lambda: stored_plan(folder, train_source))
-            check_sizes(model, plan.sizes)
-        elif loaded and (config.time_budget is not None or config.replay == "auto"):
-            # A plan that rests on measured seconds would be another one by now.
-            plan = Plan.from_dict(loaded.content.get("plan", {}))
-            if (longer := settled.for_time(len(train_source), plan)) is not None:
-                settled = longer
-                trainer, model = made_for(longer)
-            config = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size).config
-            check_sizes(model, plan.sizes)
-        else:
-            settled, plan, trainer, model = plan_in_time(
-                settled, trainer, model, train_source, made_for=made_for, own_model=own_model, report=report
-            )
-            config = settled.config
-            if loaded:
-                named = {name for name, value in asked.asked().items() if value is not None}
-                plan = as_stored(plan, Plan.from_dict(loaded.content.get("plan", {})), named)
+        trainer, model = made_for(material.settled, material.model)
+        settled, plan, trainer, model = plan_of_run(
+            material.settled,
+            trainer,
+            model,
+            material.train,
+            beginning,
+            named={name for name, value in asked.asked().items() if value is not None} if loaded else (),
+            made_for=made_for,
+            own_model=own_model,
+            report=report,
+        )
+        config = settled.config
         check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons
         delivered = micro_batches(config, plan, ranks.size)
@@ -236,9 +173,9 @@ def _train(
         notes += [few] if few else []
         trainer = replace(trainer, loading=replace(trainer.loading, workers=workers))
         at_once = choose_micro_batch(config, config.batch_size, ranks.size)
-        evaluation = images_of(trainer, val_source, plan.final_size, at_once)
+        evaluation = images_of(trainer, material.val, plan.final_size, at_once)
         loader = trainer.loader(
-            train_source, plan, start_step=state.step, micro_batch=delivered, select=config.selection
+            material.train, plan, start_step=state.step, micro_batch=delivered, select=config.selection
         )
         if loaded:
             # Checkpoints of before there was selection lack it.
@@ -254,14 +191,14 @@ def _train(
                 tracked: tuple[Observer, ...] = ()
                 if config.track is not None:
                     tracker = track(
-                        config.track, folder, config.to_flat(), trainer, plan, train_source, exported, observers
+                        config.track, folder, config.to_flat(), trainer, plan, material.train, exported, observers
                     )
                     tracked = (stack.enter_context(closing(tracker)),)
                 if not resuming:
-                    run_folder.create(folder, config.to_flat(), described, identity)
+                    run_folder.create(folder, config.to_flat(), described, material.identity)
                 elif trained_on == DataIdentity():
                     # A run of an earlier version: from now on it is known.
-                    run_folder.write_data(folder, identity)
+                    run_folder.write_data(folder, material.identity)
                 evaluates = evaluation_follows(plan, state.step, config.evaluations)
                 log = run_folder.RunLog(folder, state.step, evaluates=evaluates, exported=exported)
                 stack.enter_context(closing(log))
@@ -277,7 +214,7 @@ def _train(
                 evaluation,
                 observers,
                 memory,
-                described_as,
+                material.description,
                 go_on=go_on,
                 adviser=Adviser(
                     plan,
@@ -285,14 +222,14 @@ def _train(
                     replay_final=config.replay_final,
                     # What was measured needs no advice.
                     device_helps=device.type == "cuda" and asked.prepare == "cpu" and config.device_could_prepare,
-                    packing_helps=packing_helps(train_source, plan.final_size),
+                    packing_helps=packing_helps(material.train, plan.final_size),
                 ),
             )
             for note in notes:
                 run.emit(Noted(message=note))
             top1 = run.execute()
             if config.report and ranks.is_first:
-                _report(run, config.to_flat(), train_source, val_source)
+                report_at_end(run, config.to_flat(), material.train, material.val)
     return TrainResult(
         output=folder,
         plan=plan,
@@ -303,57 +240,9 @@ def _train(
     )
 
 
-def _report(run: Run, settings: Mapping[str, Any], train_source: Source, val_source: Source) -> None:
-    """Write the report; what is trained and exported is not lost if that fails."""
-    run.emit(Working(what="writing the report"))
-    try:
-        report_run(
-            run.folder,
-            settings,
-            run.trainer,
-            run.plan,
-            train_source,
-            val_source,
-            run.predictions,
-            run.notes,
-            # Parts of a model cannot be asked by one rank alone.
-            None if run.state.parallel.in_step else run.state.model,
-        )
-    except Exception as error:
-        run.emit(Noted(message=f"no {run_folder.REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
-
-
-def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer], ranks: Ranks) -> TrainResult:
-    """The result of a run that was finished earlier, from its log."""
-    for observer in observers:
-        observer(Noted(message=f"{folder} was finished before"))
-        observer(end)
-    plan = ranks.from_first(lambda: run_folder.read_plan(folder))
-    return TrainResult(
-        output=folder,
-        plan=plan,
-        top1=end.top1,
-        best_top1=end.best_top1,
-        figure=end.figure,
-        train_seconds=end.train_seconds,
-    )
-
-
 def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
     """Put a checkpoint into the state; returns what was counted until then."""
     # The stored plan is read before it is compared: an older checkpoint may lack a field that has a default now.
     if Plan.from_dict(loaded.content.get("plan", {})) != plan:
         raise InputError(f"{loaded.path} was trained by another plan: give the settings that its run was started with")
-    return go_on_from(
-        loaded,
-        state,
-        lambda content: Totals(
-            train_seconds=float(content["train_seconds"]),
-            best_top1=float(content["best_top1"]),
-            # Checkpoints of before there was early stopping lack them.
-            stale=int(content.get("stale", 0)),
-            evaluated=int(content.get("evaluated", 0)),
-            # Checkpoints of before that was counted lack it.
-            spent=Spent(**content.get("spent", {})),
-        ),
-    )
+    return go_on_from(loaded, state, Totals.from_dict)

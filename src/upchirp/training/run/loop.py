@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from upchirp.curriculum import Operator, Plan, Step
+from upchirp.curriculum import Plan, Step
 from upchirp.data import Corrupt, Loader
 from upchirp.data.faults import DataFault
 from upchirp.data.unreadable import CorruptImages
@@ -17,10 +17,9 @@ from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.engine.step import StepResult
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
-from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state, evaluation_follows
-from upchirp.training.evaluation.predictions import Predictions, write_predictions
+from upchirp.training.evaluation.of_state import evaluation_follows
+from upchirp.training.evaluation.predictions import write_predictions
 from upchirp.training.events import (
-    Evaluated,
     Event,
     Finished,
     Noted,
@@ -36,6 +35,7 @@ from upchirp.training.probing.compiling import compile_ahead
 from upchirp.training.recipes.groups import Keeping
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
+from upchirp.training.run.evaluations import Evaluations
 from upchirp.training.run.interruption import Interrupted, collected_signals
 from upchirp.training.run.memory import RunMemory
 from upchirp.training.run.saving import Saving, Totals
@@ -86,7 +86,6 @@ class Run:
         self.loader = loader
         self.folder = folder
         self.device = trainer.device
-        self.evaluation = evaluation
         self.observers = observers
         self.memory = memory
         self.go_on = go_on
@@ -94,11 +93,13 @@ class Run:
         self.saving = Saving(
             keeping, plan, state, totals, loader, folder, description, trainer.task, self.ranks, self.emit
         )
+        self.evaluations = Evaluations(
+            trainer, plan, state, totals, evaluation, keeping.early_stop, self.saving, self.emit
+        )
         self.window = Window(self.device, self.ranks, totals.train_seconds)
         self.adviser = adviser
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = Clock()
-        self.predictions: Predictions | None = None
         self.notes: list[str] = []
 
     def emit(self, event: Event) -> None:
@@ -126,10 +127,11 @@ class Run:
             # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
             if evaluation_follows(plan, state.step, keeping.evaluations):
                 top1 = self._evaluate()
-            for result in () if self._gives_up else results:
+            for result in () if self.evaluations.give_up else results:
                 self._take_note(result)
                 last = state.step == plan.total_steps
-                log_due = last or self.window.steps >= keeping.log_interval or self._ends_stage(result.step)
+                ends_stage = plan.stage_at(state.step) != result.step.stage
+                log_due = last or self.window.steps >= keeping.log_interval or ends_stage
                 # All ranks act after the same step, whichever of them got a signal, met a damaged image or ran out of
                 # memory: one that acts alone would wait for the others for ever.
                 signum, corrupt, reduced, writing, diverged = self.ranks.largest(
@@ -163,33 +165,33 @@ class Run:
                     if signum and not last:
                         self._save()
                         raise self._interrupted(signum)
-                    if self._gives_up:
+                    if self.evaluations.give_up:
                         break
             trained = state.step
             if keeping.early_stop is not None:
-                top1 = self._take_best()
+                top1 = self.evaluations.take_best()
             with self.totals.spent.on("saving"):
                 self.saving.states.finish()
                 self.saving.export()
-            if self.predictions is not None and self.ranks.is_first:
-                write_predictions(self.folder / run_folder.PREDICTIONS, self.predictions)
+            exported = self.evaluations.exported
+            if exported is not None and exported.predictions is not None and self.ranks.is_first:
+                write_predictions(self.folder / run_folder.PREDICTIONS, exported.predictions)
             self._note_selection()
-            best, seconds = self.totals.best_top1, self.totals.train_seconds
-            spent = self.totals.spent.seconds()
-            self.emit(
-                Finished(
-                    step=trained,
-                    top1=top1,
-                    best_top1=best,
-                    train_seconds=seconds,
-                    spent=spent,
-                    figure=self.trainer.task.best,
-                )
-            )
+            self.emit(self._finished(trained, top1))
             (signum,) = self.ranks.largest(received[0] if received else 0)
             if signum:
                 raise self._interrupted(signum)
         return top1
+
+    def _finished(self, trained: int, top1: float) -> Finished:
+        return Finished(
+            step=trained,
+            top1=top1,
+            best_top1=self.totals.best_top1,
+            train_seconds=self.totals.train_seconds,
+            spent=self.totals.spent.seconds(),
+            figure=self.trainer.task.best,
+        )
 
     def _interrupted(self, signum: int) -> Interrupted:
         self.saving.states.finish()
@@ -296,75 +298,10 @@ class Run:
             self.emit(Noted(message=advice))
         self.window = Window(self.device, self.ranks, self.totals.train_seconds)
 
-    def _ends_stage(self, step: Step) -> bool:
-        return self.plan.stage_at(step.index + 1) != step.stage
-
-    @property
-    def _operator(self) -> Operator | None:
-        """What reduced the images of the last step."""
-        return self.plan.step(max(0, self.state.step - 1)).operator
-
     def _evaluate(self) -> float:
-        """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported."""
+        """Evaluate; returns the top-1 of what is exported."""
         with self._saved_if_faulty(), self._off_the_clock():
-            self.emit(Working(what="evaluating"))
-            with self.totals.spent.on("evaluating"):
-                results = evaluate_state(self.trainer, self.state, self.evaluation, self._operator)
-        return self._take_evaluations(results)
-
-    def _take_evaluations(self, results: list[StateEvaluation]) -> float:
-        state = self.state
-        done = state.step == self.plan.total_steps
-        progress = 1.0 if done else self.plan.step(state.step).progress
-        for evaluated in results:
-            self.emit(
-                Evaluated(
-                    step=state.step,
-                    progress=progress,
-                    bandwidth=evaluated.bandwidth,
-                    weights=evaluated.weights,
-                    result=evaluated.result,
-                    train_seconds=self.totals.train_seconds,
-                )
-            )
-        for image in self.evaluation.corrupt:
-            self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
-        self.evaluation.corrupt = []
-        exported = results[0 if state.ema is None else 1].result
-        top1, self.predictions = exported.score, exported.predictions
-        in_last_stage = self.plan.stage_at(state.step - 1) == len(self.plan.stages) - 1
-        if in_last_stage and state.step != self.totals.evaluated:
-            self.totals.evaluated = state.step
-            self.totals.stale += 1
-        if in_last_stage and top1 > self.totals.best_top1:
-            self.totals.best_top1, self.totals.stale = top1, 0
-            with self._off_the_clock(), self.totals.spent.on("saving"):
-                self.saving.best()
-        return top1
-
-    @property
-    def _gives_up(self) -> bool:
-        """Whether evaluations have not become better for as long as is waited for."""
-        patience = self.keeping.early_stop
-        return patience is not None and self.totals.stale >= patience
-
-    def _take_best(self) -> float:
-        """Go back to the best weights, for good; returns their top-1."""
-        trained = self.state.step
-        with self.totals.spent.on("saving"):
-            self.saving.back_to_best()
-        if self.state.step == trained:
-            return self.totals.best_top1
-        with self.totals.spent.on("evaluating"):
-            results = evaluate_state(self.trainer, self.state, self.evaluation, self._operator)
-        self.predictions = results[0 if self.state.ema is None else 1].result.predictions
-        stopped = (
-            f"no better evaluation in {self.totals.stale}: stopped after {trained} steps, and "
-            if self._gives_up
-            else ""
-        )
-        self.emit(Noted(message=f"{stopped}the weights of step {self.state.step} are exported, the best"))
-        return self.totals.best_top1
+            return self.evaluations.evaluate()
 
     def _save(self) -> None:
         with self._off_the_clock(), self.totals.spent.on("saving"):

@@ -14,6 +14,7 @@ from upchirp.data import (
 )
 from upchirp.data.settings import Prepare
 from upchirp.errors import InputError
+from upchirp.models import check_sizes
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.micro_batch import (
@@ -38,6 +39,7 @@ from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.run import run_folder
+from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.data import packing_helps
 
 
@@ -86,6 +88,55 @@ class Planned(NamedTuple):
     plan: Plan
     trainer: Trainer
     model: nn.Module
+
+
+def plan_of_run(
+    settled: Settled,
+    trainer: Trainer,
+    model: nn.Module,
+    source: Source,
+    beginning: Beginning,
+    *,
+    named: Collection[str],
+    made_for: Callable[[Settled], tuple[Trainer, nn.Module]],
+    own_model: bool,
+    report: Report,
+) -> Planned:
+    """The plan of a run: the stored one where it goes on, the checkpoint's where that was measured, else a new one.
+
+    Args:
+        settled: the settings, as far as the data decide.
+        trainer: by these settings.
+        model: made for them, too.
+        source: the training images.
+        beginning: the run folder, and the checkpoint that is gone on from.
+        named: the settings that were asked for.
+        made_for: makes trainer and model anew for another recipe, which gives the model its drop path.
+        own_model: whether the model is the user's.
+        report: told what is being done and how far it is.
+
+    Raises:
+        InputError: a curriculum or budget that does not fit, or other data than the run's.
+    """
+    ranks, config, loaded = trainer.parallel.ranks, settled.config, beginning.loaded
+    if beginning.resuming:
+        plan = ranks.from_first(lambda: stored_plan(beginning.folder, source))
+        check_sizes(model, plan.sizes)
+        return Planned(settled, plan, trainer, model)
+    if loaded and (config.time_budget is not None or config.replay == "auto"):
+        # A plan that rests on measured seconds would be another one by now.
+        plan = Plan.from_dict(loaded.content.get("plan", {}))
+        if (longer := settled.for_time(len(source), plan)) is not None:
+            settled = longer
+            trainer, model = made_for(longer)
+        chosen = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size)
+        check_sizes(model, plan.sizes)
+        return Planned(replace(settled, config=chosen.config), plan, trainer, model)
+    planned = plan_in_time(settled, trainer, model, source, made_for=made_for, own_model=own_model, report=report)
+    if loaded is None:
+        return planned
+    stored = Plan.from_dict(loaded.content.get("plan", {}))
+    return planned._replace(plan=as_stored(planned.plan, stored, named))
 
 
 def plan_in_time(

@@ -11,11 +11,34 @@ from upchirp.data import Source
 from upchirp.machine import hardware, versions
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.predictions import Predictions
+from upchirp.training.events import Noted, Working
 from upchirp.training.run.examples import answers_of, examples_of
 from upchirp.training.run.run_folder import REPORT, read_metrics
 
 if TYPE_CHECKING:
     from upchirp.reports.class_tables import ClassScores
+    from upchirp.training.run.loop import Run
+
+
+def report_at_end(run: "Run", settings: Mapping[str, Any], train: Source, val: Source) -> None:
+    """Write the report of a run that ended; what is trained and exported is not lost if that fails."""
+    run.emit(Working(what="writing the report"))
+    exported = run.evaluations.exported
+    try:
+        report_run(
+            run.folder,
+            settings,
+            run.trainer,
+            run.plan,
+            train,
+            val,
+            None if exported is None else exported.predictions,
+            run.notes,
+            # Parts of a model cannot be asked by one rank alone.
+            None if run.state.parallel.in_step else run.state.model,
+        )
+    except Exception as error:
+        run.emit(Noted(message=f"no {REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
 
 
 def report_run(

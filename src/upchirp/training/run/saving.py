@@ -38,6 +38,27 @@ class Totals:
     spent: Spent = field(default_factory=Spent)
     """Where the time went so far."""
 
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Totals":
+        """What a checkpoint holds of it; those of earlier versions lack what was not counted then."""
+        return cls(
+            train_seconds=float(stored["train_seconds"]),
+            best_top1=float(stored["best_top1"]),
+            stale=int(stored.get("stale", 0)),
+            evaluated=int(stored.get("evaluated", 0)),
+            spent=Spent(**stored.get("spent", {})),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for a checkpoint."""
+        return {
+            "train_seconds": self.train_seconds,
+            "best_top1": self.best_top1,
+            "stale": self.stale,
+            "evaluated": self.evaluated,
+            "spent": self.spent.seconds(),
+        }
+
 
 class States:
     """Writes states of a training into a folder, one at a time; of several ranks the first one, or all their parts.
@@ -202,11 +223,7 @@ class Saving:
             "described": self.description.to_dict(),
             "loader": self.loader.state_dict(),
             "prepare": self.loader.prepare,
-            "train_seconds": self.totals.train_seconds,
-            "best_top1": self.totals.best_top1,
-            "stale": self.totals.stale,
-            "evaluated": self.totals.evaluated,
-            "spent": self.totals.spent.seconds(),
+            **self.totals.to_dict(),
         }
         self.states.save(content, path)
 

@@ -1,0 +1,97 @@
+"""What a run trains, and on what: its images, recipe, task and model, before there is a plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from upchirp.data import DataIdentity, Source
+from upchirp.training.checkpoints.description import Description
+from upchirp.training.engine.task import Task
+from upchirp.training.events import Report
+from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.probing.micro_batch import choose_micro_batch
+from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
+from upchirp.training.recipes.optimizer import autocast_dtype
+from upchirp.training.run.beginning import Beginning
+from upchirp.training.run.data import open_sources
+from upchirp.training.run.models import describe, start_model
+from upchirp.training.run.teacher import with_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a run trains, and on what."""
+
+    settled: Settled
+    """The settings; of a run that begins, with the recipe that its data choose."""
+    train: Source
+    """Images to train on."""
+    val: Source
+    """Images to evaluate on."""
+    identity: DataIdentity
+    """What these images are, to know them again."""
+    task: Task
+    """What the model is trained to do, by a teacher if one is named."""
+    model: nn.Module
+    """What is trained, with the weights that it starts from; on the host."""
+    description: Description
+    """What is written with its weights."""
+    made_for: Callable[[Settled], nn.Module]
+    """Makes the model as for another recipe from the start: it gives the model its drop path."""
+
+
+def material_of(
+    settled: Settled,
+    beginning: Beginning,
+    task: Task,
+    model: nn.Module | None,
+    data: tuple[Any, Any] | None,
+    device: torch.device,
+    ranks: Ranks,
+    report: Report,
+) -> Material:
+    """Open a run's images, choose its recipe by them, and make its model; notes on all that are left in `beginning`.
+
+    All ranks call it together.
+
+    Raises:
+        InputError: images, a teacher or a model that cannot be had, or do not go together.
+    """
+    notes, resuming, loaded = beginning.notes, beginning.resuming, beginning.loaded
+    report("scanning the data", None, None)
+    train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
+    if not resuming:
+        settled = choose_recipe(settled.config, len(train))
+        if not chooses_batch_size(settled.config):
+            choose_micro_batch(settled.config, settled.config.batch_size, ranks.size)
+    config = settled.config
+    task, told = ranks.together(
+        lambda: with_teacher(
+            task, config, config.augmentation, train.classes, device, autocast_dtype(config.optimization)
+        )
+    )
+    notes += told
+    new = loaded is None and not resuming
+
+    def made(by: Settled) -> tuple[nn.Module, list[str]]:
+        return start_model(by.config, by.config, train, model, task, seed=config.seed, new=new)
+
+    report("making the model", None, None)
+    started, told = ranks.together(lambda: made(settled))
+    notes += told
+    identity = DataIdentity.of(train, val)
+    trained = str(loaded.path if loaded and not resuming else beginning.folder)
+    notes += ranks.together(lambda: beginning.data.check_same(identity, trained))
+    return Material(
+        settled=settled,
+        train=train,
+        val=val,
+        identity=identity,
+        task=task,
+        model=started,
+        description=describe(config, config.augmentation, started, identity),
+        made_for=lambda chosen: made(chosen)[0],
+    )
