@@ -15,6 +15,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver, dispatch_clip_grad
 from torch import nn
+from torchvision.datasets import ImageFolder
 
 import upchirp
 from upchirp import InputError
@@ -152,18 +153,24 @@ def test_it_goes_on_where_it_was_killed(whole: Script, image_folder: Path, tmp_p
     assert stored["epoch"] == 0 and stored["state_dict"]["pos_embed"].shape[1] == 1 + 3 * 3
     resumed = Script(arguments(image_folder, resume=str(last)))
     assert list(resumed.epochs) == [1]
+    # Which changes nothing.
+    assert resumed.validate(resumed.eval_model)["loss"] > 0
     torch.testing.assert_close(resumed.run(tmp_path).state(), whole.state(), rtol=0, atol=0)
 
 
 def test_labels_are_left_to_the_loss_where_nothing_is_mixed(image_folder: Path, tmp_path: Path) -> None:
     plain = {"mixup": 0.0, "cutmix": 0.0, "aa": None, "color_jitter": 0.0, "grad_accum_steps": 1, "batch_size": 16}
-    # The script computes passes in half precision, which positions are not to be resized in.
-    script = Script(arguments(image_folder, **plain, amp_dtype=torch.bfloat16)).run(tmp_path)
-    _, targets = next(iter(Script(arguments(image_folder, **plain)).loader))
+    # Windows have masks, which are made anew where the side changes, in an evaluation by inference mode as well.
+    small = {"window_size": 2, "embed_dim": 12, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 2}
+    windows: nn.Module = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, **small)
+    script = Script(arguments(image_folder, **plain, amp_dtype=torch.bfloat16), windows)
+    script.loader.position = 14
+    _, targets = next(iter(script.loader))
     assert targets.shape == (16,) and targets.dtype == torch.int64
-    sides = {tuple(tensor.shape) for name, tensor in script.state()["state_dict"].items() if name == "pos_embed"}
-    assert sides == {(1, 1 + 4 * 4, 96)} and script.model.pos_embed.dtype == torch.float32
-    with pytest.raises(InputError, match="the 15 steps of the plan are done: train for no more epochs"):
+    script.scheduler.step(0)
+    script.run(tmp_path)
+    assert set(script.sides) == {32, 64}
+    with pytest.raises(InputError, match="steps of the plan are done: train for no more epochs"):
         script.train(EPOCHS, None)
 
 
@@ -174,6 +181,10 @@ def test_labels_are_those_of_the_script(tmp_path: Path) -> None:
     args = arguments(tmp_path, **plain, warmup_epochs=0, grad_accum_steps=1, batch_size=4)
     images, labels = next(iter(Script(args).loader))
     assert (images.mean((2, 3))[:, :2].argmax(dim=1) == 1 - labels).all()
+    # A data set of others has the transform that the script's own loader gave it.
+    others = ImageFolder(tmp_path / "train", transform=lambda image: 1 / 0)
+    images, labels = next(iter(curriculum_loader(args, others, net())))
+    assert (images.mean((2, 3))[:, :2].argmax(dim=1) == labels).all()
 
 
 def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +195,8 @@ def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, monkeypatch: 
     refused(r"`vflip=0.5` does not go with a curriculum's batches and rates: leave it out", vflip=0.5)
     refused(r"`sched=step` does not go", sched="step")
     refused(r"`color_jitter=0.4`, the script's usual, is not done here: give `color_jitter=0`", aa=None)
-    refused(r"`aa=original` is not done here: give a RandAugment", aa="original")
+    for other in ("original", "rand-m9", "rand-m9-inc1-tweights"):
+        refused(rf"`aa={other}` is not done here: give a RandAugment", aa=other)
     refused(r"mix images that are mixed: leave out `no_prefetcher`", no_prefetcher=True)
     refused(r"`warmup_epochs` is 5: give fewer than the 2 of the run", warmup_epochs=5)
     script = Script(arguments(image_folder))

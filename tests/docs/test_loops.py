@@ -79,7 +79,7 @@ def test_the_hook_for_weights_and_biases_runs(workplace, monkeypatch):
 def test_what_is_shown_of_other_trainers_is_taken_from_programs_that_run():
     text = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
     parts = [part for part in text.split("\n## ")[1:] if "```" in part]
-    assert len(parts) == 5
+    assert len(parts) == 6
     for part in parts:
         name = re.findall(r"\(\.\./(examples/\w+\.\w+)\)", part)[0]
         (block,) = re.findall(r"^```(?:python|diff)\n(.*?)^```", part, re.DOTALL | re.MULTILINE)

@@ -23,7 +23,7 @@ def main_of(name: str) -> Callable[..., Any]:
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
 
 
-@pytest.mark.parametrize("name", ["lightning_module", "hf_trainer", "accelerate_loop", "timm_loop"])
+@pytest.mark.parametrize("name", ["lightning_module", "hf_trainer", "accelerate_loop", "timm_loop", "fastai_learner"])
 def test_they_are_short_and_take_a_handful_of_lines(name: str) -> None:
     lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
     assert len(lines) <= 105
@@ -94,3 +94,14 @@ def test_hugging_face(image_folder: Path, tmp_path: Path) -> None:
     trainer = main_of("hf_trainer")(str(image_folder), output, **SMALL, **quiet)
     assert trainer.state.global_step == trainer.plan.total_steps
     assert trainer.evaluate()["eval_top1"] > 75
+
+
+@pytest.mark.filterwarnings("ignore")  # fastai's own
+def test_fastai(image_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fastai", reason="fastai is not installed")
+    small = {**SMALL, "epochs": 2, "output": str(tmp_path)}
+    learner = main_of("fastai_learner")(str(image_folder), **small)
+    loss, accuracy = learner.recorder.values[-1][1:]
+    assert loss < 0.7 and accuracy > 0.75
+    again = main_of("fastai_learner")(str(image_folder), 1, **small)
+    torch.testing.assert_close(again.model.state_dict(), learner.model.state_dict(), rtol=0, atol=0)
