@@ -1,5 +1,6 @@
 """timm's training script by curriculum, in its order and by its functions: to the weights of the command."""
 
+import copy
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask, load_task_ema_checkpoint, resume_task_checkpoint
-from timm.utils import CheckpointSaver, dispatch_clip_grad
+from timm.utils import CheckpointSaver, ModelEmaV2, dispatch_clip_grad
 from torch import nn
 from torchvision.datasets import ImageFolder
 
@@ -172,6 +173,20 @@ def test_labels_are_left_to_the_loss_where_nothing_is_mixed(image_folder: Path, 
     assert set(script.sides) == {32, 64}
     with pytest.raises(InputError, match="steps of the plan are done: train for no more epochs"):
         script.train(EPOCHS, None)
+
+
+def test_an_average_of_any_kind_and_copies_follow_the_images(whole: Script) -> None:
+    model = net()
+    average = ModelEmaV2(model)
+    scheduler = CurriculumScheduler(torch.optim.AdamW(model.parameters()), whole.loader, model, average)
+    model.train()(torch.zeros(2, 3, 32, 32))
+    kept = average.module.pos_embed.clone()
+    for each in (average.module, copy.deepcopy(model).eval()):
+        assert each(torch.zeros(2, 3, 64, 64)).shape == (2, 2) and each.pos_embed.shape[1] == 1 + 2 * 2
+    assert torch.equal(average.module.pos_embed, kept)
+    scheduler.remove()
+    with pytest.raises(AssertionError, match="Input height"):
+        model(torch.zeros(2, 3, 64, 64))
 
 
 def test_labels_are_those_of_the_script(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class CurriculumScheduler:
                 self._lent.close()
 
         self._handles = []
-        for module in (model, *([] if ema is None else [ema.module if isinstance(ema, ModelEmaV3) else ema])):
+        for module in (model, *([] if ema is None else [ema if hasattr(ema, "_orig_mod") else ema.module])):
             self._handles.append(module.register_forward_pre_hook(before))
             self._handles.append(module.register_forward_hook(after, always_call=True))
         self.step_update(0)
@@ -171,7 +171,7 @@ class CurriculumScheduler:
 
 
 def _network(module: nn.Module) -> nn.Module:
-    """The network in what may be compiled, or an average."""
+    """The network in what may be compiled, an average as well."""
     module = unwrap(module)
     return unwrap(module.module) if isinstance(module, ModelEmaV3) else module
 
