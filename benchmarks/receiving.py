@@ -34,8 +34,8 @@ def receive(source: Source, side: int, prepare: Any, seconds: float) -> dict[str
     taken = copied = 0.0
     images = chunks = length = 0
     loader = Loader(source, run, workers=1, prepare=prepare)
-    slots = loader._slots()
-    parts = opened(batches_of(loader._data_loader(slots), 0), slots)
+    slots = loader._fresh.slots()
+    parts = opened(batches_of(loader._fresh.data_loader(slots), 0), slots)
     next(parts)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:

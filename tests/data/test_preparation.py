@@ -236,7 +236,7 @@ def test_batches_that_a_thread_puts_together_are_the_same(
     for goes_ahead in (False, True):
         select = Selection() if kind == "select" else None
         loader = Loader(source, run, workers=int(goes_ahead), on_corrupt=list, select=select, prepare="device")
-        loader._arrival._goes_ahead = goes_ahead
+        loader._fresh.arrival._goes_ahead = goes_ahead
         batches = []
         for batch in loader:
             loader.record(batch, batch.labels.float() + batch.indices)

@@ -3,23 +3,19 @@
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from upchirp.curriculum import Operator, Plan, Selection, Step
-from upchirp.data.arrival import Arrival, Fresh, opened
+from upchirp.data.arrival import Fresh
 from upchirp.data.batch import Batch
-from upchirp.data.chunks import Chunks, chunk_bytes, prefetched
-from upchirp.data.device.decoding import jpeg_decoder
 from upchirp.data.device.moment import Transform
-from upchirp.data.device.preparation import Preparation
 from upchirp.data.device.transform import BatchTransform, check_transforms
-from upchirp.data.images.augmentation import TrainTransform
-from upchirp.data.images.regions import LaidOut, RegionTransform
+from upchirp.data.fresh import FreshImages
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
@@ -32,11 +28,9 @@ from upchirp.data.settings import (
     check_reduction,
     check_workers,
 )
-from upchirp.data.slots import Slots
 from upchirp.data.sources import Source, as_source
 from upchirp.data.unreadable import WarnOfCorrupt
-from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
-from upchirp.data.workers import Corrupt, Requested, SingleImages, finished
+from upchirp.data.workers import Corrupt, SingleImages
 from upchirp.errors import InputError
 
 
@@ -139,20 +133,21 @@ class Loader:
         )
         self.prepare: Prepare = prepare
         self._pin_memory = pin_memory and torch.cuda.is_available()
-        preparation = decoder = None
-        if prepare != "cpu":
-            leave_encoded = prepare == "device-jpeg"
-            preparation = Preparation(self.augmentation, plan.final_size, mode)
-            decoder = jpeg_decoder(torch.device(device)) if leave_encoded else None
-            regions = RegionTransform(self.augmentation, plan.final_size, mode=mode, leave_encoded=leave_encoded)
-            self._requested = Requested(source, regions, LaidOut(self.augmentation.randaug_layers))
-        else:
-            transform = TrainTransform(self.augmentation, plan.final_size, mode=mode, low_frequency=low_frequency)
-            self._requested = Requested(source, transform.begin, partial(finished, transform))
-        self._arrival = Arrival(torch.device(device), preparation, decoder, pin_memory=self._pin_memory)
-        self._workers = workers
-        self._share_cores = share_cores
-        self._timeout = timeout
+        self._fresh = FreshImages(
+            source,
+            self.sampler,
+            self.augmentation,
+            mode=mode,
+            low_frequency=low_frequency,
+            prepare=prepare,
+            workers=workers,
+            device=torch.device(device),
+            pin_memory=self._pin_memory,
+            share_cores=share_cores,
+            # With selection there is one iteration of the workers for each pass.
+            stay=select is not None,
+            timeout=timeout,
+        )
         self._on_corrupt = on_corrupt or WarnOfCorrupt(len(source))
         self._next_step = start_step
         self._iterated = False
@@ -161,8 +156,7 @@ class Loader:
         if self._iterated and self.selected is not None:
             raise InputError("a loader with selection is iterated once, as its scores go on: make a new one")
         self._iterated = True
-        sampler, slots = self.sampler, self._slots()
-        data_loader = self._data_loader(slots)
+        sampler, fresh_from = self.sampler, self._fresh.batches()
         loaded: Generator[Fresh, None, None] | None = None
         stage, buffer = -1, self._buffer(0)
         for step, rows in sampler.parts():
@@ -176,10 +170,7 @@ class Loader:
             corrupt: tuple[Corrupt, ...] = ()
             sent = 0
             if fresh := step.fresh_rows(rows):
-                if loaded is None:
-                    sampler.resume_step = step.index
-                    shapes = ((len(of.fresh_rows(part)), of.bandwidth) for of, part in sampler.fresh_parts(step.index))
-                    loaded = self._arrival.batches(opened(batches_of(data_loader, self._timeout), slots), shapes)
+                loaded = loaded or fresh_from(step.index)
                 images, labels, corrupt, sent = next(loaded)
                 self._on_corrupt(corrupt)
                 positions = fresh_positions(step, rows)
@@ -231,7 +222,7 @@ class Loader:
         replays = any(stage.replay.batches for stage in self.sampler.plan.stages)
         if replays or self.selected is not None or self.prepare != "cpu":
             raise InputError("replay, selection and preparation on the device need the loader: iterate over it")
-        return SingleImages(self._requested)
+        return SingleImages(self._fresh.requested)
 
     def record(self, batch: Batch, losses: torch.Tensor) -> torch.Tensor:
         """Take note of the loss of each row, and return the losses to train on; without selection they are the same.
@@ -295,33 +286,6 @@ class Loader:
         plan, oldest = self.sampler.plan, self.sampler.oldest_step(index)
         return plan.step(oldest).first_fresh if oldest < plan.total_steps else plan.total_fresh_samples
 
-    def _slots(self) -> Slots | None:
-        """Shared memory for what the workers prepare."""
-        if not self._workers:
-            return None
-        sampler = self.sampler
-        batches = [(sampler.image_side(stage), sampler.batch_rows(stage)) for stage in sampler.plan.stages]
-        most = max(chunk_bytes(side, self.prepare) for side, _ in batches)
-        return Slots(self._workers, prefetched(self._workers, batches, self.prepare), most)
-
-    def _data_loader(self, slots: Slots | None) -> DataLoader[Any]:
-        options: dict[str, Any] = {"batch_sampler": self.sampler}
-        if slots is not None:
-            chunks = Chunks(self.sampler, self.sampler.image_side, self.prepare)
-            options = {"batch_sampler": chunks, "prefetch_factor": slots.ahead}
-        requested = self._requested
-        return DataLoader(
-            Requested(requested.source, requested.transform, requested.together, slots),
-            **options,
-            collate_fn=_as_is,
-            num_workers=self._workers,
-            worker_init_fn=start_in_background if self._share_cores else start_worker,
-            # With selection there is one iteration for each pass.
-            persistent_workers=self.selected is not None and self._workers > 0,
-            # Without a generator of its own the loader would draw a seed from the global one and change the run.
-            generator=torch.Generator().manual_seed(0),
-        )
-
     def _buffer(self, stage: int) -> ReplayBuffer:
         """An empty buffer for this rank's share of a stage; memory is taken with the first image."""
         of = self.sampler.plan.stages[stage]
@@ -349,7 +313,3 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
             stacklevel=3,
         )
     return 0, 1
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
