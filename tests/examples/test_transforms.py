@@ -15,7 +15,7 @@ from upchirp.data import GeneratedSource, Moment
 from upchirp.training import load_checkpoint
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.recipes.groups import Loading
+from upchirp.training.recipes.run_groups import Loading
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LEARNED, REGIONS = (EXAMPLES / name for name in ("learned_low_pass.py", "opening_regions.py"))

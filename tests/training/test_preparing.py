@@ -21,7 +21,7 @@ from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing import preparing
 from upchirp.training.probing.preparing import LEAST_IMAGES, WORTH, Choice, choose, choose_prepare, measures
 from upchirp.training.probing.rates import loader_speed
-from upchirp.training.recipes.groups import Loading
+from upchirp.training.recipes.run_groups import Loading
 from upchirp.training.run import plans
 from upchirp.training.run.models import make_model
 

@@ -1,6 +1,5 @@
-"""Flags to dataclasses, by tyro, with one line for what is wrong."""
+"""Filling dataclasses from flags, by tyro, and from files of settings, with one line for what is wrong."""
 
-import ast
 import contextlib
 import io
 import re
@@ -8,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
+from upchirp.cli.flag_types import REGISTRY
 from upchirp.cli.help import full_help, short_help
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
@@ -24,90 +24,6 @@ T = TypeVar("T")
 # What tyro adds to the line that says what is wrong.
 _ENDS = ("For full helptext", "Argument helptext", "Perhaps you meant", "Arguments similar to")
 
-_registry = tyro.constructors.ConstructorRegistry()
-
-
-@_registry.primitive_rule
-def _name_value_pairs(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """`--model-kwargs layers=[1,1,1] act_layer=silu`, as timm's scripts write it."""
-    if info.type != dict[str, Any]:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[NAME=VALUE ...]",
-        instance_from_str=lambda words: dict(map(_name_value, words)),
-        is_instance=lambda value: isinstance(value, Mapping),
-        str_from_instance=lambda value: [f"{name}={item}" for name, item in value.items()],
-    )
-
-
-@_registry.primitive_rule
-def _number_or_auto(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """`--replay 2` and `--replay auto`, with a message that names the two; `None` where that is the default."""
-    kinds = {"auto": (int | Literal["auto"], int | Literal["auto"] | None), "all": (int | Literal["all"],)}
-    word = next((word for word, own in kinds.items() if info.type in own), None)
-    if word is None:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=f"INT|{word}",
-        instance_from_str=lambda words: words[0] if words[0] == word else _whole_number(words[0], word),
-        is_instance=lambda value: value is None or isinstance(value, int) or value == word,
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-@_registry.primitive_rule
-def _numbers_or_auto(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """`--early-batch 4096 2048` and `--early-batch auto`."""
-    if info.type != tuple[int, ...] | Literal["auto"] | None:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="INT ...|auto",
-        instance_from_str=lambda words: "auto" if words == ["auto"] else tuple(map(_whole_number, words)),
-        is_instance=lambda value: value is None or value == "auto" or isinstance(value, tuple),
-        str_from_instance=lambda value: ["None"] if value is None else _words(value),
-    )
-
-
-@_registry.primitive_rule
-def _number_or_names(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """`--freeze 3` and `--freeze conv1 layer1`."""
-    if info.type != int | tuple[str, ...] | None:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="INT|TEXT ...",
-        instance_from_str=lambda words: int(words[0]) if len(words) == 1 and words[0].isdigit() else tuple(words),
-        is_instance=lambda value: value is None or isinstance(value, int | tuple),
-        str_from_instance=lambda value: list(map(str, value)) if isinstance(value, tuple) else [str(value)],
-    )
-
-
-@_registry.primitive_rule
-def _name_or_phases(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """`--curriculum linear`; its phases themselves are given by files of settings alone."""
-    if info.type != str | dict[str, Any]:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="TEXT",
-        instance_from_str=lambda words: words[0],
-        is_instance=lambda value: isinstance(value, str | dict),
-        str_from_instance=lambda value: [str(value)],
-    )
-
 
 def parse(target: type[T], words: Sequence[str], *, prog: str, description: str, default: T) -> T:
     """Fill a dataclass from flags.
@@ -116,7 +32,7 @@ def parse(target: type[T], words: Sequence[str], *, prog: str, description: str,
         InputError: an unknown flag or a value of the wrong type.
     """
     _help(words, prog, description, lambda: default, takes_file=False)
-    with _one_line(prog), _registry:
+    with _one_line(prog), REGISTRY:
         return tyro.cli(
             target,
             args=list(words),
@@ -276,27 +192,6 @@ def _keeping(kept: Mapping[type, Mapping[str, Any]]) -> Iterator[None]:
 
     with registry:
         yield
-
-
-def _whole_number(word: str, other: str = "auto") -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise ValueError(f"{word!r} is neither a whole number nor {other}") from None
-
-
-def _words(sizes: tuple[int, ...] | str) -> list[str]:
-    return [sizes] if isinstance(sizes, str) else [str(size) for size in sizes]
-
-
-def _name_value(word: str) -> tuple[str, Any]:
-    name, equals, text = word.partition("=")
-    if not equals:
-        raise ValueError(f"{word!r} is not of the form NAME=VALUE")
-    try:
-        return name, ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return name, text
 
 
 def _refusal(box: str, prog: str) -> str:

@@ -20,7 +20,8 @@ from upchirp.reports.examples import Examples
 from upchirp.training import Observer, Working, train
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.config_file import CONFIG, save_config
-from upchirp.training.recipes.groups import Keeping, Place, names_of
+from upchirp.training.recipes.group import names_of
+from upchirp.training.recipes.run_groups import Keeping, Place
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.resumption import go_on_with

@@ -19,8 +19,10 @@ from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan
 from upchirp.training.engine.task import Classification
 from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config import flat_names
-from upchirp.training.recipes.groups import Computation, Keeping, Loading, Planning, Start, names_of
+from upchirp.training.recipes.group import names_of
+from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import usual_epochs
+from upchirp.training.recipes.run_groups import Computation, Keeping, Loading
 from upchirp.training.run.data import open_named_data
 
 _OF_THE_PLACE = (

@@ -22,7 +22,8 @@ from upchirp.training.probing.micro_batch import micro_batches
 from upchirp.training.probing.rates import loader_speed, model_speed
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.probing.waiting import ADVISED_SHARE, remedies
-from upchirp.training.recipes.groups import Loading, Planning
+from upchirp.training.recipes.groups import Planning
+from upchirp.training.recipes.run_groups import Loading
 
 WORTH = ADVISED_SHARE
 """Share of the time that another way than the usual one has to save. The model and the loader are measured apart, and

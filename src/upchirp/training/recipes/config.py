@@ -11,21 +11,11 @@ from upchirp.conversion import plain, typed
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
 from upchirp.training.recipes.config_file import CONFIG, load_stored
-from upchirp.training.recipes.groups import (
-    Choice,
-    Computation,
-    Keeping,
-    Loading,
-    Objective,
-    Place,
-    Planning,
-    Pretraining,
-    Selecting,
-    Start,
-)
+from upchirp.training.recipes.groups import Choice, Objective, Planning, Pretraining, Selecting, Start
 from upchirp.training.recipes.named import recipe, usual_epochs
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES
+from upchirp.training.recipes.run_groups import Computation, Keeping, Loading, Place
 
 Config = TypeVar("Config")
 

@@ -10,6 +10,7 @@ from upchirp.curriculum.warmup import WARMUP_PASSES
 from upchirp.data import Augmentation
 from upchirp.errors import InputError
 from upchirp.training.recipes.checks import check_least
+from upchirp.training.recipes.group import Group
 
 Tuned = Literal["all", "head_and_norms"]
 Frozen = int | tuple[str, ...]
@@ -144,17 +145,6 @@ class Optimization:
             return self.lr
         ratio = batch_size / self.lr_base_size
         return self.lr_base * (math.sqrt(ratio) if self.lr_base_scale == "sqrt" else ratio)
-
-
-class Group:
-    """Base of groups of settings, of which several make a larger one: each checks its own values."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense; a group does so, and then calls the next one's.
-
-        Raises:
-            InputError: naming the setting.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from upchirp.data.requests import Request, sample_seeds
 from upchirp.models import at_size
 from upchirp.reports.examples import ExampleRow, Examples
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.recipes.groups import Loading
+from upchirp.training.recipes.run_groups import Loading
 
 _IMAGES, _STAGES = 8, 8
 

@@ -32,7 +32,7 @@ from upchirp.training.events import (
 )
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.compiling import compile_ahead
-from upchirp.training.recipes.groups import Keeping
+from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.evaluations import Evaluations

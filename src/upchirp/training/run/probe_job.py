@@ -25,7 +25,8 @@ from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
-from upchirp.training.recipes.groups import Start, group_of
+from upchirp.training.recipes.group import group_of
+from upchirp.training.recipes.groups import Start
 from upchirp.training.run.data import open_named_data
 from upchirp.training.run.trained_weights import is_same_data, read_trained
 

@@ -15,7 +15,8 @@ from upchirp.files import TEMPORARY_SUFFIX, clear_leftovers, write_text
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_stored, save_config
-from upchirp.training.recipes.groups import Computation, Keeping, Place, names_of
+from upchirp.training.recipes.group import names_of
+from upchirp.training.recipes.run_groups import Computation, Keeping, Place
 from upchirp.training.run.scalars import scalars
 
 PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD = (

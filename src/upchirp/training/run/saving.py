@@ -16,7 +16,7 @@ from upchirp.training.engine.task import Task
 from upchirp.training.events import Event, Noted, Saved
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
-from upchirp.training.recipes.groups import Keeping
+from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run import run_folder
 from upchirp.training.run.spent import Spent
 

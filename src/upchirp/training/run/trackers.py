@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upchirp.errors import InputError
-from upchirp.training.recipes.groups import TrackerName
+from upchirp.training.recipes.run_groups import TrackerName
 
 _PROJECT = "upchirp"
 _WANDB_SECONDS = 30

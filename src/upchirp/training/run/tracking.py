@@ -18,7 +18,7 @@ from upchirp.machine import hardware, versions
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Event, Finished, Noted, Observer
 from upchirp.training.recipes.config_file import load_config
-from upchirp.training.recipes.groups import TrackerName
+from upchirp.training.recipes.run_groups import TrackerName
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.run_folder import TRACKING
 from upchirp.training.run.scalars import scalars
