@@ -43,7 +43,7 @@ def trainer_of(model: nn.Module, folder: Path, output: Path, *callbacks: Any, **
     train, val = upchirp.open_data(str(folder), 64)
     settings = {
         "output_dir": str(output), "use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
-        "eval_strategy": "no", "logging_strategy": "no", "seed": 0, **changes,
+        "eval_strategy": "no", "logging_strategy": "no", "seed": 0, "optim": "adamw_torch_fused", **changes,
     }  # fmt: skip
     return CurriculumTrainer(
         model,
