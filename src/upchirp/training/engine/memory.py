@@ -43,25 +43,22 @@ class OutOfMemoryInSum(Exception):
 class MicroBatches:
     """The most images that are computed at once at each bandwidth; memory that runs out halves it.
 
-    >>> micro_batches = MicroBatches({96: 192, 224: 48}, reduced={96: 64})
+    >>> micro_batches = MicroBatches({96: 192, 224: 48})
     >>> micro_batches.halve(224, rows=48, group=8)
     24
     >>> micro_batches.sizes, micro_batches.reduced
-    ({96: 64, 224: 24}, {96: 64, 224: 24})
+    ({96: 192, 224: 24}, {224: 24})
 
     Args:
         sizes: by bandwidth; where one is left out, a training takes batches as they come.
-        reduced: to what memory that ran out has brought them before.
         least: no fewer are tried.
     """
 
-    def __init__(
-        self, sizes: Mapping[int, int] | None = None, *, reduced: Mapping[int, int] | None = None, least: int = 1
-    ) -> None:
+    def __init__(self, sizes: Mapping[int, int] | None = None, *, least: int = 1) -> None:
         self.sizes = dict(sizes or {})
         self.reduced: dict[int, int] = {}
+        """To what memory that ran out has brought them."""
         self._least = least
-        self.reduce(reduced or {})
 
     def reduce(self, to: Mapping[int, int]) -> None:
         """Take no more than so many images at some bandwidths, as memory holds no more."""
