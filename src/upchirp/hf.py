@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 
 from upchirp.curriculum import Plan
 from upchirp.data import Augmentation, EvalTransform, Loader, Source, as_source, default_crop_pct, normalize
+from upchirp.data.label_sets import one_label_each
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, fit_to_tried, lent_at_size
 from upchirp.randomness import step_seed
@@ -86,7 +87,7 @@ class CurriculumTrainer(_Trainer):
         # Before Accelerate changes how the model is called, which a copy would not know.
         check_sizes(as_classifier(model), plan.sizes)
         self.plan, self.augmentation = plan, augmentation or Augmentation()
-        self._source = as_source(train_dataset)
+        self._source = one_label_each(as_source(train_dataset), "this trainer")
         parts = args.world_size * args.gradient_accumulation_steps
         for stage in plan.stages:
             if stage.batch_size % parts:

@@ -21,7 +21,7 @@ from upchirp.cli.printable import print_note, printable
 from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
-from upchirp.reports.words import shortened, spent_text
+from upchirp.reports.words import score_name, shortened, spent_text
 from upchirp.training import Interrupted
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def show(comparison: "Comparison", console: Console) -> None:
     table = Table(title=Text(printable(title)))
     table.add_column("variant", no_wrap=True)
     # Of the budget its compute tells enough, and there is no room for both.
-    for heading in ("top-1", "difference", "time", "ratio", "compute"):
+    for heading in (score_name(summary), "difference", "time", "ratio", "compute"):
         table.add_column(heading, justify="right", no_wrap=True)
     baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
     for entry in summary["runs"]:

@@ -1,7 +1,8 @@
 """`upchirp eval`."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +13,10 @@ from rich.table import Table
 from upchirp.cli.display import Display
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
-from upchirp.cli.printable import json_text, printable
+from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
+from upchirp.reports.words import figure_name, in_percent
 from upchirp.training.parallel.launcher import is_first_process
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ class EvalCommand:
     checkpoints: bool = False
     """Evaluate every checkpoint that the run kept, the oldest first, instead of its final weights (Figure 4)."""
     per_class: bool = False
-    """Print the accuracy of each class, the worst first; with --json as `per_class`."""
+    """Print the accuracy of each class, the worst first, or its average precision where images have several labels;
+    with --json as `per_class`."""
     confusion: bool = False
     """Print which classes are taken for which, the most frequent first; with --json all of them as `confusions`."""
     report_file: Path | None = None
@@ -106,7 +109,8 @@ def run(words: Sequence[str]) -> int:
     table = Table()
     filtered = command.low_pass or command.high_pass
     leading = ("step",) if command.checkpoints else ()
-    for heading in (*leading, "size", *(("frequencies",) if filtered else ()), "top-1", "top-5", "loss", "images"):
+    figures = [figure_name(name) for name in results[0].evaluation.figures]
+    for heading in (*leading, "size", *(("frequencies",) if filtered else ()), *figures, "images"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         evaluation = result.evaluation
@@ -114,12 +118,13 @@ def run(words: Sequence[str]) -> int:
             *((f"{result.step:,}",) if result.step is not None else ()),
             f"{result.size} px",
             *((_frequencies(result),) if filtered else ()),
-            f"{evaluation.top1:.2f} %",
-            f"{evaluation.top5:.2f} %",
-            f"{evaluation.loss:.4f}",
+            *(f"{value:.2f} %" if in_percent(name) else f"{value:.4f}" for name, value in evaluation.figures.items()),
             f"{evaluation.images:,}",
         )
     Console().print(table)
+    if command.confusion and results[0].evaluation.scores is not None:
+        print_note("these images have several labels, and none is taken for another: --confusion has nothing to print")
+        command = replace(command, confusion=False)
     for result in results:
         for title, rows in _details(result, command).items():
             _print_details(f"{title.replace('_', ' ')} at {result.size} px", rows)
@@ -136,18 +141,22 @@ def _details(result: "SizedEvaluation", command: EvalCommand) -> dict[str, list[
 
 
 def _print_details(title: str, rows: list[dict[str, Any]]) -> None:
-    if rows and "accuracy" in rows[0]:
-        rows = sorted(rows, key=lambda row: row["accuracy"])
+    if figure := next((name for name in ("accuracy", "average_precision") if rows and name in rows[0]), None):
+        rows = sorted(rows, key=lambda row: math.inf if row[figure] is None else row[figure])
     table = Table(title=title)
     for place, heading in enumerate(rows[0] if rows else ("class", "guess", "images")):
-        table.add_column(heading, justify="left" if not place or heading == "guess" else "right")
+        table.add_column(heading.replace("_", " "), justify="left" if not place or heading == "guess" else "right")
     for row in rows[:_MOST_ROWS]:
         table.add_row(
-            *(f"{value:.1f} %" if isinstance(value, float) else escape(printable(value)) for value in row.values())
+            *(f"{value:.1f} %" if isinstance(value, float) else escape(_cell(value)) for value in row.values())
         )
     Console().print(table)
     if len(rows) > _MOST_ROWS:
         print(f"... and {len(rows) - _MOST_ROWS:,} more (all of them by --json)")
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else printable(value)
 
 
 def _frequencies(result: "SizedEvaluation") -> str:

@@ -37,8 +37,11 @@ class PredictCommand:
     """Any timm model by name; by default what the weights file says."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the model's constructor."""
-    top: int = 5
-    """Classes for each image, the most probable ones."""
+    top: int | None = None
+    """Classes for each image at most, the most probable ones; by default 5, or of weights that tell several labels all
+    that reach the threshold."""
+    threshold: float | None = None
+    """Least probability of a class that is told; by default 0.5 for weights that tell several labels, else 0."""
     tta: bool = False
     """Test-time augmentation: average each image's probabilities with its mirror image's."""
     final_size: int | None = None
@@ -99,6 +102,8 @@ def _print(predictions: Iterator[dict[str, Any]], command: PredictCommand) -> in
             listed.append(found)
         elif command.csv and "error" in found:
             table.writerow([printable(found["image"]), "", "", "", "", printable(found["error"])])
+        elif command.csv and not found["predictions"]:
+            table.writerow([printable(found["image"]), "", "", "", "", ""])
         elif command.csv:
             for rank, guess in enumerate(found["predictions"], 1):
                 cells = [guess["class"], guess["label"], guess["probability"]]
@@ -107,7 +112,7 @@ def _print(predictions: Iterator[dict[str, Any]], command: PredictCommand) -> in
             print(f"upchirp: cannot read {printable(found['image'])}: {printable(found['error'])}", file=sys.stderr)
         else:
             guesses = ", ".join(f"{guess['class']} {guess['probability']:.1%}" for guess in found["predictions"])
-            print(printable(f"{found['image']}: {guesses}".replace("%", " %")))
+            print(printable(f"{found['image']}: {guesses or 'none'}".replace("%", " %")))
     if command.json:
         print(json_text(listed, indent=2))
     return 1 if unreadable else 0

@@ -15,6 +15,7 @@ from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig, curriculum_for, read_metrics
 from upchirp.training.engine.trainer import Trainer
+from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import tried_at_once
 from upchirp.training.probing.speed import measure_seconds
@@ -138,7 +139,8 @@ def _speeds_on_this_machine(jobs: Sequence[Job]) -> Mapping[int, float]:
     job = jobs[0]
     training, source = job.config, job.sources[0]
     bandwidths = sorted({side for each in jobs for side in each.plan.bandwidths})
-    trainer = Trainer.of(training, choose_device(training.device))
+    task = for_images(task_of(training, training, training), training, [source])
+    trainer = Trainer.of(training, choose_device(training.device), task=task)
     model = trainer.place(
         make_model(training, len(source.classes), optimization=training.optimization, seed=training.seed)
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.curriculum import Plan
-from upchirp.training import TrainResult, read_metrics
-from upchirp.training.evaluation.predictions import Predictions, read_predictions
-from upchirp.training.run.run_folder import PREDICTIONS
+from upchirp.training import LabelScores, TrainResult, read_metrics
+from upchirp.training.evaluation.predictions import Predictions, read_predictions, read_scores
+from upchirp.training.run.run_folder import PREDICTIONS, SCORES
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Outcome:
     """The lines of its log."""
     predictions: Predictions | None
     """What it guessed for each validation image, unless it was trained by a version that did not keep it."""
+    figure: str = "top1"
+    """What `top1` is: `mAP` where images have several labels."""
+    scores: LabelScores | None = None
+    """Where images have several labels, how it ranks the validation images."""
     compute: float | None = None
     """Multiply-adds of its forward passes; by default in images at the final size."""
     before: "Outcome | None" = None
@@ -80,6 +84,8 @@ def outcome_of(
         train_seconds=result.train_seconds,
         log=read_metrics(result.output),
         predictions=read_predictions(result.output / PREDICTIONS),
+        figure=result.figure,
+        scores=read_scores(result.output / SCORES),
         compute=compute,
         computes=computes,
         before=before,

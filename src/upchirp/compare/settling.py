@@ -12,6 +12,7 @@ from upchirp.compare.config import CompareConfig
 from upchirp.compare.variants import Variant
 from upchirp.curriculum import Curriculum, Plan
 from upchirp.data import Source
+from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.models import count_flops
@@ -70,6 +71,11 @@ class Sources:
         key = (start.data, start.more_data, start.val_share, start.train_split, start.val_split, size)
         if key not in self._opened:
             self._opened[key] = open_named_data(start, self.note)
+            kinds = {label_sets_of(val) is None for _, val in self._opened.values()}
+            if len(kinds) > 1:
+                raise InputError(
+                    "variants have images with one label each and images with several: top-1 and mAP cannot be compared"
+                )
         return self._opened[key]
 
     def network(self, start: Start, classes: int) -> Network:

@@ -17,6 +17,9 @@ from upchirp.compare.speeds import Disturbance, Work, disturbances, steady_speed
 from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, contrast, difference, seed_spread
 from upchirp.reports.loaded import loaded_by_stage
 
+_DRAWS = 200
+"""Of the validation images, from which the error of mAP follows (a bootstrap)."""
+
 
 def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[int], root: Path) -> dict[str, Any]:
     """Numbers of every variant and budget, their differences from the first, and the speed-ups.
@@ -31,7 +34,10 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
         entry: Timed(
             seconds=[run.all_seconds for run in runs],
             measured=Measured(
-                accuracy=[run.top1 for run in runs], images=_validation_images(runs), hits=hits.get(entry)
+                accuracy=[run.top1 for run in runs],
+                images=_validation_images(runs),
+                hits=hits.get(entry),
+                resampled=_resampled(runs),
             ),
         )
         for entry, runs in outcomes.items()
@@ -65,6 +71,7 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
     }
     differences = {entry: difference(timed[entry].measured, timed[baseline].measured, spread) for entry in others}
     return {
+        "figure": outcomes[baseline][0].figure,
         "validation_images": timed[baseline].measured.images,
         "runs": [
             _entry_summary(
@@ -108,6 +115,12 @@ def _hits(outcomes: Mapping[Entry, Sequence[Outcome]]) -> dict[Entry, npt.NDArra
         )
         for entry, own in outcomes.items()
     }
+
+
+def _resampled(runs: Sequence[Outcome]) -> npt.NDArray[np.float64] | None:
+    """The mean of what seeds come to on other draws of the images, where they rank these."""
+    ranked = [run.scores for run in runs if run.scores is not None]
+    return np.mean([each.resampled(_DRAWS) for each in ranked], axis=0) if len(ranked) == len(runs) else None
 
 
 def _validation_images(runs: Sequence[Outcome]) -> int:
@@ -212,7 +225,7 @@ def _entry_summary(
         ],
         "folders": [run.folder.relative_to(root).as_posix() for run in runs],
         "plan": runs[0].plan.to_dict(),
-        "history": [[_history(record) for record in run.lines("evaluation")] for run in runs],
+        "history": [[_history(record, run.figure) for record in run.lines("evaluation")] for run in runs],
     }
 
 
@@ -227,8 +240,8 @@ def spent(ends: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return dict(ends[-1].get("spent", {})) if ends else {}
 
 
-def _history(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: record[name] for name in ("train_seconds", "progress", "bandwidth", "weights", "top1", "loss")}
+def _history(record: Mapping[str, Any], figure: str) -> dict[str, Any]:
+    return {name: record[name] for name in ("train_seconds", "progress", "bandwidth", "weights", figure, "loss")}
 
 
 def _speeds(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

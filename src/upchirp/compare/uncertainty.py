@@ -40,6 +40,9 @@ class Measured:
     """Validation images."""
     hits: npt.NDArray[np.float64] | None = None
     """Share of the seeds that guess each image right, (images,), if it is known."""
+    resampled: npt.NDArray[np.float64] | None = None
+    """Of a figure that is no share of images: its mean over the seeds on other draws of the images, percent, (draws,);
+    the same draws whatever is measured."""
 
     @property
     def mean(self) -> float:
@@ -121,6 +124,10 @@ def difference(own: Measured, baseline: Measured, spread: SeedSpread) -> Differe
 
 def _error_of_images(parts: Sequence[tuple[float, Measured]]) -> tuple[float, bool]:
     """In points, and whether results image by image were at hand; at least what one image guessed otherwise makes."""
+    redrawn = [each.resampled for _, each in parts if each.resampled is not None]
+    if len(redrawn) == len(parts):
+        summed = np.sum([weight * values for (weight, _), values in zip(parts, redrawn, strict=True)], axis=0)
+        return float(summed.std(ddof=1)), True
     one_image = max(abs(weight) / max(each.images, 1) for weight, each in parts)
     known = [each.hits for _, each in parts if each.hits is not None]
     paired = len(known) == len(parts) and len({len(hits) for hits in known}) == 1 and len(known[0]) > 1

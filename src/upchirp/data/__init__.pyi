@@ -1,7 +1,7 @@
 """Data: which image when (requests), from where (sources), prepared how (augmentation), on the device (batch)."""
 
 from upchirp.data.batch import Batch
-from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy
+from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy, multi_hot
 from upchirp.data.device.moment import Moment, Transform
 from upchirp.data.device.transform import BatchTransform, normalize
 from upchirp.data.identity import (
@@ -13,6 +13,7 @@ from upchirp.data.identity import (
     same_classes,
 )
 from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
+from upchirp.data.label_sets import LabelSets
 from upchirp.data.loader import Loader
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary
@@ -58,6 +59,7 @@ __all__ = [
     "GeneratedSource",
     "HuggingFaceSource",
     "JoinedSource",
+    "LabelSets",
     "Interpolation",
     "Loader",
     "LooseSource",
@@ -83,6 +85,7 @@ __all__ = [
     "match_classes",
     "mix_group",
     "mixed_cross_entropy",
+    "multi_hot",
     "normalize",
     "open_data",
     "open_evaluation",

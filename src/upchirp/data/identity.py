@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import JoinedSource, RelabelledSource, Source, SubsetSource, UnlabelledSource
 from upchirp.errors import InputError
 
@@ -116,12 +117,19 @@ def fingerprint(source: Source) -> Fingerprint:
     if isinstance(source, RelabelledSource):
         digest.update(fingerprint(source.whole).sha256.encode())
         digest.update(np.asarray(source.new_labels, dtype="<i8").tobytes())
+        _update_by_sets(digest, source)
         return Fingerprint(len(source), digest.hexdigest())
     if (labels := getattr(source, "labels", None)) is not None:
         digest.update(np.asarray(labels).astype("<i8").tobytes())
+    _update_by_sets(digest, source)
     if (content := getattr(source, "fingerprint_bytes", None)) is not None:
         digest.update(content())
     return Fingerprint(len(source), digest.hexdigest())
+
+
+def _update_by_sets(digest: "hashlib._Hash", source: Source) -> None:
+    if (sets := label_sets_of(source)) is not None:
+        digest.update(sets.sha256.encode())
 
 
 def are_numbers(classes: Sequence[str]) -> bool:

@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.identity import are_numbers, same_classes
-from upchirp.data.sources import RelabelledSource, Source, SubsetSource
+from upchirp.data.label_sets import label_sets_of
+from upchirp.data.sources import Source, SubsetSource
 from upchirp.data.sources.listing import normal, some
+from upchirp.data.sources.relabelled import renumbered
 from upchirp.data.workers import DECODE_ERRORS, check_label
 from upchirp.errors import InputError
 
@@ -39,6 +41,8 @@ def validation_for(train: Source, val: Source) -> tuple[Source, list[str]]:
         check_labels(val, len(train.classes) or None)
     ours, theirs = ([normal(name) for name in source.classes] for source in (train, val))
     if same_classes(ours, theirs) or (are_numbers(theirs) and len(theirs) <= len(ours)):
+        if label_sets_of(val) is not None and len(theirs) < len(ours):
+            return renumbered(val, range(len(theirs)), train.classes), []
         return val, []
     if unknown := [name for name in theirs if name not in ours]:
         missing = [name for name in ours if name not in theirs]
@@ -56,7 +60,26 @@ def validation_for(train: Source, val: Source) -> tuple[Source, list[str]]:
         notes.append(f"{len(absent)} of {len(ours)} classes have no validation images: {some(absent)}")
     if labels != sorted(labels):
         notes.append("the validation images have their classes in another order: labels are matched by name")
-    return RelabelledSource(val, labels, train.classes), notes
+    return renumbered(val, labels, train.classes), notes
+
+
+def unranked(val: Source) -> list[str]:
+    """A note on classes that no validation image has, where images have several: mAP says nothing of them.
+
+    Raises:
+        InputError: no image has any class.
+    """
+    sets, labels = label_sets_of(val), known_labels(val)
+    if sets is None or labels is None:
+        return []
+    absent = [name for name, images in zip(val.classes, sets.counts(labels), strict=True) if not images]
+    if len(absent) == len(val.classes):
+        raise InputError("no validation image has any of the classes, so there is no mAP: give some that have")
+    if not absent:
+        return []
+    return [
+        f"{len(absent)} of {len(val.classes)} classes have no validation images, and no part in mAP: {some(absent)}"
+    ]
 
 
 def check_labels(source: Source, classes: int | None = None) -> None:
@@ -69,7 +92,8 @@ def check_labels(source: Source, classes: int | None = None) -> None:
     Raises:
         DataFault: naming an image whose label is outside.
     """
-    count = classes or len(source.classes) or None
+    sets = label_sets_of(source)
+    count = len(sets) if sets is not None else classes or len(source.classes) or None
     known = known_labels(source)
     if known is not None:
         outside = np.flatnonzero((known < 0) | (known >= (count or np.inf)))

@@ -16,6 +16,7 @@ from upchirp.data.batch import Batch
 from upchirp.data.device.moment import Transform
 from upchirp.data.device.transform import BatchTransform, check_transforms
 from upchirp.data.fresh import FreshImages
+from upchirp.data.label_sets import label_sets_of
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
@@ -121,6 +122,8 @@ class Loader:
         self.augmentation = augmentation or Augmentation()
         self._own = dict(transforms or {})
         self.selected = None if select is None else SelectedPasses(select, plan.dataset_size, seed, merge)
+        self.label_sets = label_sets_of(source)
+        """What labels stand for, where images have several; see `multi_hot`."""
         self.sampler = RequestSampler(
             plan,
             seed=seed,

@@ -17,6 +17,7 @@ from upchirp.data.faults import DataFault
 from upchirp.data.images.augmentation import Begun, TrainTransform
 from upchirp.data.images.decoding import Picture, Pixels
 from upchirp.data.images.regions import Take, in_own_memory
+from upchirp.data.label_sets import label_sets_of
 from upchirp.data.requests import Request, replacement
 from upchirp.data.slots import Slots
 from upchirp.data.sources import Source
@@ -55,14 +56,17 @@ def check_label(source: Source, index: int, label: int, classes: int | None = No
         source: where the image is.
         index: which one.
         label: its label.
-        classes: how many there are; by default as many as the source names, or any number.
+        classes: how many there are; by default as many as the source names, or any number. Where images have several,
+            labels count the sets of them.
 
     Raises:
         DataFault: naming the image.
     """
-    count = classes or len(source.classes)
+    sets = label_sets_of(source)
+    count = len(sets) if sets is not None else classes or len(source.classes)
     if label < 0 or (count and label >= count):
-        limits = f"0 to {count - 1}, as there are {count} classes" if count else "0 or more"
+        counted = "classes" if sets is None else "sets of classes"
+        limits = f"0 to {count - 1}, as there are {count} {counted}" if count else "0 or more"
         hint = "leave out what has no label" if label == -1 else "count the classes from 0"
         raise DataFault(f"{source.describe(index)} has label {label}, and labels must be {limits}: {hint}")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from upchirp.errors import InputError
+from upchirp.reports.words import figure_name
 from upchirp.training import read_metrics, read_plan
 from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.checkpoints.timm_folder import write_timm_config
@@ -19,7 +20,7 @@ CARD = "README.md"
 
 
 def run_facts(run: Path) -> dict[str, Any]:
-    """What a run folder says for a model card: `data`, `curriculum`, `epochs`, `steps`, `recipe`, and `top1`.
+    """What a run folder says for a model card: `data`, `curriculum`, `epochs`, `steps`, `recipe`, and `measured`.
 
     Raises:
         InputError: the folder holds no run.
@@ -35,7 +36,8 @@ def run_facts(run: Path) -> dict[str, Any]:
         "steps": plan.total_steps,
         "recipe": config.get("recipe"),
         "seed": config.get("seed"),
-        "top1": measured[-1]["top1"] if measured else None,
+        # Runs of before there were other tasks lack the figure.
+        "measured": (measured[-1].get("figure", "top1"), measured[-1]["top1"]) if measured else None,
     }
 
 
@@ -75,6 +77,7 @@ def model_card(trained: TrainedModel, facts: Mapping[str, Any]) -> str:
         "| | |",
         "| --- | --- |",
     ]
+    measured = facts.get("measured")
     stages = ", ".join(f"{side} px for {steps:,} steps" for side, steps in facts.get("stages", ()))
     rows = {
         "data": f"{facts.get('data')}, {facts['images']:,} training images" if facts.get("images") else None,
@@ -82,7 +85,7 @@ def model_card(trained: TrainedModel, facts: Mapping[str, Any]) -> str:
         "budget": f"{facts['epochs']:g} equivalent epochs, {facts['steps']:,} steps" if facts.get("epochs") else None,
         "recipe": facts.get("recipe"),
         "seed": facts.get("seed"),
-        "top-1 on the validation images": f"{facts['top1']:.2f} %" if facts.get("top1") is not None else None,
+        **({f"{figure_name(measured[0])} on the validation images": f"{measured[1]:.2f} %"} if measured else {}),
         "preprocessing": f"{seen.interpolation} resize, centre crop of {seen.crop_pct:g}, mean {seen.mean}, "
         f"deviation {seen.std}",
     }
@@ -97,6 +100,8 @@ def model_card(trained: TrainedModel, facts: Mapping[str, Any]) -> str:
         "```",
         "",
     ]
+    if trained.described.multi_label:
+        lines += ["An image may have several classes: the sigmoid of each output is the probability of its class.", ""]
     if trained.described.classes:
         lines += [f"Classes: {json.dumps(list(trained.described.classes), ensure_ascii=False)}", ""]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import torch
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Augmentation, Batch, BatchTransform, Loader, as_source, normalize
+from upchirp.data.label_sets import one_label_each
 from upchirp.errors import InputError
 from upchirp.lightning.library import LIGHTNING
 from upchirp.training.evaluation.images import EvalBatch, EvaluationSet
@@ -53,7 +54,8 @@ class CurriculumData(_DataModule):
         super().__init__()
         if loader.get("select") is not None:
             raise InputError("selection needs the loss of each image, which Lightning does not hand out: leave it out")
-        self.train, self.val, self.plan = as_source(train), None if val is None else as_source(val), plan
+        self.train = one_label_each(as_source(train), "this data module")
+        self.val, self.plan = None if val is None else as_source(val), plan
         self.classes = len(self.train.classes) if classes is None else classes
         self.augmentation = augmentation or Augmentation()
         self.seed, self.workers, self.val_batch_size, self._options = seed, workers, val_batch_size, loader

@@ -25,7 +25,7 @@ from upchirp.reports.style import (
     time_unit,
     variant_colors,
 )
-from upchirp.reports.words import budget_text, shortened
+from upchirp.reports.words import accuracy_name, budget_text, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
     level = fmean(runs[0]["accuracy"])
     axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xlabel(axis.label)
-    axes.set_ylabel(f"top-1 accuracy at {summary['final_size']} px (%)")
+    axes.set_ylabel(f"{accuracy_name(summary)} at {summary['final_size']} px (%)")
     axes.margins(y=0.2)
     axes.set_xlim(0, 1.12 * max(max(axis.of_run(run)) for run in runs))
     add_legend(figure, handles)

@@ -16,7 +16,7 @@ from upchirp.reports.figures import (
 )
 from upchirp.reports.page import picture, render, strip_rows
 from upchirp.reports.verdict import difference_text, remark, verdict
-from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, spent_name
+from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, score_name, spent_name
 
 _MISSING = "–"
 _MOST_BANDWIDTHS = 5
@@ -89,6 +89,7 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
     page = render(
         "compare.html.j2",
         summary=summary,
+        score=score_name(summary),
         seeds=len(summary["seeds"]),
         variants=list(dict.fromkeys(run["name"] for run in summary["runs"])),
         changes=_changes(summary),

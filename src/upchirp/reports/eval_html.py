@@ -1,8 +1,9 @@
 """The report of an evaluation: classes, confusions, and pictures of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from upchirp.files import write_text
 from upchirp.reports.class_tables import ClassScores, class_tables
 from upchirp.reports.page import png_source, render
+from upchirp.reports.precision_tables import precision_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,25 @@ def write_eval_report(
         pictures=[_shown(each) for each in confused],
     )
     write_text(path, page)
+
+
+def write_precision_report(
+    name: str, headline: str, facts: str, by_class: Iterable[Mapping[str, Any]], path: Path
+) -> None:
+    """Write an evaluation of images with several labels, likewise.
+
+    Args:
+        name: of what was evaluated.
+        headline: its best figure.
+        facts: how and on what, in a line.
+        by_class: each class with its images and its average precision.
+        path: the file to write; its folder must exist.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    rows = precision_rows(by_class)
+    write_text(path, render("eval.html.j2", name=name, headline=headline, facts=facts, precisions=rows))
 
 
 def _shown(confused: Confused) -> _Shown:

@@ -27,7 +27,7 @@ from upchirp.reports.style import (
     time_unit,
     variant_colors,
 )
-from upchirp.reports.words import budget_text, shortened
+from upchirp.reports.words import accuracy_name, budget_text, shortened
 
 _MOST_STAGES = 12
 """Stages whose ends are drawn as lines."""
@@ -71,7 +71,7 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel(f"training time ({unit})", fontsize=9)
-    figure.supylabel("top-1 accuracy (%)", fontsize=9)
+    figure.supylabel(f"{accuracy_name(summary)} (%)", fontsize=9)
     handles = [Line2D([], [], color=INK, linewidth=1.6, label=f"at the final size, {final} px")]
     if any(stage.bandwidth != final for run in panels for stage in _plan(run).stages):
         dashed = Line2D([], [], color=INK, linewidth=1.6, linestyle=DASHED, label="at the current bandwidth")
@@ -89,12 +89,16 @@ def _exported(history: Sequence[Mapping[str, Any]], final: int) -> list[Mapping[
     return [point for point in points if point["weights"] == "ema"] or points
 
 
+def _score(point: Mapping[str, Any]) -> str:
+    return "mAP" if "mAP" in point else "top1"
+
+
 def _plot_history(axes: Axes, points: Sequence[Mapping[str, Any]], seconds_in_unit: float, **line: Any) -> None:
     if points:
         times = [point["train_seconds"] / seconds_in_unit for point in points]
         # A line of one point shows nothing.
         marker = "o" if len(points) == 1 else ""
-        axes.plot(times, [point["top1"] for point in points], linewidth=1.5, alpha=0.85, marker=marker, **line)
+        axes.plot(times, [point[_score(point)] for point in points], linewidth=1.5, alpha=0.85, marker=marker, **line)
 
 
 @drawn

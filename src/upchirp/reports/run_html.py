@@ -13,6 +13,7 @@ from upchirp.reports.class_tables import ClassScores, class_tables
 from upchirp.reports.examples import ExampleRow, Examples
 from upchirp.reports.loaded import loaded_by_stage
 from upchirp.reports.page import answer_strips, picture, render, strip_rows
+from upchirp.reports.precision_tables import precision_rows
 from upchirp.reports.run_figures import curves, stage_seconds, time_of_stages
 from upchirp.reports.words import SPENT, duration_text, figure_name, hardware_text, spent_name
 
@@ -37,6 +38,8 @@ class RunRecord:
     """Of what it ran with."""
     scores: ClassScores | None = None
     """What the exported weights guess of the validation images, class by class."""
+    by_class: Sequence[Mapping[str, Any]] = ()
+    """Where images have several labels, each class with its images and its average precision."""
     examples: Examples | None = None
     """What the model saw."""
     notes: Sequence[str] = field(default=())
@@ -92,6 +95,7 @@ def write_run_report(record: RunRecord, path: Path) -> None:
         strips=strip_rows(record.examples, record.plan.final_size) if record.examples else [],
         headline=f"{ends[-1]['top1']:.2f} % {figure_name(record.figure)}" if ends else "",
         answers=answer_strips(record.answers, record.plan.final_size),
+        precisions=precision_rows(record.by_class),
         tables=class_tables(record.scores) if record.scores else None,
         settings={name: _setting(value) for name, value in record.settings.items()},
         hardware=hardware_text(record.hardware),

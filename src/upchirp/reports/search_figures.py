@@ -22,7 +22,7 @@ from upchirp.reports.style import (
     new_figure,
     plain,
 )
-from upchirp.reports.words import shortened
+from upchirp.reports.words import score_name, shortened
 
 
 @drawn
@@ -163,7 +163,7 @@ def accuracy_against_cost(summary: Mapping[str, Any], width: float = WIDE) -> Fi
         zorder=2,
     )
     axes.set_xlabel("compute of the run up to the score (equivalent epochs)")
-    axes.set_ylabel("top-1 on the held-out images (%)")
+    axes.set_ylabel(f"{score_name(summary)} on the held-out images (%)")
     axes.margins(y=0.12)
     # A margin of the whole width: the costs of one stage's candidates hardly differ.
     axes.set_xlim(0, 1.05 * max((run_cost(trial, named) for trial in trials), default=1.0))

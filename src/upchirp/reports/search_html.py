@@ -16,7 +16,7 @@ from upchirp.reports.search_figures import (
     tree_of_candidates,
 )
 from upchirp.reports.search_schedules import Schedule, schedules
-from upchirp.reports.words import duration_text, hardware_text
+from upchirp.reports.words import duration_text, hardware_text, score_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ def write_search_report(summary: Mapping[str, Any], path: Path) -> None:
     page = render(
         "search.html.j2",
         summary=summary,
+        score=score_name(summary),
         sequential=sequential,
         verdict=search_verdict(summary),
         tree=picture(tree_of_candidates if sequential else trainings_in_order, summary),

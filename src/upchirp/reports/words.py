@@ -21,16 +21,16 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-_PERCENT = ("top1", "top5", "explained")
+_PERCENT = ("top1", "top5", "mAP", "micro_f1", "explained")
 
 
 def figure_name(name: str) -> str:
     """What a figure of an evaluation is called.
 
-    >>> figure_name("top1"), figure_name("explained")
-    ('top-1', 'explained')
+    >>> figure_name("top1"), figure_name("micro_f1"), figure_name("explained")
+    ('top-1', 'micro F1', 'explained')
     """
-    return f"top-{name[3:]}" if name in ("top1", "top5") else name
+    return {"top1": "top-1", "top5": "top-5", "micro_f1": "micro F1"}.get(name, name)
 
 
 def figure_text(name: str, value: float) -> str:
@@ -39,7 +39,32 @@ def figure_text(name: str, value: float) -> str:
     >>> figure_text("top1", 51.234), figure_text("loss", 0.5)
     ('top-1 51.23 %', 'loss 0.500')
     """
-    return f"{figure_name(name)} {value:.2f} %" if name in _PERCENT else f"{figure_name(name)} {value:.3f}"
+    return f"{figure_name(name)} {value:.2f} %" if in_percent(name) else f"{figure_name(name)} {value:.3f}"
+
+
+def score_name(summary: Mapping[str, Any]) -> str:
+    """What the scores in the summary of a comparison or a search are called.
+
+    >>> score_name({}), score_name({"figure": "mAP"})
+    ('top-1', 'mAP')
+    """
+    # Summaries of before there were others lack it.
+    return figure_name(summary.get("figure", "top1"))
+
+
+def accuracy_name(summary: Mapping[str, Any]) -> str:
+    """The same, in full.
+
+    >>> accuracy_name({}), accuracy_name({"figure": "mAP"})
+    ('top-1 accuracy', 'mAP')
+    """
+    name = score_name(summary)
+    return "top-1 accuracy" if name == "top-1" else name
+
+
+def in_percent(name: str) -> bool:
+    """Whether a figure is one of percent."""
+    return name in _PERCENT
 
 
 def budget_text(budget: float) -> str:

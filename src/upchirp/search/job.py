@@ -23,7 +23,7 @@ from upchirp.search.trial_plan import Planner
 from upchirp.search.trials import Trials
 from upchirp.training import Noted, check_model, settle
 from upchirp.training.engine.task import Task
-from upchirp.training.methods.chosen import task_of
+from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
@@ -67,6 +67,7 @@ class _Prepared:
     train: Source
     val: Source
     planner: Planner
+    task: Task
 
 
 def estimate(
@@ -170,7 +171,7 @@ def _search(
             opened,
             received,
             observers,
-            task=task or task_of(config.training, config.training, config.training),
+            task=prepared.task,
             go_on=go_on_with(folder, job="search", objects=not command),
         )
         for note in notes:
@@ -181,7 +182,16 @@ def _search(
         found = _find(config, planner, trials)
         trials.clear()
     curriculum = scaled(planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size)
-    summary = summarise(config, planner, found, curriculum, journal.of("trial"), command, images=len(prepared.train))
+    summary = summarise(
+        config,
+        planner,
+        found,
+        curriculum,
+        journal.of("trial"),
+        command,
+        images=len(prepared.train),
+        figure=prepared.task.best,
+    )
     save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
     write_summary(summary, folder, report=config.training.report)
     trials.emit(Found(bandwidths=found, equivalent_epochs=trials.spent, seconds=trials.seconds))
@@ -217,6 +227,7 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]
     if not task.labelled and not isinstance(whole, UnlabelledSource):
         whole = UnlabelledSource(whole)
+    task = for_images(task, training, [whole])
     train, val = split(whole, config.search_val, training.seed)
     if config.subset < 1:
         train = split(train, config.subset, training.seed)[1]
@@ -226,7 +237,7 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     training = settle(replace(training, epochs=config.epochs), len(train), model).config
     choose_micro_batch(training, training.batch_size)
     config = replace(config, training=training)
-    return _Prepared(config, train, val, Planner(config, model, len(train)))
+    return _Prepared(config, train, val, Planner(config, model, len(train)), task)
 
 
 def _create(folder: Path, config: SearchConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from upchirp.curriculum import Curriculum
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
+from upchirp.reports.words import figure_name
 from upchirp.search.config import SearchConfig
 from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner
@@ -24,6 +25,7 @@ def summarise(
     command: str,
     *,
     images: int,
+    figure: str = "top1",
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
@@ -35,6 +37,7 @@ def summarise(
         trials: the journal's records of trials.
         command: the command line, for the record.
         images: how many were trained on.
+        figure: what the trials' accuracy is, the best figure of their task.
     """
     training = config.training
     price = planner.price
@@ -53,6 +56,7 @@ def summarise(
         "search_val": config.search_val,
         "subset": config.subset,
         "final_size": training.final_size,
+        "figure": figure,
         "batch_size": training.batch_size,
         "recipe": training.recipe,
         "seed": training.seed,
@@ -84,6 +88,7 @@ def provenance(summary: Mapping[str, Any]) -> str:
     """Lines that tell where a curriculum file comes from and how to use it."""
     number = {"sequential": 2, "greedy": 1}[summary["algorithm"]]
     unit = "equivalent epochs" if summary["axis"] == "compute" else "passes over the data"
+    name = "accuracy" if summary["figure"] == "top1" else figure_name(summary["figure"])
     best = max((trial["accuracy"] for trial in summary["trials"]), default=float("nan"))
     return (
         f"Found by upchirp {summary['versions']['upchirp']}, Algorithm {number}, objective {summary['objective']}, "
@@ -93,7 +98,7 @@ def provenance(summary: Mapping[str, Any]) -> str:
         f"Bandwidths of the stages: {', '.join(map(str, summary['found']))} of {summary['final_size']} px, from "
         f"{', '.join(map(str, summary['candidates']))}.\n"
         f"The search took {summary['trainings']} trainings, {summary['equivalent_epochs']:.1f} equivalent epochs; "
-        f"best accuracy on its held-out images {best:.2f} %.\n"
+        f"best {name} on its held-out images {best:.2f} %.\n"
         f"Use it by: upchirp train --curriculum THIS_FILE --cost {summary['cost']} --epochs {summary['epochs']:g}\n"
         "For another final size or model the bandwidths are scaled and rounded (scales: true)."
     )

@@ -13,6 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from upchirp.data import Batch, Loader
+from upchirp.data.label_sets import one_label_each
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth, lent_at_size, resized_parameters, size_of_weights
 from upchirp.models.meta import unwrap
@@ -39,6 +40,7 @@ class CurriculumLoader:
     dataset = batch_sampler = sampler = None
 
     def __init__(self, loader: Loader, *, epochs: int, classes: int, device: torch.device | str = "cpu") -> None:
+        one_label_each(loader, "this loader")
         plan = loader.sampler.plan
         if not 1 <= epochs <= plan.total_steps:
             raise InputError(f"{epochs} epochs for {plan.total_steps} steps: give 1 or more, each of a step at least")

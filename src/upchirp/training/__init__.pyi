@@ -2,8 +2,10 @@
 
 from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
 from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.engine.label_scores import LabelScores
+from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.step import StepResult
-from upchirp.training.engine.task import Classification, Task
+from upchirp.training.engine.task import Classification, Ranked, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.evaluation import Evaluation, View
 from upchirp.training.evaluation.images import EvaluationSet
@@ -53,11 +55,14 @@ __all__ = [
     "Finished",
     "Guess",
     "Interrupted",
+    "LabelScores",
     "Logged",
+    "MultiLabel",
     "Noted",
     "Observer",
     "Optimization",
     "Prediction",
+    "Ranked",
     "Ranks",
     "Recipe",
     "Reduced",

@@ -40,6 +40,7 @@ def folder(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     train(settings(image_folder, folder / "one"))
     masked = {"regime": "pretrain", "decoder_depth": 1, "decoder_width": 32, "final_size": 64, "epochs": 1}
     train(settings(image_folder, folder / "masked_one", **masked))
+    train(settings(runs.write_tags(image_folder, folder / "tags.csv"), folder / "several_one", epochs=1))
     runs.interrupted(settings(image_folder, folder / "started"), 4)
     given = folder / "given.yaml"
     given.write_text(yaml.safe_dump(small(image_folder)))

@@ -15,8 +15,22 @@ import torch.distributed as dist
 from torch import nn
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.data import as_source
-from upchirp.training import EvaluationSet, Event, Interrupted, Ranks, Stepped, Trainer, View, load_config, open_ranks
+from upchirp.data import LabelSets, as_source
+from upchirp.training import (
+    Classification,
+    Evaluation,
+    EvaluationSet,
+    Event,
+    Interrupted,
+    MultiLabel,
+    Ranks,
+    Stepped,
+    Task,
+    Trainer,
+    View,
+    load_config,
+    open_ranks,
+)
 from upchirp.training.evaluation.evaluation import evaluate
 from upchirp.training.parallel import parts
 from upchirp.training.run import job
@@ -50,17 +64,24 @@ class Odd:
 
 
 def evaluation(ranks: Ranks | None) -> dict[str, float]:
+    several = MultiLabel(LabelSets.of([(0,), (0, 1)], 2))
+    ranked, guessed = _evaluated(ranks, several), _evaluated(ranks, Classification())
+    assert guessed.predictions is not None
+    return {
+        **ranked.figures,
+        **guessed.to_dict(),
+        **{f"guess {index}": float(guess) for index, guess in enumerate(guessed.predictions.guesses)},
+    }
+
+
+def _evaluated(ranks: Ranks | None, task: Task) -> Evaluation:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     images = EvaluationSet(as_source(Odd()), 32, workers=0, batch_size=4, ranks=ranks)
     (result,) = evaluate(
-        [View("model", model, 32)], images, mean=(0.5,) * 3, std=(0.2,) * 3, device=torch.device("cpu")
+        [View("model", model, 32)], images, mean=(0.5,) * 3, std=(0.2,) * 3, device=torch.device("cpu"), task=task
     )
-    assert result.predictions is not None
-    return {
-        **result.to_dict(),
-        **{f"guess {index}": float(guess) for index, guess in enumerate(result.predictions.guesses)},
-    }
+    return result
 
 
 def line_of(act: Callable[[], Any]) -> str:
@@ -167,6 +188,7 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         "batch": lambda: line_of(lambda: train(run("batch", batch_size=30, micro_batch=None))),
         "unused": unused,
         "latest": latest,
+        "several": lambda: trained(run("several", data=str(output / "tags.csv"), epochs=1)),
         "masked": lambda: trained(run("masked", **MASKED)),
     }
     if parts.is_available():

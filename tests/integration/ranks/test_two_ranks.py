@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tests.integration.ranks.conftest import finish, settings
 from tests.processes import finish_ranks
-from tests.runs import losses
+from tests.runs import logged, losses
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
@@ -40,6 +40,14 @@ def test_masks_are_those_of_one_rank(folder: Path, run: str) -> None:
     torch.testing.assert_close(others, weights, rtol=1e-3, atol=1e-5)
 
 
+def test_several_labels_are_ranked_together(folder: Path) -> None:
+    (one, alone), (two, both) = (
+        (losses(folder / name), logged(folder / name, "evaluation")) for name in ("several_one", "several")
+    )
+    assert len(one) == 4 and two == pytest.approx(one, rel=1e-4)
+    assert 0 < both[-1]["mAP"] < 100 and both[-1]["mAP"] == pytest.approx(alone[-1]["mAP"], abs=1.0)
+
+
 def test_weights_are_those_of_one_rank_under_plain_names(folder: Path) -> None:
     for name in ("model.safetensors", "model_ema.safetensors"):
         one, two = load_file(folder / "one" / name), load_file(folder / "whole" / name)
@@ -60,7 +68,7 @@ def test_all_ranks_end_with_the_same_state(seen: list[dict[str, Any]], run: str)
 def test_each_image_is_evaluated_once(seen: list[dict[str, Any]]) -> None:
     alone = seen[0]["alone"]
     assert alone["images"] == 13
-    assert 0 < alone["top1"] < 100
+    assert 0 < alone["top1"] < 100 and 0 < alone["mAP"] < 100
     assert seen[0]["evaluation"] == pytest.approx(alone)
     assert seen[1]["evaluation"] == seen[0]["evaluation"]
 

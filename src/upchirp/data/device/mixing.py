@@ -1,6 +1,7 @@
 """Mixup and CutMix: what is drawn for a batch, the targets that come of it, and their loss."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 from typing import Literal
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from upchirp.data.label_sets import LabelSets
 from upchirp.data.settings import Augmentation
 from upchirp.errors import InputError
 
@@ -96,6 +98,28 @@ def mixed_cross_entropy(
     if smoothing:
         likelihood = likelihood + smoothing * log_probs.mean(dim=1)
     return -likelihood if reduction == "none" else -likelihood.mean()
+
+
+def multi_hot(targets: Targets, sets: LabelSets) -> Tensor:
+    """The share of each class where labels stand for sets of classes, float32, (N, classes).
+
+    As `Targets.dense` has it: with `s` the smoothing, `K` classes and `w` the weight it is `(1 - s) (w own + (1 - w)
+    partner) + s / K`, where `own` and `partner` are 1 for the classes that are in the sets. For binary cross entropy.
+
+    >>> sets = LabelSets.of([(0, 1), ()], classes=2)
+    >>> multi_hot(Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.75])), sets)
+    tensor([[0.7500, 0.7500]])
+    """
+    table = _table(sets, targets.labels.device)
+    shares = torch.lerp(table[targets.partners].float(), table[targets.labels].float(), targets.weight[:, None])
+    return (1 - targets.smoothing) * shares + targets.smoothing / sets.classes
+
+
+@lru_cache(maxsize=8)
+def _table(sets: LabelSets, device: torch.device) -> Tensor:
+    # Cached: a copy to the device in every step would make the host wait for it.
+    with torch.inference_mode(False):
+        return torch.from_numpy(sets.rows).to(device)
 
 
 def mix_draws(

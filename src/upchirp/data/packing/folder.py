@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from upchirp.data.folder_lock import locked
+from upchirp.data.label_sets import label_sets_of
 from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
 from upchirp.data.settings import VAL_SHARE, check_workers
 from upchirp.data.sources import Note, Source, open_data, warn
+from upchirp.data.sources.relabelled import with_common_sets
+from upchirp.data.sources.subset import labels_of
 from upchirp.data.tars.index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.tars.manifest import (
     MANIFEST,
@@ -97,11 +102,13 @@ def pack(
     root = Path(output).expanduser()
     _check_apart(data, root)
     opened = open_data(data, final_size, val_share=val_share, train_split=train_split, val_split=val_split, note=note)
-    sources = dict(zip(SPLITS, opened, strict=True))
+    sources = dict(zip(SPLITS, with_common_sets(opened), strict=True))
+    sets = label_sets_of(sources["train"])
     prefix = f"{Path(data).expanduser()}{os.sep}"
     manifest = Manifest(
         settings=settings,
         classes=sources["train"].classes,
+        label_sets=None if sets is None else sets.members,
         splits={split: _describe(source, settings, prefix) for split, source in sources.items()},
     )
     _check_output(root, manifest)
@@ -137,6 +144,9 @@ def _describe(source: Source, settings: PackSettings, prefix: str) -> PackedSpli
     digest = hashlib.sha256()
     for index in range(len(source)):
         digest.update(os.fsencode(source.describe(index).removeprefix(prefix)) + b"\0")
+    if label_sets_of(source) is not None:
+        # Without a folder for each class no name tells them.
+        digest.update(np.asarray(labels_of(source), "<i8").tobytes())
     return PackedSplit(len(source), digest.hexdigest(), -(-len(source) // settings.shard_size))
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.images.decoding import Picture
+from upchirp.data.label_sets import LabelSets, label_sets_of
+from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.data.sources.source import Source
 
 
@@ -16,6 +18,9 @@ class JoinedSource:
     Args:
         sources: one or more.
 
+    Raises:
+        InputError: images of some have several labels, and those of others one each.
+
     >>> from upchirp.data.sources.generated import GeneratedSource
     >>> one, other = (GeneratedSource(split, num_images=4, num_classes=2) for split in ("train", "val"))
     >>> joined = JoinedSource([one, other])
@@ -24,7 +29,7 @@ class JoinedSource:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self.parts = tuple(sources)
+        self.parts = tuple(with_common_sets(sources))
         """The sources, in their order."""
         self.classes = self.parts[0].classes
         self._ends = np.cumsum([len(part) for part in self.parts])
@@ -58,6 +63,11 @@ class JoinedSource:
         if any(labels is None for labels in known):
             raise AttributeError("not all sources know the labels of their images")
         return np.concatenate(known)
+
+    @property
+    def label_sets(self) -> LabelSets | None:
+        """What labels stand for, where images have several."""
+        return label_sets_of(self.parts[0])
 
     def _place(self, index: int) -> tuple[Source, int]:
         if not 0 <= index < len(self):

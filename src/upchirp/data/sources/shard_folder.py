@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from upchirp.data.label_sets import LabelSets
 from upchirp.data.sources.layout import TRAIN_NAMES, VAL_NAMES
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.sources.tree import is_junk
@@ -64,10 +65,11 @@ def _open_packed(root: Path) -> tuple[ShardSource, ShardSource]:
     if not manifest.complete:
         raise InputError(f"packing into {root} has not ended: run the same `upchirp pack` command again, it goes on")
     sources = []
+    sets = None if manifest.label_sets is None else LabelSets.of(manifest.label_sets, len(manifest.classes))
     for split in ("train", "val"):
         shards = manifest.shards_of(root, split)
         indexes = [_packed_index(shard) for shard in shards]
-        sources.append(ShardSource(shards, indexes, manifest.classes))
+        sources.append(ShardSource(shards, indexes, manifest.classes, sets))
     return sources[0], sources[1]
 
 

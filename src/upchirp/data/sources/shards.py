@@ -11,6 +11,7 @@ import numpy as np
 
 from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.images.pyramid import PyramidPicture
+from upchirp.data.label_sets import LabelSets
 from upchirp.data.random_access import OpenFile
 from upchirp.data.tars.index import Level, TarIndex, index_path, load_names
 from upchirp.errors import InputError
@@ -30,6 +31,7 @@ class ShardSource:
         shards: the tar files.
         indexes: one for each of them, all with the same sizes; see `scan` and `load_index`.
         classes: names of the classes, label 0 first.
+        label_sets: what labels stand for, where images have several.
 
     Raises:
         InputError: there are no shards, or they hold different sizes.
@@ -53,7 +55,13 @@ class ShardSource:
 
     classes: tuple[str, ...]
 
-    def __init__(self, shards: Sequence[Path], indexes: Sequence[TarIndex], classes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Path],
+        indexes: Sequence[TarIndex],
+        classes: Sequence[str] = (),
+        label_sets: LabelSets | None = None,
+    ) -> None:
         if not shards:
             raise InputError("no shards: name at least one tar file")
         self.sizes = indexes[0].sizes
@@ -63,6 +71,8 @@ class ShardSource:
         ):
             raise InputError(f"{other} and {shards[0]} hold images of different sizes: pack them with the same `sizes`")
         self.classes = tuple(classes)
+        self.label_sets = label_sets
+        """What labels stand for; nothing where each image has one class."""
         self._shards = tuple(str(shard) for shard in shards)
         self._ends = np.cumsum([len(index) for index in indexes], dtype=np.int64)
         self.labels = np.concatenate([index.labels for index in indexes])

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.images.decoding import Picture
+from upchirp.data.label_sets import LabelSets, label_sets_of
 from upchirp.data.requests import split_draws
 from upchirp.data.sources.source import Source
 from upchirp.errors import InputError
@@ -31,6 +32,11 @@ class SubsetSource:
         self.indices = np.asarray(indices, dtype=np.int64)
         """Of the images in it: (images,)."""
         self.classes = source.classes
+
+    @property
+    def label_sets(self) -> LabelSets | None:
+        """What labels stand for, as in the whole."""
+        return label_sets_of(self.whole)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -68,6 +74,12 @@ def labels_of(source: Source) -> npt.NDArray[Any]:
     """
     known = getattr(source, "labels", None)
     return known if known is not None else np.array([source.load(index)[1] for index in range(len(source))])
+
+
+def _strata_of(source: Source) -> npt.NDArray[Any]:
+    """The group of each image that gives its share to each part: its class, of several its rarest one, (images,)."""
+    labels, sets = labels_of(source), label_sets_of(source)
+    return labels if sets is None else sets.rarest(labels)
 
 
 def stratified(labels: npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[np.bool_]:
@@ -117,7 +129,7 @@ def split(source: Source, share: float, seed: int) -> tuple[SubsetSource, Subset
     """
     if not 0 < share < 1:
         raise InputError(f"a share of {share} of the images: it must lie between 0 and 1")
-    taken = stratified(labels_of(source), share, seed)
+    taken = stratified(_strata_of(source), share, seed)
     if taken.all() or not taken.any():
         raise InputError(f"a share of {share} of {len(source)} images leaves a part empty: choose another")
     return SubsetSource(source, np.flatnonzero(~taken)), SubsetSource(source, np.flatnonzero(taken))
@@ -126,8 +138,8 @@ def split(source: Source, share: float, seed: int) -> tuple[SubsetSource, Subset
 def hold_out(source: Source, share: float) -> tuple[SubsetSource, SubsetSource]:
     """The rest of a source to train on, and a share of it to validate: the same images whoever asks, and when.
 
-    Each class gives its share, rounded, but at least one image and never its last one. The run's seed has no part in
-    it.
+    Each class gives its share, rounded, but at least one image and never its last one; an image with several labels
+    counts for the rarest of them. The run's seed has no part in it.
 
     Args:
         source: the whole.
@@ -143,7 +155,7 @@ def hold_out(source: Source, share: float) -> tuple[SubsetSource, SubsetSource]:
     """
     if not 0 < share < 1:
         raise InputError(f"`val_share` is {share}: it must lie between 0 and 1")
-    labels = labels_of(source)
+    labels = _strata_of(source)
     counts = np.unique(labels, return_counts=True)[1]
     taken = _drawn(labels, np.minimum(np.maximum(np.rint(share * counts), 1), counts - 1).astype(np.int64), seed=0)
     if not taken.any():

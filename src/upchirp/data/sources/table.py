@@ -1,44 +1,27 @@
-"""Images that a table lists with their labels: a CSV, TSV or TXT file of path, label and perhaps split."""
+"""Images that a table lists with their labels: a CSV, TSV or TXT file of path, labels and perhaps split."""
 
-import csv
-import math
 import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from upchirp.data.label_sets import LabelSets
 from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
 from upchirp.data.sources.listed import ListedSource
 from upchirp.data.sources.listing import Listing, some
-from upchirp.data.sources.tree import PassedOver, image_suffixes, is_image
+from upchirp.data.sources.table_labels import in_order, labels_of_tables
+from upchirp.data.sources.table_rows import COLUMNS, Row, read_table
+from upchirp.data.sources.tree import PassedOver, image_suffixes
 from upchirp.errors import InputError
 
-_PATHS = (
-    "path", "filepath", "file_path", "filename", "file_name", "file", "image", "image_path", "image_name", "image_id",
-    "img", "images", "id",
-)  # fmt: skip
-_LABELS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "name", "class_id")
-_SPLITS = ("split", "set", "subset", "partition")
-"""What the columns are called, whatever their case; the first that is there counts."""
-_LOOKED_AT = 5
-_COLUMNS = "expected lines of path,label or path,label,split, or a header with these names"
 
+class _Image(NamedTuple):
+    """A row, and the names of its classes."""
 
-@dataclass(frozen=True)
-class Row:
-    """One image of a table."""
-
-    line: int
-    """Where it stands in the file, from 1."""
-    path: str
-    """As it is written."""
-    label: str
-    """The name of the class."""
-    split: str
-    """In lower case; empty where the table has no such column."""
+    row: Row
+    names: tuple[str, ...]
 
 
 class TableSource(ListedSource):
@@ -47,8 +30,9 @@ class TableSource(ListedSource):
     Args:
         root: the folder that the paths start from.
         paths: of the images, in it.
-        labels: of the images, indices of `classes`.
+        labels: of the images, indices of `classes`, or of `label_sets` if there are such.
         classes: the names of the classes.
+        label_sets: which classes each label stands for, where images have several.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -59,18 +43,27 @@ class TableSource(ListedSource):
     (1, 1, True)
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], labels: Sequence[int], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        classes: Sequence[str],
+        label_sets: LabelSets | None = None,
+    ) -> None:
         encoded = [os.fsencode(path) for path in paths]
         listing = Listing(
             classes=tuple(classes),
             # Paths are whole: no class has a folder of its own.
-            folders=("",) * len(classes),
+            folders=("",) * len(classes if label_sets is None else label_sets),
             labels=np.asarray(labels, dtype=np.int32),
             ends=np.cumsum([len(path) for path in encoded], dtype=np.int64),
             names=b"".join(encoded),
             passed_over=PassedOver(),
         )
         super().__init__(str(root), listing)
+        self.label_sets = label_sets
+        """Which classes each label stands for; nothing where each image has one."""
 
     def describe(self, index: int) -> str:
         """The path of an image; in the table it may be absolute."""
@@ -81,11 +74,15 @@ def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tab
     """The training images of a table, the validation images if it, or the table beside it, tells them, and notes.
 
     The columns are path, label and, if there is one, split, in this order, or in any order under a header that names
-    them (`filename`, `image_id`, `class`, `breed`, `set` and the like are known too). They are parted by
+    them (`filename`, `image_id`, `class`, `breed`, `tags`, `set` and the like are known too). They are parted by
     commas, tabs, semicolons or, in a TXT file of paths and labels only, white space. Paths are absolute, or start from
     the table's folder or one folder in it, and may lack their suffix. Classes are the training images' labels in
     sorted order, numbers by their value.
     Beside a `train.csv` without splits a `val.csv` holds the validation images.
+
+    Images may have several labels, or none: as a list in the column of labels, parted by `;` or `|`, or in one that is
+    called `labels` or `tags` by commas or blanks; or as a column of 0 and 1 for each class in place of it, where an
+    empty cell is a 0. If each image has exactly one such 1, that is its only label.
 
     Args:
         path: of the table.
@@ -94,156 +91,105 @@ def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tab
     Raises:
         InputError: naming the file and the line.
     """
-    rows, val_path = read_table(path), path
+    tables = [read_table(path)]
     notes = []
-    by_split: dict[str, list[Row]] = {}
-    for row in rows:
-        by_split.setdefault(row.split, []).append(row)
-    if "" in by_split:
-        if asked := splits.train or splits.val:
-            raise InputError(f"{path} has no column of splits to find {asked} in: name one `split`, or leave it out")
-        train_rows, val_rows = rows, None
-        if (beside := _beside(path)) is not None:
-            val_path, val_rows = beside, read_table(beside)
-            notes.append(f"validation images are those of {beside}")
+    has_splits = bool(tables[0].rows[0].split)
+    if not has_splits and (asked := splits.train or splits.val):
+        raise InputError(f"{path} has no column of splits to find {asked} in: name one `split`, or leave it out")
+    if not has_splits and (beside := _beside(path)) is not None:
+        tables.append(read_table(beside))
+        notes.append(f"validation images are those of {beside}")
+    labelling = labels_of_tables(tables)
+    notes += [labelling.note] if labelling.note else []
+    images = [
+        [_Image(row, names) for row, names in zip(table.rows, of_table, strict=True)]
+        for table, of_table in zip(tables, labelling.names, strict=True)
+    ]
+    if has_splits:
+        train, val, told = _parted(path, images[0], splits)
+        notes += told
     else:
-        train_names, val_names = (tuple(map(str.lower, names)) for names in (splits.train_names(), splits.val_names()))
-        known = {*TRAIN_NAMES, *VAL_NAMES, *train_names, *val_names}
-        if unknown := next((row for row in rows if row.split not in known and splits == USUAL), None):
-            raise InputError(
-                f"{path} line {unknown.line}: unknown split {unknown.split!r}: write train, val or test in that column"
-            )
-        trains, vals = ([name for name in names if name in by_split] for names in (train_names, val_names))
-        if not trains or (splits.val and not vals):
-            lacking = splits.val if trains else train_names[0]
-            raise InputError(f"{path} has no images of the split {lacking}, only of {some(sorted(by_split))}")
-        if set(trains) & set(vals[:1]):
-            raise InputError(f"the split {vals[0]} of {path} cannot both train and validate: name two")
-        train_rows = [row for name in trains for row in by_split[name]]
-        val_rows = by_split[vals[0]] if vals else None
-        if vals and not splits.val and vals[0] not in ("val", "validation", "valid"):
-            notes.append(f"validation images are those of the split {vals[0]}")
-        if left := [name for name in by_split if name not in (*trains, *vals[:1])]:
-            notes.append(f"left out is what is neither: {sum(len(by_split[name]) for name in left):,} of {some(left)}")
-    classes = _classes(train_rows)
+        train, val = images[0], images[1] if len(images) > 1 else None
+    classes = labelling.order or in_order({name for image in train for name in image.names})
     if len(classes) < 2:
-        raise InputError(f"{path} has one class only ({classes[0]}): {_COLUMNS}, of two classes or more")
-    train = _source(path, train_rows, classes)
-    return train, None if val_rows is None else _source(val_path, val_rows, classes), notes
+        raise InputError(f"{path} has one class only ({''.join(classes) or 'none'}): {COLUMNS}, of two classes or more")
+    of_val = tables[-1].path
+    known = _Known(classes, [(path, train), *([] if val is None else [(of_val, val)])], several=labelling.several)
+    notes += known.notes(train)
+    return known.source(path, train), None if val is None else known.source(of_val, val), notes
 
 
-def read_table(path: Path) -> list[Row]:
-    """The rows of a table.
-
-    Raises:
-        InputError: it cannot be read, is empty, or a line lacks its path or label.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the table {path}: {error}") from error
-    try:
-        lines = list(_cells(text, path.suffix.lower()))
-    except csv.Error as error:
-        raise InputError(f"cannot read the table {path}: {error}") from error
-    if not lines:
-        raise InputError(f"the table {path} is empty: {_COLUMNS}")
-    columns = _header(path, lines[0][1])
-    if columns is None:
-        columns = (0, 1, 2 if len(lines[0][1]) == 3 else None)
-    else:
-        lines = lines[1:]
-    rows = []
-    for line, cells in lines:
-        taken = ["" if column is None or column >= len(cells) else cells[column] for column in columns]
-        if not taken[0] or not taken[1] or (columns[2] is not None and not taken[2]):
-            raise InputError(f"{path} line {line}: {','.join(cells)!r} lacks its path, label or split: {_COLUMNS}")
-        rows.append(Row(line, taken[0], taken[1], taken[2].lower()))
-    if not rows:
-        raise InputError(f"the table {path} has a header and no images")
-    return rows
+def _parted(
+    path: Path, images: Sequence[_Image], splits: SplitNames
+) -> tuple[list[_Image], list[_Image] | None, list[str]]:
+    """The training and the validation images by their column of splits, and notes."""
+    by_split: dict[str, list[_Image]] = {}
+    for image in images:
+        by_split.setdefault(image.row.split, []).append(image)
+    notes = []
+    train_names, val_names = (tuple(map(str.lower, names)) for names in (splits.train_names(), splits.val_names()))
+    known = {*TRAIN_NAMES, *VAL_NAMES, *train_names, *val_names}
+    if unknown := next((row for row, _ in images if row.split not in known and splits == USUAL), None):
+        raise InputError(
+            f"{path} line {unknown.line}: unknown split {unknown.split!r}: write train, val or test in that column"
+        )
+    trains, vals = ([name for name in names if name in by_split] for names in (train_names, val_names))
+    if not trains or (splits.val and not vals):
+        lacking = splits.val if trains else train_names[0]
+        raise InputError(f"{path} has no images of the split {lacking}, only of {some(sorted(by_split))}")
+    if set(trains) & set(vals[:1]):
+        raise InputError(f"the split {vals[0]} of {path} cannot both train and validate: name two")
+    if vals and not splits.val and vals[0] not in ("val", "validation", "valid"):
+        notes.append(f"validation images are those of the split {vals[0]}")
+    if left := [name for name in by_split if name not in (*trains, *vals[:1])]:
+        notes.append(f"left out is what is neither: {sum(len(by_split[name]) for name in left):,} of {some(left)}")
+    return [image for name in trains for image in by_split[name]], by_split[vals[0]] if vals else None, notes
 
 
-def _cells(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the cells of each line that is not blank."""
-    lines = text.splitlines()
-    delimiter = _delimiter([line for line in lines if line.strip()][:_LOOKED_AT])
-    if delimiter is None and suffix == ".txt":
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                # A path may hold blanks, a label not.
-                yield number, line.strip().rsplit(None, 1)
-        return
-    reader = csv.reader(lines, delimiter=delimiter or ",")
-    for cells in reader:
-        if any(stripped := [cell.strip() for cell in cells]):
-            yield reader.line_num, stripped
+class _Known:
+    """The classes of a table, and what its labels stand for."""
 
+    def __init__(
+        self, classes: tuple[str, ...], images: Sequence[tuple[Path, Sequence[_Image]]], *, several: bool
+    ) -> None:
+        self.classes = classes
+        self._numbers = {name: number for number, name in enumerate(classes)}
+        for path, listed in images:
+            for row, names in listed:
+                if unknown := next((name for name in names if name not in self._numbers), None):
+                    raise InputError(f"{path} line {row.line}: {unknown} is no class of the training images")
+        self._sets: LabelSets | None = None
+        self._places: dict[tuple[int, ...], int] = {}
+        if several:
+            members = sorted({self._members(names) for _, listed in images for _, names in listed})
+            self._sets = LabelSets.of(members, len(classes))
+            self._places = {each: place for place, each in enumerate(members)}
 
-def _delimiter(lines: Sequence[str]) -> str | None:
-    """The mark that parts all of some lines into as many cells, two or more; None if none does.
+    def _members(self, names: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(sorted(self._numbers[name] for name in names))
 
-    >>> _delimiter(["a, b.png;cat", "c.png;dog"]), _delimiter(["a.png cat"])
-    (';', None)
-    """
-    for mark in "\t;,":
-        counts = {len(cells) for cells in csv.reader(lines, delimiter=mark)}
-        if len(counts) == 1 and counts != {1}:
-            return mark
-    return None
+    def _label(self, names: tuple[str, ...]) -> int:
+        return self._numbers[names[0]] if self._sets is None else self._places[self._members(names)]
 
+    def notes(self, train: Sequence[_Image]) -> list[str]:
+        """What is to be said of the classes."""
+        occurring = {name for _, names in train for name in names}
+        lacking = [name for name in self.classes if name not in occurring]
+        return (
+            [f"{len(lacking)} of {len(self.classes)} classes have no training images: {some(lacking)}"]
+            if lacking
+            else []
+        )
 
-def _header(path: Path, cells: Sequence[str]) -> tuple[int, int, int | None] | None:
-    """The columns of path, label and split if the first line names them; None if it is a row already."""
-    names = [re.sub(r"[\s-]+", "_", cell.lower()) for cell in cells]
-
-    def column(known: Sequence[str], *, but: int | None = None) -> int | None:
-        places = [names.index(name) for name in known if name in names]
-        return next((place for place in places if place != but), None)
-
-    of_path = column(_PATHS)
-    if of_path is None or any(map(is_image, cells)):
-        return None
-    of_label, of_split = column(_LABELS, but=of_path), column(_SPLITS)
-    others = [place for place in range(len(names)) if place not in (of_path, of_split)]
-    if of_label is None and len(others) == 1:
-        of_label = others[0]
-    if of_label is None:
-        raise InputError(f"{path} has the columns {', '.join(cells)}: name that of the classes `label`")
-    return of_path, of_label, of_split
-
-
-def _classes(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The labels that occur, sorted; numbers by their value.
-
-    >>> _classes([Row(1, "a", "10", ""), Row(2, "b", "9", "")])
-    ('9', '10')
-    """
-    names = {row.label for row in rows}
-    if all(map(_is_number, names)):
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
-    return tuple(sorted(names))
-
-
-def _is_number(name: str) -> bool:
-    # What is no number has no order among numbers.
-    try:
-        return math.isfinite(float(name))
-    except ValueError:
-        return False
-
-
-def _source(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> TableSource:
-    known = {name: label for label, name in enumerate(classes)}
-    if unknown := next((row for row in rows if row.label not in known), None):
-        raise InputError(f"{path} line {unknown.line}: {unknown.label} is no class of the training images")
-    root, suffix = _place(path, rows[0])
-    paths = [row.path + suffix for row in rows]
-    for row, name in zip(rows, paths, strict=True):
-        # As text: a Path for each of a million images would take seconds.
-        if not os.path.isfile(os.path.join(root, name)):  # noqa: PTH113, PTH118
-            raise InputError(f"{path} line {row.line}: there is no image {root / name}")
-    return TableSource(root, paths, [known[row.label] for row in rows], classes)
+    def source(self, path: Path, images: Sequence[_Image]) -> TableSource:
+        """The images of a table under their labels."""
+        root, suffix = _place(path, images[0].row)
+        paths = [row.path + suffix for row, _ in images]
+        for (row, _), name in zip(images, paths, strict=True):
+            # As text: a Path for each of a million images would take seconds.
+            if not os.path.isfile(os.path.join(root, name)):  # noqa: PTH113, PTH118
+                raise InputError(f"{path} line {row.line}: there is no image {root / name}")
+        return TableSource(root, paths, [self._label(names) for _, names in images], self.classes, self._sets)
 
 
 def _place(path: Path, row: Row) -> tuple[Path, str]:

@@ -59,7 +59,7 @@ class PackedSplit:
     images: int
     """In the data; those that could not be read are left out of the shards."""
     names_sha256: str
-    """Of the images' names in their order: tells other data from the same."""
+    """Of the images' names in their order, and of several labels: tells other data from the same."""
     shards: int
     """Number of shards."""
 
@@ -74,6 +74,8 @@ class Manifest:
     """Names of the classes, label 0 first."""
     splits: Mapping[str, PackedSplit]
     """`train` and `val`."""
+    label_sets: list[list[int]] | None = None
+    """Of images with several labels what their label, a number, stands for: numbers of classes."""
     complete: bool = False
     """Whether all shards were written."""
 
@@ -99,11 +101,13 @@ class Manifest:
                 return f"{name.replace('_', '-')} {_words(value)}, not {_words(wanted)}"
         if self.classes != other.classes:
             return f"other classes ({len(self.classes)}, the data have {len(other.classes)})"
+        if self.label_sets != other.label_sets:
+            return "images with other labels"
         for split, packed in self.splits.items():
             if packed.images != other.splits[split].images:
                 return f"{packed.images} {split} images, the data have {other.splits[split].images}"
             if packed.names_sha256 != other.splits[split].names_sha256:
-                return f"{split} images of other names than the data have"
+                return f"{split} images of other names or labels than the data have"
         return None
 
 
@@ -134,6 +138,8 @@ def load_manifest(root: Path) -> Manifest:
             settings=PackSettings(**{**settings, **sizes}),
             classes=tuple(stored["classes"]),
             splits={split: PackedSplit(**stored["splits"][split]) for split in SPLITS},
+            # Folders that earlier versions packed lack them.
+            label_sets=stored.get("label_sets"),
             complete=stored["complete"] is True,
         )
     except InputError:

@@ -14,6 +14,9 @@ from upchirp.training.checkpoints.preprocessing import Preprocessing
 _SET_OTHERWISE = {"img_size", "num_classes", "in_chans", "drop_rate", "drop_path_rate"}
 """Arguments of timm's constructors that follow from other settings, or are for training only."""
 
+PROBLEM_TYPE = "multi_label_classification"
+"""What transformers calls it in a `config.json`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
@@ -31,6 +34,8 @@ class Description:
     """Input side that the weights are for, pixels."""
     data: DataIdentity = field(default_factory=DataIdentity)
     """What they were trained on."""
+    multi_label: bool = False
+    """Whether each class is told by itself, so that an image may have several."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """How images are prepared for them."""
 
@@ -51,7 +56,9 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, which `from_dict` reads."""
-        return {**self.settings, "data": self.data.to_dict(), "preprocessing": self.preprocessing.to_dict()}
+        kind = {"multi_label": True} if self.multi_label else {}
+        data, preprocessing = self.data.to_dict(), self.preprocessing.to_dict()
+        return {**self.settings, **kind, "data": data, "preprocessing": preprocessing}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Description":
@@ -60,7 +67,7 @@ class Description:
         Raises:
             LookupError, TypeError: something else.
         """
-        known = {name: data[name] for name in ("model", "model_kwargs", "final_size") if name in data}
+        known = {name: data[name] for name in ("model", "model_kwargs", "final_size", "multi_label") if name in data}
         return cls(
             **known,
             data=DataIdentity.from_dict(data.get("data", {"classes": ()})),
@@ -83,6 +90,7 @@ class Description:
             model_kwargs={name: value for name, value in arguments.items() if name not in _SET_OTHERWISE},
             final_size=preprocessing.input_size,
             data=DataIdentity(classes=tuple(map(str, names)) if isinstance(names, list | tuple) else ()),
+            multi_label=config.get("problem_type") == PROBLEM_TYPE,
             preprocessing=preprocessing,
         )
 

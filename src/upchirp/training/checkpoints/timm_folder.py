@@ -7,7 +7,7 @@ from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from upchirp.files import whole_path
-from upchirp.training.checkpoints.description import Description
+from upchirp.training.checkpoints.description import PROBLEM_TYPE, Description
 
 _OF_TIMMS_WEIGHTS = (
     "tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes",
@@ -33,11 +33,12 @@ def write_timm_config(model: nn.Module, described: Description, path: Path) -> N
         return
     seen = described.preprocessing
     size = described.final_size
+    kind = {"problem_type": PROBLEM_TYPE} if described.multi_label else {}
     with whole_path(path) as temporary:
         save_config_for_hf(
             model,
             str(temporary),
-            model_config={"label_names": list(described.classes)},
+            model_config={"label_names": list(described.classes), **kind},
             model_args=dict(described.model_kwargs),
             data_config={
                 "input_size": (3, size, size),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from upchirp.data import Targets, mixed_cross_entropy
 from upchirp.models import check_outputs
+from upchirp.training.engine.label_scores import LabelScores
 from upchirp.training.recipes.recipe import Loss
 
 
@@ -103,6 +104,25 @@ class Task(Protocol):
             seeds: one for each, as in `ask`.
             mean: of the red, green and blue values, by which they were normalised.
             std: standard deviation of the same.
+        """
+
+
+@runtime_checkable
+class Ranked(Task, Protocol):
+    """A task some of whose figures are no means over images, but rank all of them; `best` may be one of these."""
+
+    def scores(self, outputs: Any) -> Tensor:
+        """What is kept of the outputs for each image, float32, (N, classes)."""
+
+    def ranked(
+        self, indices: npt.NDArray[np.int32], labels: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
+    ) -> LabelScores:
+        """How well all images, on all ranks, are ranked.
+
+        Args:
+            indices: of the images in the data set, (N,).
+            labels: of the images, (N,).
+            scores: that were kept of them, (N, classes).
         """
 
 

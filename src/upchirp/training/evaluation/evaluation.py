@@ -13,7 +13,8 @@ from upchirp.curriculum import Operator
 from upchirp.data import Targets, normalize
 from upchirp.data.device.reducing import reduced
 from upchirp.reports.words import figure_text
-from upchirp.training.engine.task import Classification, Task
+from upchirp.training.engine.label_scores import LabelScores
+from upchirp.training.engine.task import Classification, Ranked, Task
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.parallel.ranks import Ranks
@@ -36,6 +37,8 @@ class Evaluation:
     """The figure that tells which weights are best."""
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
     """The first guess for each image, if the task has guesses."""
+    scores: LabelScores | None = field(default=None, repr=False, compare=False)
+    """The scores of all classes for each image, if the task ranks images by them."""
 
     @property
     def score(self) -> float:
@@ -106,6 +109,7 @@ def evaluate(
     sums = torch.zeros(len(views), len(task.figures), dtype=torch.float32, device=device)
     seen: list[torch.Tensor] = []
     guessed: list[list[torch.Tensor]] = [[] for _ in views]
+    scored: list[list[torch.Tensor]] = [[] for _ in views]
     count, left = 0, data.batches
     try:
         for view in views:
@@ -114,7 +118,7 @@ def evaluate(
             inputs = normalize(images.to(device, non_blocking=True), mean, std)
             targets = Targets.of(labels.to(device, non_blocking=True))
             seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
-            for view, total, guesses in zip(views, sums, guessed, strict=True):
+            for view, total, guesses, scores in zip(views, sums, guessed, scored, strict=True):
                 whole = inputs if view.filtered is None else view.filtered(inputs)
                 own = whole if view.bandwidth >= data.size else reduced(whole, view.bandwidth, view.operator)
                 shown, asked = task.ask(own, targets, indices.numpy().astype(np.uint64))
@@ -124,6 +128,8 @@ def evaluate(
                 # Left on the device, which nobody waits for here.
                 if (guess := task.guesses(outputs)) is not None:
                     guesses.append(guess.to(torch.int32))
+                if isinstance(task, Ranked):
+                    scores.append(task.scores(outputs))
             count += len(labels)
             left -= 1
         for view in [*views] * left if in_step else []:
@@ -136,15 +142,34 @@ def evaluate(
     means = (data.ranks.add(sums) / max(count, 1)).tolist()
     predicted = any(data.ranks.gather(any(guessed)))
     predictions = _predictions(seen, guessed, data.ranks) if predicted else [None] * len(views)
+    ranked = _ranked(task, seen, scored, data.ranks) if isinstance(task, Ranked) and count else [None] * len(views)
     return [
         Evaluation(
-            figures={name: task.figures[name] * value for name, value in zip(task.figures, own, strict=True)},
+            figures={
+                **(scores.figures if scores is not None else {}),
+                **{name: task.figures[name] * value for name, value in zip(task.figures, own, strict=True)},
+            },
             images=count,
             best=task.best,
             predictions=guesses,
+            scores=scores,
         )
-        for own, guesses in zip(means, predictions, strict=True)
+        for own, guesses, scores in zip(means, predictions, ranked, strict=True)
     ]
+
+
+def _ranked(
+    task: Ranked, seen: Sequence[torch.Tensor], scored: Sequence[Sequence[torch.Tensor]], ranks: Ranks
+) -> list[LabelScores]:
+    """The scores of each view on all ranks; a rank may have seen no image."""
+    own = None
+    if seen:
+        own = torch.cat(list(seen), dim=1).numpy(), [torch.cat(list(of_view)).cpu().numpy() for of_view in scored]
+    parts = [part for part in ranks.gather(own) if part is not None]
+    indices, labels = np.concatenate([rows for rows, _ in parts], axis=1)
+    order = np.argsort(indices, kind="stable")
+    views = [np.concatenate([of_views[view] for _, of_views in parts]) for view in range(len(scored))]
+    return [task.ranked(indices[order], labels[order], scores[order]) for scores in views]
 
 
 def _predictions(

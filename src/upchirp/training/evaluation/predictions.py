@@ -1,7 +1,9 @@
 """Predictions of an evaluation, image by image: for accuracy by class, confusion and paired comparisons."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy.typing as npt
 
 from upchirp.errors import InputError
 from upchirp.files import whole_file
+from upchirp.training.engine.label_scores import LabelScores
 
 Integers = npt.NDArray[np.int32]
 
@@ -77,16 +80,41 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         np.savez_compressed(file, indices=predictions.indices, labels=predictions.labels, guesses=predictions.guesses)
 
 
+def write_scores(path: Path, scores: LabelScores) -> None:
+    """Keep the scores of images with several labels in a compressed NumPy archive.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with whole_file(path) as file:
+        np.savez_compressed(file, indices=scores.indices, truth=scores.truth, scores=scores.scores)
+
+
+def read_scores(path: Path) -> LabelScores | None:
+    """What `write_scores` kept; nothing if the file is missing.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    kept = _kept(path, ("indices", "truth", "scores"))
+    return None if kept is None else LabelScores(**kept)
+
+
 def read_predictions(path: Path) -> Predictions | None:
     """What `write_predictions` kept; nothing if the file is missing, as in folders of earlier versions.
 
     Raises:
         InputError: a damaged file.
     """
+    kept = _kept(path, ("indices", "labels", "guesses"))
+    return None if kept is None else Predictions(**kept)
+
+
+def _kept(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]] | None:
     if not path.exists():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            return Predictions(**{name: kept[name] for name in ("indices", "labels", "guesses")})
+            return {name: kept[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"cannot read {path} ({error}): delete it, and the comparison does without") from error

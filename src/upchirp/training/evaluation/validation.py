@@ -7,7 +7,9 @@ import torch.distributed as dist
 from torch import nn
 
 from upchirp.data import Augmentation, as_source
+from upchirp.data.label_sets import label_sets_of
 from upchirp.models import at_size, check_sizes
+from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.parallel.ranks import Ranks
@@ -51,8 +53,10 @@ def validate(
     check_sizes(model, [size])
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     several = dist.is_available() and dist.is_initialized()
+    source = as_source(data)
+    sets = label_sets_of(source)
     images = EvaluationSet(
-        as_source(data),
+        source,
         size,
         interpolation=augmentation.interpolation,
         workers=workers,
@@ -68,5 +72,6 @@ def validate(
             std=augmentation.std,
             device=device,
             autocast=autocast,
+            task=None if sets is None else MultiLabel(sets),
         )
     return result

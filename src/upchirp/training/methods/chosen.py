@@ -1,5 +1,11 @@
-"""From settings to the task that they ask for."""
+"""From settings and data to the task that they ask for."""
 
+from collections.abc import Sequence
+
+from upchirp.data import LabelSets, Source
+from upchirp.data.label_sets import label_sets_of
+from upchirp.errors import InputError
+from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.methods.mae import MaskedAutoencoding
 from upchirp.training.recipes.groups import Choice, Objective, Pretraining
@@ -12,7 +18,7 @@ def task_of(choice: Choice, method: Pretraining, objective: Objective) -> Task:
     0.6
     """
     if choice.facts.labelled:
-        return Classification(objective.loss)
+        return Classification(objective.loss or "cross_entropy")
     return MaskedAutoencoding(
         target=method.target,
         mask_ratio=method.mask_ratio,
@@ -20,3 +26,30 @@ def task_of(choice: Choice, method: Pretraining, objective: Objective) -> Task:
         decoder_depth=method.decoder_depth,
         decoder_width=method.decoder_width,
     )
+
+
+def for_images(task: Task, objective: Objective, sources: Sequence[Source]) -> Task:
+    """The task for the labels that images have: where they have several, each class is told by itself.
+
+    Args:
+        task: for images with one label each.
+        objective: of a model that tells classes.
+        sources: the images, which all have labels of the same kind.
+
+    Raises:
+        InputError: a loss, or a teacher, that is for one label each.
+    """
+    sets = _common(sources) if isinstance(task, Classification) else None
+    if sets is None:
+        return task
+    if objective.loss == "cross_entropy":
+        raise InputError("`loss='cross_entropy'` is for one label an image, and these have several: leave it out")
+    if objective.kd_model is not None:
+        raise InputError("`kd_model` teaches shares of one label an image, and these have several: leave it out")
+    return MultiLabel(sets)
+
+
+def _common(sources: Sequence[Source]) -> LabelSets | None:
+    """What labels stand for: the largest table of sets, which the others begin."""
+    tables = [sets for source in sources if (sets := label_sets_of(source)) is not None]
+    return max(tables, key=len, default=None)

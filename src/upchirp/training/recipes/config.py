@@ -76,7 +76,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
             changed = [entry.name for entry in fields(Pretraining) if getattr(self, entry.name) != entry.default]
             if changed:
                 raise InputError(f"`{changed[0]}` belongs to a pre-training without labels: use `upchirp pretrain`")
-        elif self.kd_model is not None or self.loss != "cross_entropy":
+        elif self.kd_model is not None or self.loss not in (None, "cross_entropy"):
             raise InputError("`kd_model` and `loss` are for labels, and a pre-training has none: leave them out")
         if self.parallel != "fsdp":
             return

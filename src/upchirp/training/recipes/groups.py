@@ -109,8 +109,9 @@ class Pretraining(Group):
 class Objective(Group):
     """What is asked of a model that tells classes."""
 
-    loss: Loss = "cross_entropy"
-    """What outputs and labels are compared by: `cross_entropy`, or `bce`, which asks for each class by itself."""
+    loss: Loss | None = None
+    """What outputs and labels are compared by: `cross_entropy`, or `bce`, which asks for each class by itself; by
+    default the former, and for images with several labels the latter."""
     kd_model: Path | None = None
     """A teacher whose answers are learnt, too: weights for the same classes, a file or a name as `weights` takes it."""
     kd_temperature: float = 4.0

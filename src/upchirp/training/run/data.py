@@ -18,9 +18,10 @@ from upchirp.data import (
     open_more,
     open_unlabelled,
 )
-from upchirp.data.labels import validation_for
+from upchirp.data.labels import unranked, validation_for
 from upchirp.data.sources import Note, warn
 from upchirp.data.sources.listing import Counted, ignore
+from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
@@ -66,6 +67,8 @@ def open_sources(
         return _unlabelled(train_source), _unlabelled(val_source)
     val_source, told = validation_for(train_source, val_source)
     notes += told
+    train_source, val_source = with_common_sets([train_source, val_source])
+    notes += unranked(val_source)
     return train_source, val_source
 
 

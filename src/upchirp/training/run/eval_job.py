@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from upchirp.data import Interpolation, RelabelledSource, Source, are_numbers, match_classes, open_evaluation
+from upchirp.data import Interpolation, Source, are_numbers, match_classes, open_evaluation
+from upchirp.data.label_sets import label_sets_of
+from upchirp.data.labels import unranked
 from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.data.sources.relabelled import renumbered
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.files import check_folder_of
@@ -18,6 +21,7 @@ from upchirp.models import at_size, check_sizes, create_model
 from upchirp.spectral import high_pass_filter, low_pass_filter
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.weights import Weights, Which, load_weights
+from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.events import Noted, Observer, reporting
@@ -48,7 +52,12 @@ class SizedEvaluation:
     """Steps after which the weights were kept, where they are a checkpoint of several."""
 
     def by_class(self) -> list[dict[str, Any]]:
-        """For each class of the images its name, images, those guessed right, and their share in percent."""
+        """For each class of the images its name, images, those guessed right, and their share in percent.
+
+        Where images have several labels, of every class its average precision instead, none if no image has it.
+        """
+        if self.evaluation.scores is not None:
+            return self.evaluation.scores.by_class(self.classes)
         predictions = self.evaluation.predictions
         if predictions is None or not len(predictions):
             return []
@@ -60,7 +69,10 @@ class SizedEvaluation:
         ]
 
     def confusions(self) -> list[dict[str, Any]]:
-        """For each pair of classes that was confused their names and how many images, the most frequent first."""
+        """For each pair of classes that was confused their names and how many images, the most frequent first.
+
+        Where images have several labels nothing is taken for something else.
+        """
         predictions = self.evaluation.predictions
         pairs = [] if predictions is None else predictions.confusions()
         return [{"class": self._name(k), "guess": self._name(guess), "images": count} for k, guess, count in pairs]
@@ -176,6 +188,9 @@ def evaluate_weights(
         stored,
     )
     notes += matched
+    notes += [*unranked(source), *_other_kind(source, stored)]
+    sets = label_sets_of(source)
+    task = None if sets is None else MultiLabel(sets)
     report("making the model", None, None)
     network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
     notes += load_weights(network, stored, first).notes(stored.path)
@@ -210,6 +225,7 @@ def evaluate_weights(
                         device=target,
                         # As the run evaluated itself; weights from elsewhere are evaluated in float32.
                         autocast=autocast_dtype(config.optimization) if run is not None else None,
+                        task=task,
                     )
                 results += [
                     SizedEvaluation(
@@ -293,8 +309,15 @@ def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
     if labels == tuple(range(len(known))):
         return source, []
     notes = []
-    if len(own) < len(known):
+    if len(own) < len(known) and label_sets_of(source) is None:
         notes = [f"the data has {len(own)} of the weights' {len(known)} classes: a guess of another one is wrong"]
     if list(labels) != sorted(labels):
         notes.append("the data has its classes in another order than the weights: labels are matched by name")
-    return RelabelledSource(source, labels, known), notes
+    return renumbered(source, labels, known), notes
+
+
+def _other_kind(source: Source, weights: Weights) -> list[str]:
+    """A note on weights that were trained for several labels an image, and images with one each."""
+    if not weights.description.multi_label or label_sets_of(source) is not None:
+        return []
+    return [f"{weights.path} tells several labels an image, and these have one each: the likeliest is the guess"]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upchirp.data import DECODE_ERRORS, EvalTransform, Source
+from upchirp.reports.words import figure_text
 from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.run.report import scores_of
@@ -29,8 +30,13 @@ def report_evaluation(name: str, evaluation: Evaluation, size: int, source: Sour
         OSError: the file cannot be written.
     """
     # matplotlib takes most of a second, which others need not spend.
-    from upchirp.reports.eval_html import Confused, write_eval_report
+    from upchirp.reports.eval_html import Confused, write_eval_report, write_precision_report
 
+    facts = f"{evaluation.images:,} images at {size} px · {evaluation.describe()}"
+    if evaluation.scores is not None:
+        headline = figure_text(evaluation.best, evaluation.score)
+        write_precision_report(name, headline, facts, evaluation.scores.by_class(source.classes), path)
+        return
     predictions = evaluation.predictions
     assert predictions is not None
     scores = scores_of(predictions, source.classes)
@@ -43,7 +49,6 @@ def report_evaluation(name: str, evaluation: Evaluation, size: int, source: Sour
         )
         for label, guess, images in scores.confusions[:_PAIRS]
     ]
-    facts = f"{evaluation.images:,} images at {size} px · {evaluation.describe()}"
     write_eval_report(name, f"{evaluation.top1:.2f} % top-1", facts, scores, confused, path)
 
 

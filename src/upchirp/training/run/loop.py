@@ -18,7 +18,7 @@ from upchirp.training.engine.step import StepResult
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
-from upchirp.training.evaluation.predictions import write_predictions
+from upchirp.training.evaluation.predictions import write_predictions, write_scores
 from upchirp.training.events import (
     Event,
     Finished,
@@ -174,8 +174,11 @@ class Run:
                 self.saving.states.finish()
                 self.saving.export()
             exported = self.evaluations.exported
-            if exported is not None and exported.predictions is not None and self.ranks.is_first:
-                write_predictions(self.folder / run_folder.PREDICTIONS, exported.predictions)
+            if exported is not None and self.ranks.is_first:
+                if exported.predictions is not None:
+                    write_predictions(self.folder / run_folder.PREDICTIONS, exported.predictions)
+                if exported.scores is not None:
+                    write_scores(self.folder / run_folder.SCORES, exported.scores)
             self._note_selection()
             self.emit(self._finished(trained, top1))
             (signum,) = self.ranks.largest(received[0] if received else 0)

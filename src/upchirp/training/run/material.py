@@ -11,6 +11,7 @@ from upchirp.data import DataIdentity, Source
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
+from upchirp.training.methods.chosen import for_images
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
@@ -63,6 +64,7 @@ def material_of(
     notes, resuming, loaded = beginning.notes, beginning.resuming, beginning.loaded
     report("scanning the data", None, None)
     train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
+    task = ranks.together(lambda: for_images(task, settled.config, [train, val]))
     if not resuming:
         settled = choose_recipe(settled.config, len(train))
         if not chooses_batch_size(settled.config):
@@ -92,6 +94,6 @@ def material_of(
         identity=identity,
         task=task,
         model=started,
-        description=describe(config, config.augmentation, started, identity),
+        description=describe(config, config.augmentation, started, identity, task),
         made_for=lambda chosen: made(chosen)[0],
     )

@@ -18,6 +18,7 @@ from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import load_weights, read_weights
+from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.probing.planning import (
     no_model,
@@ -60,7 +61,7 @@ def load_start(path: Path, model: nn.Module, source: Source, *, final_size: int,
     return [f"starting from {path}{resized}, with {'a new' if new_head else 'its'} head", *loaded.notes(path)]
 
 
-def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdentity) -> Description:
+def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdentity, task: Task) -> Description:
     """What is written with the weights of a run."""
     preprocessing = Preprocessing(
         input_size=start.final_size,
@@ -69,15 +70,17 @@ def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdent
         interpolation=seen.interpolation,
         crop_pct=default_crop_pct(start.final_size),
     )
+    several = isinstance(task, MultiLabel)
     made: Any = getattr(model, "default_cfg", None)
     if not isinstance(made, dict) or made.get("architecture") != start.model.partition(".")[0]:
         # A module of the user's own: no name makes it anew.
-        return Description(data=data, preprocessing=preprocessing)
+        return Description(data=data, multi_label=several, preprocessing=preprocessing)
     return Description(
         model=start.model,
         model_kwargs=plain(start.model_kwargs),
         final_size=start.final_size,
         data=data,
+        multi_label=several,
         preprocessing=preprocessing,
     )
 

@@ -36,7 +36,7 @@ class Guess:
     name: str
     """Its name; its number where the weights name none."""
     probability: float
-    """0 to 1; all of an image's together make 1."""
+    """0 to 1; all of an image's together make 1, unless it may have several classes."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -50,7 +50,7 @@ class Prediction:
     image: str
     """The path."""
     guesses: tuple[Guess, ...]
-    """The most probable classes, the first one first; none if the image cannot be read."""
+    """The most probable classes, the first one first; none if the image cannot be read, or all are too improbable."""
     error: str | None = None
     """Why it cannot be read."""
 
@@ -68,7 +68,8 @@ def predict(
     weights: Path | None = None,
     model: str | None = None,
     model_kwargs: dict[str, Any] | None = None,
-    top: int = 5,
+    top: int | None = None,
+    threshold: float | None = None,
     tta: bool = False,
     final_size: int | None = None,
     crop_pct: float | None = None,
@@ -89,7 +90,9 @@ def predict(
         weights: a weights file instead; see `read_weights`.
         model: timm's name, for files that do not say it.
         model_kwargs: arguments for its constructor.
-        top: guesses for each image.
+        top: guesses for each image at most; by default 5, or all of those that reach the threshold where images may
+            have several classes.
+        threshold: least probability of a guess; by default 0.5 where images may have several classes, else 0.
         tta: average the probabilities of each image and its mirror image (test-time augmentation).
         final_size: input side, pixels; by default that of the weights.
         crop_pct: share of the resized image that the centre crop keeps; by default what the weights say.
@@ -104,8 +107,10 @@ def predict(
         InputError: something is missing or does not fit together; raised before the first prediction.
     """
     for name, value, least in (("top", top, 1), ("batch_size", batch_size, 1)):
-        if value < least:
+        if value is not None and value < least:
             raise InputError(f"`{name}` is {value}: it must be {least} or more")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"`threshold` is {threshold}: it is a probability, from 0 to 1")
     check_workers(workers)
     report = reporting(observers)
     report("making the model", None, None)
@@ -122,10 +127,25 @@ def predict(
         prepared, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=outlive_interrupts
     )
     target = choose_device(device)
+    several = network.described.multi_label
+    most = top or (network.outputs if several else 5)
+    least_probable = (0.5 if several else 0.0) if threshold is None else threshold
+    asked = _Asked(min(most, network.outputs), least_probable, several=several, tta=tta)
     return _predicted(
         network.model.to(target), loader, images, names,
-        top=min(top, network.outputs), tta=tta, mean=seen.mean, std=seen.std, device=target, timeout=loader_timeout,
+        asked=asked, mean=seen.mean, std=seen.std, device=target, timeout=loader_timeout,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which guesses are asked for."""
+
+    top: int
+    threshold: float
+    several: bool
+    """Whether an image may have several classes."""
+    tta: bool
 
 
 def _predicted(
@@ -134,8 +154,7 @@ def _predicted(
     images: Source,
     names: Sequence[str],
     *,
-    top: int,
-    tta: bool,
+    asked: _Asked,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     device: torch.device,
@@ -149,7 +168,7 @@ def _predicted(
             guesses: list[tuple[Guess, ...]] = []
             if readable:
                 pixels = torch.stack([torch.from_numpy(item) for item in readable]).permute(0, 3, 1, 2)
-                guesses = _guesses(network, normalize(pixels.to(device), mean, std), names, top, tta=tta)
+                guesses = _guesses(network, normalize(pixels.to(device), mean, std), names, asked)
             in_order = iter(guesses)
             for item in batch:
                 name = images.describe(index)
@@ -158,18 +177,25 @@ def _predicted(
 
 
 @torch.inference_mode()
-def _guesses(
-    network: nn.Module, inputs: torch.Tensor, names: Sequence[str], top: int, *, tta: bool
-) -> list[tuple[Guess, ...]]:
+def _guesses(network: nn.Module, inputs: torch.Tensor, names: Sequence[str], asked: _Asked) -> list[tuple[Guess, ...]]:
     """The most probable classes of each image of a batch, float (N, 3, S, S)."""
-    probabilities = network(inputs).float().softmax(dim=1)
-    if tta:
-        probabilities = (probabilities + network(inputs.flip(3)).float().softmax(dim=1)) / 2
+
+    def probable(shown: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = network(shown).float()
+        return outputs.sigmoid() if asked.several else outputs.softmax(dim=1)
+
+    probabilities = probable(inputs)
+    if asked.tta:
+        probabilities = (probabilities + probable(inputs.flip(3))) / 2
     if not torch.isfinite(probabilities).all():
         raise InputError("the model's outputs are no numbers: its training diverged; take an earlier checkpoint")
-    values, labels = probabilities.topk(top, dim=1)
+    values, labels = probabilities.topk(asked.top, dim=1)
     return [
-        tuple(Guess(label, names[label], value) for label, value in zip(row, of_row, strict=True))
+        tuple(
+            Guess(label, names[label], value)
+            for label, value in zip(row, of_row, strict=True)
+            if value >= asked.threshold
+        )
         for row, of_row in zip(labels.tolist(), values.tolist(), strict=True)
     ]
 

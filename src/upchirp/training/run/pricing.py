@@ -11,7 +11,7 @@ from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
-from upchirp.training.methods.chosen import task_of
+from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
@@ -58,6 +58,7 @@ def estimate(
     notes: list[str] = []
     task = task_of(config, config, config)
     source = _training_images(config, task, notes, report) if config.data else None
+    task = for_images(task, config, [] if source is None else [source])
     if source is None:
         images = regime.dataset_size if dataset_size is None else dataset_size
         classes = regime.num_classes if num_classes is None else num_classes
@@ -68,7 +69,7 @@ def estimate(
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
-        settled, plan, needs = _measured(choose_recipe(config, images), source, report)
+        settled, plan, needs = _measured(choose_recipe(config, images), source, task, report)
         config = settled.config
     else:
         settled = settle(config, images, model)
@@ -131,13 +132,13 @@ def _check(
             raise InputError(f"{name} needs the machine's speed: add `measure`, or give a number")
 
 
-def _measured(first: Settled, source: Source, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
+def _measured(first: Settled, source: Source, task: Task, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
     """The plan that `train` would make on this machine, and what it needs there."""
     device = choose_device(first.config.device)
 
     def made_for(settled: Settled) -> tuple[Trainer, nn.Module]:
         config = settled.config
-        trainer = Trainer.of(config, device, task=task_of(config, config, config))
+        trainer = Trainer.of(config, device, task=task)
         made = make_model(config, len(source.classes), trainer.task, optimization=config.optimization, seed=config.seed)
         return trainer, trainer.place(made)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from upchirp.data import Source, SubsetSource
+from upchirp.data.label_sets import one_label_each
 from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
@@ -101,6 +102,7 @@ def probe_weights(
     notes: list[str] = []
     report("scanning the data", None, None)
     train, val = open_named_data(start, notes.append, lambda images: report("scanning the data", images, None))
+    one_label_each(train, "a probe")
     if most_images is not None and most_images < len(train):
         train = SubsetSource(train, np.linspace(0, len(train) - 1, most_images).astype(np.int64))
     report("making the model", None, None)

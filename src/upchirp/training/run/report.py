@@ -10,6 +10,7 @@ from upchirp.curriculum import Plan
 from upchirp.data import Source
 from upchirp.machine import hardware, versions
 from upchirp.training.engine.trainer import Trainer
+from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.events import Noted, Working
 from upchirp.training.run.examples import answers_of, examples_of
@@ -32,7 +33,7 @@ def report_at_end(run: "Run", settings: Mapping[str, Any], train: Source, val: S
             run.plan,
             train,
             val,
-            None if exported is None else exported.predictions,
+            exported,
             run.notes,
             # Parts of a model cannot be asked by one rank alone.
             None if run.state.parallel.in_step else run.state.model,
@@ -48,7 +49,7 @@ def report_run(
     plan: Plan,
     train: Source,
     val: Source,
-    predictions: Predictions | None,
+    evaluation: Evaluation | None,
     notes: Sequence[str] = (),
     model: nn.Module | None = None,
 ) -> Path:
@@ -61,7 +62,7 @@ def report_run(
         plan: what was executed.
         train: its training images, of which a few are shown.
         val: its validation images.
-        predictions: what the exported weights guessed for those.
+        evaluation: of the exported weights on those.
         notes: what was said on the way.
         model: the trained module, whole, which is asked what the task can show; by default nothing is.
 
@@ -72,6 +73,8 @@ def report_run(
     from upchirp.reports.run_html import RunRecord, write_run_report
 
     (examples,) = examples_of({plan.curriculum: plan}, train, trainer.augmentation, trainer.loading)
+    predictions = None if evaluation is None else evaluation.predictions
+    ranked = None if evaluation is None else evaluation.scores
     record = RunRecord(
         name=folder.name,
         settings=settings,
@@ -81,6 +84,7 @@ def report_run(
         hardware=hardware(),
         versions=versions(),
         scores=scores_of(predictions, val.classes) if predictions is not None and len(predictions) else None,
+        by_class=ranked.by_class(val.classes) if ranked is not None and val.classes else (),
         examples=examples,
         notes=notes,
         figure=trainer.task.best,

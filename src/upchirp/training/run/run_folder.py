@@ -29,7 +29,7 @@ PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD = (
 LOCK = "run.lock"
 TIMM_CONFIG = "config.json"
 WEIGHTS, WEIGHTS_EMA = "model.safetensors", "model_ema.safetensors"
-PREDICTIONS = "predictions.npz"
+PREDICTIONS, SCORES = "predictions.npz", "scores.npz"
 """What the exported weights guessed for each validation image."""
 REPORT = "report.html"
 TRACKING = "tracking.json"

@@ -68,6 +68,7 @@ def load_trained(
         model_kwargs=config.model_kwargs,
         final_size=size,
         data=stored.description.data,
+        multi_label=stored.description.multi_label,
         preprocessing=Preprocessing(
             input_size=size,
             mean=seen.mean,

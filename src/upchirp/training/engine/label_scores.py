@@ -1,0 +1,96 @@
+"""Scores of images with several labels: average precision by class, its mean, and F1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelScores:
+    """How likely each class is to be in each image, and whether it is, in the order of the data set.
+
+    >>> made = LabelScores(
+    ...     indices=np.arange(3),
+    ...     truth=np.array([[True, False, False], [True, True, False], [False, True, False]]),
+    ...     scores=np.array([[2.0, -1.0, 0.0], [-2.0, 3.0, 0.0], [-1.0, 1.0, 0.0]]),
+    ... )
+    >>> made.precisions.round(3).tolist(), {name: round(value, 2) for name, value in made.figures.items()}
+    ([0.833, 1.0, nan], {'mAP': 91.67, 'micro_f1': 85.71})
+    """
+
+    indices: npt.NDArray[Any]
+    """Which images of the data set, rising, (N,); those nobody could read are missing."""
+    truth: npt.NDArray[np.bool_]
+    """Whether an image has a class, (N, classes)."""
+    scores: npt.NDArray[np.floating[Any]]
+    """The model's outputs, above 0 for what it holds more likely than not, (N, classes)."""
+
+    @cached_property
+    def precisions(self) -> npt.NDArray[np.float64]:
+        """The average precision of each class, 0 to 1, (classes,); not a number for a class that no image has."""
+        columns = zip(self.truth.T, self.scores.T, strict=True)
+        return np.array([average_precision(truth, scores) for truth, scores in columns])
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """In percent `mAP`, the mean of the average precisions, and `micro_f1`, of all classes at 0.5 together."""
+        known = self.precisions[~np.isnan(self.precisions)]
+        found = self.scores > 0
+        right, guessed, true = (self.truth & found).sum(), found.sum(), self.truth.sum()
+        return {
+            "mAP": 100 * float(known.mean()) if len(known) else float("nan"),
+            "micro_f1": 100 * float(2 * right / max(guessed + true, 1)),
+        }
+
+    def resampled(self, draws: int) -> npt.NDArray[np.float64]:
+        """MAP on other draws of as many of the images, with replacement, in percent, (draws,).
+
+        Every call draws the same ones of as many images, so that those of two models are paired.
+        """
+        rng = np.random.default_rng(0)
+        taken = (rng.integers(len(self.indices), size=len(self.indices)) for _ in range(draws))
+        return np.array([
+            LabelScores(indices=rows, truth=self.truth[rows], scores=self.scores[rows]).figures["mAP"]
+            for rows in taken
+        ])  # fmt: skip
+
+    def by_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """For each class its name, how many images have it, and its average precision in percent; none if none do.
+
+        Without names classes have their numbers.
+        """
+        names = names or tuple(map(str, range(self.truth.shape[1])))
+        return [
+            {"class": name, "images": images, "average_precision": 100 * precision if images else None}
+            for name, images, precision in zip(
+                names, self.truth.sum(axis=0).tolist(), self.precisions.tolist(), strict=True
+            )
+        ]
+
+
+def average_precision(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating[Any]]) -> float:
+    """The sum over all thresholds of precision times what recall they add, AP = sum_n (R_n - R_(n-1)) P_n.
+
+    As scikit-learn has it: nothing is interpolated, and images of one score are taken together.
+
+    Args:
+        truth: whether an image has the class, (N,).
+        scores: the higher, the likelier; what is no number comes last, (N,).
+
+    Returns:
+        From 0 to 1; not a number if no image has the class.
+
+    >>> average_precision(np.array([True, False, True]), np.array([0.9, 0.5, 0.5]))
+    0.8333333333333333
+    """
+    if not truth.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ranked = np.nan_to_num(scores[order], nan=-np.inf)
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    right = np.cumsum(truth[order])[ends]
+    return float((np.diff(right, prepend=0) / right[-1] * right / (ends + 1)).sum())
