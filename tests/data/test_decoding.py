@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from upchirp.data.images.augmentation import TrainTransform
-from upchirp.data.images.decoding import JpegPicture, PillowPicture, decode, open_image, open_picture
+from upchirp.data.images.decoding import JpegPicture, PillowPicture, open_picture
+from upchirp.data.images.pillow import decode, open_image
 from upchirp.data.requests import Request
 from upchirp.data.settings import Augmentation
 

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from upchirp import Augmentation, InputError, Loader, efficienttrain_plus_plus, plan
-from upchirp.data import FolderSource, open_data
-from upchirp.data import loader as loading
+from upchirp.data import FolderSource, fresh, open_data
 from upchirp.data.device.decoding import jpeg_decoder
 from upchirp.data.faults import DataFault
 from upchirp.data.images import decoding
@@ -40,7 +39,7 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made = StandIn()
-    monkeypatch.setattr(loading, "jpeg_decoder", lambda device: made)
+    monkeypatch.setattr(fresh, "jpeg_decoder", lambda device: made)
     return made
 
 
@@ -108,9 +107,9 @@ def test_what_the_decoder_refuses_is_decoded_on_the_host(folder: Path, monkeypat
             raise RuntimeError("nvjpegDecode failed: 2")
         return picky(files)
 
-    monkeypatch.setattr(loading, "jpeg_decoder", lambda device: whole)
+    monkeypatch.setattr(fresh, "jpeg_decoder", lambda device: whole)
     first = batches(source, "device-jpeg")
-    monkeypatch.setattr(loading, "jpeg_decoder", lambda device: refuses)
+    monkeypatch.setattr(fresh, "jpeg_decoder", lambda device: refuses)
     for one, other in zip(batches(source, "device-jpeg"), first, strict=True):
         assert (one.images.int() - other.images.int()).abs().float().mean() < 0.5
     assert set(picky.files) >= {1}

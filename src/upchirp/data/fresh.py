@@ -23,21 +23,12 @@ from upchirp.data.workers import Requested, finished
 
 
 class FreshImages:
-    """Makes the batches of fresh images that a sampler asks for; see `Loader` for the arguments.
+    """Makes the batches of fresh images that a sampler asks for; see `Loader` for the arguments that are its own.
 
     Args:
         source: the images.
         sampler: says which of them make up each batch.
-        augmentation: crop, flip and RandAugment settings.
-        mode: in which order work is done.
-        low_frequency: what reduces images.
-        prepare: who prepares them.
-        workers: processes.
-        device: where the batches are to be.
-        pin_memory: put batches that stay on the host in page-locked memory.
-        share_cores: let the processes wait for idle time.
-        stay: let them stay when an iteration ends, for the next one.
-        timeout: seconds without a batch after which an error is raised; 0 waits forever.
+        stay: let the processes stay when an iteration ends, for the next one.
     """
 
     def __init__(

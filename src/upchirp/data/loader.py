@@ -1,13 +1,10 @@
 """The loader: a plan's requests in, uint8 batches out."""
 
-import os
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import Dataset
 
 from upchirp.curriculum import Operator, Plan, Selection, Step
@@ -18,7 +15,7 @@ from upchirp.data.device.transform import BatchTransform, check_transforms
 from upchirp.data.fresh import FreshImages
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.replay import ReplayBuffer, Samples
-from upchirp.data.requests import RequestSampler, fresh_positions
+from upchirp.data.requests import RequestSampler, fresh_positions, place_of
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
 from upchirp.data.settings import (
     DEFAULT_TIMEOUT,
@@ -116,7 +113,7 @@ class Loader:
         for operator in {low_frequency, *(stage.operator or low_frequency for stage in plan.stages)}:
             check_prepare(prepare, mode, operator)
         check_reduction(plan.stages, low_frequency, plan.final_size)
-        rank, world_size = _place(rank, world_size)
+        rank, world_size = place_of(rank, world_size)
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
         self.augmentation = augmentation or Augmentation()
@@ -299,20 +296,3 @@ class Loader:
             seed=self.sampler.seed,
             pin_memory=self._pin_memory,
         )
-
-
-def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Which process of how many this is."""
-    if rank is not None and world_size is not None:
-        return rank, world_size
-    if rank is not None or world_size is not None:
-        raise InputError("rank and world_size belong together: give both, or neither")
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    if (started := os.environ.get("WORLD_SIZE", "1")) != "1":
-        warnings.warn(
-            f"{started} processes were started (WORLD_SIZE) and no process group is open, so each of them loads all "
-            "rows: call torch.distributed.init_process_group() before the loader is made, or give rank and world_size",
-            stacklevel=3,
-        )
-    return 0, 1

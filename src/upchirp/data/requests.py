@@ -6,6 +6,8 @@ image stands at a position may depend on more, the losses until then, if an `Ord
 Philox output; see `upchirp.randomness`.
 """
 
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch.distributed as dist
 from torch.utils.data import Sampler
 
 from upchirp.curriculum import Operator, Plan, Stage, Step
@@ -276,3 +279,20 @@ def _check_slices(batch_size: int, world_size: int, micro_batch: int | None) -> 
 def _draws(stream: Stream, seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     """One number for each position from `first`, whatever the others that are drawn with it."""
     return np.asarray(philox(stream, seed, position=first).random_raw(4 * count)[::4], dtype=np.uint64)
+
+
+def place_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Which process of how many this is."""
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    if rank is not None or world_size is not None:
+        raise InputError("rank and world_size belong together: give both, or neither")
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    if (started := os.environ.get("WORLD_SIZE", "1")) != "1":
+        warnings.warn(
+            f"{started} processes were started (WORLD_SIZE) and no process group is open, so each of them loads all "
+            "rows: call torch.distributed.init_process_group() before the loader is made, or give rank and world_size",
+            stacklevel=3,
+        )
+    return 0, 1

@@ -197,6 +197,12 @@ class SelectedPasses:
         last = self._passes[-1]
         return last.number + (position - last.start) / (last.end - last.start)
 
+    def summary(self, position: int) -> str:
+        """What was left out until a position in the last pass made, in one line."""
+        without, passes = position / len(self._times), self.passes_until(position)
+        share = f"{100 * (1 - without / passes):.1f} % of the images"
+        return f"selection left out {share}: {passes:.1f} passes over the data instead of {without:.1f}"
+
     def state_dict(self, before: int = 0) -> dict[str, Any]:
         """Tensors and plain values: the scores, and the passes that positions from `before` on need.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from upchirp.data.device.resizing import slack
 from upchirp.data.faults import DataFault
-from upchirp.data.images.decoding import decode
+from upchirp.data.images.pillow import decode
 from upchirp.data.images.regions import Regions
 from upchirp.errors import InputError
 

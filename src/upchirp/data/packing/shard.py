@@ -13,7 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from upchirp.data.images.decoding import open_image, open_picture
+from upchirp.data.images.decoding import open_picture
+from upchirp.data.images.pillow import open_image
 from upchirp.data.images.ppm import encode_ppm
 from upchirp.data.packing.encoded import encoded
 from upchirp.data.sources import Source

@@ -179,7 +179,8 @@ class Run:
                     write_predictions(self.folder / run_folder.PREDICTIONS, exported.predictions)
                 if exported.scores is not None:
                     write_scores(self.folder / run_folder.SCORES, exported.scores)
-            self._note_selection()
+            if self.loader.selected is not None:
+                self.emit(Noted(message=self.loader.selected.summary(plan.total_fresh_samples)))
             self.emit(self._finished(trained, top1))
             (signum,) = self.ranks.largest(received[0] if received else 0)
             if signum:
@@ -261,14 +262,6 @@ class Run:
             f"and the run goes on with them; the batch stays {step.batch_size}"
         )
         self.emit(Noted(message=message))
-
-    def _note_selection(self) -> None:
-        if self.loader.selected is not None:
-            without = self.plan.total_fresh_samples / self.plan.dataset_size
-            passes = self.loader.selected.passes_until(self.plan.total_fresh_samples)
-            share = f"{100 * (1 - without / passes):.1f} % of the images"
-            message = f"selection left out {share}: {passes:.1f} passes over the data instead of {without:.1f}"
-            self.emit(Noted(message=message))
 
     def _note_corrupt(self, images: tuple[Corrupt, ...]) -> None:
         for image in (image for part in self.ranks.gather(images) for image in part):
