@@ -1,14 +1,17 @@
 """Evaluations of a run on its way: what they find, which weights are the best, and when no better are waited for."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from upchirp.curriculum import Operator, Plan
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state
+from upchirp.training.evaluation.predictions import write_predictions, write_scores
 from upchirp.training.events import Evaluated, Event, Noted, Working
 from upchirp.training.parallel.state import State
+from upchirp.training.run.run_folder import PREDICTIONS, SCORES
 from upchirp.training.run.saving import Saving, Totals
 
 
@@ -102,6 +105,13 @@ class Evaluations:
         stopped = f"no better evaluation in {totals.stale}: stopped after {trained} steps, and " if self.give_up else ""
         self._emit(Noted(message=f"{stopped}the weights of step {self._state.step} are exported, the best"))
         return totals.best_top1
+
+    def write(self, folder: Path) -> None:
+        """Keep what the exported weights answered for each image in the run folder; the first rank calls it."""
+        if self.exported is not None and self.exported.predictions is not None:
+            write_predictions(folder / PREDICTIONS, self.exported.predictions)
+        if self.exported is not None and self.exported.scores is not None:
+            write_scores(folder / SCORES, self.exported.scores)
 
     def _evaluated(self) -> list[StateEvaluation]:
         with self._totals.spent.on("evaluating"):

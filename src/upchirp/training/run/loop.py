@@ -18,7 +18,6 @@ from upchirp.training.engine.step import StepResult
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
-from upchirp.training.evaluation.predictions import write_predictions, write_scores
 from upchirp.training.events import (
     Event,
     Finished,
@@ -33,7 +32,6 @@ from upchirp.training.events import (
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.compiling import compile_ahead
 from upchirp.training.recipes.run_groups import Keeping
-from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.evaluations import Evaluations
 from upchirp.training.run.interruption import Interrupted, collected_signals
@@ -173,12 +171,8 @@ class Run:
             with self.totals.spent.on("saving"):
                 self.saving.states.finish()
                 self.saving.export()
-            exported = self.evaluations.exported
-            if exported is not None and self.ranks.is_first:
-                if exported.predictions is not None:
-                    write_predictions(self.folder / run_folder.PREDICTIONS, exported.predictions)
-                if exported.scores is not None:
-                    write_scores(self.folder / run_folder.SCORES, exported.scores)
+            if self.ranks.is_first:
+                self.evaluations.write(self.folder)
             if self.loader.selected is not None:
                 self.emit(Noted(message=self.loader.selected.summary(plan.total_fresh_samples)))
             self.emit(self._finished(trained, top1))
