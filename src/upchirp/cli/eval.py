@@ -20,7 +20,7 @@ from upchirp.reports.words import figure_name, in_percent
 from upchirp.training.parallel.launcher import is_first_process
 
 if TYPE_CHECKING:
-    from upchirp.training.run.eval_job import SizedEvaluation
+    from upchirp.training import SizedEvaluation
 
 _MOST_ROWS = 30
 DESCRIPTION = "Evaluate the weights of a run, or a weights file, on the validation images, at one size or several."

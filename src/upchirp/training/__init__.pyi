@@ -9,6 +9,7 @@ from upchirp.training.engine.task import Classification, Ranked, Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.evaluation import Evaluation, View
 from upchirp.training.evaluation.images import EvaluationSet
+from upchirp.training.evaluation.sized import SizedEvaluation
 from upchirp.training.evaluation.validation import validate
 from upchirp.training.events import (
     Evaluated,
@@ -35,7 +36,7 @@ from upchirp.training.recipes.named import RECIPES, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES, Regime
-from upchirp.training.run.eval_job import SizedEvaluation, evaluate_weights
+from upchirp.training.run.eval_job import evaluate_weights
 from upchirp.training.run.interruption import Interrupted
 from upchirp.training.run.job import train
 from upchirp.training.run.predict_job import Guess, Prediction, predict
