@@ -59,6 +59,7 @@ def write_eval_report(
         name=name,
         headline=headline,
         facts=facts,
+        precisions=(),
         tables=class_tables(scores),
         pictures=[_shown(each) for each in confused],
     )
