@@ -20,7 +20,8 @@ CARD = "README.md"
 
 
 def run_facts(run: Path) -> dict[str, Any]:
-    """What a run folder says for a model card: `data`, `curriculum`, `epochs`, `steps`, `recipe`, and `measured`.
+    """What a run folder says for a model card: `data`, `curriculum`, `epochs`, `steps`, `recipe`, and `top1`,
+    or what else `figure` says.
 
     Raises:
         InputError: the folder holds no run.
@@ -37,7 +38,8 @@ def run_facts(run: Path) -> dict[str, Any]:
         "recipe": config.get("recipe"),
         "seed": config.get("seed"),
         # Runs of before there were other tasks lack the figure.
-        "measured": (measured[-1].get("figure", "top1"), measured[-1]["top1"]) if measured else None,
+        "figure": measured[-1].get("figure", "top1") if measured else None,
+        "top1": measured[-1]["top1"] if measured else None,
     }
 
 
@@ -77,7 +79,7 @@ def model_card(trained: TrainedModel, facts: Mapping[str, Any]) -> str:
         "| | |",
         "| --- | --- |",
     ]
-    measured = facts.get("measured")
+    measured = facts.get("top1") is not None
     stages = ", ".join(f"{side} px for {steps:,} steps" for side, steps in facts.get("stages", ()))
     rows = {
         "data": f"{facts.get('data')}, {facts['images']:,} training images" if facts.get("images") else None,
@@ -85,7 +87,7 @@ def model_card(trained: TrainedModel, facts: Mapping[str, Any]) -> str:
         "budget": f"{facts['epochs']:g} equivalent epochs, {facts['steps']:,} steps" if facts.get("epochs") else None,
         "recipe": facts.get("recipe"),
         "seed": facts.get("seed"),
-        **({f"{figure_name(measured[0])} on the validation images": f"{measured[1]:.2f} %"} if measured else {}),
+        **({f"{figure_name(facts['figure'])} on the validation images": f"{facts['top1']:.2f} %"} if measured else {}),
         "preprocessing": f"{seen.interpolation} resize, centre crop of {seen.crop_pct:g}, mean {seen.mean}, "
         f"deviation {seen.std}",
     }
