@@ -20,8 +20,9 @@ CARD = "README.md"
 
 
 def run_facts(run: Path) -> dict[str, Any]:
-    """What a run folder says for a model card: `data`, `curriculum`, `epochs`, `steps`, `recipe`, and `top1`,
-    or what else `figure` says.
+    """What a run folder says for a model card: `data`, `curriculum`, `epochs`, `steps`, `recipe`, `figure`, and `top1`.
+
+    The last is what the figure says, of images with several labels their mAP.
 
     Raises:
         InputError: the folder holds no run.
