@@ -1,6 +1,7 @@
 import doctest
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -62,3 +63,10 @@ def test_floors_are_drawn_as_they_are():
     text = floors.DOCUMENT.read_text(encoding="utf-8")
     assert floors.drawn(text) == text, "draw them anew by python benchmarks/floors.py"
     assert floors.drawn(text.replace("    search --> compare\n", "")) == text
+
+
+def test_files_that_the_design_names_are_there():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    files = {f"/{path.relative_to(ROOT).as_posix()}" for at in ("src", "tests") for path in (ROOT / at).rglob("*.py")}
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert any(file.endswith(f"/{name}") for file in files), name

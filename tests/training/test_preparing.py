@@ -19,7 +19,14 @@ from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing import preparing
-from upchirp.training.probing.preparing import LEAST_IMAGES, WORTH, Choice, choose, choose_prepare, measures
+from upchirp.training.probing.preparing import (
+    LEAST_IMAGES,
+    WORTH,
+    PrepareChoice,
+    choose,
+    choose_prepare,
+    pays_to_measure,
+)
 from upchirp.training.probing.rates import loader_speed
 from upchirp.training.recipes.run_groups import Loading
 from upchirp.training.run import plans
@@ -112,7 +119,7 @@ LONG = plan(efficienttrain_plus_plus(), epochs=20, dataset_size=LEAST_IMAGES, ba
 )
 def test_measured_is_where_a_device_can_help(changes: Any, device: torch.device, run: Any, expected: bool) -> None:
     options = {name: changes.pop(name) for name in ("deterministic", "shared_out") if name in changes}
-    assert measures(Loading(**changes), device, run, **options) is expected
+    assert pays_to_measure(Loading(**changes), device, run, **options) is expected
 
 
 @pytest.fixture
@@ -125,7 +132,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         meanwhile()
         return {"cpu": 100.0, "device": 200.0}[trainer.loading.way]
 
-    monkeypatch.setattr(plans, "measures", lambda *given, **how: True)
+    monkeypatch.setattr(plans, "pays_to_measure", lambda *given, **how: True)
     monkeypatch.setattr(preparing, "loader_speed", loader)
     monkeypatch.setattr(preparing, "model_speed", lambda trainer, curriculum, side, *rest, **how: 64 / side * 250.0)
     return asked
@@ -189,7 +196,7 @@ def test_too_little_memory_for_a_copy_of_the_model_is_no_failure(
 def test_the_first_rank_decides_for_all(config: Make) -> None:
     class Second(Ranks):
         def from_first(self, make: Any) -> Any:
-            return Choice(prepare="cpu", waiting=0.0, reason="`prepare='cpu'`: as the first rank found")
+            return PrepareChoice(prepare="cpu", waiting=0.0, reason="`prepare='cpu'`: as the first rank found")
 
         def largest(self, *numbers: int) -> tuple[int, ...]:
             return numbers

@@ -41,7 +41,7 @@ with its pixels, as that of a model and that of a loader do."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class PrepareChoice:
     """Who prepares images, and why."""
 
     prepare: Prepare
@@ -52,7 +52,7 @@ class Choice:
     """One line."""
 
 
-def choose(stages: Sequence[Stage], model: Rates, loaders: Mapping[Prepare, Rates]) -> Choice:
+def choose(stages: Sequence[Stage], model: Rates, loaders: Mapping[Prepare, Rates]) -> PrepareChoice:
     """The cheapest way that keeps the device busy, or the fastest.
 
     A stage lasts as long as the slower of the two: the model, which trains on all of its images, and the loader, which
@@ -82,7 +82,7 @@ def choose(stages: Sequence[Stage], model: Rates, loaders: Mapping[Prepare, Rate
             f"`prepare='{chosen}'`: saves about {saved:.0%} of the time, as it gives {_listed(loaders[chosen])}, "
             f"`prepare='cpu'` {_figures(loaders['cpu'])}, and the model takes {_figures(model)}"
         ).replace("%", " %")
-    return Choice(prepare=chosen, waiting=1 - computing / spent[chosen], reason=reason)
+    return PrepareChoice(prepare=chosen, waiting=1 - computing / spent[chosen], reason=reason)
 
 
 def _seconds(stages: Sequence[Stage], model: Rates, loader: Rates | None) -> float:
@@ -184,10 +184,10 @@ def choose_prepare(
     return choice.prepare, line
 
 
-def measures(
+def pays_to_measure(
     loading: Loading, device: torch.device, plan: Plan, *, deterministic: bool = False, shared_out: bool = False
 ) -> bool:
-    """Whether it is worth measuring who prepares images fastest.
+    """Whether measuring who prepares images fastest is worth its time.
 
     Not on a CPU: what the device does there takes the cores that the model and the workers compute on, and it is the
     larger part. At 96 px workers are spared 0.3 ms of an image, and the same core then takes 3 to 4 ms for it, as a

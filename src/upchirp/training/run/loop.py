@@ -55,6 +55,7 @@ class Run:
         evaluation: validation images at the final size.
         observers: called with every event, on the rank that they are given to.
         memory: how many images are computed at once.
+        description: what the weights are of; goes into every file that holds them.
         go_on: how to go on with the run, as the end of messages.
         adviser: what to tell a run that waits for data.
     """

@@ -32,7 +32,7 @@ from upchirp.training.probing.planning import (
     spare_gib,
     with_replay,
 )
-from upchirp.training.probing.preparing import choose_prepare, measures
+from upchirp.training.probing.preparing import choose_prepare, pays_to_measure
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import measure_seconds
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
@@ -210,7 +210,7 @@ def new_plan(
         first = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
         shared_out = config.parallel == "fsdp"
         way: Prepare = "cpu"
-        if measures(config, device, first, deterministic=config.deterministic, shared_out=shared_out):
+        if pays_to_measure(config, device, first, deterministic=config.deterministic, shared_out=shared_out):
             helps = partial(packing_helps, source, config.final_size)
             way, line = choose_prepare(
                 config, trainer, curriculum, first, model, source, packing_helps=helps, report=report
