@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from upchirp.curriculum import Plan
-from upchirp.data import Augmentation, Loader, as_source, normalize
+from upchirp.data import Augmentation, Loader, as_source, normalize, scale_of
 from upchirp.errors import InputError
 from upchirp.timm.following import CurriculumLoader, CurriculumScheduler, fit_to_stored
 from upchirp.training import EvaluationSet
@@ -68,6 +68,7 @@ def curriculum_loaders(
         as_source(val),
         plan.final_size,
         interpolation=augmentation.interpolation,
+        channels=augmentation.channels,
         workers=workers,
         batch_size=val_batch_size,
     )
@@ -129,7 +130,8 @@ class _Images:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._images:
-            images = normalize(batch.images.to(self.device), self._augmentation.mean, self._augmentation.std)
+            mean, std = self._augmentation.mean, self._augmentation.std
+            images = normalize(batch.images.to(self.device), mean, std, scale_of(batch.images))
             yield images, batch.labels.to(self.device)
 
     def __len__(self) -> int:

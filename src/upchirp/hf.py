@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from upchirp.curriculum import Plan
-from upchirp.data import Augmentation, EvalTransform, Loader, Source, as_source, default_crop_pct, normalize
+from upchirp.data import Augmentation, EvalTransform, Loader, Source, as_source, default_crop_pct, normalize, scale_of
 from upchirp.data.label_sets import one_label_each
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, fit_to_tried, lent_at_size
@@ -278,7 +278,7 @@ class _Images(Dataset[dict[str, Any]]):
 
     def __init__(self, source: Source, size: int, augmentation: Augmentation) -> None:
         self._source, self._augmentation = source, augmentation
-        self._view = EvalTransform(size, default_crop_pct(size), augmentation.interpolation)
+        self._view = EvalTransform(size, default_crop_pct(size), augmentation.interpolation, augmentation.channels)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -286,7 +286,8 @@ class _Images(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int) -> dict[str, Any]:
         image, label = self._source.load(item)
         pixels = torch.from_numpy(self._view(image)).permute(2, 0, 1)[None]
-        return {"pixel_values": normalize(pixels, self._augmentation.mean, self._augmentation.std)[0], "labels": label}
+        mean, std = self._augmentation.mean, self._augmentation.std
+        return {"pixel_values": normalize(pixels, mean, std, scale_of(pixels))[0], "labels": label}
 
 
 class _Rates(LRScheduler):

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from upchirp.data import slots
 from upchirp.data.slots import Sent, Slots
@@ -13,7 +14,7 @@ def test_a_chunk_stays_while_as_many_others_are_made_as_a_worker_may_be_ahead(mo
 
     def lay(worker: int, value: int, shape: tuple[int, ...]) -> Sent:
         monkeypatch.setattr(slots, "get_worker_info", lambda: SimpleNamespace(id=worker))
-        memory, sent = room.take(shape)
+        memory, sent = room.take(shape, torch.uint8)
         memory.fill_(value)
         return sent
 

@@ -25,12 +25,8 @@ def test_outputs_are_checked_before_anything_is_written(config):
     with pytest.raises(InputError, match="Pair returns a tuple of 2 in training"):
         train(settings, model=Pair())
     assert not (settings.output / "plan.json").exists()
-    for kwargs, message in (
-        ({"features_only": True}, "returns a list"),
-        ({"in_chans": 1}, "takes images of 1 channel"),
-    ):
-        with pytest.raises(InputError, match=message):
-            train(config(model="test_resnet", model_kwargs=kwargs))
+    with pytest.raises(InputError, match="returns a list"):
+        train(config(model="test_resnet", model_kwargs={"features_only": True}))
     with pytest.raises(InputError, match="Pair returns a tuple of 2 in training"):
         search(SearchConfig(training=settings), model=Pair())
 

@@ -151,7 +151,7 @@ def test_the_side_is_read_off_the_weights_and_resized(tmp_path: Path, name: str)
     model = small(name, 96)
     path = written(model, tmp_path / "weights", "safetensors")
     larger = small(name, 224, seed=1)
-    size, _ = load_weights(larger, read_weights(path), 224)
+    size, *_ = load_weights(larger, read_weights(path), 224)
     # Nothing that ResNet and CSWin store depends on the side.
     assert size == (224 if name in ("resnet10t", "cswin_tiny_224") else 96)
     expected = copy.deepcopy(model)

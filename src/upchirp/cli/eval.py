@@ -58,10 +58,10 @@ class EvalCommand:
     """Evaluate images without the frequencies within each of these radii (Table 1)."""
     crop_pct: float | None = None
     """Share of the resized image that the centre crop keeps; by default what the weights say, else the paper's rule."""
-    mean: tuple[float, float, float] | None = None
-    """Mean of the red, green and blue values, 0 to 1; by default what the weights say, else the run."""
-    std: tuple[float, float, float] | None = None
-    """Standard deviation of the red, green and blue values, 0 to 1; likewise."""
+    mean: tuple[float, ...] | None = None
+    """Mean of the values of each channel; by default what the weights say, else the run."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of the same; likewise."""
     interpolation: Interpolation | None = None
     """Filter of the resize; likewise."""
     batch_size: int = 256

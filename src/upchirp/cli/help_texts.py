@@ -173,7 +173,7 @@ TAKES = {"upchirp predict": "IMAGES ... ", "upchirp similarity": "RUN RUN "}
 
 GROUPS: Mapping[str, str] = {
     "data": "data more_data val_share train_split val_split dataset_size num_classes",
-    "model": "model model_kwargs weights pretrained keep_head head_init_scale fixres",
+    "model": "model model_kwargs in_chans weights pretrained keep_head head_init_scale fixres",
     "curriculum and budget": (
         "recipe regime curriculum final_size epochs time_budget baseline_epochs cost early_batch max_batch_size select "
         "select_prune select_until"
@@ -188,12 +188,12 @@ GROUPS: Mapping[str, str] = {
     ),
     "augmentation": (
         "crop scale ratio hflip interpolation randaug_layers randaug_std randaug_prob reprob mixup cutmix mixup_prob "
-        "mixup_switch_prob smoothing mean std crop_pct"
+        "mixup_switch_prob smoothing mean std pixel_type crop_pct"
     ),
     "loader": "workers loader_timeout mode low_frequency prepare replay replay_stages replay_mode "
     "replay_images replay_gib replay_final",
-    "precision and speed": "amp amp_dtype micro_batch grad_checkpointing parallel device deterministic channels_last "
-    "compile seed",
+    "precision and speed": "amp amp_dtype micro_batch grad_checkpointing sync_bn parallel device deterministic "
+    "channels_last compile seed",
     "run folder": (
         "output resume config print_config evaluations early_stop log_interval checkpoint_interval checkpoint_keep "
         "report track run"

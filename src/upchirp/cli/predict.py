@@ -134,11 +134,11 @@ def _places(images: Sequence[str], folder: Path) -> Iterator[str]:
 
 def _is_image(data: bytes, stored: Path) -> bool:
     """Whether the bytes are an image, which is put into a file then."""
-    from PIL import Image
+    from upchirp.data.images.decoding import open_picture
 
     stored.write_bytes(data)
     try:
-        with Image.open(stored):
-            return True
+        open_picture(data)
     except OSError:
         return False
+    return True

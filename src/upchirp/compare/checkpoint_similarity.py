@@ -103,7 +103,13 @@ def similarity(
     stacks = []
     for run in runs:
         # Of the second run the inputs are prepared anew, as it may have another size.
-        seen = EvaluationSet(source, run.config.final_size, workers=workers, batch_size=batch_size)
+        seen = EvaluationSet(
+            source,
+            run.config.final_size,
+            channels=run.config.augmentation.channels,
+            workers=workers,
+            batch_size=batch_size,
+        )
         stacks.append(
             torch.stack(
                 [_features(run, file, which, seen, len(source.classes), target) for file in _told(report, run.files)]
@@ -178,9 +184,7 @@ def _features(
 ) -> torch.Tensor:
     """What the weights of a checkpoint make of the images, (N, D)."""
     config = replace(run.config, weights=None)
-    model: nn.Module = create_model(
-        config.model, num_classes=classes, final_size=config.final_size, **config.model_kwargs
-    )
+    model: nn.Module = create_model(config.model, num_classes=classes, final_size=config.final_size, **config.made_with)
     load_weights(model, read_weights(file).only(which), config.final_size)
     seen = config.augmentation
     return all_features(model.to(device), images, pooled="head", mean=seen.mean, std=seen.std, device=device).values

@@ -24,7 +24,7 @@ from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import usual_epochs
 from upchirp.training.recipes.run_groups import Computation, Keeping, Loading
-from upchirp.training.run.data import open_named_data
+from upchirp.training.run.data import open_named_data, with_channels
 
 _OF_THE_PLACE = (
     names_of(Start, Loading, Computation, Keeping) - {"weights", "pretrained"}
@@ -84,7 +84,7 @@ class Sources:
         Raises:
             InputError: a model that cannot be made.
         """
-        key = repr((start.model, start.model_kwargs, start.final_size, classes))
+        key = repr((start.model, start.made_with, start.final_size, classes))
         if key not in self._networks:
             self._networks[key] = Network(without_values(start, classes, Classification()))
         return self._networks[key]
@@ -195,6 +195,9 @@ def _settled(
         )
     check_model(made)
     train, val = sources.of(made)
+    made, told = with_channels(made, train)
+    if told:
+        own |= {name: made.to_flat()[name] for name in ("mean", "std", "pixel_type")}
     network = sources.network(made, len(train.classes))
     chosen = made
     if config.training.given is None and variant.after is None:

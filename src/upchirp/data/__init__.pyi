@@ -1,9 +1,10 @@
 """Data: which image when (requests), from where (sources), prepared how (augmentation), on the device (batch)."""
 
 from upchirp.data.batch import Batch
+from upchirp.data.channels import for_channels
 from upchirp.data.device.mixing import Targets, mix_group, mixed_cross_entropy, multi_hot
 from upchirp.data.device.moment import Moment, Transform
-from upchirp.data.device.transform import BatchTransform, normalize
+from upchirp.data.device.transform import BatchTransform, normalize, scale_of
 from upchirp.data.identity import (
     DataIdentity,
     Fingerprint,
@@ -17,7 +18,7 @@ from upchirp.data.label_sets import LabelSets
 from upchirp.data.loader import Loader
 from upchirp.data.requests import Request, RequestSampler
 from upchirp.data.selection import PassSummary
-from upchirp.data.settings import Augmentation, Interpolation, Mode
+from upchirp.data.settings import RGB, Augmentation, Channels, Interpolation, Mode, PixelType
 from upchirp.data.sources import (
     ArchiveSource,
     FolderSource,
@@ -45,6 +46,11 @@ from upchirp.data.workers import DECODE_ERRORS, Corrupt
 
 __all__ = [
     "DECODE_ERRORS",
+    "RGB",
+    "Channels",
+    "PixelType",
+    "for_channels",
+    "scale_of",
     "ArchiveSource",
     "Augmentation",
     "Batch",

@@ -35,7 +35,7 @@ class Fresh(NamedTuple):
     """New images of a batch."""
 
     images: Tensor
-    """uint8, (rows, 3, S, S), channels last in memory."""
+    """(rows, channels, S, S), channels last in memory."""
     labels: Tensor
     """int64, (rows,)."""
     corrupt: tuple[Corrupt, ...]
@@ -111,7 +111,8 @@ class Arrival:
             images, labels, corrupt = put_together(parts, rows, pin_memory=self._pin_memory)
             images, labels = (tensor.to(self._device, non_blocking=True) for tensor in (images, labels))
             return Fresh(images, labels, corrupt, images.nbytes)
-        images = torch.empty(rows, side, side, 3, dtype=torch.uint8, device=self._device)
+        count = self._preparation.channels.count
+        images = torch.empty(rows, side, side, count, dtype=torch.uint8, device=self._device)
         numbers, replaced, done, sent = [], tuple[Corrupt, ...](), 0, 0
         for regions, labels, corrupt in portions(parts, rows, pin_memory=self._pin_memory):
             sent += regions.pixels.nbytes

@@ -17,8 +17,8 @@ class Batch:
     """A micro-batch: the images of some rows of a step's global batch."""
 
     images: torch.Tensor
-    """uint8, (rows, 3, S, S), channels last in memory, on the loader's device; S is the bandwidth, or the final size
-    where the device reduces them."""
+    """(rows, channels, S, S), uint8 unless values keep their units, channels last in memory, on the loader's device; S
+    is the bandwidth, or the final size where the device reduces them."""
     labels: torch.Tensor
     """int64, (rows,), on the loader's device."""
     step: Step
@@ -53,7 +53,7 @@ class Batch:
         return replace(self, images=images, labels=self.labels.to(device, non_blocking=non_blocking))
 
     def prepare(self, transform: BatchTransform, device: torch.device | str = "cpu") -> tuple[torch.Tensor, Targets]:
-        """Model inputs (rows, 3, B, B) and mixed targets, on a device."""
+        """Model inputs (rows, channels, B, B) and mixed targets, on a device."""
         return transform(
             self.images.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),

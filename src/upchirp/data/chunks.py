@@ -15,7 +15,7 @@ from torch import Tensor
 
 from upchirp.data.images.regions import image_bytes
 from upchirp.data.requests import Request
-from upchirp.data.settings import Prepare
+from upchirp.data.settings import RGB, Channels, Prepare
 from upchirp.data.shared_memory import room
 from upchirp.data.workers import Corrupt
 
@@ -32,10 +32,10 @@ _BATCHES_AHEAD = 1.5
 
 Item = TypeVar("Item")
 Part = tuple[Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]]
-"""Images (rows, S, S, 3), labels and what was replaced of some neighbouring rows, as a worker gives them."""
+"""Images (rows, S, S, channels), labels and what was replaced of some neighbouring rows, as a worker gives them."""
 
 
-def chunk_rows(side: int, prepare: Prepare = "cpu") -> int:
+def chunk_rows(side: int, prepare: Prepare = "cpu", channels: Channels = RGB) -> int:
     """Images of a side in pixels in one chunk at most.
 
     >>> chunk_rows(32), chunk_rows(96), chunk_rows(224), chunk_rows(2000)
@@ -43,12 +43,12 @@ def chunk_rows(side: int, prepare: Prepare = "cpu") -> int:
     >>> chunk_rows(32, "device"), chunk_rows(96, "device"), chunk_rows(224, "device")
     (64, 64, 12)
     """
-    return max(1, min(ROWS, BYTES[prepare] // image_bytes(side, prepare)))
+    return max(1, min(ROWS, BYTES[prepare] // image_bytes(side, prepare, channels)))
 
 
-def chunk_bytes(side: int, prepare: Prepare = "cpu") -> int:
+def chunk_bytes(side: int, prepare: Prepare = "cpu", channels: Channels = RGB) -> int:
     """Shared memory that a chunk takes at most."""
-    return image_bytes(side, prepare) * chunk_rows(side, prepare)
+    return image_bytes(side, prepare, channels) * chunk_rows(side, prepare, channels)
 
 
 def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
@@ -62,24 +62,27 @@ def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
     return [items[start:end] for start, end in pairwise(ends)]
 
 
-def prefetched(workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu") -> int:
+def prefetched(
+    workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu", channels: Channels = RGB
+) -> int:
     """How many chunks each worker is ahead: one to two batches in all, where shared memory has room for them.
 
     Args:
         workers: their number, from 1.
         batches: of each stage the side of its images, pixels, and how many make a batch.
         prepare: where images are prepared.
+        channels: what they consist of.
     """
-    wanted = max(_BATCHES_AHEAD * rows / (workers * chunk_rows(side, prepare)) for side, rows in batches)
-    free = room()
+    wanted = max(_BATCHES_AHEAD * rows / (workers * chunk_rows(side, prepare, channels)) for side, rows in batches)
+    free, largest = room(), max(chunk_bytes(side, prepare, channels) for side, _ in batches)
     # Half of it is for evaluations.
-    fitting = (
-        math.inf if free is None else free // 2 // (workers * max(chunk_bytes(side, prepare) for side, _ in batches))
-    )
+    fitting = math.inf if free is None else free // 2 // (workers * largest)
     return max(PREFETCHED, math.ceil(min(wanted, fitting)))
 
 
-def batches_ahead(workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu") -> int:
+def batches_ahead(
+    workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu", channels: Channels = RGB
+) -> int:
     """How many whole batches of any stage the workers may be ahead: what they prepared before a stage is over then.
 
     >>> batches_ahead(0, [(96, 2048)]), batches_ahead(1, [(224, 8)])
@@ -87,8 +90,8 @@ def batches_ahead(workers: int, batches: Sequence[tuple[int, int]], prepare: Pre
     """
     if not workers:
         return 0
-    chunks = workers * prefetched(workers, batches, prepare)
-    return max(math.ceil(chunks * min(rows, chunk_rows(side, prepare)) / rows) for side, rows in batches)
+    chunks = workers * prefetched(workers, batches, prepare, channels)
+    return max(math.ceil(chunks * min(rows, chunk_rows(side, prepare, channels)) / rows) for side, rows in batches)
 
 
 def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple[Tensor, Tensor, tuple[Corrupt, ...]]:
@@ -100,12 +103,12 @@ def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple
         pin_memory: put the batch in page-locked memory.
 
     Returns:
-        Images, uint8 (rows, 3, S, S), channels last in memory; labels, int64 (rows,); what was replaced.
+        Images (rows, channels, S, S), channels last in memory; labels, int64 (rows,); what was replaced.
     """
     images, labels, corrupt = next(parts)
     if len(labels) == rows and not (pin_memory or images.is_shared()):  # type: ignore[no-untyped-call]
         return images.permute(0, 3, 1, 2), torch.from_numpy(labels), corrupt
-    whole = torch.empty(rows, *images.shape[1:], dtype=torch.uint8, pin_memory=pin_memory)
+    whole = torch.empty(rows, *images.shape[1:], dtype=images.dtype, pin_memory=pin_memory)
     all_labels = torch.empty(rows, dtype=torch.int64, pin_memory=pin_memory)
     done = 0
     while True:
@@ -128,15 +131,21 @@ class Chunks:
         batches: of requests.
         side: of the images that are given for a request, pixels.
         prepare: where images are prepared.
+        channels: what they consist of.
     """
 
     def __init__(
-        self, batches: Iterable[Sequence[Request]], side: Callable[[Request], int], prepare: Prepare = "cpu"
+        self,
+        batches: Iterable[Sequence[Request]],
+        side: Callable[[Request], int],
+        prepare: Prepare = "cpu",
+        channels: Channels = RGB,
     ) -> None:
         self._batches = batches
         self._side = side
         self._prepare: Prepare = prepare
+        self._channels = channels
 
     def __iter__(self) -> Iterator[Sequence[Request]]:
         for requests in self._batches:
-            yield from cut(requests, chunk_rows(self._side(requests[0]), self._prepare))
+            yield from cut(requests, chunk_rows(self._side(requests[0]), self._prepare, self._channels))

@@ -49,6 +49,7 @@ class FreshImages:
     ) -> None:
         self._sampler = sampler
         self._prepare: Prepare = prepare
+        self._channels = augmentation.channels
         self._workers = workers
         self._share_cores = share_cores
         self._stay = stay
@@ -84,14 +85,14 @@ class FreshImages:
             return None
         sampler = self._sampler
         batches = [(sampler.image_side(stage), sampler.batch_rows(stage)) for stage in sampler.plan.stages]
-        most = max(chunk_bytes(side, self._prepare) for side, _ in batches)
-        return Slots(self._workers, prefetched(self._workers, batches, self._prepare), most)
+        most = max(chunk_bytes(side, self._prepare, self._channels) for side, _ in batches)
+        return Slots(self._workers, prefetched(self._workers, batches, self._prepare, self._channels), most)
 
     def data_loader(self, slots: Slots | None) -> DataLoader[Any]:
         """Torch's loader of chunks of batches, which workers put into shared memory."""
         options: dict[str, Any] = {"batch_sampler": self._sampler}
         if slots is not None:
-            chunks = Chunks(self._sampler, self._sampler.image_side, self._prepare)
+            chunks = Chunks(self._sampler, self._sampler.image_side, self._prepare, self._channels)
             options = {"batch_sampler": chunks, "prefetch_factor": slots.ahead}
         requested = self.requested
         return DataLoader(

@@ -22,6 +22,7 @@ from upchirp.data.settings import (
     Augmentation,
     Mode,
     Prepare,
+    check_device_channels,
     check_prepare,
     check_reduction,
     check_workers,
@@ -117,6 +118,7 @@ class Loader:
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
         self.augmentation = augmentation or Augmentation()
+        check_device_channels(prepare, self.augmentation.channels)
         self._own = dict(transforms or {})
         self.selected = None if select is None else SelectedPasses(select, plan.dataset_size, seed, merge)
         self.label_sets = label_sets_of(source)
@@ -213,8 +215,8 @@ class Loader:
     def dataset(self) -> Dataset[Any]:
         """Images by their requests: with `sampler` what any `DataLoader` needs to give the same images and labels.
 
-        `DataLoader(loader.dataset, batch_sampler=loader.sampler)` gives uint8 images (rows, 3, S, S) and labels (rows,)
-        for each micro-batch from the start step on. An image that cannot be read is replaced with a warning.
+        `DataLoader(loader.dataset, batch_sampler=loader.sampler)` gives images (rows, channels, S, S) and labels
+        (rows,) for each micro-batch from the start step on. An image that cannot be read is replaced with a warning.
 
         Raises:
             InputError: replay, selection and preparation on the device take the loader itself.

@@ -43,7 +43,7 @@ class Samples(NamedTuple):
     """What some rows of a batch show."""
 
     images: Tensor
-    """uint8, (rows, 3, S, S), on the host or a device."""
+    """(rows, channels, S, S), as the loader gives them, on the host or a device."""
     labels: Tensor
     """int64, (rows,), where the images are."""
     indices: Tensor
@@ -53,7 +53,7 @@ class Samples(NamedTuple):
 
 
 class ReplayBuffer:
-    """The last fresh images of the rows that one process takes, in one stage: uint8, a ring for each row.
+    """The last fresh images of the rows that one process takes, in one stage: a ring for each row.
 
     They are kept where they come from: images on a device stay there.
 
@@ -93,7 +93,7 @@ class ReplayBuffer:
         if not self.nbytes:
             places = len(self._rows) * self._ring
             self._side = images.shape[-1]
-            self._images = torch.empty(places, images[0].numel(), dtype=torch.uint8, device=images.device)
+            self._images = torch.empty(places, images[0].numel(), dtype=images.dtype, device=images.device)
             self._labels = torch.empty(places, dtype=torch.int64, device=images.device)
             self._indices = torch.empty(places, dtype=torch.int64)
             self._weights = torch.empty(places)
@@ -110,7 +110,7 @@ class ReplayBuffer:
         places = self._places(rows, shown(step, rows, window=self._window, seed=self._seed))
         device = self._images.device
         memory: dict[str, Any] = {"device": device, "pin_memory": self._pinned and device.type == "cpu"}
-        images = torch.empty(len(rows), self._images.shape[1], dtype=torch.uint8, **memory)
+        images = torch.empty(len(rows), self._images.shape[1], dtype=self._images.dtype, **memory)
         labels = torch.empty(len(rows), dtype=torch.int64, **memory)
         on_device = to_device(places.numpy(), device)
         torch.index_select(self._images, 0, on_device, out=images)

@@ -14,11 +14,39 @@ Mode = Literal["fast", "faithful", "fast_lanczos"]
 Prepare = Literal["cpu", "device", "device-jpeg"]
 AskedPrepare = Literal["auto", "cpu", "device", "device-jpeg"]
 Crop = Literal["random", "center"]
+PixelType = Literal["uint8", "float32"]
 
 VAL_SHARE = 0.1
 """Share of the images that validates where the data have no validation images."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds without a batch after which a loader has stalled."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What an image consists of, once it is prepared.
+
+    >>> Channels().photographs, Channels(12, "float32").bytes
+    (True, 48)
+    """
+
+    count: int = 3
+    """1 is grey, 3 are red, green and blue, as long as values have 8 bits."""
+    type: PixelType = "uint8"
+    """What a value is: of 8 bits, or in units of its own."""
+
+    @property
+    def photographs(self) -> bool:
+        """Whether images are prepared as grey or RGB photographs are; else as arrays, band by band."""
+        return self.type == "uint8" and self.count in (1, 3)
+
+    @property
+    def bytes(self) -> int:
+        """Of a pixel."""
+        return self.count * (1 if self.type == "uint8" else 4)
+
+
+RGB = Channels()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +92,13 @@ class Augmentation:
     """Probability of CutMix rather than mixup, where both are on."""
     smoothing: float = 0.1
     """Label smoothing: the share of a target that is spread over all classes."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of the red, green and blue values, 0 to 1; RandAugment fills uncovered pixels with it."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation of the red, green and blue values, 0 to 1."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Mean of the values of each channel, from 0 to 1 for those of 8 bits and else in units of the data; RandAugment
+    fills uncovered pixels with it. By default ImageNet's for RGB, and measured for other images."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Standard deviation of the same."""
+    pixel_type: PixelType = "uint8"
+    """What values are: of 8 bits (`uint8`), or others (`float32`), which keep their units; the data decide."""
 
     def __post_init__(self) -> None:
         for name in ("hflip", "randaug_prob", "reprob", "mixup_prob", "mixup_switch_prob"):
@@ -90,10 +121,25 @@ class Augmentation:
             raise _refusal("randaug_layers", self.randaug_layers, "give a whole number from 0")
         if not 0 <= self.smoothing < 1:
             raise _refusal("smoothing", self.smoothing, "give 0 or more, below 1")
-        if not (len(self.mean) == 3 and all(0 <= value <= 1 for value in self.mean)):
-            raise _refusal("mean", self.mean, "give three values from 0 to 1")
-        if not (len(self.std) == 3 and all(0 < value < math.inf for value in self.std)):
-            raise _refusal("std", self.std, "give three values above 0")
+        if self.pixel_type not in get_args(PixelType):
+            raise _refusal("pixel_type", repr(self.pixel_type), f"choose one of {', '.join(get_args(PixelType))}")
+        least, most = (0.0, 1.0) if self.pixel_type == "uint8" else (-math.inf, math.inf)
+        if not (self.mean and all(least <= value <= most and math.isfinite(value) for value in self.mean)):
+            raise _refusal(
+                "mean",
+                self.mean,
+                f"give a value{' from 0 to 1' if self.pixel_type == 'uint8' else ''} for each channel",
+            )
+        if len(self.std) != len(self.mean):
+            many = "1 value, as `std` does" if len(self.std) == 1 else f"{len(self.std)} values, as many as `std` has"
+            raise _refusal("mean", self.mean, f"give {many}, one for each channel")
+        if not (all(0 < value < math.inf for value in self.std)):
+            raise _refusal("std", self.std, "give values above 0")
+
+    @property
+    def channels(self) -> Channels:
+        """What prepared images consist of."""
+        return Channels(len(self.mean), self.pixel_type)
 
     @property
     def mixes(self) -> bool:
@@ -170,6 +216,16 @@ def filter_at(side: int, final_size: int, interpolation: Interpolation, mode: Mo
     ('lanczos', 'bicubic')
     """
     return interpolation if mode == "fast" and side == final_size else "lanczos"
+
+
+def check_device_channels(prepare: Prepare, channels: Channels) -> None:
+    """Refuse preparation on the device for images that are no photographs.
+
+    Raises:
+        InputError: saying so.
+    """
+    if prepare != "cpu" and not channels.photographs:
+        raise InputError(f"`prepare={prepare!r}` is for grey and RGB images with values of 8 bits: leave it out")
 
 
 def check_prepare(prepare: str, mode: str, low_frequency: str) -> None:

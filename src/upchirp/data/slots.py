@@ -17,6 +17,7 @@ class Sent(NamedTuple):
     worker: int
     slot: int
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class Slots:
@@ -29,7 +30,7 @@ class Slots:
     Args:
         workers: their number.
         ahead: chunks that each may be ahead.
-        length: bytes of a chunk at most.
+        length: bytes of a chunk at most; a multiple of what a value takes.
     """
 
     def __init__(self, workers: int, ahead: int, length: int) -> None:
@@ -39,15 +40,16 @@ class Slots:
         self._memory = torch.empty(0, dtype=torch.uint8).set_(storage).view(workers, self._count, length)
         self._used = 0
 
-    def take(self, shape: tuple[int, ...]) -> tuple[Tensor, Sent]:
-        """In a worker: memory for its next chunk, uint8, and what to send in place of it."""
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Sent]:
+        """In a worker: memory for its next chunk, and what to send in place of it."""
         worker = get_worker_info()
         assert worker is not None
         slot = self._used % self._count
         self._used += 1
-        sent = Sent(worker.id, slot, shape)
+        sent = Sent(worker.id, slot, shape, dtype)
         return self.received(sent), sent
 
     def received(self, sent: Sent) -> Tensor:
         """The tensor that was sent: good until the next chunk is taken."""
-        return self._memory[sent.worker, sent.slot, : torch.Size(sent.shape).numel()].view(sent.shape)
+        taken = torch.Size(sent.shape).numel() * sent.dtype.itemsize
+        return self._memory[sent.worker, sent.slot, :taken].view(sent.dtype).view(sent.shape)

@@ -1,4 +1,4 @@
-"""The work of a loader worker: requests in, stacked uint8 images out, damaged images replaced."""
+"""The work of a loader worker: requests in, stacked images out, damaged images replaced."""
 
 import struct
 import warnings
@@ -72,8 +72,8 @@ def check_label(source: Source, index: int, label: int, classes: int | None = No
 
 
 def stacked(images: Sequence[Pixels], take: Take) -> Any:
-    """Images of one size as (N, S, S, 3), in memory of their own."""
-    memory, sent = take((len(images), *images[0].shape))
+    """Images of one size as (N, S, S, channels), in memory of their own."""
+    memory, sent = take((len(images), *images[0].shape), getattr(torch, images[0].dtype.name))
     np.stack(images, out=memory.numpy())
     return sent
 
@@ -148,7 +148,7 @@ class SingleImages(Dataset[Any]):
         return len(self._requested.source)
 
     def __getitem__(self, request: Request) -> tuple[torch.Tensor, int]:
-        """An image, uint8, (3, S, S), and its label."""
+        """An image, (channels, S, S), and its label."""
         corrupt: list[Corrupt] = []
         begun, label = self._requested.load(request, corrupt)
         for each in corrupt:

@@ -47,8 +47,8 @@ class FeatureMaps(nn.Module):
         network: nn.Module,
         strides: Sequence[int],
         *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
         notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -123,7 +123,11 @@ def feature_maps_of(
     """
     origin = _read(weights, model, model_kwargs, final_size)
     config, size = origin.config, origin.size
-    arguments: dict[str, Any] = {"num_classes": 1, "final_size": size, "drop_path": drop_path, **config.model_kwargs}
+    if config.in_chans != 3:
+        raise InputError(
+            f"detection and segmentation take RGB images, and the weights are for {config.in_chans} channels"
+        )
+    arguments: dict[str, Any] = {"num_classes": 1, "final_size": size, "drop_path": drop_path, **config.made_with}
     network, notes = create_model(config.model, **arguments), []
     if not hasattr(network, "forward_intermediates"):
         raise InputError(f"timm gives no feature maps of {config.model}: choose another model")
@@ -153,8 +157,8 @@ class _Origin(NamedTuple):
     config: TrainConfig
     weights: Weights | None
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def _read(

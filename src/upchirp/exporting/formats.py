@@ -46,6 +46,9 @@ def export(trained: TrainedModel, kind: Format, path: Path, *, facts: Mapping[st
     if path.exists():
         raise InputError(f"{path} exists already: choose another `output`, or delete it")
     check_folder_of(path, "output")
+    if trained.described.in_chans != 3 and kind in ("torchvision", "mmdet", "detectron2"):
+        channels = trained.described.in_chans
+        raise InputError(f"the models of {kind} take RGB images, and the weights are for {channels} channel(s)")
     name, size = str(trained.described.model), int(trained.described.final_size or 0)
     state = {key: tensor.contiguous() for key, tensor in trained.model.state_dict().items()}
     writers: dict[str, Callable[[], str]] = {
@@ -66,7 +69,9 @@ def _write_timm(state: dict[str, torch.Tensor], name: str, trained: TrainedModel
     if path.suffix != ".safetensors":
         raise InputError(f"{path} is to hold tensors: give `output` the suffix .safetensors")
     export_weights(state, path, trained.described.to_dict())
-    return f"timm.create_model({name!r}, num_classes={trained.outputs}, checkpoint_path={str(path)!r})"
+    channels = trained.described.in_chans
+    asked = "" if channels == 3 else f"in_chans={channels}, "
+    return f"timm.create_model({name!r}, {asked}num_classes={trained.outputs}, checkpoint_path={str(path)!r})"
 
 
 def _write_torchvision(state: State, name: str, path: Path) -> str:

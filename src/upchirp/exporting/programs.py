@@ -11,6 +11,7 @@ from torch import nn
 
 from upchirp.errors import InputError
 from upchirp.files import whole_path
+from upchirp.models.meta import input_channels
 
 
 def write_program(model: nn.Module, final_size: int, path: Path) -> None:
@@ -37,7 +38,7 @@ def write_onnx(model: nn.Module, final_size: int, path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise InputError("ONNX needs two more packages: pip install 'upchirp[onnx]'") from None
-    inputs = torch.zeros(2, 3, final_size, final_size)
+    inputs = torch.zeros(2, input_channels(model), final_size, final_size)
     with whole_path(path) as temporary, _traceable():
         torch.onnx.export(
             model,
@@ -54,7 +55,7 @@ def write_onnx(model: nn.Module, final_size: int, path: Path) -> None:
 
 def _traced(model: nn.Module, final_size: int) -> "torch.export.ExportedProgram":
     # With one image torch would take the batch size for a constant.
-    inputs = torch.zeros(2, 3, final_size, final_size)
+    inputs = torch.zeros(2, input_channels(model), final_size, final_size)
     with _traceable():
         return torch.export.export(model, (inputs,), dynamic_shapes=({0: _any_batch()},))
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from upchirp.curriculum import Plan, Step
-from upchirp.data import Augmentation, Batch, BatchTransform, Loader, as_source, normalize
+from upchirp.data import Augmentation, Batch, BatchTransform, Loader, as_source, normalize, scale_of
 from upchirp.data.label_sets import one_label_each
 from upchirp.errors import InputError
 from upchirp.lightning.library import LIGHTNING
@@ -102,6 +102,7 @@ class CurriculumData(_DataModule):
                 self.val,
                 self.plan.final_size,
                 interpolation=self.augmentation.interpolation,
+                channels=self.augmentation.channels,
                 workers=self.workers,
                 batch_size=even_batch(len(self.val), ranks.size, self.val_batch_size),
                 ranks=ranks,
@@ -119,7 +120,8 @@ class CurriculumData(_DataModule):
             images, targets = batch.batch.prepare(self._transform, device)
             return self.trainer.precision_plugin.convert_input((images, targets.dense(self.classes)))
         if isinstance(batch, EvalBatch):
-            images = normalize(batch.images.to(device), self.augmentation.mean, self.augmentation.std)
+            mean, std = self.augmentation.mean, self.augmentation.std
+            images = normalize(batch.images.to(device), mean, std, scale_of(batch.images))
             return self.trainer.precision_plugin.convert_input((images, batch.labels.to(device)))
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 

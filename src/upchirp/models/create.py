@@ -2,10 +2,12 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
+from timm.layers import BlurPool2d
 from torch import nn
 
 from upchirp.errors import InputError
@@ -61,7 +63,7 @@ def create_model(
     for rate in rates:
         if not 0.0 <= rates[rate] < 1.0:
             raise InputError(f"{rate} is {rates[rate]}: choose a rate from 0 up to, not including, 1")
-    arguments = {"num_classes": num_classes, **rates, **kwargs}
+    arguments = {"num_classes": num_classes, **rates, **_with_classes(kwargs)}
 
     # The sizes are worked out without values, at the default size first: only there are windows as published.
     device = torch.get_default_device()
@@ -83,6 +85,33 @@ def create_model(
         return twin
     model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     return model
+
+
+class BlurPoolOfZeros(BlurPool2d):
+    """timm's `blurpc`: a blur that sees zeros outside, so that maps may be as small as one cell."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"pad_mode": "constant", **kwargs})
+
+
+_DOWN_SAMPLING = {
+    "avg": nn.AvgPool2d,
+    "avgpool": nn.AvgPool2d,
+    "blur": BlurPool2d,
+    "blurpool": BlurPool2d,
+    "blurpc": BlurPoolOfZeros,
+}
+"""Down-sampling without aliases by timm's names; its ResNets take the classes alone, and all other models take both."""
+
+
+def _with_classes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for a constructor, with what names a class replaced by it."""
+    name = options.get("aa_layer")
+    if not isinstance(name, str):
+        return dict(options)
+    if name not in _DOWN_SAMPLING:
+        raise InputError(f"aa_layer is {name!r}: choose one of {', '.join(_DOWN_SAMPLING)}")
+    return {**options, "aa_layer": _DOWN_SAMPLING[name]}
 
 
 def check_name(name: str) -> None:

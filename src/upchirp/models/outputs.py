@@ -12,11 +12,9 @@ from upchirp.models.resizing.families import apply_fits, plan_fits
 from upchirp.models.resizing.sizes import model_name
 from upchirp.models.structure import known_of
 
-_CHANNELS = 3
 
-
-def check_outputs(model: nn.Module, size: int, classes: int | None = None) -> None:
-    """Raise `InputError` if `model` does not map images (N, 3, H, W) to a tensor of (N, classes) that trains it.
+def check_outputs(model: nn.Module, size: int, classes: int | None = None, channels: int = 3) -> None:
+    """Raise `InputError` if `model` does not map images (N, channels, H, W) to a tensor of (N, classes) that trains it.
 
     The model is not touched. One that does not take images of the side is left to `check_sizes`.
 
@@ -24,6 +22,7 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None) -> No
         model: any module.
         size: side of the images, pixels.
         classes: how many outputs are needed; more are allowed.
+        channels: of the images.
 
     Raises:
         InputError: says what the model returns or takes instead, and what to do.
@@ -41,14 +40,14 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None) -> No
     name = model_name(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{name} has nothing to train: no parameter requires a gradient")
-    known, asked = known_of(model), ("outputs", size, classes)
+    known, asked = known_of(model), ("outputs", size, classes, channels)
     if asked in known:
         return
     by_structure = True
     for training in (True, False):
-        outputs = _outputs(model, size, training=training)
+        outputs = _outputs(model, size, channels, training=training)
         if outputs is None:
-            _check_channels(model, name)
+            _check_channels(model, name, channels)
             return
         mode = "in training" if training else "in evaluation"
         if not isinstance(outputs, torch.Tensor):
@@ -73,7 +72,7 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None) -> No
         known[asked] = True
 
 
-def _outputs(model: nn.Module, size: int, *, training: bool) -> Any:
+def _outputs(model: nn.Module, size: int, channels: int, *, training: bool) -> Any:
     """What a copy returns for two images; None if it does not take them."""
     for copied, device in ((meta_copy, "meta"), (bare_copy, "cpu")):
         try:
@@ -81,19 +80,20 @@ def _outputs(model: nn.Module, size: int, *, training: bool) -> Any:
             with torch.random.fork_rng(devices=[]), torch.device(device):
                 twin = copied(model).to(device)
                 apply_fits(plan_fits(twin, size))
-                return twin.train(training)(torch.zeros(2, _CHANNELS, size, size))
+                return twin.train(training)(torch.zeros(2, channels, size, size))
         except Exception:
             # Whatever a model of one's own raises without values, it may still run with them.
             continue
     return None
 
 
-def _check_channels(model: nn.Module, name: str) -> None:
+def _check_channels(model: nn.Module, name: str, channels: int) -> None:
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is not None and first.in_channels != _CHANNELS:
+    if first is not None and first.in_channels != channels:
+        taken = first.in_channels
         raise InputError(
-            f"{name} takes images of {first.in_channels} channel{'s' if first.in_channels > 1 else ''}, here they have "
-            f"{_CHANNELS}: leave in_chans out, or make the model for {_CHANNELS}"
+            f"{name} takes images of {taken} channel{'s' if taken > 1 else ''}, here they have {channels}: "
+            f"give `in_chans={taken}`, or make the model for {channels}"
         )
 
 

@@ -20,6 +20,10 @@ def has_unused_parameters(model: nn.Module, size: int) -> bool:
     True
     """
     twin = meta_copy(model).train()
+    for module in twin.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            # It would wait for other processes, and on a GPU.
+            module.eval()
     wanted = {id(parameter) for parameter in twin.parameters() if parameter.requires_grad}
     try:
         with torch.device("meta"):

@@ -29,7 +29,7 @@ from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run import run_folder
-from upchirp.training.run.data import open_named_data
+from upchirp.training.run.data import open_named_data, with_channels
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
 from upchirp.training.run.resumption import go_on_with
@@ -83,7 +83,7 @@ def estimate(
     Raises:
         InputError: bad input, as `search` would find it.
     """
-    prepared = _prepare(config, model, data, task or task_of(config.training, config.training, config.training), note)
+    prepared = _prepare(config, model, data, task or _task_of(config.training), note)
     price = prepared.planner.price
     config = prepared.config
     return {
@@ -147,7 +147,7 @@ def _search(
     if not resuming:
         run_folder.check_is_free(folder)
     notes = list(notes)
-    task = task or task_of(config.training, config.training, config.training)
+    task = task or _task_of(config.training)
     prepared = _prepare(config, model, data, task, notes.append)
     config = prepared.config
     if resuming:
@@ -228,6 +228,9 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     if not task.labelled and not isinstance(whole, UnlabelledSource):
         whole = UnlabelledSource(whole)
     task = for_images(task, training, [whole])
+    training, told = with_channels(training, whole)
+    for line in told:
+        note(line)
     train, val = split(whole, config.search_val, training.seed)
     if config.subset < 1:
         train = split(train, config.subset, training.seed)[1]
@@ -238,6 +241,10 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     choose_micro_batch(training, training.batch_size)
     config = replace(config, training=training)
     return _Prepared(config, train, val, Planner(config, model, len(train)), task)
+
+
+def _task_of(training: Any) -> Task:
+    return task_of(training, training, training, training.in_chans)
 
 
 def _create(folder: Path, config: SearchConfig) -> None:

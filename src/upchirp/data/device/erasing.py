@@ -35,7 +35,7 @@ class Erasing:
         """Erase in place.
 
         Args:
-            lines: normalised images of some rows of the batch, (N, S, 3 S).
+            lines: normalised images of some rows of the batch, (N, S, channels S).
             step: whose batch it is.
             batch_size: of the whole step.
             rows: which of its rows these are.
@@ -49,7 +49,7 @@ class Erasing:
         chosen = np.flatnonzero(valid & (draws[:, 0] < self._probability))
         if not len(chosen):
             return
-        bank = self._noise_bank(3 * side * side, lines.device)
+        bank = self._noise_bank(side * lines.shape[2], lines.device)
         noise_rows = (draws[chosen, 1] * len(bank)).astype(np.int64)
         erase = erase_box_by_box if lines.device.type == "cpu" else erase_together
         erase(lines, bank, np.column_stack([chosen, noise_rows, boxes[chosen]]))
@@ -90,20 +90,20 @@ def erase_box_by_box(lines: Tensor, bank: Tensor, boxes: npt.NDArray[np.int64]) 
     """Put noise into boxes of images, in place, touching only what is erased: best where a call costs little.
 
     Args:
-        lines: images, (N, S, 3 S).
-        bank: noise, (rows, 3 S S).
+        lines: images, (N, S, channels S).
+        bank: noise, (rows, channels S S).
         boxes: of each the image, the row of noise and top, bottom, left, right in pixels, (boxes, 6).
     """
-    noises = bank.view(-1, *lines.shape[1:])
+    noises, channels = bank.view(-1, *lines.shape[1:]), lines.shape[2] // lines.shape[1]
     for image, noise, top, bottom, left, right in boxes.tolist():
-        box = np.s_[top:bottom, 3 * left : 3 * right]
+        box = np.s_[top:bottom, channels * left : channels * right]
         lines[image][box] = noises[noise][box]
 
 
 def erase_together(lines: Tensor, bank: Tensor, boxes: npt.NDArray[np.int64]) -> None:
     """The same as `erase_box_by_box` in few calls, whatever the number of boxes: best on accelerators."""
-    side = lines.shape[1]
+    side, width = lines.shape[1:]
     packed = to_device(boxes, lines.device)
-    noise = bank[packed[:, 1]].view(-1, side, 3 * side)
-    erased = torch.where(box_mask(packed[:, 2:], side), noise, lines.index_select(0, packed[:, 0]))
+    noise = bank[packed[:, 1]].view(-1, side, width)
+    erased = torch.where(box_mask(packed[:, 2:], side, width // side), noise, lines.index_select(0, packed[:, 0]))
     lines.index_copy_(0, packed[:, 0], erased)

@@ -147,10 +147,10 @@ def mix_draws(
     return weights, np.column_stack([cut, top, bottom, left, right]).astype(np.int64)
 
 
-def box_mask(boxes: Tensor, side: int) -> Tensor:
-    """True inside the boxes (top, bottom, left, right): (n, 4) to (n, side, 3 side), for lines of pixels."""
+def box_mask(boxes: Tensor, side: int, channels: int = 3) -> Tensor:
+    """True inside the boxes (top, bottom, left, right): (n, 4) to (n, side, channels side), for lines of pixels."""
     row = torch.arange(side, device=boxes.device)
-    column = torch.arange(3 * side, device=boxes.device) // 3
+    column = torch.arange(channels * side, device=boxes.device) // channels
     top, bottom, left, right = boxes[:, :, None].unbind(1)
     rows = (row >= top) & (row < bottom)
     columns = (column >= left) & (column < right)

@@ -1,6 +1,7 @@
 """From decoded regions to uint8 images on the device: resize, flip, RandAugment."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from upchirp.data.device.rand_augment import rand_augment
@@ -26,6 +27,8 @@ class Preparation:
         self._mode: Mode = mode
         self._filter: Interpolation = augmentation.interpolation
         self._fill = fill_colour(augmentation)
+        self.channels = augmentation.channels
+        """What the images consist of."""
         self._interpolation = WARP_FLAGS[augmentation.interpolation]
 
     def __call__(self, regions: Regions, side: int) -> Tensor:
@@ -36,11 +39,22 @@ class Preparation:
             side: the bandwidth, pixels.
 
         Returns:
-            uint8, (N, side, side, 3), on the device, which nothing waits for.
+            uint8, (N, side, side, channels), on the device, which nothing waits for.
         """
         recipes = regions.recipes
         sizes, flips = recipes[:, :2].astype(np.int64), recipes[:, 2] > 0
         final_size = self._final_size
         interpolation = "lanczos" if final_size is None else filter_at(side, final_size, self._filter, self._mode)
         images = resize_regions(regions.pixels, sizes, flips, side, interpolation)
-        return rand_augment(images, recipes[:, 3:], self._fill, self._interpolation)
+        images = rand_augment(images, recipes[:, 3:], self._fill, self._interpolation)
+        return grey(images) if self.channels.count == 1 else images
+
+
+def grey(images: Tensor) -> Tensor:
+    """RGB values as grey ones, uint8 (N, S, S, 1): to the bit as Pillow has them.
+
+    >>> grey(torch.tensor([[[[255, 0, 0], [9, 9, 9]]]], dtype=torch.uint8)).flatten().tolist()
+    [76, 9]
+    """
+    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32, device=images.device)
+    return ((images.int() * weights).sum(dim=3, keepdim=True, dtype=torch.int32) + 32768 >> 16).to(torch.uint8)

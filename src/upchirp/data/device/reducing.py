@@ -11,13 +11,13 @@ def reduced(images: Tensor, side: int, operator: Operator) -> Tensor:
     """Reduce square images to a bandwidth by an operator.
 
     Args:
-        images: floating, (N, 3, S, S).
+        images: floating, (N, channels, S, S).
         side: the bandwidth, pixels, at most S.
         operator: the exact crop of the spectrum (Equation 1), Lanczos with anti-aliasing (Section 5.2), or an
             interpolation without, whose result holds high frequencies too (Proposition 1, Table 19 b).
 
     Returns:
-        (N, 3, side, side); at their own side the images as they are.
+        (N, channels, side, side); at their own side the images as they are.
 
     >>> import torch
     >>> images = torch.arange(16.0).view(1, 1, 4, 4)

@@ -27,7 +27,7 @@ from upchirp.spectral import low_pass_filter
 
 
 class BatchTransform:
-    """Turns uint8 batches into model inputs and mixed targets.
+    """Turns batches of a loader into model inputs and mixed targets.
 
     In this order: reduction to the bandwidth where workers leave that to the device, low-pass filter where a radius is
     given, normalisation, random erasing with noise from N(0, 1) per pixel (after normalising, as timm does), mixup or
@@ -92,7 +92,7 @@ class BatchTransform:
         """Transform a whole batch, or the rows of it that one rank or micro-batch holds.
 
         Args:
-            images: uint8, (N, 3, S, S).
+            images: (N, channels, S, S), of the augmentation's pixel type.
             labels: int64, (N,), on the same device.
             bandwidth: side of the result, pixels; equal to S unless the batch is reduced here.
             step: index of the optimizer step.
@@ -104,25 +104,26 @@ class BatchTransform:
             own: its name; by default there is none.
 
         Returns:
-            Inputs (N, 3, bandwidth, bandwidth), and the targets.
+            Inputs (N, channels, bandwidth, bandwidth), and the targets.
 
         Raises:
             InputError: rows outside the batch, rows that cut a mixing group, an odd batch size with
-                mixing on, images that are not uint8 or whose side does not fit the bandwidth.
+                mixing on, images of other channels or of another type, or whose side does not fit the bandwidth.
         """
         rows = range(first_row, first_row + len(images))
         operator = operator or self._low_frequency
         self._check(images, bandwidth, rows, batch_size, operator)
-        pixels = images.contiguous(memory_format=torch.channels_last).to(torch.float32)
+        # A copy in any case: what follows is done in place.
+        pixels = images.contiguous(memory_format=torch.channels_last).to(torch.float32, copy=True)
         if images.shape[-1] > bandwidth:
             pixels = reduced(pixels, bandwidth, operator).contiguous(memory_format=torch.channels_last)
         if radius is not None:
             pixels = low_pass_filter(pixels, radius=radius).contiguous(memory_format=torch.channels_last)
         lines = _lines(pixels)
-        _normalize_lines(lines, self._augmentation.mean, self._augmentation.std)
+        _normalize_lines(lines, self._augmentation.mean, self._augmentation.std, scale_of(images))
         self._erase(lines, step, batch_size, rows)
         lines, targets = self._mix(lines, labels, step, batch_size, rows)
-        pixels = lines.view(-1, bandwidth, bandwidth, 3).permute(0, 3, 1, 2)
+        pixels = lines.view(-1, bandwidth, bandwidth, pixels.shape[1]).permute(0, 3, 1, 2)
         if own is not None:
             check_transforms([own], self._own)
             moment = Moment(progress=progress, step=step, bandwidth=bandwidth, rows=rows, seed=self._seed)
@@ -136,9 +137,11 @@ class BatchTransform:
 
     def _check(self, images: Tensor, bandwidth: int, rows: range, batch_size: int, operator: Operator) -> None:
         side = images.shape[-1]
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side, side):
+        count, kind = self._augmentation.channels.count, self._augmentation.pixel_type
+        if images.dtype != getattr(torch, kind) or images.ndim != 4 or images.shape[1:] != (count, side, side):
             raise InputError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}: expected torch.uint8 of shape (N, 3, S, S)"
+                f"images are {images.dtype} of shape {tuple(images.shape)}: expected torch.{kind} of shape "
+                f"(N, {count}, S, S)"
             )
         reduces = operator != "lanczos"
         if side != bandwidth and not (reduces and side > bandwidth):
@@ -166,7 +169,7 @@ class BatchTransform:
         weight = packed[:, 0]
         # A CutMix group keeps nothing of itself inside its box, everything outside; mixup's box is empty.
         outside = torch.where(packed[:, 1] > 0, torch.ones_like(weight), weight)
-        keep = torch.where(box_mask(packed[:, 2:], side), 0.0, outside[:, None, None])
+        keep = torch.where(box_mask(packed[:, 2:], side, lines.shape[2] // side), 0.0, outside[:, None, None])
         grouped = lines.view(-1, group, *lines.shape[1:])
         mixed = torch.lerp(grouped.flip(1), grouped, keep[:, None])
         partners = labels.view(-1, group).flip(1).reshape(-1)
@@ -188,16 +191,22 @@ def check_transforms(names: Iterable[str | None], given: Mapping[str, Transform]
             )
 
 
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def scale_of(images: Tensor) -> float:
+    """The value that counts as 1 in images as loaders give them: of floating-point ones 1, as they keep their units."""
+    return 1.0 if images.is_floating_point() else 255.0
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], scale: float = 255.0) -> Tensor:
     """Normalise pixel values 0 to 255 by a mean and a standard deviation given for values 0 to 1.
 
     Args:
-        images: uint8 or floating, (N, 3, H, W).
-        mean: of the red, green and blue values.
-        std: of the red, green and blue values.
+        images: uint8 or floating, (N, channels, H, W).
+        mean: of the values of each channel.
+        std: of the same.
+        scale: the value that counts as 1; for images that keep their units give `scale_of(images)`.
 
     Returns:
-        float32, (N, 3, H, W), in the memory format of `images`.
+        float32, (N, channels, H, W), in the memory format of `images`.
 
     >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
     >>> normalize(white, (0.5, 0.5, 0.5), (0.5, 0.25, 0.1)).flatten().round(decimals=3)
@@ -205,32 +214,34 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """
     pixels = images.to(torch.float32, copy=True)
     if pixels.is_contiguous(memory_format=torch.channels_last):
-        _normalize_lines(_lines(pixels), tuple(mean), tuple(std))
+        _normalize_lines(_lines(pixels), tuple(mean), tuple(std), scale)
         return pixels
-    scale, shift = (values.view(-1, 1, 1) for values in _scale_and_shift(tuple(mean), tuple(std), pixels.device, 1))
-    return torch.addcmul(shift, pixels, scale, out=pixels)
+    factor, shift = (
+        values.view(-1, 1, 1) for values in _factor_and_shift(tuple(mean), tuple(std), scale, pixels.device, 1)
+    )
+    return torch.addcmul(shift, pixels, factor, out=pixels)
 
 
 def _lines(pixels: Tensor) -> Tensor:
-    """A view of images (N, 3, H, W) that lie channels last: (N, H, 3 W).
+    """A view of images (N, channels, H, W) that lie channels last: (N, H, channels W).
 
-    With the three channels as the innermost loop a CPU takes four times as long for what is done to each value.
+    With three channels as the innermost loop a CPU takes four times as long for what is done to each value.
     """
     return pixels.permute(0, 2, 3, 1).flatten(2)
 
 
-def _normalize_lines(lines: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    scale, shift = _scale_and_shift(mean, std, lines.device, lines.shape[2] // 3)
-    torch.addcmul(shift, lines, scale, out=lines)
+def _normalize_lines(lines: Tensor, mean: tuple[float, ...], std: tuple[float, ...], scale: float) -> None:
+    factor, shift = _factor_and_shift(mean, std, scale, lines.device, lines.shape[2] // len(mean))
+    torch.addcmul(shift, lines, factor, out=lines)
 
 
 @lru_cache(maxsize=64)
-def _scale_and_shift(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, repeats: int
+def _factor_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], scale: float, device: torch.device, repeats: int
 ) -> tuple[Tensor, Tensor]:
     """Factor and summand of each channel, the channels repeated for each pixel of a row."""
     # Cached: a copy to the device in every step would make the host wait for it.
     with torch.inference_mode(False):
         centre, width = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        scale, shift = 1 / (255 * width), -centre / width
-        return tuple(value.float().repeat(repeats).to(device) for value in (scale, shift))  # type: ignore[return-value]
+        factor, shift = 1 / (scale * width), -centre / width
+        return tuple(value.float().repeat(repeats).to(device) for value in (factor, shift))  # type: ignore[return-value]

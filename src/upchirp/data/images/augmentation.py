@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from upchirp.curriculum import Operator
+from upchirp.data.images.bands import augmented, cropped, finished_values, resized_bands, values_of
 from upchirp.data.images.crops import center_box, crop_box
 from upchirp.data.images.decoding import Box, Picture, PillowPicture, Pixels
 from upchirp.data.images.rand_augment import Colour, Operation, at_share, draw_operations, on_image, on_pixels
 from upchirp.data.images.resizing import MOST_PIXELS, resized
 from upchirp.data.requests import Request
-from upchirp.data.settings import Augmentation, Interpolation, Mode, filter_at
+from upchirp.data.settings import RGB, Augmentation, Channels, Interpolation, Mode, filter_at
 from upchirp.errors import InputError
 
 _FILTERS = {
@@ -68,9 +69,18 @@ def draw(augmentation: Augmentation, final_size: int, size: tuple[int, int], req
 
 
 def fill_colour(augmentation: Augmentation) -> Colour:
-    """What RandAugment puts where pixels come from outside: the mean colour."""
-    red, green, blue = (min(255, round(255 * value)) for value in augmentation.mean)
+    """What RandAugment puts where pixels of a photograph come from outside: the mean colour."""
+    values = [min(255, round(255 * value)) for value in augmentation.mean]
+    red, green, blue = values * 3 if len(values) == 1 else values
     return red, green, blue
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """RGB values as grey ones, (height, width, 1), as Pillow has them.
+
+    It is the last thing that is done: grey photographs are prepared as all others are.
+    """
+    return np.array(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 class Begun(NamedTuple):
@@ -97,6 +107,8 @@ class TrainTransform:
     the pipeline does) and augments there, which is cheap at small bandwidths. `faithful` keeps the order of the
     released code: resize to the final size, flip, RandAugment, then Lanczos to the bandwidth. With any other operator
     than `lanczos` the result stays at the final size (the device reduces it), and the modes are the same.
+
+    Images that are no photographs (see `Channels`) are prepared by `upchirp.data.images.bands`, in the same order.
 
     Args:
         augmentation: the settings.
@@ -131,10 +143,12 @@ class TrainTransform:
         self._final_size = final_size
         self._mode: Mode = mode
         self._low_frequency: Operator = low_frequency
-        self._fill = fill_colour(augmentation)
+        self._channels = augmentation.channels
+        if self._channels.photographs:
+            self._fill = fill_colour(augmentation)
 
     def __call__(self, picture: Picture | Image.Image, request: Request) -> Pixels:
-        """The pixels, uint8 of shape (S, S, 3).
+        """The pixels, (S, S, channels), of the augmentation's pixel type: uint8 and 3 by default.
 
         S is the bandwidth, or the final size where the device reduces.
 
@@ -151,6 +165,8 @@ class TrainTransform:
         """
         if isinstance(picture, Image.Image):
             picture = PillowPicture(picture)
+        if not self._channels.photographs:
+            return self._begin_bands(picture, request)
         settings = self._augmentation
         box, flip, operations = draw(settings, self._final_size, picture.size, request)
         here = (request.operator or self._low_frequency) == "lanczos"
@@ -178,10 +194,31 @@ class TrainTransform:
         """
         flags = WARP_FLAGS[self._augmentation.interpolation]
         shrunk = [resized(image.pixels, image.side, self._filter_at(image.side)) for image in images]
-        return [
+        if not self._channels.photographs:
+            return shrunk
+        done = [
             on_pixels(cv2.flip(pixels, 1) if image.flip else pixels, image.operations, self._fill, flags)  # type: ignore[arg-type]
             for pixels, image in zip(shrunk, images, strict=True)
         ]
+        return [grey(pixels) for pixels in done] if self._channels.count == 1 else done
+
+    def _begin_bands(self, picture: Picture, request: Request) -> Begun:
+        """All of the work on an image that is no photograph."""
+        settings, final_size = self._augmentation, self._final_size
+        values = values_of(picture, self._channels)
+        height, width = values.shape[:2]
+        box, flip, operations = draw(settings, final_size, (width, height), request)
+        here = (request.operator or self._low_frequency) == "lanczos"
+        straight = here and self._mode != "faithful"
+        side = request.bandwidth if straight else final_size
+        interpolation = self._filter_at(side) if straight else settings.interpolation
+        bands = resized_bands(cropped(values, box), (side, side), _FILTERS[interpolation])
+        fill = np.array(settings.mean, np.float32) * (255 if self._channels.type == "uint8" else 1)
+        bands = augmented(bands, operations, fill, WARP_FLAGS[settings.interpolation], flip=flip)
+        if here and side != request.bandwidth:
+            side = request.bandwidth
+            bands = resized_bands(bands, (side, side), Image.Resampling.LANCZOS)
+        return Begun(finished_values(bands, self._channels), side, False, [])
 
     def _filter_at(self, side: int) -> Interpolation:
         return filter_at(side, self._final_size, self._augmentation.interpolation, self._mode)
@@ -194,6 +231,7 @@ class EvalTransform:
         size: side of the result, pixels.
         crop_pct: share of the shorter side that is kept, (0, 1]; see `default_crop_pct`.
         interpolation: filter of the resize.
+        channels: what the result consists of.
 
     Raises:
         InputError: an argument out of its range.
@@ -202,7 +240,9 @@ class EvalTransform:
     (64, 64, 3)
     """
 
-    def __init__(self, size: int, crop_pct: float, interpolation: Interpolation = "bicubic") -> None:
+    def __init__(
+        self, size: int, crop_pct: float, interpolation: Interpolation = "bicubic", channels: Channels = RGB
+    ) -> None:
         if size < 1:
             raise InputError(f"evaluation size {size}: it must be 1 pixel or more")
         if not 0 < crop_pct <= 1:
@@ -212,20 +252,35 @@ class EvalTransform:
         self._size = size
         self._shorter = math.floor(size / crop_pct)
         self._filter = _FILTERS[interpolation]
+        self.channels = channels
+        """What the result consists of."""
 
     def __call__(self, picture: Picture | Image.Image) -> Pixels:
-        """The pixels, uint8 of shape (size, size, 3).
+        """The pixels, (size, size, channels): uint8 and 3 by default.
 
         Raises:
             OSError: the image is truncated or corrupt.
         """
-        image = (PillowPicture(picture) if isinstance(picture, Image.Image) else picture).whole()
-        width, height = image.size
+        if isinstance(picture, Image.Image):
+            picture = PillowPicture(picture)
+        if not self.channels.photographs:
+            values = values_of(picture, self.channels)
+            height, width = values.shape[:2]
+            whole, box = self._view((width, height))
+            bands = resized_bands(cropped(values, (0, 0, width, height)), whole, self._filter)
+            return finished_values(bands[:, box[1] : box[3], box[0] : box[2]], self.channels)
+        image = picture.whole()
+        whole, box = self._view(image.size)
+        pixels = np.array(image.resize(whole, self._filter).crop(box))
+        return grey(pixels) if self.channels.count == 1 else pixels
+
+    def _view(self, size: tuple[int, int]) -> tuple[tuple[int, int], Box]:
+        """What an image of a size is resized to, and the box of it that is kept."""
+        width, height = size
         shorter = min(width, height)
         width, height = self._shorter * width // shorter, self._shorter * height // shorter
-        image = image.resize((width, height), self._filter)
         left, top = round((width - self._size) / 2), round((height - self._size) / 2)
-        return np.array(image.crop((left, top, left + self._size, top + self._size)))
+        return (width, height), (left, top, left + self._size, top + self._size)
 
 
 def default_crop_pct(size: int) -> float:

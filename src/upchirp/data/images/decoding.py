@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB pixels, upright.
+"""From the bytes of an image file to RGB pixels, upright; or to arrays, see `upchirp.data.images.arrays`.
 
 JPEG files go through libjpeg-turbo (simplejpeg), which can decode at 1/2, 1/4 and 1/8 of the full scale for less than
 the price of all pixels; everything else, and every file that libjpeg-turbo complains about, goes through Pillow.
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
+from upchirp.data.images.arrays import NPY, ArrayPicture, has_many_bands, is_tiff, read_npy, read_tiff
 from upchirp.data.images.jpeg import Header, decode_rows, read_header
 from upchirp.data.images.pillow import check_size, decode, large_allowed, load, open_image, orientation
 from upchirp.data.images.ppm import read_ppm
@@ -62,7 +63,7 @@ def open_picture(data: bytes) -> Picture:
     """Read the header of an encoded image; its pixels stay encoded.
 
     Args:
-        data: the bytes of an image file, in any format that Pillow reads.
+        data: the bytes of an image file, in any format that Pillow reads, a `.npy` file, or a TIFF file of many bands.
 
     Raises:
         OSError: the bytes are no image that can be read.
@@ -87,13 +88,22 @@ def open_picture(data: bytes) -> Picture:
     if (pixels := read_ppm(data)) is not None:
         check_size(pixels.shape[1], pixels.shape[0])
         return DecodedPicture(pixels)
-    image = open_image(data)
+    if data[: len(NPY)] == NPY:
+        return ArrayPicture(read_npy(data))
+    if has_many_bands(data):
+        return ArrayPicture(read_tiff(data))
+    try:
+        image = open_image(data)
+    except OSError:
+        if not is_tiff(data):
+            raise
+        return ArrayPicture(read_tiff(data))
     if image.format == "PNG" and "exif" not in image.info and _LATE_EXIF in data:
         # Behind the pixels: Pillow finds it, and so the size of the upright image, when it has read them.
         load(image)
     if header is not None and image.format == "JPEG" and image.mode in ("RGB", "L") and orientation(image) == 1:
         return JpegPicture(data, header, image.size)
-    return PillowPicture(image)
+    return PillowPicture(image, data)
 
 
 class JpegPicture:
@@ -160,10 +170,12 @@ class PillowPicture:
 
     Args:
         image: an image of any mode.
+        data: the file that it was read from, if it was.
     """
 
-    def __init__(self, image: Image.Image) -> None:
+    def __init__(self, image: Image.Image, data: bytes | None = None) -> None:
         self._image = image
+        self.data = data
         width, height = image.size
         self.size = (height, width) if orientation(image) in (5, 6, 7, 8) else (width, height)
 
@@ -171,6 +183,20 @@ class PillowPicture:
         """The pixels of a box; see `Picture.region`."""
         with large_allowed():
             return np.array(self.whole().crop(box))
+
+    @property
+    def wide(self) -> bool:
+        """Whether it holds grey values of more than 8 bits."""
+        return self._image.mode == "F" or self._image.mode.startswith("I")
+
+    def loaded(self) -> Image.Image:
+        """The image as it is stored, decoded.
+
+        Raises:
+            OSError: it is truncated or corrupt.
+        """
+        load(self._image)
+        return self._image
 
     def whole(self) -> Image.Image:
         """All pixels; see `Picture.whole`."""

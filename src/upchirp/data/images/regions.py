@@ -17,25 +17,25 @@ from upchirp.data.images.pyramid import PyramidPicture
 from upchirp.data.images.rand_augment import NAMES, at_share
 from upchirp.data.images.resizing import MOST_PIXELS, resized
 from upchirp.data.requests import Request
-from upchirp.data.settings import Augmentation, Mode, Prepare, filter_at
+from upchirp.data.settings import RGB, Augmentation, Channels, Mode, Prepare, filter_at
 
 
-def image_bytes(side: int, prepare: Prepare = "cpu") -> int:
-    """Most bytes that a worker gives for an image of a side in pixels.
+def image_bytes(side: int, prepare: Prepare = "cpu", channels: Channels = RGB) -> int:
+    """Most bytes that a worker gives for an image of a side in pixels; regions are RGB, whatever is made of them.
 
-    >>> image_bytes(96), image_bytes(96, "device")
-    (27648, 221184)
+    >>> image_bytes(96), image_bytes(96, "device"), image_bytes(96, "cpu", Channels(12, "float32"))
+    (27648, 221184, 442368)
     """
-    return 3 * side**2 * (1 if prepare == "cpu" else MOST_PIXELS)
+    return channels.bytes * side**2 if prepare == "cpu" else RGB.bytes * side**2 * MOST_PIXELS
 
 
-Take = Callable[[tuple[int, ...]], tuple[Tensor, Any]]
-"""Gives uint8 memory of a shape, and what to send in place of it."""
+Take = Callable[[tuple[int, ...], torch.dtype], tuple[Tensor, Any]]
+"""Gives memory of a shape and a type, and what to send in place of it."""
 
 
-def in_own_memory(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def in_own_memory(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Memory of this process, which is sent as it is."""
-    memory = torch.empty(shape, dtype=torch.uint8)
+    memory = torch.empty(shape, dtype=dtype)
     return memory, memory
 
 
@@ -133,7 +133,7 @@ class LaidOut:
             size = pixels.shape[:2] if box is None else (box[3] - box[1], box[2] - box[0])
             recipe[:3] = *size, flip
             recipe[3 : 3 + 2 * len(operations)] = np.array(operations, dtype=np.float64).ravel()
-        memory, sent = take((int(lengths.sum()),))
+        memory, sent = take((int(lengths.sum()),), torch.uint8)
         place, first = memory.numpy(), 0
         for pixels, *_ in regions:
             # Right to where it is sent from: it may be a part of the rows that were decoded.

@@ -13,6 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from upchirp.data.images.arrays import ArrayPicture
 from upchirp.data.images.decoding import open_picture
 from upchirp.data.images.pillow import open_image
 from upchirp.data.images.ppm import encode_ppm
@@ -138,6 +139,8 @@ def make_versions(data: bytes, sizes: Sequence[int], settings: PackSettings) -> 
     [(120, 90), (60, 45), None]
     """
     picture = open_picture(data)
+    if isinstance(picture, ArrayPicture):
+        raise OSError("arrays are not packed: train on the files as they are")
     # Decoded even where nothing is made of it: this is where damage is found.
     image = picture.whole()
     if image.size != picture.size:

@@ -75,12 +75,14 @@ class ArchiveFolder:
         folder._tree = self._tree[name]
         return folder
 
-    def walk(self, names: Sequence[str], passed_over: PassedOver) -> list[list[tuple[str, list[str]]]]:
+    def walk(
+        self, names: Sequence[str], passed_over: PassedOver, known: frozenset[str]
+    ) -> list[list[tuple[str, list[str]]]]:
         """The images below each of some folders in it; see `Folder.walk`."""
-        return [sorted(_walk(self._tree[name], passed_over)) for name in names]
+        return [sorted(_walk(self._tree[name], passed_over, known)) for name in names]
 
 
-def _walk(tree: dict[str, Any], passed_over: PassedOver) -> list[tuple[str, list[str]]]:
+def _walk(tree: dict[str, Any], passed_over: PassedOver, known: frozenset[str]) -> list[tuple[str, list[str]]]:
     found = []
     pending = [("", tree)]
     while pending:
@@ -88,7 +90,7 @@ def _walk(tree: dict[str, Any], passed_over: PassedOver) -> list[tuple[str, list
         pending += [
             (f"{inner}/{name}" if inner else name, inside) for name, inside in place.items() if inside is not None
         ]
-        if images := only_images([name for name, inside in place.items() if inside is None], passed_over):
+        if images := only_images([name for name, inside in place.items() if inside is None], passed_over, known):
             found.append((inner, images))
     return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.sources.tree import Folder, PassedOver, only_images
+from upchirp.data.sources.tree import ARRAYS, Folder, PassedOver, image_suffixes, only_images
 from upchirp.errors import InputError
 
 Counted = Callable[[int], None]
@@ -100,11 +100,10 @@ def list_images(
             )
         folders = tuple(by_name.get(normal(name), name) for name in classes)
     present = [label for label, name in enumerate(folders) if name in names]
-    passed_over = PassedOver()
     counts = np.zeros(len(folders), dtype=np.int64)
     paths: list[bytes] = []
-    walked = root.walk([folders[label] for label in present], passed_over)
-    for label, found in zip(present, walked, strict=True):
+    walked, passed_over = _walked(root, [folders[label] for label in present])
+    for label, found in zip(present, walked[:-1], strict=True):
         before = len(paths)
         for inner, files in found:
             prefix = inner + os.sep if inner else ""
@@ -125,10 +124,22 @@ def list_images(
     )
 
 
+def _walked(
+    root: Folder, names: Sequence[str], files: Sequence[str] = ()
+) -> tuple[list[list[tuple[str, list[str]]]], PassedOver]:
+    """The images in some folders, and last those among files beside them; arrays, if there are no images but those."""
+    for known in (image_suffixes(), ARRAYS):
+        passed_over = PassedOver()
+        found = [*root.walk(names, passed_over, known), [("", only_images(files, passed_over, known))]]
+        if any(images for parts in found for _, images in parts) or not ARRAYS & passed_over.suffixes.keys():
+            break
+    return found, passed_over
+
+
 def _all_images(root: Folder, counted: Counted) -> Listing:
-    names, passed_over = root.folders(), PassedOver()
-    found = dict(zip(names, root.walk(names, passed_over), strict=True))
-    found[""] = [("", only_images(root.files(), passed_over))]
+    names = root.folders()
+    walked, passed_over = _walked(root, names, root.files())
+    found = dict(zip([*names, ""], walked, strict=True))
     paths = {
         folder: [os.fsencode((inner + os.sep if inner else "") + name) for inner, files in parts for name in files]
         for folder, parts in found.items()

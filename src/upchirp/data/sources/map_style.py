@@ -11,12 +11,12 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from upchirp.data.faults import DataFault
+from upchirp.data.images.arrays import ArrayPicture
 from upchirp.data.images.decoding import Picture, PillowPicture
 from upchirp.errors import InputError
 
 _IMAGE_KEYS = ("image", "img", "pixel_values")
 _LABEL_KEYS = ("label", "labels", "target")
-_MOST_CHANNELS = 64
 
 
 class MapStyleDataset(Protocol):
@@ -33,7 +33,8 @@ class MapStyleSource:
     """Any map-style data set of (image, label) pairs, before any transform.
 
     An image is a PIL image, a uint8 tensor (channels, height, width) or a uint8 array (height, width[,
-    channels]) with 1 or 3 channels; a label is an integer. A sample may also be a dictionary that has them under one
+    channels]) with 1 or 3 channels; for training with `in_chans` it may have any number of channels other than 3, and
+    values of any type. A label is an integer. A sample may also be a dictionary that has them under one
     of the usual names: `image`, `img` or `pixel_values`, and `label`, `labels` or `target`.
 
     Args:
@@ -98,7 +99,7 @@ class MapStyleSource:
             raise DataFault(
                 f"{self.describe(index)}: the label is a {type(label).__name__}, expected an integer"
             ) from None
-        return PillowPicture(self._as_pil(image, index)), number
+        return self._picture(image, index), number
 
     def _pair(self, sample: Mapping[Any, Any], index: int) -> tuple[Any, Any]:
         """The image and the label of a sample with names."""
@@ -110,9 +111,9 @@ class MapStyleSource:
             )
         return sample[found[0][0]], sample[found[1][0]]
 
-    def _as_pil(self, image: object, index: int) -> Image.Image:
+    def _picture(self, image: object, index: int) -> Picture:
         if isinstance(image, Image.Image):
-            return image
+            return PillowPicture(image)
         got = f"a {type(image).__name__}"
         array: np.ndarray[Any, Any] | None = None
         if isinstance(image, torch.Tensor):
@@ -124,19 +125,27 @@ class MapStyleSource:
             if image.dtype == np.uint8:
                 array = image[..., None] if image.ndim == 2 else image
         channels = array.shape[-1] if array is not None and array.ndim == 3 else 0
-        # An array the wrong way round has its width there.
-        if 1 < channels <= _MOST_CHANNELS and channels != 3 and array is not None and 3 not in array.shape:
-            raise DataFault(
-                f"{self.describe(index)}: the image is {got}, so it has {channels} channels, and training takes 1 or 3 "
-                "(grey or RGB): choose or combine them in the data set"
-            )
+        if (many := _many_channels(image)) is not None:
+            return many
         if array is None or channels not in (1, 3) or 0 in array.shape:
             raise DataFault(
                 f"{self.describe(index)}: the image is {got}; expected a PIL image, a uint8 tensor "
                 "(channels, height, width) or a uint8 array (height, width, channels): "
                 "remove transforms that make floats"
             )
-        return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array))
+        photograph = np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array)
+        return PillowPicture(Image.fromarray(photograph))
+
+
+def _many_channels(image: object) -> ArrayPicture | None:
+    """An image that is surely no photograph: of another type or of more channels, and in no sense of three."""
+    values = image.numpy(force=True) if isinstance(image, torch.Tensor) else image
+    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or 0 in values.shape or 3 in values.shape:
+        return None
+    if values.dtype.kind not in "uif":
+        return None
+    picture = ArrayPicture(values)
+    return None if picture.dtype == np.uint8 and picture.channels == 1 else picture
 
 
 def _classes(dataset: Any) -> tuple[str, ...]:

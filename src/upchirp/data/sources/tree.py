@@ -36,8 +36,13 @@ class Folder(Protocol):
     def inside(self, name: str) -> "Folder":
         """A folder in it."""
 
-    def walk(self, names: Sequence[str], passed_over: "PassedOver") -> list[list[tuple[str, list[str]]]]:
-        """The images below each of some folders in it: the path of each folder inside, and its images, all sorted."""
+    def walk(
+        self, names: Sequence[str], passed_over: "PassedOver", known: frozenset[str]
+    ) -> list[list[tuple[str, list[str]]]]:
+        """The images below each of some folders in it: the path of each folder inside, and its images, all sorted.
+
+        What counts as an image has one of the known suffixes.
+        """
 
 
 @dataclass
@@ -89,6 +94,10 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in known if kind in readable)
 
 
+ARRAYS = frozenset((".npy",))
+"""Suffixes of arrays, which are taken for images where no others lie: beside images they are features, or masks."""
+
+
 def is_junk(name: str) -> bool:
     """Whether a system put a file or folder there for itself: hidden ones, thumbnails, resource forks.
 
@@ -99,8 +108,8 @@ def is_junk(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file counts as an image, by its suffix."""
-    return suffix_of(name) in image_suffixes()
+    """Whether a file may count as an image, by its suffix."""
+    return suffix_of(name) in image_suffixes() | ARRAYS
 
 
 def is_table(name: str) -> bool:
@@ -113,9 +122,8 @@ def suffix_of(name: str) -> str:
     return "." + name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def only_images(files: Iterable[str], passed_over: PassedOver) -> list[str]:
-    """The files that count as images, sorted; the others are counted."""
-    known = image_suffixes()
+def only_images(files: Iterable[str], passed_over: PassedOver, known: frozenset[str]) -> list[str]:
+    """The files with known suffixes, sorted; the others are counted."""
     images = []
     for name in files:
         suffix = suffix_of(name)
@@ -156,7 +164,9 @@ class DiskFolder:
         """A folder in it."""
         return DiskFolder(Path(self._path) / name)
 
-    def walk(self, names: Sequence[str], passed_over: PassedOver) -> list[list[tuple[str, list[str]]]]:
+    def walk(
+        self, names: Sequence[str], passed_over: PassedOver, known: frozenset[str]
+    ) -> list[list[tuple[str, list[str]]]]:
         """The images below each of some folders in it; see `Folder.walk`."""
         found: list[list[tuple[str, list[str]]]] = [[] for _ in names]
         tops = [os.path.join(self._path, name) for name in names]  # noqa: PTH118
@@ -168,7 +178,7 @@ class DiskFolder:
             if Path(top).is_symlink():
                 links.append((number, "", top))
             else:
-                links += _walk(number, "", top, found[number], seen, passed_over)
+                links += _walk(number, "", top, found[number], seen, passed_over, known)
         while links:
             following: list[tuple[int, str, str]] = []
             for number, inner, place in links:
@@ -177,7 +187,7 @@ class DiskFolder:
                     passed_over.links.append(place)
                     continue
                 seen |= _above(place)
-                following += _walk(number, inner, place, found[number], seen, passed_over)
+                following += _walk(number, inner, place, found[number], seen, passed_over, known)
             links = following
         return [sorted(folders) for folders in found]
 
@@ -189,6 +199,7 @@ def _walk(
     found: list[tuple[str, list[str]]],
     seen: set[tuple[int, int]],
     passed_over: PassedOver,
+    known: frozenset[str],
 ) -> list[tuple[int, str, str]]:
     """Take the images of a folder and of the real folders in it; returns the links to folders in them."""
     links = []
@@ -209,7 +220,7 @@ def _walk(
                 links.append((number, within, entry.path))
             elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
                 files.append(entry.name)
-        if images := only_images(files, passed_over):
+        if images := only_images(files, passed_over, known):
             found.append((inner, images))
     return sorted(links)
 

@@ -30,6 +30,8 @@ class Description:
     """The model's name, if timm makes it by a name."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for its constructor."""
+    in_chans: int = 3
+    """Channels of the images."""
     final_size: int | None = None
     """Input side that the weights are for, pixels."""
     data: DataIdentity = field(default_factory=DataIdentity)
@@ -52,6 +54,8 @@ class Description:
         made: dict[str, Any] = {"model": self.model}
         if self.model_kwargs:
             made["model_kwargs"] = dict(self.model_kwargs)
+        if self.in_chans != 3:
+            made["in_chans"] = self.in_chans
         return made if self.final_size is None else {**made, "final_size": self.final_size}
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +71,11 @@ class Description:
         Raises:
             LookupError, TypeError: something else.
         """
-        known = {name: data[name] for name in ("model", "model_kwargs", "final_size", "multi_label") if name in data}
+        known = {
+            name: data[name]
+            for name in ("model", "model_kwargs", "in_chans", "final_size", "multi_label")
+            if name in data
+        }
         return cls(
             **known,
             data=DataIdentity.from_dict(data.get("data", {"classes": ()})),
@@ -88,11 +96,18 @@ class Description:
         return cls(
             model=architecture,
             model_kwargs={name: value for name, value in arguments.items() if name not in _SET_OTHERWISE},
+            in_chans=_channels(inner.get("input_size"), arguments),
             final_size=preprocessing.input_size,
             data=DataIdentity(classes=tuple(map(str, names)) if isinstance(names, list | tuple) else ()),
             multi_label=config.get("problem_type") == PROBLEM_TYPE,
             preprocessing=preprocessing,
         )
+
+
+def _channels(size: Any, arguments: Mapping[str, Any]) -> int:
+    """Channels of the images that timm's configuration tells of."""
+    told = arguments.get("in_chans", size[0] if isinstance(size, list | tuple) and len(size) == 3 else 3)
+    return told if isinstance(told, int) else 3
 
 
 def read_description(path: Path) -> Description:

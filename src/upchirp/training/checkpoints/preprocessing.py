@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from upchirp.conversion import plain
-from upchirp.data import Interpolation
+from upchirp.data import RGB, Channels, Interpolation, PixelType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,19 +18,26 @@ class Preprocessing:
 
     input_size: int | None = None
     """Side, pixels."""
-    mean: tuple[float, float, float] | None = None
-    """Mean of the red, green and blue values, 0 to 1."""
-    std: tuple[float, float, float] | None = None
-    """Standard deviation of the red, green and blue values, 0 to 1."""
+    mean: tuple[float, ...] | None = None
+    """Mean of the values of each channel, 0 to 1 for those of 8 bits."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of the same."""
+    pixel_type: PixelType | None = None
+    """What values are; see `Augmentation`."""
     interpolation: Interpolation | None = None
     """Filter of the resize."""
     crop_pct: float | None = None
     """Share of the resized image that the centre crop keeps at `input_size`."""
 
     @property
+    def channels(self) -> Channels:
+        """What images consist of."""
+        return Channels(len(self.mean or RGB.count * [0]), self.pixel_type or "uint8")
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings of a training that follow from it."""
-        values = {"mean": self.mean, "std": self.std}
+        values = {"mean": self.mean, "std": self.std, "pixel_type": self.pixel_type}
         return {name: value for name, value in values.items() if value is not None}
 
     def crop_at(self, size: int) -> float | None:
@@ -56,15 +63,12 @@ class Preprocessing:
         size, crop, filter_name = (config.get(name) for name in ("input_size", "crop_pct", "interpolation"))
         return cls(
             input_size=int(size[-1]) if isinstance(size, list | tuple) and size else None,
-            mean=_triple(config.get("mean")),
-            std=_triple(config.get("std")),
+            mean=_values(config.get("mean")),
+            std=_values(config.get("std")),
             interpolation=filter_name if filter_name in get_args(Interpolation) else None,
             crop_pct=float(crop) if isinstance(crop, int | float) and 0 < crop <= 1 else None,
         )
 
 
-def _triple(values: Any) -> tuple[float, float, float] | None:
-    if not isinstance(values, list | tuple) or len(values) != 3:
-        return None
-    first, second, third = map(float, values)
-    return first, second, third
+def _values(values: Any) -> tuple[float, ...] | None:
+    return tuple(map(float, values)) if isinstance(values, list | tuple) and values else None

@@ -41,7 +41,7 @@ def write_timm_config(model: nn.Module, described: Description, path: Path) -> N
             model_config={"label_names": list(described.classes), **kind},
             model_args=dict(described.model_kwargs),
             data_config={
-                "input_size": (3, size, size),
+                "input_size": (described.in_chans, size, size),
                 "mean": seen.mean,
                 "std": seen.std,
                 "interpolation": seen.interpolation,

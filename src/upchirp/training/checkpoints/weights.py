@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from torch import nn
 
 from upchirp.data import same_classes
@@ -89,13 +90,19 @@ class Loaded(NamedTuple):
     """The input side that the weights are for, pixels."""
     left_out: tuple[str, ...]
     """Names in the file that belong to none of the model's modules, such as a loss or a projection head."""
+    channels: int | None = None
+    """Channels that weights for RGB images were adapted to, if they were."""
 
     def notes(self, path: Path) -> list[str]:
-        """A line on what was left out, if anything was."""
-        if not self.left_out:
-            return []
-        named = f"{self.left_out[0]}{_more(list(self.left_out))} of {path}"
-        return [f"left out is what is none of the model's: {named}"]
+        """Lines on what was adapted and what was left out, if anything was."""
+        notes = []
+        if self.channels is not None:
+            many = f"{self.channels} channel{'s' if self.channels > 1 else ''}"
+            notes.append(f"the first layer's weights of {path} are for RGB images, and adapted to {many} as timm does")
+        if self.left_out:
+            named = f"{self.left_out[0]}{_more(list(self.left_out))} of {path}"
+            notes.append(f"left out is what is none of the model's: {named}")
+        return notes
 
 
 def read_weights(path: Path) -> Weights:
@@ -190,6 +197,7 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     tensors = {name: tensor for name, tensor in tensors.items() if not in_classifier(name, head)}
     _check_names(model, weights, expected, tensors)
     _check_finite(model, weights.path, tensors)
+    tensors, channels = _for_channels(model, weights, expected, tensors)
     size = size_of_weights(model, {name: tensor.shape for name, tensor in tensors.items()}, final_size)
     if size is None:
         raise InputError(_shape_refusal(model, weights, expected, tensors))
@@ -201,7 +209,7 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
             for name, parameter in model.named_parameters():
                 if in_classifier(name, classifier_names(model)):
                     parameter.mul_(HEAD_INIT_SCALE)
-    return Loaded(size, found.left_out)
+    return Loaded(size, found.left_out, channels)
 
 
 def _new_norms(own: Mapping[str, torch.Tensor], weights: Weights) -> tuple[str, ...]:
@@ -223,6 +231,36 @@ def _completed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[st
     derived = dict(model.named_buffers()).keys() - own.keys()
     counters = {name: own[name] for name in own.keys() - tensors.keys() if name.endswith("num_batches_tracked")}
     return {**{name: tensor for name, tensor in tensors.items() if name not in derived}, **counters}
+
+
+def _for_channels(
+    model: nn.Module,
+    weights: Weights,
+    expected: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], int | None]:
+    """The tensors with the first layer's adapted to the model's channels, and their number if they were.
+
+    Raises:
+        InputError: they are for other images than RGB ones.
+    """
+    config: Any = getattr(model, "default_cfg", None) or {}
+    first = config.get("first_conv") or ()
+    adapted, channels = dict(tensors), None
+    for name in (f"{layer}.weight" for layer in ((first,) if isinstance(first, str) else first)):
+        if name not in tensors or name not in expected or tensors[name].ndim != 4:
+            continue
+        there, here = tensors[name].shape[1], expected[name].shape[1]
+        if there == here:
+            continue
+        if there != 3:
+            raise InputError(
+                f"{weights.path} is for images of {there} channel{'s' if there > 1 else ''}, and `in_chans` is {here}: "
+                f"give `in_chans={there}`, or weights for RGB images, which are adapted"
+            )
+        adapted[name] = adapt_input_conv(here, tensors[name])
+        channels = here
+    return adapted, channels
 
 
 def _check_finite(model: nn.Module, path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

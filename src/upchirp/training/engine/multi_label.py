@@ -29,6 +29,8 @@ class MultiLabel:
 
     sets: LabelSets
     """What the labels of training and validation images stand for."""
+    channels: int = 3
+    """Of the images."""
 
     labelled = True
     figures = {"loss": 1.0}  # noqa: RUF012  a constant
@@ -48,7 +50,7 @@ class MultiLabel:
 
     def check(self, model: nn.Module, size: int, classes: int) -> None:
         """Look whether it maps images to (N, classes)."""
-        check_outputs(model, size, classes or None)
+        check_outputs(model, size, classes or None, self.channels)
 
     def ask(self, inputs: Tensor, targets: Targets, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Targets]:
         """The images, and the numbers of their sets."""

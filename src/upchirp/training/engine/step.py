@@ -169,8 +169,8 @@ class Steps:
                 raise
             if not self._state.parallel.may_redo:
                 raise OutOfMemory(
-                    f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that share a model "
-                    "cannot redo: take a smaller `micro_batch`"
+                    f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that wait for each "
+                    "other cannot redo: take a smaller `micro_batch`"
                 ) from error
             # Handled by the caller: the error's frames hold the memory that is to be freed.
             return None

@@ -137,6 +137,8 @@ class Classification:
 
     labelling: Loss = "cross_entropy"
     """What outputs and labels are compared by in training; `bce` takes each class by itself, as DeiT III does."""
+    channels: int = 3
+    """Of the images."""
 
     labelled = True
     figures = {"top1": 100.0, "top5": 100.0, "loss": 1.0}  # noqa: RUF012  a constant
@@ -156,7 +158,7 @@ class Classification:
 
     def check(self, model: nn.Module, size: int, classes: int) -> None:
         """Look whether it maps images to (N, classes)."""
-        check_outputs(model, size, classes or None)
+        check_outputs(model, size, classes or None, self.channels)
 
     def ask(self, inputs: Tensor, targets: Targets, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Targets]:
         """The images, and their labels."""

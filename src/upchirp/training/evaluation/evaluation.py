@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import Operator
-from upchirp.data import Targets, normalize
+from upchirp.data import Targets, normalize, scale_of
 from upchirp.data.device.reducing import reduced
 from upchirp.reports.words import figure_text
 from upchirp.training.engine.label_scores import LabelScores
@@ -89,8 +89,8 @@ def evaluate(
     views: Sequence[View],
     data: EvaluationSet,
     *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     device: torch.device,
     autocast: torch.dtype | None = None,
     in_step: bool = False,
@@ -115,7 +115,7 @@ def evaluate(
         for view in views:
             view.model.eval()
         for images, labels, indices in data:
-            inputs = normalize(images.to(device, non_blocking=True), mean, std)
+            inputs = normalize(images.to(device, non_blocking=True), mean, std, scale_of(images))
             targets = Targets.of(labels.to(device, non_blocking=True))
             seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
             for view, total, guesses, scores in zip(views, sums, guessed, scored, strict=True):
@@ -133,7 +133,7 @@ def evaluate(
             count += len(labels)
             left -= 1
         for view in [*views] * left if in_step else []:
-            view.model(torch.zeros(1, 3, view.bandwidth, view.bandwidth, device=device))
+            view.model(torch.zeros(1, len(mean), view.bandwidth, view.bandwidth, device=device))
         data.share_corrupt()
     finally:
         for module, training in modes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upchirp.data import normalize
+from upchirp.data import normalize, scale_of
 from upchirp.errors import InputError
 from upchirp.training.evaluation.features import features_of
 from upchirp.training.evaluation.images import EvaluationSet
@@ -41,8 +41,8 @@ def all_features(
     images: EvaluationSet,
     *,
     pooled: Pooled,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     device: torch.device,
 ) -> Features:
     """The features of a set's images, in its order.
@@ -52,7 +52,7 @@ def all_features(
         images: prepared for the side that the model takes.
         pooled: `head` gives what the model's own classifier is shown; `mean` the mean of a vision transformer's
             patches, normalised as the model does.
-        mean: of the red, green and blue values.
+        mean: of the values of each channel.
         std: standard deviation of the same.
         device: where to compute.
 
@@ -62,7 +62,7 @@ def all_features(
     extract = _extract(model.eval(), pooled)
     values, labels = [], []
     for batch in images:
-        values.append(extract(normalize(batch.images.to(device), mean, std)).float().cpu())
+        values.append(extract(normalize(batch.images.to(device), mean, std, scale_of(batch.images))).float().cpu())
         labels.append(batch.labels)
     images.share_corrupt()
     found = Features(torch.cat(values), torch.cat(labels))

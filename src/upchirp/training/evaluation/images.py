@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from upchirp.data import (
     DECODE_ERRORS,
+    RGB,
+    Channels,
     Corrupt,
     EvalTransform,
     Interpolation,
@@ -33,7 +35,7 @@ class EvalBatch(NamedTuple):
     """Some images of an evaluation."""
 
     images: torch.Tensor
-    """uint8, (N, 3, S, S)."""
+    """(N, channels, S, S), uint8 unless values keep their units."""
     labels: torch.Tensor
     """int64, (N,)."""
     indices: torch.Tensor
@@ -41,13 +43,14 @@ class EvalBatch(NamedTuple):
 
 
 class EvaluationSet:
-    """A source's images, prepared once for a size and kept in memory as uint8 if they take up to 512 MiB.
+    """A source's images, prepared once for a size and kept in memory if they take up to 512 MiB.
 
     Args:
         source: labelled images.
         size: side of the square images, pixels.
         crop_pct: share of the resized image that the centre crop keeps; by default the paper's (Appendix A.1).
         interpolation: of the resize.
+        channels: what the images consist of.
         workers: loader processes.
         batch_size: images in one batch.
         pin_memory: give batches in page-locked memory.
@@ -62,6 +65,7 @@ class EvaluationSet:
         *,
         crop_pct: float | None = None,
         interpolation: Interpolation = "bicubic",
+        channels: Channels = RGB,
         workers: int = 2,
         batch_size: int = 256,
         pin_memory: bool = False,
@@ -69,15 +73,20 @@ class EvaluationSet:
         ranks: Ranks | None = None,
     ) -> None:
         check_workers(workers)
-        self.size = size
+        self.size, self._channels = size, channels
         self.images = len(source)
         self.corrupt: list[Corrupt] = []
         self.ranks = ranks or Ranks()
         self.batches = math.ceil(math.ceil(self.images / self.ranks.size) / batch_size)
-        transform = EvalTransform(size, default_crop_pct(size) if crop_pct is None else crop_pct, interpolation)
+        transform = EvalTransform(
+            size, default_crop_pct(size) if crop_pct is None else crop_pct, interpolation, channels
+        )
         images = _Prepared(source, transform, range(self.ranks.rank, len(source), self.ranks.size))
         self._chunks = [
-            cut(range(len(images))[first : first + batch_size], chunk_rows(size) if workers else batch_size)
+            cut(
+                range(len(images))[first : first + batch_size],
+                chunk_rows(size, channels=channels) if workers else batch_size,
+            )
             for first in range(0, len(images), batch_size)
         ]
         self._pin_memory = pin_memory and torch.cuda.is_available()
@@ -97,7 +106,7 @@ class EvaluationSet:
             yield from self._cache
             return
         self.corrupt = []
-        keep = self.images * 3 * self.size**2 <= _CACHE_BYTES * self.ranks.size
+        keep = self.images * self._channels.bytes * self.size**2 <= _CACHE_BYTES * self.ranks.size
         batches: list[EvalBatch] = []
         parts = batches_of(self._loader, self._timeout)
         for chunks in self._chunks:

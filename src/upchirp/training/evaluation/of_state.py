@@ -43,6 +43,7 @@ def images_of(trainer: Trainer, source: Source, size: int, batch_size: int) -> E
         source,
         size,
         interpolation=trainer.augmentation.interpolation,
+        channels=trainer.augmentation.channels,
         workers=trainer.loading.processes,
         batch_size=min(_MOST_AT_ONCE, batch_size),
         pin_memory=trainer.device.type == "cuda",

@@ -32,7 +32,8 @@ def validate(
     return the figures of all images; each calls it.
 
     Args:
-        model: maps (N, 3, size, size) to (N, classes), on any device, compiled, in data-parallel wrappers or neither.
+        model: maps (N, channels, size, size) to (N, classes), on any device, compiled, in data-parallel
+            wrappers or neither.
         data: a `Source` or a map-style data set of `(image, label)`, without augmentation.
         size: pixels; in training the final size.
         augmentation: gives mean, standard deviation and interpolation, as in training.
@@ -59,6 +60,7 @@ def validate(
         source,
         size,
         interpolation=augmentation.interpolation,
+        channels=augmentation.channels,
         workers=workers,
         batch_size=batch_size,
         pin_memory=device.type == "cuda",

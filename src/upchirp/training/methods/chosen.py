@@ -11,14 +11,14 @@ from upchirp.training.methods.mae import MaskedAutoencoding
 from upchirp.training.recipes.groups import Choice, Objective, Pretraining
 
 
-def task_of(choice: Choice, method: Pretraining, objective: Objective) -> Task:
+def task_of(choice: Choice, method: Pretraining, objective: Objective, channels: int = 3) -> Task:
     """What a model is trained to do: to tell labels, or in the regime `pretrain` what a method without labels asks.
 
     >>> task_of(Choice(regime="pretrain"), Pretraining(mask_ratio=0.6), Objective()).mask_ratio
     0.6
     """
     if choice.facts.labelled:
-        return Classification(objective.loss or "cross_entropy")
+        return Classification(objective.loss or "cross_entropy", channels)
     return MaskedAutoencoding(
         target=method.target,
         mask_ratio=method.mask_ratio,
@@ -39,14 +39,13 @@ def for_images(task: Task, objective: Objective, sources: Sequence[Source]) -> T
     Raises:
         InputError: a loss, or a teacher, that is for one label each.
     """
-    sets = _common(sources) if isinstance(task, Classification) else None
-    if sets is None:
+    if not isinstance(task, Classification) or (sets := _common(sources)) is None:
         return task
     if objective.loss == "cross_entropy":
         raise InputError("`loss='cross_entropy'` is for one label an image, and these have several: leave it out")
     if objective.kd_model is not None:
         raise InputError("`kd_model` teaches shares of one label an image, and these have several: leave it out")
-    return MultiLabel(sets)
+    return MultiLabel(sets, task.channels)
 
 
 def _common(sources: Sequence[Source]) -> LabelSets | None:

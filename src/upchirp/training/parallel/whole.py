@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -87,11 +88,20 @@ class Replicated(Alone):
     Args:
         ranks: who holds a copy.
         deterministic: take the same sums in the same order however often the model is wrapped anew, or a run begins.
+        sync_bn: let batch norms count the images of all ranks, for which these wait for each other in each of them.
     """
 
-    def __init__(self, ranks: Ranks, *, deterministic: bool = False) -> None:
+    def __init__(self, ranks: Ranks, *, deterministic: bool = False, sync_bn: bool = False) -> None:
         super().__init__(ranks)
         self.deterministic = deterministic
+        self._sync_bn = sync_bn
+        # A rank that repeats a pass by itself would wait for the others for ever.
+        self.may_redo = not sync_bn
+
+    def share_out(self, modules: Sequence[nn.Module], bandwidths: Collection[int], device: torch.device) -> None:
+        """Nothing is shared out; the batch norms of what is trained, not of its average, come to count together."""
+        if self._sync_bn:
+            convert_sync_batchnorm(modules[0])  # type: ignore[no-untyped-call]
 
     def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model, or through a compiled `forward` of it."""

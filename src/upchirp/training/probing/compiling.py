@@ -42,7 +42,10 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
             fit_to_tried(twin, step.bandwidth)
             passes.fit_to(step.bandwidth)
             # Ranks sum gradients with the last micro-batch of a step only: marked as another, it waits for nobody.
-            batch = replace(grey_batch(step, rows, sampler.image_side(step), device), completes_step=False)
+            batch = replace(
+                grey_batch(step, rows, sampler.image_side(step), trainer.augmentation.channels, device),
+                completes_step=False,
+            )
             try:
                 accumulate(passes, scaler, batch, trainer.on_copies().computing, Batch.weigh)
             except RuntimeError as error:

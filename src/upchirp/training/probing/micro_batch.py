@@ -171,7 +171,7 @@ def fits_on(trainer: Trainer, plan: Plan, model: nn.Module) -> Fits:
         side = image_side(stage, trainer.loading.low_frequency, plan.final_size)
         try:
             state = trainer.probe_state(model, bandwidth=plan.final_size)
-            batches = [grey_batch(step, range(images), side)] * 2
+            batches = [grey_batch(step, range(images), side, trainer.augmentation.channels)] * 2
             for result in trainer.run(state, plan, batches, micro_batches=MicroBatches(least=images)):
                 result.loss.item()
         except OutOfMemory:

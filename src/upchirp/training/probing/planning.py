@@ -100,7 +100,7 @@ def without_values(start: Start, classes: int, task: Task) -> nn.Module:
     if outputs is None:
         raise no_model(task)
     with torch.device("meta"):
-        model = create_model(start.model, num_classes=outputs, final_size=start.final_size, **start.model_kwargs)
+        model = create_model(start.model, num_classes=outputs, final_size=start.final_size, **start.made_with)
         return task.around(model, fresh=True)
 
 

@@ -150,7 +150,7 @@ def choose_prepare(
     loaders: dict[Prepare, Rates] = {}
     seed = trainer.loading.seed
     for way in WAYS:
-        workers, _ = Demand(plan=plan, prepare=way).workers(asked)
+        workers, _ = Demand(plan=plan, prepare=way, channels=trainer.augmentation.channels).workers(asked)
         failed = False
         loaders[way] = rates = dict[int, float]()
         for side in sorted({plan.bandwidths[0], plan.bandwidths[-1]}):

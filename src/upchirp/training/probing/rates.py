@@ -49,7 +49,9 @@ def loader_speed(
     next(batches)
     meanwhile()
     side = image_side(probe.step(0), trainer.loading.low_frequency, curriculum.final_size)
-    ready = batches_ahead(trainer.loading.processes, [(side, batch_size)], trainer.loading.way)
+    ready = batches_ahead(
+        trainer.loading.processes, [(side, batch_size)], trainer.loading.way, trainer.augmentation.channels
+    )
     if trainer.device.type == "cuda":
         ready += AHEAD + 1
     for _ in islice(batches, ready):
@@ -87,7 +89,11 @@ def model_speed(
     probe = _probe(curriculum, bandwidth, micro_batch, micro_batch)
     side = image_side(probe.step(0), trainer.loading.low_frequency, curriculum.final_size)
     state = trainer.probe_state(model, bandwidth=curriculum.final_size)
-    results = trainer.run(state, probe, repeat(grey_batch(probe.step(0), range(micro_batch), side, trainer.device)))
+    results = trainer.run(
+        state,
+        probe,
+        repeat(grey_batch(probe.step(0), range(micro_batch), side, trainer.augmentation.channels, trainer.device)),
+    )
     ends = [_end(result) for result in islice(results, _MODEL_WARMUP)]
     steps = max(1, min(_MODEL_STEPS, int(seconds / (ends[-1] - ends[-2]))))
     *_, last = islice(results, steps)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from upchirp.curriculum import Operator, Plan
 from upchirp.data.chunks import PREFETCHED, chunk_bytes
-from upchirp.data.settings import Prepare, image_side
+from upchirp.data.settings import RGB, Channels, Prepare, image_side
 from upchirp.data.shared_memory import SHARED, room
 
 _MIB = 2**20
@@ -27,14 +27,16 @@ class Demand:
     """What reduces training images: all but `lanczos` takes them at the final size, as evaluations do."""
     prepare: Prepare = "cpu"
     """Where training images are prepared."""
+    channels: Channels = RGB
+    """What images consist of."""
 
     def bytes(self, workers: int) -> int:
         """What so many workers need; without any nothing is shared."""
         final_size = self.plan.final_size
         sides = {image_side(stage, self.low_frequency, final_size) for stage in self.plan.stages}
-        training = max(chunk_bytes(side, self.prepare) for side in sides)
+        training = max(chunk_bytes(side, self.prepare, self.channels) for side in sides)
         # One more of training is being copied.
-        return workers * ((PREFETCHED + 1) * training + PREFETCHED * chunk_bytes(final_size))
+        return workers * ((PREFETCHED + 1) * training + PREFETCHED * chunk_bytes(final_size, channels=self.channels))
 
     def workers(self, asked: int) -> tuple[int, str | None]:
         """As many of the workers as there is room for, and a line if these are fewer.

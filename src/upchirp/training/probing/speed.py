@@ -89,7 +89,7 @@ def measure_seconds(
     low_frequency, final_size = trainer.loading.low_frequency, curriculum.final_size
     sides = {side: image_side(curriculum.phase_at(side), low_frequency, final_size) for side in sizes}
     batches = [(sides[side], micro_batch[side]) for side in sizes]
-    ahead = batches_ahead(trainer.loading.processes, batches, trainer.loading.way)
+    ahead = batches_ahead(trainer.loading.processes, batches, trainer.loading.way, trainer.augmentation.channels)
     if trainer.device.type == "cuda":
         ahead += AHEAD + 1
     warmup = (ahead + 1) * cycle

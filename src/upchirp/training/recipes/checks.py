@@ -36,6 +36,7 @@ def check_model_kwargs(options: Mapping[str, Any]) -> None:
     """
     instead = {
         "num_classes": "it follows from the data",
+        "in_chans": "use `in_chans`",
         "final_size": "use `final_size`",
         "img_size": "use `final_size`",
         "drop": "use `drop`",

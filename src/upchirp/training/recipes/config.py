@@ -1,14 +1,15 @@
 """The configuration of a training run: one flat set of names on the command line, in YAML and in Python."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from upchirp.conversion import plain, typed
-from upchirp.data import Augmentation
+from upchirp.data import Augmentation, Channels
+from upchirp.data.settings import check_device_channels
 from upchirp.errors import InputError
 from upchirp.training.recipes.config_file import CONFIG, load_stored
 from upchirp.training.recipes.groups import Choice, Objective, Planning, Pretraining, Selecting, Start
@@ -78,10 +79,14 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
                 raise InputError(f"`{changed[0]}` belongs to a pre-training without labels: use `upchirp pretrain`")
         elif self.kd_model is not None or self.loss not in (None, "cross_entropy"):
             raise InputError("`kd_model` and `loss` are for labels, and a pre-training has none: leave them out")
+        elif self.in_chans != 3:
+            raise InputError("a pre-training without labels takes RGB images: leave out `in_chans`")
+        self._check_channels()
         if self.parallel != "fsdp":
             return
         for name, asked in {
             "`compile`": self.compile,
+            "`sync_bn`": self.sync_bn,
             "`micro_batch='auto'`": self.micro_batch == "auto",
             "`replay='auto'`": self.replay == "auto",
             "`time_budget`": self.time_budget is not None,
@@ -91,6 +96,17 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
         }.items():
             if asked:
                 raise InputError(f"`parallel='fsdp'` does not go with {name}: leave one of them out")
+
+    def _check_channels(self) -> None:
+        """Refuse a mean of other channels than the images', unless it is the usual one, which is replaced then."""
+        mean = self.augmentation.mean
+        if len(mean) != self.in_chans and mean != Augmentation().mean:
+            raise InputError(
+                f"`mean` has {len(mean)} value{'s' if len(mean) > 1 else ''} and `in_chans` is {self.in_chans}: give "
+                "one for each channel, or leave out `mean` and `std`, and they are measured"
+            )
+        if self.in_chans not in (1, 3):
+            check_device_channels(self.way, Channels(self.in_chans))
 
     def asked(self) -> dict[str, Any]:
         """The settings that were asked for, under their flag names: `given`, and what was changed since."""
@@ -149,7 +165,8 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
         if values.get("weights") is not None and "model" not in values:
             named = named_model(values)
             values, given = {**named, **values}, given | named.keys()
-        chosen = _recipe_of({name: getattr(cls, name) for name in _DECIDING} | values)
+        values = _without_others_channels(values, given)
+        chosen = _recipe_of({name: getattr(cls, name) for name in _DECIDING} | dict(values))
         if values.get("warmup_passes") is not None and "warmup" not in values:
             # What is asked for goes before a share that the recipe has.
             values = {**values, "warmup": None}
@@ -166,7 +183,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
 def _start(values: Mapping[str, Any]) -> dict[str, Any]:
     """Weights that the model's tag or `pretrained` names, and how images are normalised for the weights."""
     if (stored := _resumed(values)) is not None:
-        return {name: stored[name] for name in ("weights", "mean", "std") if stored.get(name) is not None}
+        return {name: stored[name] for name in ("weights", "mean", "std", "pixel_type") if stored.get(name) is not None}
     model, weights = values.get("model"), values.get("weights")
     if values.get("pretrained") and model is None and weights is None:
         raise InputError("`pretrained` loads timm's weights of a model: name it by `model`")
@@ -185,6 +202,14 @@ def _start(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"weights": start, **preprocessing_for(read_description(start), model).settings}
 
 
+def _without_others_channels(values: Mapping[str, Any], given: Set[str]) -> Mapping[str, Any]:
+    """Settings without the mean and the standard deviation of weights that are for other channels than the images'."""
+    mean = values.get("mean")
+    if mean is None or "mean" in given or len(mean) == values.get("in_chans", 3):
+        return values
+    return {name: value for name, value in values.items() if name not in ("mean", "std", "pixel_type")}
+
+
 def _resumed(values: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings of the run that is to be resumed, if there is one."""
     folder = Path(values.get("output") or "")
@@ -196,7 +221,7 @@ def _resumed(values: Mapping[str, Any]) -> dict[str, Any] | None:
 def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
     """Model and final size as the run to be resumed, or else the weights file, gives them; nothing if none does."""
     if (stored := _resumed(values)) is not None:
-        return {name: stored[name] for name in ("model", "model_kwargs", "final_size") if name in stored}
+        return {name: stored[name] for name in ("model", "model_kwargs", "in_chans", "final_size") if name in stored}
     # Reading weights takes torch, and torch takes seconds.
     from upchirp.training.checkpoints.description import read_description
 

@@ -40,6 +40,8 @@ class Start(Group):
     """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the model's constructor."""
+    in_chans: int = 3
+    """Channels of the images: 3 are RGB, 1 is grey, others are the bands of `.npy` and TIFF files."""
     final_size: int = 224
     """Input side of the last stage and at test time, pixels."""
     weights: Path | None = None
@@ -51,13 +53,18 @@ class Start(Group):
     """Factor of a new classifier's first weights."""
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "final_size")
+        check_least(self, 1, "final_size", "in_chans")
         if not 0 <= self.head_init_scale < float("inf"):
             raise InputError(f"`head_init_scale` is {self.head_init_scale}: it must be 0 or more")
         check_model_kwargs(self.model_kwargs)
         if not 0 < self.val_share < 1:
             raise InputError(f"`val_share` is {self.val_share}: it must lie between 0 and 1")
         super().__post_init__()
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """All arguments for the model's constructor that are not its size or its classes."""
+        return self.model_kwargs if self.in_chans == 3 else {**self.model_kwargs, "in_chans": self.in_chans}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,8 @@ class Computation(Group):
     """Compile the model, one graph for each bandwidth, all before the first step; evaluations stay uncompiled."""
     grad_checkpointing: bool = False
     """Compute activations anew in the backward pass, as timm does, for less memory and more time."""
+    sync_bn: bool = False
+    """Let batch norms count the images of all CUDA devices, not those of one; never measured yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The data of a run."""
 
+from dataclasses import replace
 from typing import Any
 
 from upchirp.data import (
@@ -14,17 +15,20 @@ from upchirp.data import (
     TableSource,
     UnlabelledSource,
     as_source,
+    for_channels,
     open_data,
     open_more,
     open_unlabelled,
 )
 from upchirp.data.labels import unranked, validation_for
+from upchirp.data.settings import check_device_channels
 from upchirp.data.sources import Note, warn
 from upchirp.data.sources.listing import Counted, ignore
 from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
+from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Start
 
 
@@ -74,6 +78,19 @@ def open_sources(
 
 def _unlabelled(source: Source) -> Source:
     return source if isinstance(source, UnlabelledSource) else UnlabelledSource(source)
+
+
+def with_channels(config: TrainConfig, source: Source) -> tuple[TrainConfig, list[str]]:
+    """The settings with the mean, the standard deviation and the type of the values of images, and a line on them.
+
+    Raises:
+        InputError: the images have other channels than the settings say, or values of another type.
+    """
+    augmentation, told = for_channels(config.augmentation, source, config.in_chans)
+    if augmentation == config.augmentation:
+        return config, told
+    check_device_channels(config.way, augmentation.channels)
+    return replace(config, augmentation=augmentation), told
 
 
 def packing_helps(source: Source, final_size: int) -> bool:

@@ -49,8 +49,8 @@ def evaluate_weights(
     low_pass: Sequence[float] = (),
     high_pass: Sequence[float] = (),
     crop_pct: float | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     interpolation: Interpolation | None = None,
     batch_size: int = 256,
     workers: int = 2,
@@ -83,7 +83,7 @@ def evaluate_weights(
         high_pass: evaluate images without those within each of these radii (Table 1).
         crop_pct: share of the resized image that the centre crop keeps; by default what the weights say for their
             own input side, and the paper's rule for others.
-        mean: of the red, green and blue values; by default what the weights say, else the run.
+        mean: of the values of each channel; by default what the weights say, else the run.
         std: standard deviation of the same; likewise.
         interpolation: filter of the resize; likewise.
         batch_size: images in one forward pass; ranks that torchrun started share the images out.
@@ -117,7 +117,7 @@ def evaluate_weights(
     for name, value, least in (*limits, ("loader_timeout", loader_timeout, 0)):
         if value < least:
             raise InputError(f"`{name}` is {value}: it must be {least} or more")
-    seen = origin.seen
+    seen = origin.seen_with(mean, std)
     first = sizes[0]
     report = reporting(observers)
     report("scanning the data", None, None)
@@ -139,7 +139,7 @@ def evaluate_weights(
     sets = label_sets_of(source)
     task = None if sets is None else MultiLabel(sets)
     report("making the model", None, None)
-    network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.model_kwargs)
+    network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.made_with)
     notes += load_weights(network, stored, first).notes(stored.path)
     check_sizes(network, sizes)
     target = choose_device(device)
@@ -154,6 +154,7 @@ def evaluate_weights(
                 size,
                 crop_pct=origin.told.crop_at(size) if crop_pct is None else crop_pct,
                 interpolation=interpolation or seen.interpolation,
+                channels=seen.channels,
                 workers=workers,
                 batch_size=batch_size,
                 timeout=loader_timeout,
@@ -167,8 +168,8 @@ def evaluate_weights(
                     own = evaluate(
                         [View("model", fitted, size, filtered=each.filtered) for each in filters],
                         images,
-                        mean=mean or seen.mean,
-                        std=std or seen.std,
+                        mean=seen.mean,
+                        std=seen.std,
                         device=target,
                         # As the run evaluated itself; weights from elsewhere are evaluated in float32.
                         autocast=autocast_dtype(config.optimization) if run is not None else None,
@@ -190,7 +191,7 @@ def evaluate_weights(
         if report_file is not None and ranks.is_first:
             report("writing the report", None, None)
             ((size, evaluation),) = ((result.size, result.evaluation) for result in results)
-            report_evaluation((run or stored.path).name, evaluation, size, source, report_file)
+            report_evaluation((run or stored.path).name, evaluation, size, source, seen, report_file)
     # By checkpoint: images are prepared once for each size.
     return sorted(results, key=lambda result: result.step or 0)
 

@@ -5,18 +5,22 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from upchirp.data import DECODE_ERRORS, EvalTransform, Source
+from upchirp.data import DECODE_ERRORS, Augmentation, EvalTransform, Source, normalize, scale_of
 from upchirp.reports.words import figure_text
 from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.predictions import Predictions
+from upchirp.training.run.examples import pixels_of
 from upchirp.training.run.report import scores_of
 
 _PAIRS, _PICTURES, _SIDE = 12, 8, 96
 
 
-def report_evaluation(name: str, evaluation: Evaluation, size: int, source: Source, path: Path) -> None:
+def report_evaluation(
+    name: str, evaluation: Evaluation, size: int, source: Source, seen: Augmentation, path: Path
+) -> None:
     """Write it to a file.
 
     Args:
@@ -24,6 +28,7 @@ def report_evaluation(name: str, evaluation: Evaluation, size: int, source: Sour
         evaluation: with its predictions.
         size: input side, pixels.
         source: the images, under the labels that were evaluated.
+        seen: how they are prepared.
         path: the file.
 
     Raises:
@@ -45,18 +50,21 @@ def report_evaluation(name: str, evaluation: Evaluation, size: int, source: Sour
             label=scores.name(label),
             guess=scores.name(guess),
             images=images,
-            pictures=list(islice(_pictures(source, predictions, label, guess), _PICTURES)),
+            pictures=list(islice(_pictures(source, seen, predictions, label, guess), _PICTURES)),
         )
         for label, guess, images in scores.confusions[:_PAIRS]
     ]
     write_eval_report(name, f"{evaluation.top1:.2f} % top-1", facts, scores, confused, path)
 
 
-def _pictures(source: Source, predictions: Predictions, label: int, guess: int) -> Iterator[NDArray[np.uint8]]:
+def _pictures(
+    source: Source, seen: Augmentation, predictions: Predictions, label: int, guess: int
+) -> Iterator[NDArray[np.uint8]]:
     """Images of a class that were taken for another, small."""
-    transform = EvalTransform(_SIDE, 1.0)
+    transform = EvalTransform(_SIDE, 1.0, channels=seen.channels)
     for index in predictions.indices[(predictions.labels == label) & (predictions.guesses == guess)].tolist():
         try:
-            yield transform(source.load(index)[0])
+            pixels = torch.from_numpy(transform(source.load(index)[0])).permute(2, 0, 1)[None]
+            yield from pixels_of(normalize(pixels, seen.mean, seen.std, scale_of(pixels)), seen)
         except DECODE_ERRORS:
             continue

@@ -27,7 +27,7 @@ def examples_of(
         rows = []
         for stage in _shown(plan):
             inputs = _inputs(stage, plan, source, augmentation, loading, chosen, seeds)
-            rows.append(_row(stage, () if inputs is None else _pixels(inputs, augmentation)))
+            rows.append(_row(stage, () if inputs is None else pixels_of(inputs, augmentation)))
         every.append(Examples(label=label, rows=tuple(rows)))
     return every
 
@@ -65,7 +65,7 @@ def answers_of(trainer: Trainer, plan: Plan, source: Source, model: nn.Module) -
             pictures = trainer.task.pictures(fitted.eval(), inputs.to(device), own, augmentation.mean, augmentation.std)
             fitted.train(training)
         if pictures:
-            rows.append(("the images", _row(stage, _pixels(inputs, augmentation))))
+            rows.append(("the images", _row(stage, pixels_of(inputs, augmentation))))
         rows += [(name, _row(stage, _bytes(picture))) for name, picture in pictures.items()]
     return rows
 
@@ -90,7 +90,7 @@ def _inputs(
     chosen: Sequence[int],
     seeds: Sequence[int],
 ) -> torch.Tensor | None:
-    """The images as they enter the model, (N, 3, B, B); None if none can be read."""
+    """The images as they enter the model, (N, channels, B, B); None if none can be read."""
     load = TrainTransform(augmentation, plan.final_size, mode=loading.mode, low_frequency=loading.low_frequency)
     enter = BatchTransform(augmentation, seed=loading.seed, low_frequency=loading.low_frequency)
     middle = sum(stage.magnitude) / 2
@@ -119,10 +119,20 @@ def _inputs(
     return inputs
 
 
-def _pixels(inputs: torch.Tensor, augmentation: Augmentation) -> Sequence[np.ndarray]:
-    """Normalised inputs, (N, 3, B, B), as uint8 of shape (B, B, 3)."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (augmentation.mean, augmentation.std))
-    return _bytes(inputs * std + mean)
+def pixels_of(inputs: torch.Tensor, augmentation: Augmentation) -> Sequence[np.ndarray]:
+    """Normalised inputs, (N, channels, B, B), as uint8 of shape (B, B, 3).
+
+    Of many bands the first three are shown as red, green and blue, and values in units of their own from two standard
+    deviations below the mean to two above.
+    """
+    if augmentation.pixel_type == "float32":
+        return _bytes(_rgb(inputs / 4 + 0.5))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (augmentation.mean, augmentation.std))
+    return _bytes(_rgb(inputs * std + mean))
+
+
+def _rgb(pictures: torch.Tensor) -> torch.Tensor:
+    return pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
 
 
 def _bytes(pictures: torch.Tensor) -> Sequence[np.ndarray]:

@@ -83,8 +83,11 @@ def train(
     # Where the folder can be seen; the first rank tells the others.
     config = config.with_stored()
     device = choose_device(config.device)
-    with open_parallel(config.parallel, deterministic=config.deterministic) as parallel, ExitStack() as held:
-        task, transforms = task or task_of(config, config, config), transforms or {}
+    with (
+        open_parallel(config.parallel, device, deterministic=config.deterministic, sync_bn=config.sync_bn) as parallel,
+        ExitStack() as held,
+    ):
+        task, transforms = task or task_of(config, config, config, config.in_chans), transforms or {}
         return _train(config, model, data, task, transforms, observers, device, parallel, held, go_on)
 
 
@@ -168,7 +171,12 @@ def _train(
             totals = _restore(loaded, plan, state)
             notes += [f"{line}: going back to the one before" for line in loaded.damaged]
             notes.append(f"going on from {loaded.path}")
-        demand = Demand(plan=plan, low_frequency=config.low_frequency, prepare=config.way)
+        demand = Demand(
+            plan=plan,
+            low_frequency=config.low_frequency,
+            prepare=config.way,
+            channels=config.augmentation.channels,
+        )
         workers, few = demand.workers(config.processes)
         notes += [few] if few else []
         trainer = replace(trainer, loading=replace(trainer.loading, workers=workers))
@@ -221,7 +229,10 @@ def _train(
                     workers=config.processes,
                     replay_final=config.replay_final,
                     # What was measured needs no advice.
-                    device_helps=device.type == "cuda" and asked.prepare == "cpu" and config.device_could_prepare,
+                    device_helps=device.type == "cuda"
+                    and asked.prepare == "cpu"
+                    and config.device_could_prepare
+                    and config.augmentation.channels.photographs,
                     packing_helps=packing_helps(material.train, plan.final_size),
                 ),
             )

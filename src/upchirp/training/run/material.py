@@ -1,7 +1,7 @@
 """What a run trains, and on what: its images, recipe, task and model, before there is a plan."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.beginning import Beginning
-from upchirp.training.run.data import open_sources
+from upchirp.training.run.data import open_sources, with_channels
 from upchirp.training.run.models import describe, start_model
 from upchirp.training.run.teacher import with_teacher
 
@@ -65,6 +65,9 @@ def material_of(
     report("scanning the data", None, None)
     train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
     task = ranks.together(lambda: for_images(task, settled.config, [train, val]))
+    chosen, told = ranks.from_first(lambda: with_channels(settled.config, train))
+    settled = replace(settled, config=chosen)
+    notes += told
     if not resuming:
         settled = choose_recipe(settled.config, len(train))
         if not chooses_batch_size(settled.config):

@@ -47,7 +47,7 @@ def _named_model(start: Start, classes: int, task: Task, *, optimization: Optimi
         final_size=start.final_size,
         drop_path=optimization.drop_path,
         drop=optimization.drop,
-        **start.model_kwargs,
+        **start.made_with,
     )
 
 
@@ -67,6 +67,7 @@ def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdent
         input_size=start.final_size,
         mean=seen.mean,
         std=seen.std,
+        pixel_type=None if seen.pixel_type == "uint8" else seen.pixel_type,
         interpolation=seen.interpolation,
         crop_pct=default_crop_pct(start.final_size),
     )
@@ -78,6 +79,7 @@ def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdent
     return Description(
         model=start.model,
         model_kwargs=plain(start.model_kwargs),
+        in_chans=start.in_chans,
         final_size=start.final_size,
         data=data,
         multi_label=several,

@@ -210,7 +210,10 @@ def new_plan(
         first = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
         shared_out = config.parallel == "fsdp"
         way: Prepare = "cpu"
-        if pays_to_measure(config, device, first, deterministic=config.deterministic, shared_out=shared_out):
+        photographs = config.augmentation.channels.photographs
+        if photographs and pays_to_measure(
+            config, device, first, deterministic=config.deterministic, shared_out=shared_out
+        ):
             helps = partial(packing_helps, source, config.final_size)
             way, line = choose_prepare(
                 config, trainer, curriculum, first, model, source, packing_helps=helps, report=report

@@ -17,6 +17,7 @@ from upchirp.data import (
     default_crop_pct,
     normalize,
     outlive_interrupts,
+    scale_of,
 )
 from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
 from upchirp.data.worker_deaths import loader_failures
@@ -122,7 +123,9 @@ def predict(
         for observer in observers:
             observer(Noted(message=note))
     crop = crop_pct or seen.crop_pct or default_crop_pct(seen.input_size)
-    prepared = _Prepared(images, EvalTransform(seen.input_size, crop, interpolation or seen.interpolation))
+    prepared = _Prepared(
+        images, EvalTransform(seen.input_size, crop, interpolation or seen.interpolation, seen.channels)
+    )
     loader = DataLoader(
         prepared, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=outlive_interrupts
     )
@@ -155,8 +158,8 @@ def _predicted(
     names: Sequence[str],
     *,
     asked: _Asked,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     device: torch.device,
     timeout: float,
 ) -> Iterator[Prediction]:
@@ -168,7 +171,8 @@ def _predicted(
             guesses: list[tuple[Guess, ...]] = []
             if readable:
                 pixels = torch.stack([torch.from_numpy(item) for item in readable]).permute(0, 3, 1, 2)
-                guesses = _guesses(network, normalize(pixels.to(device), mean, std), names, asked)
+                inputs = normalize(pixels.to(device), mean, std, scale_of(pixels))
+                guesses = _guesses(network, inputs, names, asked)
             in_order = iter(guesses)
             for item in batch:
                 name = images.describe(index)

@@ -19,7 +19,7 @@ from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
-from upchirp.training.run.data import open_named_data
+from upchirp.training.run.data import open_named_data, with_channels
 from upchirp.training.run.models import make_model
 from upchirp.training.run.plans import plan_in_time
 
@@ -56,7 +56,7 @@ def estimate(
     _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = config.facts
     notes: list[str] = []
-    task = task_of(config, config, config)
+    task = task_of(config, config, config, config.in_chans)
     source = _training_images(config, task, notes, report) if config.data else None
     task = for_images(task, config, [] if source is None else [source])
     if source is None:
@@ -69,6 +69,8 @@ def estimate(
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
+        config, told = with_channels(config, source)
+        notes += told
         settled, plan, needs = _measured(choose_recipe(config, images), source, task, report)
         config = settled.config
     else:
@@ -94,7 +96,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
         InputError: no model, or data that cannot be read.
     """
     check_model(config)
-    task = task_of(config, config, config)
+    task = task_of(config, config, config, config.in_chans)
     source = _training_images(config, task, [], report)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:

@@ -106,7 +106,7 @@ def probe_weights(
     if most_images is not None and most_images < len(train):
         train = SubsetSource(train, np.linspace(0, len(train) - 1, most_images).astype(np.int64))
     report("making the model", None, None)
-    network = create_model(config.model, num_classes=0, final_size=size, **config.model_kwargs)
+    network = create_model(config.model, num_classes=0, final_size=size, **config.made_with)
     notes += load_weights(network, stored, size, new_head=True).notes(stored.path)
     check_sizes(network, [size])
     for note in notes:
@@ -124,6 +124,7 @@ def probe_weights(
             size,
             crop_pct=origin.told.crop_at(size),
             interpolation=seen.interpolation,
+            channels=seen.channels,
             workers=workers,
             batch_size=batch_size,
             timeout=loader_timeout,

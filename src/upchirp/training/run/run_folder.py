@@ -8,8 +8,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from upchirp.conversion import plain
 from upchirp.curriculum import Plan
-from upchirp.data import DataIdentity
+from upchirp.data import Augmentation, DataIdentity
 from upchirp.errors import InputError
 from upchirp.files import TEMPORARY_SUFFIX, clear_leftovers, write_text
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
@@ -97,11 +98,22 @@ def check_same_settings(
     Raises:
         InputError: naming the first that differ.
     """
+    asked = _as_measured(asked, stored)
     if different := [name for name in asked if name not in may_differ and asked[name] != stored.get(name, asked[name])]:
         listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])
         raise InputError(
             f"{folder} holds {job} with other settings: {listed}: go on with the same, or choose another `output`"
         )
+
+
+def _as_measured(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is asked for, with the stored mean and type of values where these were measured and none are asked for."""
+    usual = plain(asdict(Augmentation()))
+    names = ("mean", "std", "pixel_type")
+    measured = stored.get("in_chans", 3) != 3 or stored.get("pixel_type") == "float32"
+    if not measured or any(asked.get(name) != usual[name] for name in names):
+        return asked
+    return {**asked, **{name: stored[name] for name in names}}
 
 
 def read_settings(folder: Path) -> TrainConfig:

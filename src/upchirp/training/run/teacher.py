@@ -44,6 +44,12 @@ def with_teacher(
             f"{len(classes)}: train it on the same classes, for instance by `upchirp finetune`"
         )
     told = trained.described.preprocessing
+    if told.channels != seen.channels:
+        raise InputError(
+            f"the teacher {objective.kd_model} takes images of {told.channels.count} channel(s) of "
+            f"{told.channels.type} values, the student of {seen.channels.count} of {seen.channels.type}: they are to "
+            "see the same images"
+        )
     assert told.input_size is not None and told.mean is not None and told.std is not None
     model = trained.model.to(device).requires_grad_(False)
     teacher = Teacher(model, told.input_size, tuple(told.mean), tuple(told.std), autocast)

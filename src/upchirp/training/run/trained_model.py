@@ -58,7 +58,7 @@ def load_trained(
     config, stored, seen = origin.config, origin.weights, origin.seen
     size = final_size or origin.size
     outputs = _outputs(stored, config, size)
-    network = create_model(config.model, num_classes=outputs, final_size=size, **config.model_kwargs)
+    network = create_model(config.model, num_classes=outputs, final_size=size, **config.made_with)
     notes = load_weights(network, stored, size).notes(stored.path)
     check_sizes(network, [size])
     if not stored.description.classes:
@@ -66,6 +66,7 @@ def load_trained(
     described = Description(
         model=config.model,
         model_kwargs=config.model_kwargs,
+        in_chans=config.in_chans,
         final_size=size,
         data=stored.description.data,
         multi_label=stored.description.multi_label,
@@ -73,6 +74,7 @@ def load_trained(
             input_size=size,
             mean=seen.mean,
             std=seen.std,
+            pixel_type=None if seen.pixel_type == "uint8" else seen.pixel_type,
             interpolation=seen.interpolation,
             crop_pct=origin.told.crop_at(size) or default_crop_pct(size),
         ),
@@ -85,7 +87,7 @@ def _outputs(weights: Weights, start: Start, size: int) -> int:
     if weights.description.classes:
         return len(weights.description.classes)
     with torch.device("meta"):
-        shaped = create_model(start.model, num_classes=2, final_size=size, **start.model_kwargs)
+        shaped = create_model(start.model, num_classes=2, final_size=size, **start.made_with)
     tensors = find(shaped, weights.parts, list(shaped.state_dict())).tensors
     for name in classifier_names(shaped):
         if f"{name}.weight" in tensors:

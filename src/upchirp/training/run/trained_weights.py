@@ -30,12 +30,28 @@ class TrainedWeights:
 
     @property
     def seen(self) -> Augmentation:
-        """The settings of images: as the weights say, else as the run has them."""
+        """The settings of images: as the weights say, else as the run has them.
+
+        Raises:
+            InputError: neither has a mean for the channels of the images.
+        """
+        return self.seen_with(None, None)
+
+    def seen_with(self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Augmentation:
+        """The same with another mean and standard deviation, if these are given."""
         told, own = self.told, self.config.augmentation
+        mean, channels = mean or told.mean or own.mean, self.config.in_chans
+        if len(mean) != channels:
+            raise InputError(
+                f"{self.weights.path} is for images of {channels} channel{'s' if channels > 1 else ''}, and the mean "
+                f"that is known has {len(mean)} value{'s' if len(mean) > 1 else ''}: give `mean` and `std` to "
+                "`upchirp eval`, or train on from the weights"
+            )
         return replace(
             own,
-            mean=told.mean or own.mean,
-            std=told.std or own.std,
+            mean=mean,
+            std=std or told.std or own.std,
+            pixel_type=told.pixel_type or own.pixel_type,
             interpolation=told.interpolation or own.interpolation,
         )
 
@@ -91,7 +107,10 @@ def _named(
     if model is not None:
         values |= {"model": model, "model_kwargs": {}}
     if model_kwargs:
-        values |= {"model_kwargs": model_kwargs}
+        # Of files that do not say it.
+        channels = {name: value for name, value in model_kwargs.items() if name == "in_chans"}
+        others = {name: value for name, value in model_kwargs.items() if name != "in_chans"}
+        values |= {**channels, **({"model_kwargs": others} if others or not channels else {})}
     config = TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "weights")
     if weights is None and run is not None:
         names = {"average": (WEIGHTS_EMA,), "raw": (WEIGHTS,), None: (WEIGHTS_EMA, WEIGHTS)}[which]
