@@ -44,10 +44,10 @@ def test_the_last_evaluation_fails(
             fail()
         return own(*arguments, **options)
 
-    from upchirp.training.run import loop
+    from upchirp.training.run import evaluations
 
-    own = loop.evaluate_state
-    monkeypatch.setattr(loop, "evaluate_state", evaluate)
+    own = evaluations.evaluate_state
+    monkeypatch.setattr(evaluations, "evaluate_state", evaluate)
     assert f"step_{total:09d}.pt: once that is mended, go on" in faults.stopped(run)
     assert load_checkpoint(latest(run))["state"]["step"] == total
     monkeypatch.undo()

@@ -32,8 +32,8 @@ from upchirp.training import (
     open_ranks,
 )
 from upchirp.training.evaluation.evaluation import evaluate
-from upchirp.training.parallel import parts
-from upchirp.training.run import job
+from upchirp.training.parallel import sharded
+from upchirp.training.run import material
 
 MASKED = {"regime": "pretrain", "decoder_depth": 1, "decoder_width": 32, "final_size": 64, "epochs": 1}
 """What makes of a small run a pre-training without labels."""
@@ -160,11 +160,11 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         return line, other
 
     def faulty_data() -> Any:
-        sources, job.open_sources = job.open_sources, only_here(1, job.open_sources)
+        sources, material.open_sources = material.open_sources, only_here(1, material.open_sources)
         try:
             return line_of(lambda: train(run("prepare")))
         finally:
-            job.open_sources = sources
+            material.open_sources = sources
 
     def unused() -> Any:
         torch.manual_seed(ranks.rank)
@@ -191,7 +191,7 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
         "several": lambda: trained(run("several", data=str(output / "tags.csv"), epochs=1)),
         "masked": lambda: trained(run("masked", **MASKED)),
     }
-    if parts.is_available():
+    if sharded.is_available():
         scenarios["masked_sharded"] = lambda: trained(run("masked_sharded", parallel="fsdp", **MASKED))
         scenarios["sharded"] = lambda: trained(run("sharded", parallel="fsdp", checkpoint_interval=4))
         scenarios["sharded_signal"] = signal_to_parts

@@ -18,10 +18,10 @@ from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.training import load_checkpoint
-from upchirp.training.parallel import part_files, parts
+from upchirp.training.parallel import part_files, sharded
 from upchirp.training.parallel.part_files import stored_tensors
 
-needs_sharding = pytest.mark.skipif(not parts.is_available(), reason="FSDP needs torch 2.7")
+needs_sharding = pytest.mark.skipif(not sharded.is_available(), reason="FSDP needs torch 2.7")
 
 
 @needs_sharding

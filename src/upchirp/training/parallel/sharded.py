@@ -48,7 +48,7 @@ class Sharded:
 
     def share_out(self, modules: Sequence[nn.Module], bandwidths: Collection[int], device: torch.device) -> None:
         """Let each rank keep its part, and all of what is resized when the bandwidth changes."""
-        if "ignored_params" not in inspect.signature(fully_shard).parameters:
+        if not is_available():
             raise InputError("`parallel='fsdp'` needs torch 2.7 or later: update it, or leave it out")
         resized = resized_parameters(modules[0], bandwidths)
         mesh = init_device_mesh(device.type, (self.ranks.size,))
@@ -117,6 +117,11 @@ class Sharded:
         state.prepare(part_files.stored_tensors(loaded.path), position["bandwidth"])
         part_files.read(state.tensors(), loaded.path)
         state.load_position(position)
+
+
+def is_available() -> bool:
+    """Whether torch can keep parameters whole in a model that is shared out, as it can from 2.7 on."""
+    return "ignored_params" in inspect.signature(fully_shard).parameters
 
 
 class _Parts:
