@@ -148,7 +148,7 @@ def left_to_host(source: Source) -> Pipeline:
     transform, lay_out = RegionTransform(AUGMENTATION, FINAL_SIZE), LaidOut(AUGMENTATION.randaug_layers)
     slot = torch.zeros(chunk_bytes(FINAL_SIZE, "device"), dtype=torch.uint8).share_memory_()
 
-    def in_shared_memory(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    def in_shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         memory = slot[: shape[0]]
         return memory, memory
 
