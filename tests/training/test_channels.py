@@ -16,7 +16,8 @@ from upchirp.data import LooseSource, find_images
 from upchirp.exporting import export
 from upchirp.models import count_flops, create_model
 from upchirp.training import evaluate_weights, predict
-from upchirp.training.checkpoints.weights import load_weights, read_weights
+from upchirp.training.checkpoints.loading import load_weights
+from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.run.probe_job import probe_weights
 from upchirp.training.run.run_folder import read_settings
 from upchirp.training.run.trained_model import load_trained

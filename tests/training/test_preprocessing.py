@@ -20,7 +20,7 @@ from upchirp.models import create_model
 from upchirp.training import evaluate_weights, read_weights
 from upchirp.training.checkpoints import named_weights
 from upchirp.training.checkpoints.description import read_description
-from upchirp.training.checkpoints.weights import HEAD_INIT_SCALE
+from upchirp.training.checkpoints.loading import HEAD_INIT_SCALE
 
 MEAN, STD = (0.0, 0.0, 0.0), (0.1, 0.1, 0.1)
 SMALL = {"data": "", "epochs": 1, "batch_size": 16, "workers": 0, "device": "cpu", "recipe": "light", "evaluations": 1}

@@ -16,7 +16,7 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.models import create_model, fit_stored, in_classifier, size_of_weights
 from upchirp.training import evaluate_weights, load_weights, read_weights
 from upchirp.training.checkpoints.description import read_description
-from upchirp.training.checkpoints.weights import HEAD_INIT_SCALE
+from upchirp.training.checkpoints.loading import HEAD_INIT_SCALE
 
 VIT = {"embed_dim": 24, "depth": 1, "num_heads": 3}
 SWIN = {"embed_dim": 12, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 3, 3)}

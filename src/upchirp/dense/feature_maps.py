@@ -15,8 +15,9 @@ from upchirp.dense.simple_pyramid import SimplePyramid
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.models.meta import meta_copy
+from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.named_weights import name_of
-from upchirp.training.checkpoints.weights import Weights, load_weights
+from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.run.trained_weights import read_trained
 

@@ -1,7 +1,8 @@
 """Training: recipes, the engine, checkpoints, evaluation and whole runs."""
 
 from upchirp.training.checkpoints.checkpoint import load as load_checkpoint
-from upchirp.training.checkpoints.weights import Weights, load_weights, read_weights
+from upchirp.training.checkpoints.loading import load_weights
+from upchirp.training.checkpoints.weights import Weights, read_weights
 from upchirp.training.engine.label_scores import LabelScores
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.step import StepResult

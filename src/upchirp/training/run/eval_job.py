@@ -19,7 +19,8 @@ from upchirp.files import check_folder_of
 from upchirp.models import at_size, check_sizes, create_model
 from upchirp.spectral import high_pass_filter, low_pass_filter
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.checkpoints.weights import Weights, Which, load_weights
+from upchirp.training.checkpoints.loading import load_weights
+from upchirp.training.checkpoints.weights import Weights, Which
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.evaluation.evaluation import View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet

@@ -16,8 +16,9 @@ from upchirp.data import (
 from upchirp.models import classifier_names, create_model, in_classifier
 from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints.description import Description
+from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.preprocessing import Preprocessing
-from upchirp.training.checkpoints.weights import load_weights, read_weights
+from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.probing.planning import (

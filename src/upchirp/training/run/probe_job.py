@@ -13,7 +13,8 @@ from upchirp.data.settings import DEFAULT_TIMEOUT
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, classifier_names, create_model, in_classifier
-from upchirp.training.checkpoints.weights import Weights, load_weights
+from upchirp.training.checkpoints.loading import load_weights
+from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.evaluation.feature_quality import (
     Features,
     Pooled,

@@ -11,9 +11,10 @@ from upchirp.data import default_crop_pct
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, classifier_names, create_model
 from upchirp.training.checkpoints.description import Description
+from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weight_names import find
-from upchirp.training.checkpoints.weights import Weights, load_weights
+from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.recipes.groups import Start
 from upchirp.training.run.trained_weights import read_trained
 
