@@ -12,14 +12,18 @@ from tests.runs import Make, differing, interrupted
 from torch import nn
 
 from upchirp import InputError, train
-from upchirp.data import LooseSource, find_images
+from upchirp.data import Augmentation, LooseSource, find_images
 from upchirp.exporting import export
 from upchirp.models import count_flops, create_model
 from upchirp.training import evaluate_weights, predict
 from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.weights import read_weights
+from upchirp.training.engine.task import Classification
+from upchirp.training.methods.distillation import Distillation
+from upchirp.training.recipes.groups import Objective
 from upchirp.training.run.probe_job import probe_weights
 from upchirp.training.run.run_folder import read_settings
+from upchirp.training.run.teacher import with_teacher
 from upchirp.training.run.trained_model import load_trained
 
 RUN: dict[str, Any] = {"model": "test_resnet", "final_size": 32, "in_chans": 5, "randaug_layers": 2}
@@ -147,6 +151,17 @@ def test_a_model_of_ones_own_takes_as_many_channels(arrays: Path, config: Make) 
     model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(InputError, match="takes images of 3 channels, here they have 5"):
         train(config(**{**RUN, "model": ""}, data=str(arrays)), model=model)
+
+
+def test_a_teacher_sees_what_its_student_sees(arrays: Path, trained: Path) -> None:
+    objective = Objective(kd_model=trained / "model.safetensors")
+    cpu, known = torch.device("cpu"), read_settings(trained).augmentation
+    task, _ = with_teacher(Classification(channels=5), objective, known, ("field", "water"), cpu, None)
+    assert isinstance(task, Distillation)
+    answers = task.teacher.answers(torch.zeros(2, 5, 16, 16), mean=known.mean, std=known.std)
+    assert answers.shape == (2, 2)
+    with pytest.raises(InputError, match=r"takes images of 5 channel.* of float32 values, the student of 3 of uint8"):
+        with_teacher(Classification(), objective, Augmentation(), ("field", "water"), cpu, None)
 
 
 def test_grey_copies_of_photographs_are_trained(image_folder: Path, config: Make) -> None:
