@@ -164,21 +164,22 @@ class Pixels(MapStyleSource):
 def test_batches_of_bands_are_normalised_erased_mixed_and_replayed(workers: int) -> None:
     source = Pixels()
     settings = of(5, reprob=1.0)
-    run = plan(efficienttrain_plus_plus(32), epochs=2, dataset_size=16, batch_size=8)
+    # More bytes than as many RGB images have.
+    run = plan(efficienttrain_plus_plus(32), epochs=8, dataset_size=16, batch_size=32)
     run = run.with_replay(1, final=False)
     loader = Loader(source, run, augmentation=settings, seed=3, workers=workers)
     for batch in loader:
         side = batch.step.bandwidth
-        assert (batch.images.dtype, batch.images.shape) == (torch.float32, (8, 5, side, side))
+        assert (batch.images.dtype, batch.images.shape) == (torch.float32, (32, 5, side, side))
         before = batch.images.clone()
         inputs, targets = batch.prepare(loader.transform, "cpu")
         # The batch itself is as it came: a step may be redone.
         assert torch.equal(batch.images, before)
         assert inputs.shape == before.shape
         assert inputs.abs().max() < 8
-        assert len(targets.labels) == 8
+        assert len(targets.labels) == 32
     plain = BatchTransform(of(5, **QUIET), seed=0)
-    made, _ = plain(before, targets.labels, bandwidth=side, step=0, batch_size=8)
+    made, _ = plain(before, targets.labels, bandwidth=side, step=0, batch_size=32)
     torch.testing.assert_close(made, (before - 4000) / 2000)
 
 

@@ -90,9 +90,8 @@ class ArrayPicture:
         """RGB values."""
         if self.channels not in (1, 3) or self.dtype != np.uint8:
             many = f"{self.channels} channel{'s' if self.channels > 1 else ''}"
-            raise OSError(
-                f"it is an array of {many} with values of {self.dtype}, no photograph: give `in_chans={self.channels}`"
-            )
+            advice = "" if self.channels == 3 else f": give `in_chans={self.channels}`"
+            raise OSError(f"it is an array of {many} with values of {self.dtype}, no photograph{advice}")
         return np.ascontiguousarray(np.broadcast_to(self.laid_out(self.channels), (*self.size[::-1], 3)))
 
 
