@@ -211,6 +211,8 @@ def test_mean_and_deviation_are_measured_where_none_are_known() -> None:
     assert "5 channels of float32 values: mean " in line
     assert "measured on 16 training images" in line
     assert for_channels(made, Pixels(), 5) == (made, [])
+    # What weights for values of 8 bits say of as many channels says nothing of these.
+    assert for_channels(of(5, "uint8"), Pixels(), 5, asked=False)[0].mean == made.mean
     photographs = MapStyleSource([(Image.new("RGB", (8, 8), (255, 0, 51)), 0)])
     assert for_channels(Augmentation(), photographs, 3) == (Augmentation(), [])
     single = for_channels(Augmentation(), photographs, 1)[0]
@@ -231,6 +233,7 @@ def test_mean_and_deviation_are_measured_where_none_are_known() -> None:
         ),
         (Image.new("RGB", (8, 8)), 4, {}, "it has 3 channels, and `in_chans` is 4"),
         (bands(5).astype(np.uint8), 5, {"pixel_type": "float32"}, "have values of 8 bits, and `pixel_type` is float32"),
+        (bands(5), 5, {"mean": (0.5,) * 5, "std": (0.2,) * 5}, "are for values of 8 bits: give `pixel_type='float32'`"),
         (np.full((8, 8, 5), np.nan, np.float32), 5, {}, "not finite"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +26,7 @@ from upchirp.data import (
     open_evaluation,
     open_more,
 )
+from upchirp.data.images.decoding import Picture, PillowPicture
 from upchirp.data.labels import unranked, validation_for
 from upchirp.data.packing import pack
 from upchirp.data.sources.relabelled import with_common_sets
@@ -83,6 +85,8 @@ EXPECTED = ["cat dog", "cat", "", "bird dog"]
         "0.png cat;dog\n1.png cat;cat\n2.png ;\n3.png dog;bird\n",
         # A column for each class.
         "id,bird,cat,dog\n0,0,1,1\n1,0,1.0,0\n2,0,,\n3,True,0,1\n",
+        # As pandas writes it, with the numbers of the rows.
+        ",id,bird,cat,dog\n0,0,0,1,1\n1,1,0,1,0\n2,2,0,0,0\n3,3,1,0,1\n",
     ],
 )
 def test_lists_of_labels_and_columns_of_classes(write: Write, text: str) -> None:
@@ -201,6 +205,37 @@ def test_numbers_outside_are_refused(images: Path) -> None:
     faulty = RelabelledSource(whole, (0, 5), ("a", "b"), LabelSets.of([(0, 1)], 2))
     with pytest.raises(InputError, match="label 5, and labels must be 0 to 0, as there are 1 sets of classes"):
         validation_for(faulty, faulty)
+
+
+class Counted:
+    """Images whose labels stand for sets, and perhaps names of classes."""
+
+    labels = np.array([0, 1, 1])
+
+    def __init__(self, sets: LabelSets, classes: tuple[str, ...] = ()) -> None:
+        self.label_sets, self.classes = sets, classes
+
+    def __len__(self) -> int:
+        return 3
+
+    def describe(self, index: int) -> str:
+        return f"image {index}"
+
+    def load(self, index: int) -> tuple[Picture, int]:
+        return PillowPicture(Image.new("RGB", (8, 8))), int(self.labels[index])
+
+
+def test_sources_need_no_names_and_as_many_classes_as_their_sets() -> None:
+    sets = LabelSets.of([(0,), (0, 1)], 3)
+    bare = Counted(sets)
+    assert validation_for(bare, bare) == (bare, []) and "1 of 3 classes" in unranked(bare)[0]
+    assert validation_for(Counted(sets, ("a", "b", "c")), bare) == (bare, [])
+    fewer, _ = validation_for(Counted(sets, ("a", "b", "c")), Counted(LabelSets.of([(0,), (1,)], 2)))
+    assert named(fewer) == ["a", "b", "b"]
+    with pytest.raises(InputError, match="image 0 names 2 classes, and its `label_sets` have 3: give both the same"):
+        validation_for(Counted(sets, ("a", "b")), bare)
+    with pytest.raises(InputError, match="of 3 and of 4 classes"):
+        with_common_sets([bare, Counted(LabelSets.of([(3,), ()], 4))])
 
 
 def test_mixed_and_smoothed_shares() -> None:

@@ -239,3 +239,9 @@ def test_labels_of_two_kinds_are_not_compared(table: Path, image_folder: Path) -
         sources.of(Start(data=str(table)))
     with pytest.raises(InputError, match="top-1 and mAP cannot be compared"):
         sources.of(Start(data=str(image_folder)))
+
+
+def test_a_model_of_ones_own_has_an_output_for_each_class() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    with pytest.raises(InputError, match="has 4 outputs for 3 classes: make it with num_classes=3"):
+        MultiLabel(LabelSets.of([(0,), (1, 2)], 3)).check(model, 8, 0)

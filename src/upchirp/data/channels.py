@@ -20,16 +20,20 @@ _TRIED = 20
 _SHOWN = 3
 
 
-def for_channels(augmentation: Augmentation, source: Source, channels: int) -> tuple[Augmentation, list[str]]:
+def for_channels(
+    augmentation: Augmentation, source: Source, channels: int, *, asked: bool = True
+) -> tuple[Augmentation, list[str]]:
     """Settings for images of so many channels: their pixel type, and the mean and the standard deviation of each.
 
     RGB photographs keep the settings' own. Of other images, unless the settings have values for as many channels
-    already, these are measured on up to 256 training images, evenly spaced.
+    already, these are measured on up to 256 training images, evenly spaced. Those for values of 8 bits say nothing of
+    values in units of their own.
 
     Args:
         augmentation: the settings.
         source: the training images, of which one tells the type of all.
         channels: that they are trained with; 1 makes grey images of RGB ones.
+        asked: whether the mean and the standard deviation were asked for, and are not those that weights came with.
 
     Returns:
         The settings, and a line for the user if something was measured.
@@ -51,9 +55,14 @@ def for_channels(augmentation: Augmentation, source: Source, channels: int) -> t
             f"{source.describe(0)} and others have values of 8 bits, and `pixel_type` is float32, for values in units "
             "of their own: leave it out, or give data like those that the weights were trained on"
         )
-    usual = kind.type == "float32" and augmentation.mean == Augmentation().mean
-    if augmentation.channels.count == channels and not usual:
-        return replace(augmentation, pixel_type=kind.type), []
+    usual, of_bytes = augmentation.mean == Augmentation().mean, augmentation.pixel_type == "uint8"
+    if kind.type == "float32" and of_bytes and asked and not usual:
+        raise InputError(
+            f"{source.describe(0)} and others have values in units of their own, and `mean` and `std` are for values "
+            "of 8 bits: give `pixel_type='float32'` if they are in these units, or leave them out to have them measured"
+        )
+    if augmentation.channels.count == channels and not (kind.type == "float32" and (of_bytes or usual)):
+        return augmentation, []
     mean, std, images = _measured(source, kind)
     line = (
         f"{channels} channel{'s' if channels > 1 else ''} of {kind.type} values: mean {_listed(mean)} and standard "

@@ -99,10 +99,15 @@ class LabelSets:
     def joined(self, other: "LabelSets") -> tuple["LabelSets", tuple[int, ...]]:
         """These sets with those of another table that are not among them, and which of all each of the other's is.
 
+        Raises:
+            InputError: they are of other numbers of classes.
+
         >>> both, numbers = LabelSets.of([(0,), (1,)], 2).joined(LabelSets.of([(0, 1), (1,)], 2))
         >>> both.members, numbers
         ([[0], [1], [0, 1]], (2, 1))
         """
+        if other.classes != self.classes:
+            raise InputError(f"label sets of {self.classes} and of {other.classes} classes: give both the same classes")
         known = {row.tobytes(): number for number, row in reversed(list(enumerate(self.rows)))}
         new: list[npt.NDArray[np.bool_]] = []
         numbers = []

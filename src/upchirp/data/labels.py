@@ -41,8 +41,8 @@ def validation_for(train: Source, val: Source) -> tuple[Source, list[str]]:
         check_labels(val, len(train.classes) or None)
     ours, theirs = ([normal(name) for name in source.classes] for source in (train, val))
     if same_classes(ours, theirs) or (are_numbers(theirs) and len(theirs) <= len(ours)):
-        if label_sets_of(val) is not None and len(theirs) < len(ours):
-            return renumbered(val, range(len(theirs)), train.classes), []
+        if (sets := label_sets_of(val)) is not None and sets.classes < len(ours):
+            return renumbered(val, range(sets.classes), train.classes), []
         return val, []
     if unknown := [name for name in theirs if name not in ours]:
         missing = [name for name in ours if name not in theirs]
@@ -72,13 +72,14 @@ def unranked(val: Source) -> list[str]:
     sets, labels = label_sets_of(val), known_labels(val)
     if sets is None or labels is None:
         return []
-    absent = [name for name, images in zip(val.classes, sets.counts(labels), strict=True) if not images]
-    if len(absent) == len(val.classes):
+    names = val.classes or tuple(map(str, range(sets.classes)))
+    absent = [name for name, images in zip(names, sets.counts(labels), strict=True) if not images]
+    if len(absent) == len(names):
         raise InputError("no validation image has any of the classes, so there is no mAP: give some that have")
     if not absent:
         return []
     return [
-        f"{len(absent)} of {len(val.classes)} classes have no validation images, and no part in mAP: {some(absent)}"
+        f"{len(absent)} of {len(names)} classes have no validation images, and no part in mAP: {some(absent)}"
     ]
 
 
@@ -91,8 +92,14 @@ def check_labels(source: Source, classes: int | None = None) -> None:
 
     Raises:
         DataFault: naming an image whose label is outside.
+        InputError: label sets of another number of classes than the source names.
     """
     sets = label_sets_of(source)
+    if sets is not None and source.classes and sets.classes != len(source.classes):
+        raise InputError(
+            f"the source of {source.describe(0)} names {len(source.classes)} classes, and its `label_sets` have "
+            f"{sets.classes}: give both the same"
+        )
     count = len(sets) if sets is not None else classes or len(source.classes) or None
     known = known_labels(source)
     if known is not None:

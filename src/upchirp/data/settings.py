@@ -128,7 +128,9 @@ class Augmentation:
             raise _refusal(
                 "mean",
                 self.mean,
-                f"give a value{' from 0 to 1' if self.pixel_type == 'uint8' else ''} for each channel",
+                "give a value from 0 to 1 for each channel, or `pixel_type='float32'` for values in units of their own"
+                if self.pixel_type == "uint8"
+                else "give a value for each channel",
             )
         if len(self.std) != len(self.mean):
             many = "1 value, as `std` does" if len(self.std) == 1 else f"{len(self.std)} values, as many as `std` has"

@@ -13,7 +13,9 @@ from upchirp.models.resizing.sizes import model_name
 from upchirp.models.structure import known_of
 
 
-def check_outputs(model: nn.Module, size: int, classes: int | None = None, channels: int = 3) -> None:
+def check_outputs(
+    model: nn.Module, size: int, classes: int | None = None, channels: int = 3, *, exactly: bool = False
+) -> None:
     """Raise `InputError` if `model` does not map images (N, channels, H, W) to a tensor of (N, classes) that trains it.
 
     The model is not touched. One that does not take images of the side is left to `check_sizes`.
@@ -23,6 +25,7 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None, chann
         size: side of the images, pixels.
         classes: how many outputs are needed; more are allowed.
         channels: of the images.
+        exactly: no more are allowed either.
 
     Raises:
         InputError: says what the model returns or takes instead, and what to do.
@@ -40,7 +43,7 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None, chann
     name = model_name(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{name} has nothing to train: no parameter requires a gradient")
-    known, asked = known_of(model), ("outputs", size, classes, channels)
+    known, asked = known_of(model), ("outputs", size, classes, channels, exactly)
     if asked in known:
         return
     by_structure = True
@@ -59,7 +62,7 @@ def check_outputs(model: nn.Module, size: int, classes: int | None = None, chann
                 f"{name} returns a tensor of shape {tuple(outputs.shape)} for 2 images {mode}: it must be one of "
                 "(images, classes)"
             )
-        if classes is not None and outputs.shape[1] < classes:
+        if classes is not None and (outputs.shape[1] < classes or (exactly and outputs.shape[1] > classes)):
             raise InputError(
                 f"{name} has {outputs.shape[1]} outputs for {classes} classes: make it with num_classes={classes}"
             )

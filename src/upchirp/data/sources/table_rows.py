@@ -140,7 +140,10 @@ def _header(path: Path, cells: Sequence[str]) -> _Places | None:
     if of_path is None or any(map(is_image, cells)):
         return None
     of_label, of_split = column(_LABELS, but=of_path), column(_SPLITS)
-    others = tuple(place for place in range(len(names)) if place not in (of_path, of_split))
+    # What pandas writes before all columns, the numbers of its rows, has no name.
+    others = tuple(
+        place for place, name in enumerate(names) if place not in (of_path, of_split) and name not in ("", "unnamed:_0")
+    )
     if not others:
         raise InputError(f"{path} has the columns {', '.join(cells)}: name that of the classes `label`")
     return _Places(of_path, others if of_label is None else (of_label,), of_split)

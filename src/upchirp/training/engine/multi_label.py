@@ -49,8 +49,8 @@ class MultiLabel:
         return model, dict(tensors)
 
     def check(self, model: nn.Module, size: int, classes: int) -> None:
-        """Look whether it maps images to (N, classes)."""
-        check_outputs(model, size, classes or None, self.channels)
+        """Look whether it maps images to (N, classes): each output is asked for, so there are no others."""
+        check_outputs(model, size, self.sets.classes, self.channels, exactly=True)
 
     def ask(self, inputs: Tensor, targets: Targets, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Targets]:
         """The images, and the numbers of their sets."""

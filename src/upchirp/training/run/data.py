@@ -86,7 +86,8 @@ def with_channels(config: TrainConfig, source: Source) -> tuple[TrainConfig, lis
     Raises:
         InputError: the images have other channels than the settings say, or values of another type.
     """
-    augmentation, told = for_channels(config.augmentation, source, config.in_chans)
+    asked = config.given is None or not {"mean", "std"}.isdisjoint(config.given)
+    augmentation, told = for_channels(config.augmentation, source, config.in_chans, asked=asked)
     if augmentation == config.augmentation:
         return config, told
     check_device_channels(config.way, augmentation.channels)
