@@ -223,15 +223,10 @@ def test_mean_and_deviation_are_measured_where_none_are_known() -> None:
 @pytest.mark.parametrize(
     ("image", "channels", "settings", "words"),
     [
-        (bands(5), 12, {}, "it has 5 channels, and `in_chans` is 12: give `in_chans=5`"),
-        (bands(5), 3, {}, "it has 5 channels, and `in_chans` is 3: give `in_chans=5`"),
-        (
-            bands(5).astype(np.uint8),
-            1,
-            {},
-            "5 channels with values of uint8, no photograph: give `in_chans=5`",
-        ),
-        (Image.new("RGB", (8, 8)), 4, {}, "it has 3 channels, and `in_chans` is 4"),
+        (bands(5), 12, {}, "it has 5 channels, not 12: give `in_chans=5`"),
+        (bands(5), 3, {}, "it has 5 channels, not 3: give `in_chans=5`"),
+        (bands(5).astype(np.uint8), 1, {}, "it has 5 channels, not 1 or 3: give `in_chans=5`"),
+        (Image.new("RGB", (8, 8)), 4, {}, "it has 3 channels, not 4: give `in_chans=3`"),
         (bands(5).astype(np.uint8), 5, {"pixel_type": "float32"}, "have values of 8 bits, and `pixel_type` is float32"),
         (bands(5), 5, {"mean": (0.5,) * 5, "std": (0.2,) * 5}, "are for values of 8 bits: give `pixel_type='float32'`"),
         (np.full((8, 8, 5), np.nan, np.float32), 5, {}, "not finite"),

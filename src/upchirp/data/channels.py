@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from upchirp.data.images.arrays import ArrayPicture, Values
+from upchirp.data.images.arrays import ArrayPicture, OtherChannels, Values
 from upchirp.data.images.augmentation import grey
 from upchirp.data.images.bands import values_of
 from upchirp.data.images.decoding import Picture, PillowPicture
@@ -77,7 +77,7 @@ def _kind(source: Source, channels: int) -> Channels | None:
     Raises:
         InputError: they have other channels, or none of the first few can be read.
     """
-    refused = ""
+    refused, other = "", False
     for index in range(min(_TRIED, len(source))):
         try:
             picture, _ = source.load(index)
@@ -86,10 +86,12 @@ def _kind(source: Source, channels: int) -> Channels | None:
             kind = Channels(channels, _pixel_type(picture))
             _values(picture, kind)
         except DECODE_ERRORS as error:
-            refused = refused or f"{source.describe(index)}: {error}"
+            advice = f": give `in_chans={error.here}`" if isinstance(error, OtherChannels) else ""
+            other = other or bool(advice)
+            refused = refused or f"{source.describe(index)}: {error}{advice}"
         else:
             return kind
-    if channels == RGB.count and "in_chans" not in refused:
+    if channels == RGB.count and not other:
         # Whether that is the fault of the images is told when they are read.
         return None
     raise InputError(refused)

@@ -78,9 +78,7 @@ def unranked(val: Source) -> list[str]:
         raise InputError("no validation image has any of the classes, so there is no mAP: give some that have")
     if not absent:
         return []
-    return [
-        f"{len(absent)} of {len(names)} classes have no validation images, and no part in mAP: {some(absent)}"
-    ]
+    return [f"{len(absent)} of {len(names)} classes have no validation images, and no part in mAP: {some(absent)}"]
 
 
 def check_labels(source: Source, classes: int | None = None) -> None:

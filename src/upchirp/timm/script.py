@@ -26,7 +26,8 @@ _AS_IS: dict[str, tuple[Any, ...]] = {
     "train_crop_mode": (None, "rrc"), "vflip": (0,), "color_jitter_prob": (None,), "grayscale_prob": (None,),
     "gaussian_blur_prob": (None,), "remode": ("pixel",), "recount": (1,), "resplit": (False,),
     "cutmix_minmax": (None,), "mixup_mode": ("batch",), "mixup_off_epoch": (0,), "warmup_prefix": (False,),
-    "cooldown_epochs": (0,), "lr_cycle_limit": (1,), "lr_noise": (None,),
+    "cooldown_epochs": (0,), "lr_cycle_limit": (1,), "lr_noise": (None,), "lr_k_decay": (1,), "in_chans": (None, 3),
+    "input_img_mode": (None, "RGB"),
 }  # fmt: skip
 """Arguments that ask for what a curriculum's batches or rates are not, and the values that ask for nothing."""
 
@@ -54,6 +55,8 @@ def curriculum_loader(
     _check(args)
     looks: dict[str, Any] = resolve_data_config(vars(args), model=model)  # type: ignore[no-untyped-call]
     side = looks["input_size"][-1]
+    if looks["input_size"][0] != 3:
+        raise InputError(f"`input_size={looks['input_size']}` is not of RGB images, as the script's data sets are here")
     augmentation, magnitude = _augmentation(args, looks)
     if curriculum is None:
         curriculum = efficienttrain_plus_plus(side, multiple=size_multiple(model))

@@ -75,7 +75,7 @@ class ArrayPicture:
             return self._values
         if self._values.ndim == 3 and self._values.shape[0] == channels:
             return np.moveaxis(self._values, 0, -1)
-        raise OSError(wrong_channels(self.channels, channels))
+        raise other_channels(self.channels, channels)
 
     def region(self, box: tuple[int, int, int, int], least: int) -> npt.NDArray[np.uint8]:
         """The pixels of a box; see `Picture.region`."""
@@ -88,16 +88,26 @@ class ArrayPicture:
 
     def _photograph(self) -> npt.NDArray[np.uint8]:
         """RGB values."""
-        if self.channels not in (1, 3) or self.dtype != np.uint8:
-            many = f"{self.channels} channel{'s' if self.channels > 1 else ''}"
-            advice = "" if self.channels == 3 else f": give `in_chans={self.channels}`"
-            raise OSError(f"it is an array of {many} with values of {self.dtype}, no photograph{advice}")
+        if self.channels not in (1, 3):
+            raise other_channels(self.channels, "1 or 3")
+        if self.dtype != np.uint8:
+            raise OSError(f"its values are {self.dtype}, and those of photographs have 8 bits")
         return np.ascontiguousarray(np.broadcast_to(self.laid_out(self.channels), (*self.size[::-1], 3)))
 
 
-def wrong_channels(here: int, asked: int) -> str:
-    """What is said of an image with another number of channels than is asked for."""
-    return f"it has {here} channel{'s' if here > 1 else ''}, and `in_chans` is {asked}: give `in_chans={here}`"
+class OtherChannels(OSError):
+    """An image has another number of channels than is asked for."""
+
+    here: int
+    """The number that it has."""
+
+
+def other_channels(here: int, asked: int | str) -> OtherChannels:
+    """The error of an image with so many channels."""
+    # Set here, as `OSError` makes a number and a text of two arguments.
+    error = OtherChannels(f"it has {here} channel{'s' if here > 1 else ''}, not {asked}")
+    error.here = here
+    return error
 
 
 def read_npy(data: bytes) -> Values:

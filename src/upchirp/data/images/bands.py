@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from upchirp.data.images.arrays import ArrayPicture, Values, is_tiff, read_tiff, wrong_channels
+from upchirp.data.images.arrays import ArrayPicture, Values, is_tiff, other_channels, read_tiff
 from upchirp.data.images.decoding import Box, Picture, PillowPicture
 from upchirp.data.images.pillow import orientation
 from upchirp.data.images.rand_augment import MATRICES, SHIFTED_AXIS, Operation
@@ -29,7 +29,7 @@ def values_of(picture: Picture, channels: Channels) -> Values:
     """
     values = _stored_values(picture, channels.count)
     if values.shape[-1] != channels.count:
-        raise OSError(wrong_channels(values.shape[-1], channels.count))
+        raise other_channels(values.shape[-1], channels.count)
     if (values.dtype == np.uint8) != (channels.type == "uint8"):
         raise OSError(
             f"its values are {values.dtype}, and `pixel_type` is {channels.type}, as the other images have it"
