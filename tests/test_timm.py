@@ -209,7 +209,8 @@ def test_what_cannot_be_is_refused_in_one_line(image_folder: Path, monkeypatch: 
 
     refused(r"`vflip=0.5` does not go with a curriculum's batches and rates: leave it out", vflip=0.5)
     refused(r"`lr_k_decay=2.0` does not go with", lr_k_decay=2.0)
-    refused(r"`in_chans=1` does not go with", in_chans=1)
+    with pytest.raises(InputError, match="`in_chans=1` does not go with"):
+        curriculum_loader(arguments(image_folder, in_chans=1), [], net())
     refused(r"`sched=step` does not go", sched="step")
     refused(r"`color_jitter=0.4`, the script's usual, is not done here: give `color_jitter=0`", aa=None)
     for other in ("original", "rand-m9", "rand-m9-inc1-tweights"):
