@@ -24,7 +24,7 @@ from upchirp.cli import main
 from upchirp.compare.outcomes import Entry, outcome_of
 from upchirp.compare.settling import Sources
 from upchirp.compare.summary import summarise
-from upchirp.data import LabelSets, LooseSource, Targets, open_evaluation
+from upchirp.data import GeneratedSource, LabelSets, LooseSource, Targets, open_evaluation
 from upchirp.machine import hardware
 from upchirp.reports.compare_html import write_report
 from upchirp.search import SearchConfig, search
@@ -39,9 +39,11 @@ from upchirp.training import (
     validate,
 )
 from upchirp.training.checkpoints.description import read_description
+from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.label_scores import average_precision
 from upchirp.training.methods.chosen import for_images
 from upchirp.training.recipes.groups import Start
+from upchirp.training.run.eval_job import _other_kind
 
 TAGS = ("cat", "dog", "wet")
 
@@ -139,6 +141,15 @@ def test_what_is_made_of_its_weights(run: TrainConfig, table: Path, tmp_path: Pa
     # In float32, while the run's evaluations are in bfloat16.
     assert found["wet"] == pytest.approx(rows[2]["average_precision"], abs=2) and found["dog"] is None
     assert matched.evaluation.figures["mAP"] == pytest.approx((found["wet"] + found["cat"]) / 2)
+
+
+def test_evaluations_say_where_weights_and_images_are_of_two_kinds(run: TrainConfig, table: Path) -> None:
+    assert run.output is not None
+    weights, images = read_weights(run.output / "model.safetensors"), open_evaluation(table, note=lambda line: None)
+    single = replace(weights, description=replace(weights.description, multi_label=False))
+    generated = GeneratedSource("val", num_images=4, num_classes=3)
+    assert "have one each" in _other_kind(generated, weights)[0] and "have several" in _other_kind(images, single)[0]
+    assert not _other_kind(images, weights) and not _other_kind(generated, single)
 
 
 def test_predictions_are_those_above_a_threshold(run: TrainConfig, image_folder: Path, capsys: Any) -> None:

@@ -266,7 +266,14 @@ def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
 
 
 def _other_kind(source: Source, weights: Weights) -> list[str]:
-    """A note on weights that were trained for several labels an image, and images with one each."""
-    if not weights.description.multi_label or label_sets_of(source) is not None:
-        return []
-    return [f"{weights.path} tells several labels an image, and these have one each: the likeliest is the guess"]
+    """A note on weights that were trained for several labels an image, and images with one each; or the reverse."""
+    several, told = label_sets_of(source) is not None, weights.description
+    if told.multi_label and not several:
+        return [f"{weights.path} tells several labels an image, and these have one each: the likeliest is the guess"]
+    # Files of others do not say what they tell.
+    if several and told.classes and not told.multi_label:
+        return [
+            f"{weights.path} tells one label an image, and these have several: its outputs rank them, and above 0 they "
+            "do not mean more likely than not, as micro F1 takes them"
+        ]
+    return []
