@@ -300,7 +300,10 @@ def test_workers_tell_images_of_another_type_from_the_others(tmp_path: Path) -> 
         source, run, augmentation=of(5), workers=0, on_corrupt=lambda images: told.extend(i.reason for i in images)
     )
     next(iter(loader))
-    assert told == ["its values are uint8, and `pixel_type` is float32, as the other images have it"]
+    (line,) = told
+    assert (
+        line == "its values are uint8, and those of the others, or of what weights are for, are in units of their own"
+    )
 
 
 def test_the_device_prepares_photographs_alone() -> None:

@@ -15,12 +15,13 @@ from upchirp import InputError, train
 from upchirp.data import Augmentation, LooseSource, find_images
 from upchirp.exporting import export
 from upchirp.models import count_flops, create_model
-from upchirp.training import evaluate_weights, predict
+from upchirp.training import estimate, evaluate_weights, predict
 from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.task import Classification
 from upchirp.training.methods.distillation import Distillation
 from upchirp.training.recipes.groups import Objective
+from upchirp.training.run.pricing import settings_for_data
 from upchirp.training.run.probe_job import probe_weights
 from upchirp.training.run.run_folder import read_settings
 from upchirp.training.run.teacher import with_teacher
@@ -122,6 +123,14 @@ def test_fine_tuning_takes_weights_and_what_they_say_or_measures(arrays: Path, t
     assert known.augmentation.pixel_type == "float32"
     # Of other channels nothing is known.
     assert config(**{**values, "in_chans": 4}).augmentation.pixel_type == "uint8"
+
+
+def test_plans_and_printed_settings_look_at_the_images(arrays: Path, config: Make) -> None:
+    run = config(**{**RUN, "in_chans": 4}, data=str(arrays))
+    for look in (estimate, settings_for_data):
+        with pytest.raises(InputError, match="it has 5 channels, not 4: give `in_chans=5`"):
+            look(run)
+    assert len(settings_for_data(replace(run, in_chans=5)).augmentation.mean) == 5
 
 
 def test_multiply_adds_are_those_of_the_channels() -> None:

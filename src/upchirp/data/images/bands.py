@@ -31,9 +31,8 @@ def values_of(picture: Picture, channels: Channels) -> Values:
     if values.shape[-1] != channels.count:
         raise other_channels(values.shape[-1], channels.count)
     if (values.dtype == np.uint8) != (channels.type == "uint8"):
-        raise OSError(
-            f"its values are {values.dtype}, and `pixel_type` is {channels.type}, as the other images have it"
-        )
+        told = "have 8 bits" if channels.type == "uint8" else "are in units of their own"
+        raise OSError(f"its values are {values.dtype}, and those of the others, or of what weights are for, {told}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise OSError("some of its values are not finite: put numbers in their place")
     return values

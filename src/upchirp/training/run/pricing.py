@@ -65,12 +65,12 @@ def estimate(
         classes = classes if task.labelled else 0
     else:
         images, classes = len(source), len(source.classes) if task.labelled else 0
+        config, told = with_channels(config, source)
+        notes += told
     model = without_values(config, classes, task)
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None
-        config, told = with_channels(config, source)
-        notes += told
         settled, plan, needs = _measured(choose_recipe(config, images), source, task, report)
         config = settled.config
     else:
@@ -98,6 +98,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
     check_model(config)
     task = task_of(config, config, config, config.in_chans)
     source = _training_images(config, task, [], report)
+    config, _ = with_channels(config, source)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen
