@@ -1,6 +1,7 @@
 """Loops by other libraries' parts; those that are not installed are skipped."""
 
 import itertools
+import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,11 @@ def test_timm(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def _accelerate(folder: str, output: str) -> None:
+    from accelerate import Accelerator
+
+    # What `accelerate launch --cpu` says; without it processes on CPUs do not know of each other.
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    assert Accelerator().num_processes == 2
     small = {**SMALL, "model": "test_vit3", "epochs": 1.0}
     assert main_of("accelerate_loop")(folder, Path(output), **small) > 75
 
