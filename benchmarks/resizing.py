@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from loader import SAMPLE, fidelity, image_files
-from upchirp.data.images import augmentation, resizing
+from upchirp.data.images import resizing
 from upchirp.data.images.decoding import Pixels
 from upchirp.machine import hardware, versions
 
@@ -37,9 +37,11 @@ def pillow(pixels: Pixels, side: int) -> Pixels:
 
 
 def own(by_torch: bool) -> Callable[[Pixels, int], Pixels]:
+    lanczos = resizing.lanczos
+
     def resize(pixels: Pixels, side: int) -> Pixels:
         with mock.patch.object(resizing, "_TORCH_HAS_LANCZOS", by_torch):
-            return resizing.lanczos(pixels, side)
+            return lanczos(pixels, side)
 
     return resize
 
@@ -68,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files = image_files(options.images, Path(temporary))
         for name, resize in ways.items():
-            with mock.patch.object(augmentation, "lanczos", resize):
+            with mock.patch.object(resizing, "lanczos", resize):
                 result["fidelity"][name] = {side: figures["fast"] for side, figures in fidelity(files).items()}
     result |= {
         "command": " ".join(["python", "benchmarks/resizing.py", *sys.argv[1:]]),
