@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from defaults import Case, subset
+from defaults import Case, exported_by, subset
 from upchirp import TrainConfig, train
 from upchirp.dense import read_pictures
 from upchirp.machine import hardware, versions
@@ -67,8 +67,7 @@ def classify(options: argparse.Namespace, data: Path, weights: str | None, seed:
     """Fine-tune by the defaults; what begins anew is trained by them."""
     start: dict[str, Any] = {"model": options.new, "model_kwargs": options.new_kwargs}
     if weights is not None:
-        averages = [Path(weights) / name for name in ("model_ema.safetensors", "model.safetensors")]
-        start = {"regime": "finetune", "weights": str(next(path for path in averages if path.exists()))}
+        start = {"regime": "finetune", "weights": str(exported_by(Path(weights)))}
     asked = {**start, "data": str(data), "epochs": options.classes.epochs, "final_size": options.final_size}
     settings = {**asked, "seed": seed, "workers": options.workers, "evaluations": 1, "report": False}
     return {"top1": train(TrainConfig.from_flat({**settings, "output": str(output)})).top1}
@@ -108,6 +107,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if not (options.boxes or options.classes):
+        parser.error("nothing to train on: give --boxes or --classes")
+    if any(len(words) < 2 for words in options.runs) or not (options.runs or options.new):
+        parser.error("no backbones: give --runs NAME FOLDER [FOLDER ...], or --new MODEL")
     torch.set_num_threads(options.threads)
     kinds: dict[str, list[str | None]] = {name: list(folders) for name, *folders in options.runs}
     if options.new:

@@ -26,6 +26,7 @@ import torch
 
 from upchirp import TrainConfig, train
 from upchirp.machine import hardware, versions
+from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA
 
 GRID = [
     f"{recipe}:{rate}"
@@ -98,6 +99,12 @@ def subset(data: Path, folder: Path, per_class: int) -> Path:
                 if not (target / file.name).exists():
                     (target / file.name).symlink_to(file.resolve())
     return part
+
+
+def exported_by(folder: Path) -> Path:
+    """The weights of a finished run: their average if it keeps one."""
+    average = folder / WEIGHTS_EMA
+    return average if average.exists() else folder / WEIGHTS
 
 
 def run(job: Job, options: argparse.Namespace) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from defaults import MODELS, Case, Job, subset
+from defaults import MODELS, Case, Job, exported_by, subset
 from upchirp import TrainConfig, train
 from upchirp.machine import hardware, versions
 
@@ -46,8 +46,7 @@ def pretrain(model: str, options: argparse.Namespace) -> Path:
             }
         )
     )  # fmt: skip
-    average = output / "model_ema.safetensors"
-    return average if average.exists() else output / "model.safetensors"
+    return exported_by(output)
 
 
 def plain(job: Job, data: Path, weights: Path, options: argparse.Namespace) -> float:

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from defaults import exported_by
 from upchirp import TrainConfig, train
 from upchirp.cli.display import Display
 from upchirp.machine import hardware, versions
@@ -47,11 +48,6 @@ def run(name: str, folder: Path, **settings: Any) -> dict[str, Any]:
     return {"top1": result.top1, "train_seconds": result.train_seconds, "output": output}
 
 
-def weights(result: dict[str, Any]) -> str:
-    average = result["output"] / "model_ema.safetensors"
-    return str(average if average.exists() else result["output"] / "model.safetensors")
-
-
 def measure(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]:
     source, target = share_out(options.data, folder / "data", options.pretrain_classes)
     shared = {"seed": seed, "workers": options.workers, "final_size": options.final_size}
@@ -59,7 +55,7 @@ def measure(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, A
         "pretrain", folder, **MODEL, **shared, data=str(source), regime="imagenet22k", epochs=options.pretrain_epochs
     )
     tuned: dict[str, Any] = {"data": str(target), "epochs": options.epochs, "batch_size": 128, **shared}
-    start = {**MODEL, "regime": "finetune", "weights": weights(pretrained)}
+    start = {**MODEL, "regime": "finetune", "weights": str(exported_by(pretrained["output"]))}
     rate = {"lr_base": options.lr_base}
     curriculum = {"curriculum": "efficienttrain_plus_plus"}
     found = {
@@ -77,13 +73,13 @@ def measure(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, A
     small = {**shared, "final_size": options.fixres_from, "data": str(source)}
     trained = run("small", folder, **MODEL, **small, regime="imagenet22k", epochs=options.pretrain_epochs)
     before = evaluate_weights(
-        weights=Path(weights(trained)), data=str(source), sizes=options.sizes, workers=options.workers
+        weights=exported_by(trained["output"]), data=str(source), sizes=options.sizes, workers=options.workers
     )
     fixres = {}
     for size in options.sizes:
         after = run(
             f"fixres-{size}", folder, **MODEL, **{**small, "final_size": size}, regime="fixres",
-            weights=weights(trained), epochs=options.fixres_epochs,
+            weights=str(exported_by(trained["output"])), epochs=options.fixres_epochs,
         )  # fmt: skip
         fixres[size] = after["top1"]
     return {

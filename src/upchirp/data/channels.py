@@ -122,11 +122,13 @@ def _measured(source: Source, kind: Channels) -> tuple[tuple[float, ...], tuple[
             continue
         scaled = values.reshape(-1, kind.count).astype(np.float64) / (255 if kind.type == "uint8" else 1)
         moments.append((scaled.mean(axis=0), (scaled**2).mean(axis=0)))
+    if not moments:
+        raise InputError(f"none of {count} training images can be read to measure their mean: look at the files")
     mean, square = np.mean(moments, axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 0))
     # A channel that is the same everywhere stays at 0.
     std[std <= 1e-6 * np.abs(mean)] = 1
-    return tuple(map(_short, mean)), tuple(map(_short, np.where(std > 0, std, 1))), len(moments)
+    return tuple(map(_short, mean)), tuple(map(_short, std)), len(moments)
 
 
 def _short(value: float) -> float:

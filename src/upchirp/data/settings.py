@@ -133,8 +133,9 @@ class Augmentation:
                 else "give a value for each channel",
             )
         if len(self.std) != len(self.mean):
-            many = "1 value, as `std` does" if len(self.std) == 1 else f"{len(self.std)} values, as many as `std` has"
-            raise _refusal("mean", self.mean, f"give {many}, one for each channel")
+            raise _refusal(
+                "mean", self.mean, f"give `std` with as many values, one for each channel; it has {len(self.std)}"
+            )
         if not (all(0 < value < math.inf for value in self.std)):
             raise _refusal("std", self.std, "give values above 0")
 

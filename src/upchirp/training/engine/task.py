@@ -126,23 +126,13 @@ class Ranked(Task, Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Classification:
-    """One label for each image, mixed and smoothed as the recipe says.
+class OfLabels:
+    """What tasks have in common whose answer is in the labels: the model itself is trained, and shown the images.
 
-    >>> task = Classification()
-    >>> task.measure(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), Targets.of(torch.tensor([0, 1])))[0]
-    tensor(1.)
+    A task of one's own that differs in its loss and figures alone can begin with it.
     """
 
-    labelling: Loss = "cross_entropy"
-    """What outputs and labels are compared by in training; `bce` takes each class by itself, as DeiT III does."""
-    channels: int = 3
-    """Of the images."""
-
     labelled = True
-    figures = {"top1": 100.0, "top5": 100.0, "loss": 1.0}  # noqa: RUF012  a constant
-    best = "top1"
 
     def outputs(self, classes: int) -> int | None:
         """One for each class."""
@@ -156,19 +146,57 @@ class Classification:
         """All of it."""
         return model, dict(tensors)
 
-    def check(self, model: nn.Module, size: int, classes: int) -> None:
-        """Look whether it maps images to (N, classes)."""
-        check_outputs(model, size, classes or None, self.channels)
-
     def ask(self, inputs: Tensor, targets: Targets, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Targets]:
         """The images, and their labels."""
         return inputs, targets
 
+    def pictures(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        seeds: npt.NDArray[np.uint64],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> Mapping[str, Tensor]:
+        """None: classes are told in words."""
+        return {}
+
+
+def binary_cross_entropy(outputs: Tensor, shares: Tensor) -> Tensor:
+    """The mean over the classes of their binary cross entropies, as timm and DeiT III average them, (N,).
+
+    Args:
+        outputs: logits, (N, classes).
+        shares: what is asked of each, 0 to 1, (N, classes).
+    """
+    return functional.binary_cross_entropy_with_logits(outputs.float(), shares, reduction="none").mean(dim=1)
+
+
+@dataclass(frozen=True)
+class Classification(OfLabels):
+    """One label for each image, mixed and smoothed as the recipe says.
+
+    >>> task = Classification()
+    >>> task.measure(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), Targets.of(torch.tensor([0, 1])))[0]
+    tensor(1.)
+    """
+
+    labelling: Loss = "cross_entropy"
+    """What outputs and labels are compared by in training; `bce` takes each class by itself, as DeiT III does."""
+    channels: int = 3
+    """Of the images."""
+
+    figures = {"top1": 100.0, "top5": 100.0, "loss": 1.0}  # noqa: RUF012  a constant
+    best = "top1"
+
+    def check(self, model: nn.Module, size: int, classes: int) -> None:
+        """Look whether it maps images to (N, classes)."""
+        check_outputs(model, size, classes or None, self.channels)
+
     def loss(self, outputs: Tensor, asked: Targets) -> Tensor:
         """Cross entropy against mixed, smoothed targets; for `bce` the mean over the classes of binary ones."""
         if self.labelling == "bce":
-            shares = asked.dense(outputs.shape[1])
-            return functional.binary_cross_entropy_with_logits(outputs.float(), shares, reduction="none").mean(dim=1)
+            return binary_cross_entropy(outputs, asked.dense(outputs.shape[1]))
         return mixed_cross_entropy(outputs, asked, reduction="none")
 
     def measure(self, outputs: Tensor, asked: Targets) -> Tensor:
@@ -182,14 +210,3 @@ class Classification:
     def guesses(self, outputs: Tensor) -> Tensor | None:
         """The class with the highest score."""
         return outputs.argmax(dim=1)
-
-    def pictures(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        seeds: npt.NDArray[np.uint64],
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> Mapping[str, Tensor]:
-        """None: classes are told in words."""
-        return {}
