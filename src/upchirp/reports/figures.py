@@ -1,6 +1,7 @@
 """Figures of a comparison, each a pure function of `summary.json`'s content."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -41,7 +42,7 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
     Dashed lines are evaluations at the bandwidth of the current stage. One line for each seed.
 
     Args:
-        summary: the content of `summary.json`; seconds and top-1 in percent.
+        summary: the content of `summary.json`; seconds and accuracy in percent.
         width: inches.
     """
     baseline, *rest = summary["runs"]
@@ -53,15 +54,16 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in summary["runs"]))
     colors, final = variant_colors(summary), summary["final_size"]
+    plot = partial(_plot_history, score=summary.get("figure", "top1"), seconds_in_unit=seconds_in_unit)
     for axes, run in zip(grid.flat, panels, strict=False):
         color = colors[run["name"]]
         for history in run.get("history", ()):
-            _plot_history(axes, _exported(history, final), seconds_in_unit, color=color, zorder=3)
+            plot(axes, _exported(history, final), color=color, zorder=3)
             early = [point for point in history if point["bandwidth"] != final]
-            _plot_history(axes, early, seconds_in_unit, color=color, linestyle=DASHED, zorder=3)
+            plot(axes, early, color=color, linestyle=DASHED, zorder=3)
         if run is not baseline:
             for history in baseline.get("history", ()):
-                _plot_history(axes, _exported(history, final), seconds_in_unit, color=FAINT, zorder=2)
+                plot(axes, _exported(history, final), color=FAINT, zorder=2)
         # Sizes that change all the time are no stages to tell apart.
         for boundary in np.cumsum(stage_seconds(run))[:-1] if len(_plan(run).stages) <= _MOST_STAGES else ():
             axes.axvline(boundary / seconds_in_unit, color=FAINT, linewidth=1, linestyle=":", zorder=1)
@@ -89,16 +91,14 @@ def _exported(history: Sequence[Mapping[str, Any]], final: int) -> list[Mapping[
     return [point for point in points if point["weights"] == "ema"] or points
 
 
-def _score(point: Mapping[str, Any]) -> str:
-    return "mAP" if "mAP" in point else "top1"
-
-
-def _plot_history(axes: Axes, points: Sequence[Mapping[str, Any]], seconds_in_unit: float, **line: Any) -> None:
+def _plot_history(
+    axes: Axes, points: Sequence[Mapping[str, Any]], *, score: str, seconds_in_unit: float, **line: Any
+) -> None:
     if points:
         times = [point["train_seconds"] / seconds_in_unit for point in points]
         # A line of one point shows nothing.
         marker = "o" if len(points) == 1 else ""
-        axes.plot(times, [point[_score(point)] for point in points], linewidth=1.5, alpha=0.85, marker=marker, **line)
+        axes.plot(times, [point[score] for point in points], linewidth=1.5, alpha=0.85, marker=marker, **line)
 
 
 @drawn

@@ -127,10 +127,7 @@ class Ranked(Task, Protocol):
 
 
 class OfLabels:
-    """What tasks have in common whose answer is in the labels: the model itself is trained, and shown the images.
-
-    A task of one's own that differs in its loss and figures alone can begin with it.
-    """
+    """What tasks have in common whose answer is in the labels: the model itself is trained, and shown the images."""
 
     labelled = True
 
