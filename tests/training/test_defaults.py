@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -13,9 +14,11 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, constant, plan, train
 from upchirp.compare import CompareConfig, compare
+from upchirp.data import GeneratedSource
 from upchirp.training import Event, Noted, Stepped, load_config, settle
 from upchirp.training.probing.planning import new_head_note
 from upchirp.training.recipes.defaults import FEW_STEPS, Settled, choose_batch_size, choose_recipe, steps_note
+from upchirp.training.run.data import enlarged_note
 from upchirp.training.run.pricing import estimate, settings_for_data
 from upchirp.training.run.run_folder import read_plan
 
@@ -192,6 +195,32 @@ def test_epochs_beside_a_time_budget_are_said_to_be_left_out() -> None:
     assert not any("not used" in reason for reason in choose_recipe(TrainConfig.from_flat(asked), 900).reasons)
     both = choose_recipe(TrainConfig.from_flat({**asked, "epochs": 2}), 900)
     assert "`time_budget` decides how long it takes: `epochs` 2 is not used" in both.reasons
+
+
+@pytest.mark.parametrize(("asked", "told"), [({}, True), ({"final_size": 224}, False), ({"pretrained": True}, False)])
+def test_images_that_would_be_enlarged_for_nothing_are_told_with_what_that_costs(
+    asked: dict[str, Any], told: bool
+) -> None:
+    small = GeneratedSource("train", size=50, num_images=4, num_classes=2)
+    lines = enlarged_note(TrainConfig.from_flat({"model": "resnet18", **asked}), small)
+    assert bool(lines) is told
+    # 50 px are no multiple of 32; (224 / 64) ** 2 = 12.25.
+    assert not told or ("50 px" in lines[0] and "`final_size=64`" in lines[0] and "12 times" in lines[0])
+    large = GeneratedSource("train", size=150, num_images=4, num_classes=2)
+    assert not enlarged_note(TrainConfig.from_flat({"model": "resnet18"}), large)
+
+
+def test_plan_and_training_tell_of_images_that_would_be_enlarged(image_folder: Path, tmp_path: Path) -> None:
+    asked = {"data": str(image_folder), "model": "test_resnet", "output": str(tmp_path / "run"), "epochs": 1}
+    assert any(line.startswith("final size 224") for line in estimate(TrainConfig.from_flat(asked))["chosen"])
+    notes: list[str] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Noted):
+            notes.append(event.message)
+
+    train(TrainConfig.from_flat({**asked, "workers": 0}), observers=[observe])
+    assert any(line.startswith("final size 224") for line in notes)
 
 
 def test_no_model_is_no_default(image_folder: Path, config: Callable[..., TrainConfig]) -> None:

@@ -1,6 +1,7 @@
 """The data of a run."""
 
 from dataclasses import replace
+from statistics import median_low
 from typing import Any
 
 from upchirp.data import (
@@ -30,6 +31,13 @@ from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Start
+
+_LOOKED_AT = 15
+"""Training images whose sizes are looked at."""
+_ENLARGED = 1.5
+"""Times their own side to which images are trained on without a word."""
+_SIDES = 32
+"""Pixels that sides are multiples of in advice: most models take them."""
 
 
 def open_named_data(
@@ -92,6 +100,29 @@ def with_channels(config: TrainConfig, source: Source) -> tuple[TrainConfig, lis
         return config, told
     check_device_channels(config.way, augmentation.channels)
     return replace(config, augmentation=augmentation), told
+
+
+def enlarged_note(config: TrainConfig, source: Source) -> list[str]:
+    """What to tell of images that are much smaller than the final size, if nobody asked for that size."""
+    if config.given is None or "final_size" in config.given or config.weights is not None or config.pretrained:
+        return []
+    sides = []
+    count = min(_LOOKED_AT, len(source))
+    for place in range(count):
+        try:
+            sides.append(min(source.load(place * len(source) // count)[0].size))
+        except DECODE_ERRORS:
+            continue
+    if not sides or config.final_size <= _ENLARGED * median_low(sides):
+        return []
+    smaller = -(-median_low(sides) // _SIDES) * _SIDES
+    if smaller >= config.final_size:
+        return []
+    less = (config.final_size / smaller) ** 2
+    return [
+        f"final size {config.final_size}: larger than the images, whose shorter side is {median_low(sides)} px (the "
+        f"median); `final_size={smaller}` computes about {less:.2g} times less"
+    ]
 
 
 def packing_helps(source: Source, final_size: int) -> bool:

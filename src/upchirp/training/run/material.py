@@ -17,7 +17,7 @@ from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.beginning import Beginning
-from upchirp.training.run.data import open_sources, with_channels
+from upchirp.training.run.data import enlarged_note, open_sources, with_channels
 from upchirp.training.run.models import describe, start_model
 from upchirp.training.run.teacher import with_teacher
 
@@ -69,6 +69,7 @@ def material_of(
     settled = replace(settled, config=chosen)
     notes += told
     if not resuming:
+        notes += ranks.from_first(lambda: enlarged_note(settled.config, train))
         settled = choose_recipe(settled.config, len(train))
         if not chooses_batch_size(settled.config):
             choose_micro_batch(settled.config, settled.config.batch_size, ranks.size)

@@ -19,7 +19,7 @@ from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
-from upchirp.training.run.data import open_named_data, with_channels
+from upchirp.training.run.data import enlarged_note, open_named_data, with_channels
 from upchirp.training.run.models import make_model
 from upchirp.training.run.plans import plan_in_time
 
@@ -66,7 +66,7 @@ def estimate(
     else:
         images, classes = len(source), len(source.classes) if task.labelled else 0
         config, told = with_channels(config, source)
-        notes += told
+        notes += told + enlarged_note(config, source)
     model = without_values(config, classes, task)
     needs: dict[str, Any] = {}
     if measure:
