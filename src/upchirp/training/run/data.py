@@ -30,7 +30,7 @@ from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.groups import Start
+from upchirp.training.recipes.groups import Choice, Start
 
 _LOOKED_AT = 15
 """Training images whose sizes are looked at."""
@@ -102,9 +102,9 @@ def with_channels(config: TrainConfig, source: Source) -> tuple[TrainConfig, lis
     return replace(config, augmentation=augmentation), told
 
 
-def enlarged_note(config: TrainConfig, source: Source) -> list[str]:
+def enlarged_note(start: Start, choice: Choice, source: Source) -> list[str]:
     """What to tell of images that are much smaller than the final size, if nobody asked for that size."""
-    if config.given is None or "final_size" in config.given or config.weights is not None or config.pretrained:
+    if choice.given is None or "final_size" in choice.given or start.weights is not None or start.pretrained:
         return []
     sides = []
     count = min(_LOOKED_AT, len(source))
@@ -113,14 +113,14 @@ def enlarged_note(config: TrainConfig, source: Source) -> list[str]:
             sides.append(min(source.load(place * len(source) // count)[0].size))
         except DECODE_ERRORS:
             continue
-    if not sides or config.final_size <= _ENLARGED * median_low(sides):
+    if not sides or start.final_size <= _ENLARGED * median_low(sides):
         return []
     smaller = -(-median_low(sides) // _SIDES) * _SIDES
-    if smaller >= config.final_size:
+    if smaller >= start.final_size:
         return []
-    less = (config.final_size / smaller) ** 2
+    less = (start.final_size / smaller) ** 2
     return [
-        f"final size {config.final_size}: larger than the images, whose shorter side is {median_low(sides)} px (the "
+        f"final size {start.final_size}: larger than the images, whose shorter side is {median_low(sides)} px (the "
         f"median); `final_size={smaller}` computes about {less:.2g} times less"
     ]
 

@@ -69,7 +69,7 @@ def material_of(
     settled = replace(settled, config=chosen)
     notes += told
     if not resuming:
-        notes += ranks.from_first(lambda: enlarged_note(settled.config, train))
+        notes += ranks.from_first(lambda: enlarged_note(settled.config, settled.config, train))
         settled = choose_recipe(settled.config, len(train))
         if not chooses_batch_size(settled.config):
             choose_micro_batch(settled.config, settled.config.batch_size, ranks.size)

@@ -66,7 +66,7 @@ def estimate(
     else:
         images, classes = len(source), len(source.classes) if task.labelled else 0
         config, told = with_channels(config, source)
-        notes += told + enlarged_note(config, source)
+        notes += told + enlarged_note(config, config, source)
     model = without_values(config, classes, task)
     needs: dict[str, Any] = {}
     if measure:
