@@ -40,7 +40,7 @@ def curriculum_loaders(
     epochs: int,
     augmentation: Augmentation | None = None,
     seed: int = 0,
-    workers: int = 2,
+    workers: int | None = None,
     val_batch_size: int = 256,
     device: torch.device | str = "cpu",
     **loader: Any,
@@ -57,7 +57,7 @@ def curriculum_loaders(
         epochs: of the learner.
         augmentation: as for `Loader`.
         seed: of data, augmentation, dropout and drop path.
-        workers: loader processes.
+        workers: loader processes, by default one for each core, 16 at most.
         val_batch_size: validation images in one forward pass.
         device: where the model is trained.
         loader: whatever else `upchirp.Loader` takes, such as `low_frequency` or `prepare`.

@@ -39,7 +39,8 @@ def workplace(image_folder, tmp_path, monkeypatch):
 def test_the_loop_of_the_readme_runs(workplace, capsys):
     program = smaller(
         loops()[0], model=('"resnet18"', '"test_resnet"'), size=('"data", 224', '"data", 64'),
-        epochs=("epochs=20", "epochs=4"), workers=("workers=4", "workers=0"), val=("val, SIZE", "val, SIZE, workers=0"),
+        epochs=("epochs=20", "epochs=4"), workers=("=augmentation)", "=augmentation, workers=0)"),
+        val=("val, SIZE", "val, SIZE, workers=0"),
     )  # fmt: skip
     # A worker that is spawned imports the program.
     exec(compile(program, "README.md", "exec"), {"__name__": "__mp_main__"})

@@ -1,5 +1,6 @@
 """How long a training waits for data, and what it says about it."""
 
+import inspect
 import os
 import time
 from collections.abc import Iterator
@@ -8,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from upchirp import TrainConfig
+from upchirp import Loader, TrainConfig, validate
+from upchirp.compare import similarity
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
+from upchirp.data.settings import loader_processes
 from upchirp.machine import hardware, usable_cores
-from upchirp.training import Event, Logged, Noted, train
+from upchirp.training import Event, Logged, Noted, evaluate_weights, predict, probe_weights, train
 from upchirp.training.engine import step_batches
 from upchirp.training.engine.step_batches import Arriving
 from upchirp.training.probing.waiting import advice
@@ -151,8 +154,12 @@ def test_cores_are_those_that_the_process_may_use(image_folder) -> None:
     try:
         os.sched_setaffinity(0, {min(before)})
         assert TrainConfig(data=str(image_folder)).processes == hardware()["cores"] == usable_cores() == 1
+        assert loader_processes(None) == 1
     finally:
         os.sched_setaffinity(0, before)
+    # Whatever loads takes that number by default.
+    for loading in (Loader, validate, evaluate_weights, probe_weights, predict, similarity):
+        assert inspect.signature(loading).parameters["workers"].default is None
 
 
 def test_packing_is_advised_where_it_helps(image_folder, tmp_path) -> None:

@@ -66,7 +66,7 @@ class EvalCommand:
     """Filter of the resize; likewise."""
     batch_size: int = 256
     """Images in one forward pass."""
-    workers: int = 2
+    workers: int | None = None
     """Loader processes."""
     loader_timeout: float = DEFAULT_TIMEOUT
     """Seconds without a batch from them after which the evaluation stops; 0 waits forever."""

@@ -52,7 +52,7 @@ class PredictCommand:
     """Filter of the resize; likewise."""
     batch_size: int = 64
     """Images in one forward pass."""
-    workers: int = 2
+    workers: int | None = None
     """Loader processes."""
     loader_timeout: float = DEFAULT_TIMEOUT
     """Seconds without a batch from them after which it ends; 0 waits forever."""

@@ -46,7 +46,7 @@ class ProbeCommand:
     """Share of each class that is tested on where the data has no validation images; by default that of training."""
     batch_size: int = 256
     """Images in one forward pass."""
-    workers: int = 2
+    workers: int | None = None
     """Loader processes."""
     loader_timeout: float = DEFAULT_TIMEOUT
     """Seconds without a batch from them after which it ends; 0 waits forever."""

@@ -34,7 +34,7 @@ class SimilarityCommand:
     """The raw weights of the checkpoints, or their averages."""
     batch_size: int = 256
     """Images in one forward pass, and in a batch of the estimate."""
-    workers: int = 2
+    workers: int | None = None
     """Loader processes."""
     device: Literal["cpu", "cuda", "mps"] | None = None
     """Where to compute; by default the accelerator if there is one."""

@@ -63,7 +63,7 @@ def similarity(
     images: int = 1024,
     which: Which = "raw",
     batch_size: int = 256,
-    workers: int = 2,
+    workers: int | None = None,
     device: str | None = None,
     observers: Sequence[Observer] = (),
 ) -> Similarity:
@@ -80,7 +80,7 @@ def similarity(
         images: how many of them, spread over the classes.
         which: the raw weights of checkpoints, or their averages.
         batch_size: images in a forward pass and in a batch of the estimate.
-        workers: loader processes.
+        workers: loader processes, by default one for each core, 16 at most.
         device: where to compute.
         observers: called with what goes on.
 

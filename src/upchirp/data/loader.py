@@ -25,7 +25,7 @@ from upchirp.data.settings import (
     check_device_channels,
     check_prepare,
     check_reduction,
-    check_workers,
+    loader_processes,
 )
 from upchirp.data.sources import Source, as_source
 from upchirp.data.unreadable import WarnOfCorrupt
@@ -54,7 +54,8 @@ class Loader:
         low_frequency: what reduces images where the plan's stages name no operator: `lanczos` in the workers; `crop`,
             `nearest`, `bilinear` or `bicubic` on the device, from the final size.
         seed: seed of the run.
-        workers: loader processes, each of which prepares a part of a batch at a time; 0 loads in this one.
+        workers: loader processes, by default one for each core, 16 at most, each of which prepares a part of a batch at
+            a time; 0 loads in this one.
         start_step: where to begin, for resuming.
         micro_batch: images in one batch, or of each bandwidth; by default a rank's whole share of the step.
         rank: this process; by default, like `world_size`, as `torch.distributed` says if its process group is open.
@@ -89,7 +90,7 @@ class Loader:
         mode: Mode = "fast",
         low_frequency: Operator = "lanczos",
         seed: int = 0,
-        workers: int = 2,
+        workers: int | None = None,
         start_step: int = 0,
         micro_batch: int | Mapping[int, int] | None = None,
         rank: int | None = None,
@@ -110,7 +111,7 @@ class Loader:
                 f"the plan is for {plan.dataset_size} images but the data set has {len(source)}: "
                 f"plan with dataset_size={len(source)}"
             )
-        check_workers(workers)
+        workers = loader_processes(workers)
         for operator in {low_frequency, *(stage.operator or low_frequency for stage in plan.stages)}:
             check_prepare(prepare, mode, operator)
         check_reduction(plan.stages, low_frequency, plan.final_size)

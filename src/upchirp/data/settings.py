@@ -20,6 +20,8 @@ VAL_SHARE = 0.1
 """Share of the images that validates where the data have no validation images."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds without a batch after which a loader has stalled."""
+_MOST_BY_DEFAULT = 16
+"""Loader processes that are started unasked."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,18 @@ class Augmentation:
 
 def _refusal(name: str, value: object, advice: str) -> InputError:
     return InputError(f"`{name}` is {value}: {advice}")
+
+
+def loader_processes(workers: int | None) -> int:
+    """How many loader processes to start: as many as asked for, by default one for each core, 16 at most.
+
+    Raises:
+        InputError: more than can help, as `check_workers` has it.
+    """
+    if workers is None:
+        return min(_MOST_BY_DEFAULT, usable_cores())
+    check_workers(workers)
+    return workers
 
 
 def check_workers(workers: int) -> None:

@@ -30,7 +30,7 @@ class CurriculumData(_DataModule):
         classes: how many; by default those of `train`.
         augmentation: as for `Loader`.
         seed: of data, augmentation, dropout and drop path.
-        workers: loader processes.
+        workers: loader processes, by default one for each core, 16 at most.
         val_batch_size: validation images in one forward pass on each device.
         loader: whatever else `upchirp.Loader` takes, such as `low_frequency` or `prepare`.
 
@@ -47,7 +47,7 @@ class CurriculumData(_DataModule):
         classes: int | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        workers: int = 2,
+        workers: int | None = None,
         val_batch_size: int = 256,
         **loader: Any,
     ) -> None:

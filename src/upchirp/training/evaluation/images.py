@@ -21,7 +21,7 @@ from upchirp.data import (
     outlive_interrupts,
 )
 from upchirp.data.chunks import chunk_rows, cut
-from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
+from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.unreadable import UnreadableImages, too_many
 from upchirp.data.worker_processes import batches_of
 from upchirp.data.workers import check_label
@@ -51,7 +51,7 @@ class EvaluationSet:
         crop_pct: share of the resized image that the centre crop keeps; by default the paper's (Appendix A.1).
         interpolation: of the resize.
         channels: what the images consist of.
-        workers: loader processes.
+        workers: loader processes, by default one for each core, 16 at most.
         batch_size: images in one batch.
         pin_memory: give batches in page-locked memory.
         timeout: seconds without a batch from the workers after which iterating raises an `InputError`; 0 waits forever.
@@ -66,13 +66,13 @@ class EvaluationSet:
         crop_pct: float | None = None,
         interpolation: Interpolation = "bicubic",
         channels: Channels = RGB,
-        workers: int = 2,
+        workers: int | None = None,
         batch_size: int = 256,
         pin_memory: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
         ranks: Ranks | None = None,
     ) -> None:
-        check_workers(workers)
+        workers = loader_processes(workers)
         self.size, self._channels = size, channels
         self.images = len(source)
         self.corrupt: list[Corrupt] = []

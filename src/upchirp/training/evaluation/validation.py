@@ -22,7 +22,7 @@ def validate(
     *,
     augmentation: Augmentation | None = None,
     batch_size: int = 256,
-    workers: int = 2,
+    workers: int | None = None,
     autocast: torch.dtype | None = None,
 ) -> Evaluation:
     """How well a model does on labelled images at an input side, whatever its bandwidth is now.
@@ -38,7 +38,7 @@ def validate(
         size: pixels; in training the final size.
         augmentation: gives mean, standard deviation and interpolation, as in training.
         batch_size: images in one forward pass.
-        workers: loader processes; 0 loads in this one.
+        workers: loader processes, by default one for each core, 16 at most; 0 loads in this one.
         autocast: number format of mixed precision; none computes as the model's parameters are.
 
     Raises:

@@ -9,9 +9,8 @@ from typing import Literal
 
 from upchirp.curriculum import Operator
 from upchirp.data import Mode
-from upchirp.data.settings import DEFAULT_TIMEOUT, AskedPrepare, Prepare, check_prepare
+from upchirp.data.settings import DEFAULT_TIMEOUT, AskedPrepare, Prepare, check_prepare, loader_processes
 from upchirp.errors import InputError
-from upchirp.machine import usable_cores
 from upchirp.training.recipes.checks import check_least, check_seed
 from upchirp.training.recipes.group import Group
 
@@ -54,7 +53,7 @@ class Loading(Group):
     @property
     def processes(self) -> int:
         """How many loader processes to start."""
-        return min(16, usable_cores()) if self.workers is None else self.workers
+        return loader_processes(self.workers)
 
     @property
     def way(self) -> Prepare:

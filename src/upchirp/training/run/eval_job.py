@@ -11,7 +11,7 @@ import torch
 from upchirp.data import Interpolation, Source, are_numbers, match_classes, open_evaluation
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.labels import unranked
-from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.sources.relabelled import renumbered
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
@@ -54,7 +54,7 @@ def evaluate_weights(
     std: tuple[float, ...] | None = None,
     interpolation: Interpolation | None = None,
     batch_size: int = 256,
-    workers: int = 2,
+    workers: int | None = None,
     loader_timeout: float = DEFAULT_TIMEOUT,
     device: str | None = None,
     report_file: Path | None = None,
@@ -88,7 +88,7 @@ def evaluate_weights(
         std: standard deviation of the same; likewise.
         interpolation: filter of the resize; likewise.
         batch_size: images in one forward pass; ranks that torchrun started share the images out.
-        workers: loader processes.
+        workers: loader processes, by default one for each core, 16 at most.
         loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
         device: where to evaluate.
         report_file: write an HTML file there, with pictures of the worst confusions; for one evaluation only.
@@ -114,8 +114,9 @@ def evaluate_weights(
         val_share = config.val_share
     check_model_kwargs(config.model_kwargs)
     sizes = list(sizes) or [origin.size]
-    limits = (("sizes", min(sizes), 1), ("batch_size", batch_size, 1), ("workers", workers, 0))
-    for name, value, least in (*limits, ("loader_timeout", loader_timeout, 0)):
+    loader_processes(workers)
+    limits = (("sizes", min(sizes), 1), ("batch_size", batch_size, 1), ("loader_timeout", loader_timeout, 0))
+    for name, value, least in limits:
         if value < least:
             raise InputError(f"`{name}` is {value}: it must be {least} or more")
     seen = origin.seen_with(mean, std)

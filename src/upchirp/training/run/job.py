@@ -11,7 +11,7 @@ from torch import nn
 from upchirp.curriculum import Plan
 from upchirp.data import DataIdentity, Transform
 from upchirp.data.device.transform import check_transforms
-from upchirp.data.settings import check_workers
+from upchirp.data.settings import loader_processes
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.training.checkpoints import checkpoint
@@ -121,7 +121,7 @@ def _train(
         check_model(config)
     if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
         raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
-    check_workers(config.processes)
+    loader_processes(config.workers)
     check_tracker(config.track)
     material = material_of(Settled(config), beginning, task, model, data, device, ranks, report)
     task = material.task

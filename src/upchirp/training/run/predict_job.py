@@ -19,7 +19,7 @@ from upchirp.data import (
     outlive_interrupts,
     scale_of,
 )
-from upchirp.data.settings import DEFAULT_TIMEOUT, check_workers
+from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.data.worker_processes import batches_of
 from upchirp.errors import InputError
@@ -76,7 +76,7 @@ def predict(
     crop_pct: float | None = None,
     interpolation: Interpolation | None = None,
     batch_size: int = 64,
-    workers: int = 2,
+    workers: int | None = None,
     loader_timeout: float = DEFAULT_TIMEOUT,
     device: str | None = None,
     observers: Sequence[Observer] = (),
@@ -99,7 +99,7 @@ def predict(
         crop_pct: share of the resized image that the centre crop keeps; by default what the weights say.
         interpolation: filter of the resize; likewise.
         batch_size: images in one forward pass.
-        workers: loader processes.
+        workers: loader processes, by default one for each core, 16 at most.
         loader_timeout: seconds without a batch from them after which it ends; 0 waits forever.
         device: where to compute.
         observers: called with `Noted` and `Working`.
@@ -112,7 +112,7 @@ def predict(
             raise InputError(f"`{name}` is {value}: it must be {least} or more")
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"`threshold` is {threshold}: it is a probability, from 0 to 1")
-    check_workers(workers)
+    processes = loader_processes(workers)
     report = reporting(observers)
     report("making the model", None, None)
     network = load_trained(run=run, weights=weights, model=model, model_kwargs=model_kwargs, final_size=final_size)
@@ -127,7 +127,7 @@ def predict(
         images, EvalTransform(seen.input_size, crop, interpolation or seen.interpolation, seen.channels)
     )
     loader = DataLoader(
-        prepared, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=outlive_interrupts
+        prepared, batch_size=batch_size, num_workers=processes, collate_fn=list, worker_init_fn=outlive_interrupts
     )
     target = choose_device(device)
     several = network.described.multi_label

@@ -47,7 +47,7 @@ def probe_weights(
     most_images: int | None = None,
     val_share: float | None = None,
     batch_size: int = 256,
-    workers: int = 2,
+    workers: int | None = None,
     loader_timeout: float = DEFAULT_TIMEOUT,
     device: str | None = None,
     observers: Sequence[Observer] = (),
@@ -70,7 +70,7 @@ def probe_weights(
         most_images: training images at most, evenly spaced; by default all.
         val_share: share of each class that is tested on where there are no validation images.
         batch_size: images in one forward pass.
-        workers: loader processes.
+        workers: loader processes, by default one for each core, 16 at most.
         loader_timeout: seconds without a batch from them after which it ends; 0 waits forever.
         device: where to compute.
         observers: called with `Noted` and `Working`.
