@@ -168,5 +168,5 @@ def test_functions_take_the_group_that_they_read() -> None:
                     takers.add(f"{path.stem}.{function.name}")
     assert takers <= {
         "job.train", "job._train", "pricing.estimate", "pricing.settings_for_data", "beginning.begin",
-        "trainer.of", "defaults.check_model", "defaults.choose_recipe", "planning.settle", "data.with_channels",
+        "trainer.of", "defaults.choose_recipe", "planning.settle",
     }  # fmt: skip

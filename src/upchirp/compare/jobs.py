@@ -139,7 +139,7 @@ def _speeds_on_this_machine(jobs: Sequence[Job]) -> Mapping[int, float]:
     job = jobs[0]
     training, source = job.config, job.sources[0]
     bandwidths = sorted({side for each in jobs for side in each.plan.bandwidths})
-    task = for_images(task_of(training, training, training, training.in_chans), training, [source])
+    task = for_images(task_of(training, training.in_chans), training, [source])
     trainer = Trainer.of(training, choose_device(training.device), task=task)
     model = trainer.place(
         make_model(training, len(source.classes), optimization=training.optimization, seed=training.seed)

@@ -11,7 +11,7 @@ from torch import nn
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.variants import Variant
 from upchirp.curriculum import Curriculum, Plan
-from upchirp.data import Source
+from upchirp.data import Source, for_channels
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
@@ -24,7 +24,7 @@ from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import usual_epochs
 from upchirp.training.recipes.run_groups import Computation, Keeping, Loading
-from upchirp.training.run.data import open_named_data, with_channels
+from upchirp.training.run.data import open_named_data
 
 _OF_THE_PLACE = (
     names_of(Start, Loading, Computation, Keeping) - {"weights", "pretrained"}
@@ -193,9 +193,10 @@ def _settled(
             "what a pre-training is worth shows after it, not in its own figures: run `upchirp pretrain` for each "
             "curriculum, then `upchirp probe` or `upchirp finetune --regime mae`"
         )
-    check_model(made)
+    check_model(made, labelled=made.facts.labelled)
     train, val = sources.of(made)
-    made, told = with_channels(made, train)
+    augmentation, told = for_channels(made.augmentation, train, made.in_chans, asked=made.asks_for("mean", "std"))
+    made = replace(made, augmentation=augmentation)
     if told:
         own |= {name: made.to_flat()[name] for name in ("mean", "std", "pixel_type")}
     network = sources.network(made, len(train.classes))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
-from upchirp.data import DataIdentity, Source, UnlabelledSource, as_source, split
+from upchirp.data import DataIdentity, Source, UnlabelledSource, as_source, for_channels, split
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
@@ -29,7 +29,7 @@ from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run import run_folder
-from upchirp.training.run.data import open_named_data, with_channels
+from upchirp.training.run.data import open_named_data
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
 from upchirp.training.run.resumption import go_on_with
@@ -83,7 +83,7 @@ def estimate(
     Raises:
         InputError: bad input, as `search` would find it.
     """
-    prepared = _prepare(config, model, data, task or _task_of(config.training), note)
+    prepared = _prepare(config, model, data, task, note)
     price = prepared.planner.price
     config = prepared.config
     return {
@@ -147,7 +147,6 @@ def _search(
     if not resuming:
         run_folder.check_is_free(folder)
     notes = list(notes)
-    task = task or _task_of(config.training)
     prepared = _prepare(config, model, data, task, notes.append)
     config = prepared.config
     if resuming:
@@ -218,17 +217,21 @@ def _find(config: SearchConfig, planner: Planner, trials: Trials) -> tuple[int, 
     )
 
 
-def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task, note: Note) -> _Prepared:
+def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task | None, note: Note) -> _Prepared:
     training = config.training
+    task = task or task_of(training, training.in_chans)
     if training.kd_model is not None:
         raise InputError("the trials of a search have no teacher: leave out `kd_model`")
     if model is None:
-        check_model(training)
+        check_model(training, labelled=training.facts.labelled)
     whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]
     if not task.labelled and not isinstance(whole, UnlabelledSource):
         whole = UnlabelledSource(whole)
     task = for_images(task, training, [whole])
-    training, told = with_channels(training, whole)
+    augmentation, told = for_channels(
+        training.augmentation, whole, training.in_chans, asked=training.asks_for("mean", "std")
+    )
+    training = replace(training, augmentation=augmentation)
     for line in told:
         note(line)
     train, val = split(whole, config.search_val, training.seed)
@@ -241,10 +244,6 @@ def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Tas
     choose_micro_batch(training, training.batch_size)
     config = replace(config, training=training)
     return _Prepared(config, train, val, Planner(config, model, len(train)), task)
-
-
-def _task_of(training: Any) -> Task:
-    return task_of(training, training, training, training.in_chans)
 
 
 def _create(folder: Path, config: SearchConfig) -> None:

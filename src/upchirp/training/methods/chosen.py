@@ -8,23 +8,23 @@ from upchirp.errors import InputError
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.methods.mae import MaskedAutoencoding
-from upchirp.training.recipes.groups import Choice, Objective, Pretraining
+from upchirp.training.recipes.groups import Objective, TaskChoice
 
 
-def task_of(choice: Choice, method: Pretraining, objective: Objective, channels: int = 3) -> Task:
+def task_of(choice: TaskChoice, channels: int = 3) -> Task:
     """What a model is trained to do: to tell labels, or in the regime `pretrain` what a method without labels asks.
 
-    >>> task_of(Choice(regime="pretrain"), Pretraining(mask_ratio=0.6), Objective()).mask_ratio
+    >>> task_of(TaskChoice(regime="pretrain", mask_ratio=0.6)).mask_ratio
     0.6
     """
     if choice.facts.labelled:
-        return Classification(objective.loss or "cross_entropy", channels)
+        return Classification(choice.loss or "cross_entropy", channels)
     return MaskedAutoencoding(
-        target=method.target,
-        mask_ratio=method.mask_ratio,
-        least_visible=method.least_visible,
-        decoder_depth=method.decoder_depth,
-        decoder_width=method.decoder_width,
+        target=choice.target,
+        mask_ratio=choice.mask_ratio,
+        least_visible=choice.least_visible,
+        decoder_depth=choice.decoder_depth,
+        decoder_width=choice.decoder_width,
     )
 
 

@@ -12,7 +12,7 @@ from upchirp.data import Augmentation, Channels
 from upchirp.data.settings import check_device_channels
 from upchirp.errors import InputError
 from upchirp.training.recipes.config_file import CONFIG, load_stored
-from upchirp.training.recipes.groups import Choice, Objective, Planning, Pretraining, Selecting, Start
+from upchirp.training.recipes.groups import Planning, Selecting, Start, TaskChoice
 from upchirp.training.recipes.named import recipe, usual_epochs
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES
@@ -52,7 +52,7 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
 
 @_filled_by_recipe
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pretraining, Objective, Choice, Start):
+class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, TaskChoice, Start):
     """What to train, on what, for how long, and where to keep it: all groups of settings under one set of names.
 
     What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
@@ -73,13 +73,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.facts.labelled:
-            changed = [entry.name for entry in fields(Pretraining) if getattr(self, entry.name) != entry.default]
-            if changed:
-                raise InputError(f"`{changed[0]}` belongs to a pre-training without labels: use `upchirp pretrain`")
-        elif self.kd_model is not None or self.loss not in (None, "cross_entropy"):
-            raise InputError("`kd_model` and `loss` are for labels, and a pre-training has none: leave them out")
-        elif self.in_chans != 3:
+        if not self.facts.labelled and self.in_chans != 3:
             raise InputError("a pre-training without labels takes RGB images: leave out `in_chans`")
         self._check_channels()
         if self.parallel != "fsdp":
@@ -105,8 +99,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Pre
                 f"`mean` has {len(mean)} value{'s' if len(mean) > 1 else ''} and `in_chans` is {self.in_chans}: give "
                 "one for each channel, or leave out `mean` and `std`, and they are measured"
             )
-        if self.in_chans not in (1, 3):
-            check_device_channels(self.way, Channels(self.in_chans))
+        check_device_channels(self.way, Channels(self.in_chans, self.augmentation.pixel_type))
 
     def asked(self) -> dict[str, Any]:
         """The settings that were asked for, under their flag names: `given`, and what was changed since."""

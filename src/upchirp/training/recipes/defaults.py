@@ -16,7 +16,7 @@ from upchirp.data import mix_group
 from upchirp.errors import InputError
 from upchirp.models import check_name
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.groups import Choice
+from upchirp.training.recipes.groups import Choice, Start
 from upchirp.training.recipes.kinds import kind_of
 from upchirp.training.recipes.recipe import Optimization
 
@@ -73,18 +73,18 @@ class Settled:
         return None if other.config.recipe == self.config.recipe else other
 
 
-def check_model(config: TrainConfig) -> None:
+def check_model(start: Start, *, labelled: bool) -> None:
     """Raise if no model is named that there is: before any data is read.
 
     Raises:
         InputError: with models to consider, the nearest names, or the missing file that would have named it.
     """
-    if not config.model and config.weights is not None and not config.weights.exists():
-        raise InputError(f"cannot read the weights {config.weights}: there is no such file")
-    if not config.model:
-        models = _MODELS if config.facts.labelled else _TRANSFORMERS
+    if not start.model and start.weights is not None and not start.weights.exists():
+        raise InputError(f"cannot read the weights {start.weights}: there is no such file")
+    if not start.model:
+        models = _MODELS if labelled else _TRANSFORMERS
         raise InputError(f"no model: name any of timm's by `model`, for a start {models}")
-    check_name(config.model)
+    check_name(start.model)
 
 
 def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | None = None) -> Settled:
@@ -105,7 +105,8 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
     Raises:
         InputError: no learning rate is given for an optimizer that none is known for.
     """
-    _check_rate(config.optimization, config.given)
+    if not config.asks_for("lr", "lr_base") and kind_of(config.optimization.opt) is None:
+        raise InputError(f"no learning rate is known for `opt={config.optimization.opt!r}`: give one by `lr`")
     if not _is_open(config):
         return Settled(config)
     facts = config.facts
@@ -155,12 +156,10 @@ def choose_batch_size(settled: Settled, samples: int, model: nn.Module, *, ranks
     config = settled.config
     if not follows_length(config):
         return settled
-    assert config.given is not None
-    asked = set(config.given)
     reasons = list(settled.reasons)
     # Whoever names recipe and batch gets the recipe's own rate.
-    rate_too = asked.isdisjoint({"lr", "lr_base"}) and not asked >= {"recipe", "batch_size"}
-    rate_too = rate_too and not config.facts.one_recipe
+    named_both = config.asks_for("recipe") and config.asks_for("batch_size")
+    rate_too = not (config.asks_for("lr", "lr_base") or named_both or config.facts.one_recipe)
     if chooses_batch_size(config):
         unit = ranks * mix_group(config.augmentation, _LARGEST_BATCH)
         size = math.ceil(_batch_size(samples) / unit) * unit
@@ -175,12 +174,12 @@ def choose_batch_size(settled: Settled, samples: int, model: nn.Module, *, ranks
 
 def follows_length(choice: Choice) -> bool:
     """Whether settings follow from the run's length, in a configuration whose recipe is chosen."""
-    return _is_open(choice) and (choice.recipe == "light" or "recipe" not in (choice.given or ()))
+    return _is_open(choice) and (choice.recipe == "light" or not choice.asks_for("recipe"))
 
 
 def chooses_batch_size(choice: Choice) -> bool:
     """Whether the batch size is one of them."""
-    return follows_length(choice) and "batch_size" not in (choice.given or ())
+    return follows_length(choice) and not choice.asks_for("batch_size")
 
 
 def steps_note(plan: Plan) -> str | None:
@@ -217,11 +216,6 @@ def _recipe_for(epochs: float | None, images: int) -> tuple[str, str]:
     if epochs is not None and epochs >= LONG:
         return "paper", f"{epochs:.4g} epochs are long enough for its augmentation (`recipe='light'` is without)"
     return "light", f"{images:,} images are fewer than the paper's recipe is for (`recipe='paper'` takes it)"
-
-
-def _check_rate(optimization: Optimization, given: Set[str] | None) -> None:
-    if given is not None and given.isdisjoint({"lr", "lr_base"}) and kind_of(optimization.opt) is None:
-        raise InputError(f"no learning rate is known for `opt={optimization.opt!r}`: give one by `lr`")
 
 
 def _is_open(choice: Choice) -> bool:

@@ -3,7 +3,7 @@
 How a run is carried out, on which machine and with which files, is in `run_groups`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +85,10 @@ class Choice(Group):
         """What is particular to the regime."""
         return REGIMES[self.regime]
 
+    def asks_for(self, *names: str) -> bool:
+        """Whether one of these settings was asked for."""
+        return self.given is None or not self.given.isdisjoint(names)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining(Group):
@@ -132,6 +136,20 @@ class Objective(Group):
         if not 0 < self.kd_alpha <= 1:
             raise InputError(f"`kd_alpha` is {self.kd_alpha}: it is the teacher's share of the loss, above 0 up to 1")
         super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskChoice(Pretraining, Objective, Choice):
+    """What decides the task of a training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.facts.labelled:
+            changed = [entry.name for entry in fields(Pretraining) if getattr(self, entry.name) != entry.default]
+            if changed:
+                raise InputError(f"`{changed[0]}` belongs to a pre-training without labels: use `upchirp pretrain`")
+        elif self.kd_model is not None or self.loss not in (None, "cross_entropy"):
+            raise InputError("`kd_model` and `loss` are for labels, and a pre-training has none: leave them out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """The data of a run."""
 
-from dataclasses import replace
 from statistics import median_low
 from typing import Any
 
@@ -16,20 +15,17 @@ from upchirp.data import (
     TableSource,
     UnlabelledSource,
     as_source,
-    for_channels,
     open_data,
     open_more,
     open_unlabelled,
 )
 from upchirp.data.labels import unranked, validation_for
-from upchirp.data.settings import check_device_channels
 from upchirp.data.sources import Note, warn
 from upchirp.data.sources.listing import Counted, ignore
 from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
-from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Choice, Start
 
 _LOOKED_AT = 15
@@ -88,23 +84,9 @@ def _unlabelled(source: Source) -> Source:
     return source if isinstance(source, UnlabelledSource) else UnlabelledSource(source)
 
 
-def with_channels(config: TrainConfig, source: Source) -> tuple[TrainConfig, list[str]]:
-    """The settings with the mean, the standard deviation and the type of the values of images, and a line on them.
-
-    Raises:
-        InputError: the images have other channels than the settings say, or values of another type.
-    """
-    asked = config.given is None or not {"mean", "std"}.isdisjoint(config.given)
-    augmentation, told = for_channels(config.augmentation, source, config.in_chans, asked=asked)
-    if augmentation == config.augmentation:
-        return config, told
-    check_device_channels(config.way, augmentation.channels)
-    return replace(config, augmentation=augmentation), told
-
-
 def enlarged_note(start: Start, choice: Choice, source: Source) -> list[str]:
     """What to tell of images that are much smaller than the final size, if nobody asked for that size."""
-    if choice.given is None or "final_size" in choice.given or start.weights is not None or start.pretrained:
+    if choice.asks_for("final_size") or start.weights is not None or start.pretrained:
         return []
     sides = []
     count = min(_LOOKED_AT, len(source))

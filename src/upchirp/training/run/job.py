@@ -87,7 +87,7 @@ def train(
         open_parallel(config.parallel, device, deterministic=config.deterministic, sync_bn=config.sync_bn) as parallel,
         ExitStack() as held,
     ):
-        task, transforms = task or task_of(config, config, config, config.in_chans), transforms or {}
+        task, transforms = task or task_of(config, config.in_chans), transforms or {}
         return _train(config, model, data, task, transforms, observers, device, parallel, held, go_on)
 
 
@@ -118,7 +118,7 @@ def _train(
         return finished_before(folder, beginning.end, observers, ranks)
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None or bool(transforms))
     if model is None:
-        check_model(config)
+        check_model(config, labelled=config.facts.labelled)
     if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
         raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
     loader_processes(config.workers)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from upchirp.data import DataIdentity, Source
+from upchirp.data import DataIdentity, Source, for_channels
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
@@ -17,7 +17,7 @@ from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.beginning import Beginning
-from upchirp.training.run.data import enlarged_note, open_sources, with_channels
+from upchirp.training.run.data import enlarged_note, open_sources
 from upchirp.training.run.models import describe, start_model
 from upchirp.training.run.teacher import with_teacher
 
@@ -65,8 +65,11 @@ def material_of(
     report("scanning the data", None, None)
     train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
     task = ranks.together(lambda: for_images(task, settled.config, [train, val]))
-    chosen, told = ranks.from_first(lambda: with_channels(settled.config, train))
-    settled = replace(settled, config=chosen)
+    asked, config = settled.config.asks_for("mean", "std"), settled.config
+    augmentation, told = ranks.from_first(
+        lambda: for_channels(config.augmentation, train, config.in_chans, asked=asked)
+    )
+    settled = replace(settled, config=replace(config, augmentation=augmentation))
     notes += told
     if not resuming:
         notes += ranks.from_first(lambda: enlarged_note(settled.config, settled.config, train))

@@ -1,12 +1,12 @@
 """The price of a training before it runs: its plan beside training as usual, and time and memory here."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import nn
 
 from upchirp.curriculum import Plan
-from upchirp.data import Source
+from upchirp.data import Source, for_channels
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
@@ -19,7 +19,7 @@ from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
-from upchirp.training.run.data import enlarged_note, open_named_data, with_channels
+from upchirp.training.run.data import enlarged_note, open_named_data
 from upchirp.training.run.models import make_model
 from upchirp.training.run.plans import plan_in_time
 
@@ -52,11 +52,11 @@ def estimate(
     Raises:
         InputError: bad input, or settings that need the machine's speed without `measure`.
     """
-    check_model(config)
+    check_model(config, labelled=config.facts.labelled)
     _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = config.facts
     notes: list[str] = []
-    task = task_of(config, config, config, config.in_chans)
+    task = task_of(config, config.in_chans)
     source = _training_images(config, task, notes, report) if config.data else None
     task = for_images(task, config, [] if source is None else [source])
     if source is None:
@@ -65,7 +65,10 @@ def estimate(
         classes = classes if task.labelled else 0
     else:
         images, classes = len(source), len(source.classes) if task.labelled else 0
-        config, told = with_channels(config, source)
+        augmentation, told = for_channels(
+            config.augmentation, source, config.in_chans, asked=config.asks_for("mean", "std")
+        )
+        config = replace(config, augmentation=augmentation)
         notes += told + enlarged_note(config, config, source)
     model = without_values(config, classes, task)
     needs: dict[str, Any] = {}
@@ -95,10 +98,11 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
     Raises:
         InputError: no model, or data that cannot be read.
     """
-    check_model(config)
-    task = task_of(config, config, config, config.in_chans)
+    check_model(config, labelled=config.facts.labelled)
+    task = task_of(config, config.in_chans)
     source = _training_images(config, task, [], report)
-    config, _ = with_channels(config, source)
+    augmentation, _ = for_channels(config.augmentation, source, config.in_chans, asked=config.asks_for("mean", "std"))
+    config = replace(config, augmentation=augmentation)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen
