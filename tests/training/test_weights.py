@@ -283,6 +283,19 @@ def test_a_run_says_what_its_weights_are_of(config: Any, tmp_path: Path) -> None
     assert [result.size for result in results] == [32, 64]
 
 
+def test_each_size_is_evaluated_from_the_stored_weights(tmp_path: Path, image_folder: Path) -> None:
+    """Positions that were resized for one size, and from that for the next, would be blurred."""
+    file = written(small("test_vit", 64, classes=2), tmp_path / "weights", "safetensors")
+
+    def losses(*sizes: int) -> dict[int, float]:
+        results = evaluate_weights(
+            weights=file, model="test_vit", data=str(image_folder), sizes=sizes, workers=0, device="cpu"
+        )
+        return {result.size: result.evaluation.loss for result in results}
+
+    assert losses(16, 64) == {**losses(16), **losses(64)}
+
+
 def test_a_folder_exported_by_timm_names_its_model(tmp_path: Path) -> None:
     path = written(small("resnet10t", 64), tmp_path / "model", "safetensors")
     assert read_description(path).settings == {}

@@ -165,7 +165,10 @@ def evaluate_weights(
             for place, file in enumerate(files):
                 report(f"evaluating at {size} px", *((place, len(files)) if checkpoints else (None, None)))
                 if checkpoints:
-                    load_weights(network, read_trained(run, file, model, model_kwargs, which).weights, first)
+                    stored = read_trained(run, file, model, model_kwargs, which).weights
+                if checkpoints or size != first:
+                    # From the stored ones, not from those of another size: there and back would blur positions.
+                    load_weights(network, stored, size)
                 with at_size(network, size) as fitted:
                     own = evaluate(
                         [View("model", fitted, size, filtered=each.filtered) for each in filters],
