@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from upchirp import InputError
 from upchirp.data import outlive_interrupts, worker_processes
-from upchirp.data.worker_processes import batches_of
+from upchirp.data.worker_processes import batches_of, loader_of
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -104,6 +104,14 @@ def test_the_reason_of_a_death_is_told(code: int, starting: bool, reason: str, m
     monkeypatch.setattr(worker_processes, "_imports_script", lambda loader: starting)
     with pytest.raises(InputError, match=reason):
         next(iter(batches_of(loader(Dies(code)), 0)))
+
+
+def test_more_workers_than_cores_are_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    batches = batches_of(loader_of(Numbers(), batch_size=None, num_workers=2, worker_init_fn=outlive_interrupts), 0)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
 
 
 def test_data_that_cannot_be_pickled_are_refused() -> None:

@@ -18,7 +18,7 @@ from upchirp.data.requests import RequestSampler
 from upchirp.data.settings import Augmentation, Mode, Prepare
 from upchirp.data.slots import Slots
 from upchirp.data.sources import Source
-from upchirp.data.worker_processes import batches_of, start_in_background, start_worker
+from upchirp.data.worker_processes import batches_of, loader_of, start_in_background, start_worker
 from upchirp.data.workers import Requested, finished
 
 
@@ -95,7 +95,7 @@ class FreshImages:
             chunks = Chunks(self._sampler, self._sampler.image_side, self._prepare, self._channels)
             options = {"batch_sampler": chunks, "prefetch_factor": slots.ahead}
         requested = self.requested
-        return DataLoader(
+        return loader_of(
             Requested(requested.source, requested.transform, requested.together, slots),
             **options,
             collate_fn=_as_is,

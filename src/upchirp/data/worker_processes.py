@@ -25,6 +25,23 @@ _SECONDS_TO_DIE = 5
 _PARENT_POLL_SECONDS = 1.0
 
 
+@contextlib.contextmanager
+def _no_advice() -> Iterator[None]:
+    """Keep torch's advice on the number of workers away: it counts cores, and workers wait for disks too.
+
+    `check_workers` refuses what cannot help.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        yield
+
+
+def loader_of(dataset: Any, **options: Any) -> DataLoader[Any]:
+    """Torch's loader, without its advice on the number of workers."""
+    with _no_advice():
+        return DataLoader(dataset, **options)
+
+
 def batches_of(loader: DataLoader[Any], timeout: float) -> Iterator[Any]:
     """The batches of a loader, in one iteration.
 
@@ -73,7 +90,7 @@ def _imports_script(loader: DataLoader[Any]) -> bool:
 
 def _started(loader: DataLoader[Any], starting: bool) -> Any:
     try:
-        with warnings.catch_warnings():
+        with _no_advice():
             # New versions of torch say at length what is said below in a line.
             warnings.filterwarnings("ignore", "Got pickle error")
             with _handler_of_ended_children():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from upchirp.data import (
     DECODE_ERRORS,
@@ -23,7 +23,7 @@ from upchirp.data import (
 from upchirp.data.chunks import chunk_rows, cut
 from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.unreadable import UnreadableImages, too_many
-from upchirp.data.worker_processes import batches_of
+from upchirp.data.worker_processes import batches_of, loader_of
 from upchirp.data.workers import check_label
 from upchirp.errors import InputError
 from upchirp.training.parallel.ranks import Ranks
@@ -90,7 +90,7 @@ class EvaluationSet:
             for first in range(0, len(images), batch_size)
         ]
         self._pin_memory = pin_memory and torch.cuda.is_available()
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader = loader_of(
             images,
             batch_sampler=[list(chunk) for batch in self._chunks for chunk in batch],
             num_workers=workers,

@@ -21,7 +21,7 @@ from upchirp.data import (
 )
 from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.worker_deaths import loader_failures
-from upchirp.data.worker_processes import batches_of
+from upchirp.data.worker_processes import batches_of, loader_of
 from upchirp.errors import InputError
 from upchirp.training.events import Noted, Observer, reporting
 from upchirp.training.parallel.device import choose_device
@@ -126,7 +126,7 @@ def predict(
     prepared = _Prepared(
         images, EvalTransform(seen.input_size, crop, interpolation or seen.interpolation, seen.channels)
     )
-    loader = DataLoader(
+    loader = loader_of(
         prepared, batch_size=batch_size, num_workers=processes, collate_fn=list, worker_init_fn=outlive_interrupts
     )
     target = choose_device(device)
