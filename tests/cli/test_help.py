@@ -37,6 +37,11 @@ def test_the_short_help_fits_a_screen(capsys: pytest.CaptureFixture[str], comman
             assert f"  {flag}" in everything
 
 
+def test_values_that_are_called_as_a_flag_is_are_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    told = " ".join(shown(capsys, "train", "--help-all").split())
+    assert "`crop` exactly on the device" in told and "on the `cpu`, or the `device`" in told
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_whole_help_holds_all_flags_by_group(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str

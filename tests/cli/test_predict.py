@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_predictions_are_those_of_the_model_by_the_names_of_the_classes(
     # The exported file alone is enough.
     weights = str(run / "model_ema.safetensors")
     assert json.loads(printed(capsys, "--weights", weights, "--json", "--top", "2", str(image_folder / "val"))) == told
+
+
+def test_a_path_is_printed_as_it_is(
+    run: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = shutil.copy(next((image_folder / "val").rglob("*.jpg")), tmp_path / "50%.jpg")
+    assert re.fullmatch(
+        rf"{re.escape(str(image))}: \w+ \d+\.\d %\n", printed(capsys, "--run", str(run), "--top", "1", str(image))
+    )
 
 
 def test_between_predictions_gradients_work(run: Path, image_folder: Path) -> None:

@@ -4,7 +4,7 @@ import ast
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
 
@@ -12,15 +12,19 @@ from functools import cache
 _SETTING = re.compile(r"`([a-z]\w*)(?:=([^`]+))?`")
 
 
-def with_flags(message: str) -> str:
+def with_flags(message: str, values: Collection[str] = ()) -> str:
     """A message in which the library names settings in backticks, with flags in their place.
 
     Other words in backticks stay as they are.
 
+    Args:
+        message: a line for the user.
+        values: words that are values in it, although settings are called so, too.
+
     >>> print(with_flags("no `data` for `upchirp train`: try `resume='auto'`, `model_ema=False` and `sizes=(96, 128)`"))
     no --data for `upchirp train`: try --resume auto, --no-model-ema and --sizes 96 128
     """
-    return _SETTING.sub(_flag, message)
+    return _SETTING.sub(lambda found: found[0] if found[1] in values else _flag(found), message)
 
 
 def _flag(setting: re.Match[str]) -> str:

@@ -76,12 +76,13 @@ def _flags(defaults: object) -> Iterator[_Flag]:
         if is_dataclass(value):
             yield from _flags(value)
         elif entry.metadata.get("flag", True):
-            text = with_flags(texts.get(entry.name, ""))
+            values = _values(hints[entry.name])
+            text = with_flags(texts.get(entry.name, ""), values.split("|"))
             if entry.name in _LISTED:
                 text += f" One of {', '.join(_LISTED[entry.name])}."
             if value is not None and value is not False and value not in ("", (), {}):
                 text += f" (default: {_shown(value)})"
-            yield _Flag(entry.name, _values(hints[entry.name]), text)
+            yield _Flag(entry.name, values, text)
 
 
 def _shown(value: Any) -> str:

@@ -111,8 +111,10 @@ def _print(predictions: Iterator[dict[str, Any]], command: PredictCommand) -> in
         elif "error" in found:
             print(f"upchirp: cannot read {printable(found['image'])}: {printable(found['error'])}", file=sys.stderr)
         else:
-            guesses = ", ".join(f"{guess['class']} {guess['probability']:.1%}" for guess in found["predictions"])
-            print(printable(f"{found['image']}: {guesses or 'none'}".replace("%", " %")))
+            guesses = ", ".join(
+                f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in found["predictions"]
+            )
+            print(printable(f"{found['image']}: {guesses or 'none'}"))
     if command.json:
         print(json_text(listed, indent=2))
     return 1 if unreadable else 0
