@@ -111,6 +111,12 @@ def test_of_classes_alone_a_share_validates(tmp_path, prefix):
     assert again.classes == train.classes == ("class0", "class1", "class2", "class3")
 
 
+def test_no_share_is_held_out_where_there_are_validation_images(tmp_path):
+    root = fill(tmp_path, *many("train/"), *many("val/"))
+    assert opened(root, val_share=0.25)[2] == [f"{root} has validation images: `val_share` is not used"]
+    assert opened(root)[2] == []
+
+
 def test_a_share_needs_two_images_of_a_class(tmp_path):
     assert "leave none to validate" in refusal(fill(tmp_path, "a/1.jpg", "b/1.jpg"))
     with pytest.raises(InputError, match="`val_share` is 1"):

@@ -82,6 +82,8 @@ def open_data(
     for line in notes:
         note(line)
     if val is not None:
+        if val_share != VAL_SHARE:
+            note(f"{data} has validation images: `val_share` is not used")
         return train, val
     train, val = hold_out(train, val_share)
     note(

@@ -29,6 +29,7 @@ from upchirp.training.probing.planning import scale_drop_path, with_selection, w
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model
+from upchirp.training.recipes.unused import unused_settings
 from upchirp.training.run import run_folder
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
@@ -148,6 +149,8 @@ def _train(
         config = settled.config
         check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons
+        if not resuming and asked.given is not None:
+            notes += unused_settings(config, asked.asked())
         delivered = micro_batches(config, plan, ranks.size)
         # By what the plan's length decided, too.
         trainer = Trainer.of(config, device, parallel, task, transforms)

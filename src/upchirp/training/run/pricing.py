@@ -19,6 +19,7 @@ from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.groups import Planning, Start
+from upchirp.training.recipes.unused import unused_settings
 from upchirp.training.run.data import enlarged_note, open_named_data
 from upchirp.training.run.models import make_model
 from upchirp.training.run.plans import plan_in_time
@@ -52,6 +53,7 @@ def estimate(
     Raises:
         InputError: bad input, or settings that need the machine's speed without `measure`.
     """
+    asked = config
     check_model(config, labelled=config.facts.labelled)
     _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = config.facts
@@ -83,11 +85,12 @@ def estimate(
     if baseline_epochs is None:
         papers = source is None and dataset_size is None
         baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
+    idle = [] if asked.given is None else unused_settings(config, asked.asked())
     priced = with_selection(price(plan, model, baseline_epochs), plan, config.selection, epochs=config.budget)
     at_once = micro_batches(config, plan)
     for stage in priced["stages"]:
         stage["micro_batch"] = at_once[stage["bandwidth"]]
-    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.reasons], **needs}
+    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.reasons, *idle], **needs}
 
 
 def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done, total: None) -> TrainConfig:
