@@ -35,7 +35,7 @@ from upchirp.training.run.pricing import estimate
     ],
 )
 def test_what_has_no_effect_is_named(asked: dict[str, Any], idle: set[str]) -> None:
-    lines = unused_settings(TrainConfig.from_flat(asked), asked)
+    lines = unused_settings(TrainConfig.from_flat(asked).to_flat(), asked)
     assert {line.split("`")[1] for line in lines} == idle
     assert all("` is not used: " in line for line in lines)
 

@@ -150,7 +150,7 @@ def _train(
         check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons
         if not resuming and asked.given is not None:
-            notes += unused_settings(config, asked.asked())
+            notes += unused_settings(config.to_flat(), asked.asked())
         delivered = micro_batches(config, plan, ranks.size)
         # By what the plan's length decided, too.
         trainer = Trainer.of(config, device, parallel, task, transforms)

@@ -85,7 +85,7 @@ def estimate(
     if baseline_epochs is None:
         papers = source is None and dataset_size is None
         baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
-    idle = [] if asked.given is None else unused_settings(config, asked.asked())
+    idle = [] if asked.given is None else unused_settings(config.to_flat(), asked.asked())
     priced = with_selection(price(plan, model, baseline_epochs), plan, config.selection, epochs=config.budget)
     at_once = micro_batches(config, plan)
     for stage in priced["stages"]:
