@@ -5,10 +5,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from tests.processes import ENVIRONMENT, start
@@ -18,6 +20,10 @@ from upchirp.data import FolderSource, Request, Source, TrainTransform, open_dat
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames
+from upchirp.data.sources.relabelled import with_common_sets
+from upchirp.training import Classification, MultiLabel
+from upchirp.training.methods.chosen import for_images
+from upchirp.training.recipes.groups import Objective
 
 datasets = pytest.importorskip("datasets")
 
@@ -419,3 +425,92 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "pip install 'upchirp[hf]'" in refusal(lambda: opened(tmp_path, tmp_path))
     assert "pip install 'upchirp[hf]'" in refusal(lambda: HuggingFaceSource(object()))
+
+
+CLASS, LISTS = datasets.ClassLabel(names=["ant", "bee", "cow"]), [[2, 0], [], [1], [0, 0]]
+NAMED = [["cow", "ant"], [], ["bee"], ["ant", "ant"]]
+
+
+def tagged(values: list[Any], feature: Any, column: str = "tags", **others: Any) -> Any:
+    """A row for each value, with a tiny image."""
+    stream = BytesIO()
+    PIL.Image.new("RGB", (12, 10)).save(stream, "PNG")
+    features = {**IMAGE, column: feature, **{name: kind for name, (kind, _) in others.items()}}
+    columns = {"image": [{"bytes": stream.getvalue(), "path": None}] * len(values), column: values}
+    columns.update({name: own for name, (_, own) in others.items()})
+    return datasets.Dataset.from_dict(columns, datasets.Features(features))
+
+
+def shown(source: Any) -> list[list[str]]:
+    """The names of each image's classes."""
+    assert source.label_sets is not None and [source.load(row)[1] for row in range(len(source))] == list(source.labels)
+    members = source.label_sets.members
+    return [[source.classes[number] for number in members[label]] for label in source.labels]
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "classes"),
+    [
+        (LISTS, datasets.Sequence(CLASS), ("ant", "bee", "cow")),
+        (LISTS, [CLASS], ("ant", "bee", "cow")),
+        (LISTS, datasets.LargeList(datasets.Value("int16")), ("0", "1", "2")),
+        (NAMED, datasets.Sequence(datasets.Value("string")), ("ant", "bee", "cow")),
+        ([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0]], datasets.Sequence(datasets.Value("uint8"), length=3), "012"),
+        ([[True, False, True], [False] * 3, [False, True, False], [True, False, False]], [datasets.Value("bool")],
+         "012"),
+    ],
+    ids=["classes", "list", "numbers", "texts", "columns", "truths"],
+)  # fmt: skip
+def test_lists_of_labels(values: list[Any], feature: Any, classes: tuple[str, ...]) -> None:
+    dataset = tagged(values, feature)
+    source = HuggingFaceSource(dataset)
+    assert source.classes == tuple(classes)
+    ant, bee, cow = source.classes
+    assert shown(source) == [[ant, cow], [], [bee], [ant]]
+    assert shown(HuggingFaceSource(dataset.select([3, 2, 0]))) == [[ant], [bee], [ant, cow]]
+    # Without being asked for labels, it has images whatever they are.
+    assert HuggingFaceSource(dataset, labelled=False).label_sets is not None
+
+
+def test_a_column_of_lists_is_found_beside_others() -> None:
+    kind = datasets.Sequence(CLASS)
+    assert HuggingFaceSource(tagged(LISTS, kind, "shown", site=(datasets.Value("int64"), [7] * 4))).label_sets
+    beside = {"label": (CLASS, [0, 1, 2, 0])}
+    assert HuggingFaceSource(tagged(LISTS, kind, **beside)).label_sets is None
+    assert HuggingFaceSource(tagged(LISTS, kind, **beside), label="tags").label_sets
+    assert HuggingFaceSource(tagged(LISTS, kind, "labels", site=(CLASS, [0, 1, 2, 0]))).label_sets
+    words = {"words": (datasets.Sequence(datasets.Value("string")), NAMED)}
+    assert HuggingFaceSource(tagged([0, 1, 2, 0], datasets.Value("int64"), "label", **words)).label_sets is None
+    assert "words (" in refusal(lambda: HuggingFaceSource(tagged([0.5] * 4, datasets.Value("float32"), "x", **words)))
+
+
+def test_lists_of_two_splits(tmp_path: Path) -> None:
+    texts, notes = datasets.Sequence(datasets.Value("string")), list[str]()
+    root = save({"train": tagged(NAMED, texts), "val": tagged([["cow"], []], texts)}, tmp_path / "texts")
+    train, val = open_data(root, note=notes.append)
+    assert (shown(train), shown(val)) == ([["ant", "cow"], [], ["bee"], ["ant"]], [["cow"], []])
+    assert notes == [f"images of train in {root} have several labels, in the column tags: each class is told by itself"]
+    common = with_common_sets([train, val])
+    assert isinstance(for_images(Classification(), Objective(), common), MultiLabel) and shown(common[1]) == shown(val)
+    # The validation images lack the last class, or have one too many.
+    counts = datasets.Sequence(datasets.Value("int64"))
+    root = save({"train": tagged(LISTS, counts), "val": tagged([[0, 1], [1, 0]], counts)}, tmp_path / "numbers")
+    _, val = open_data(root, note=notes.append)
+    assert (shown(val), val.classes) == ([["0", "1"], ["0", "1"]], ("0", "1", "2"))
+    root = save({"train": tagged(NAMED, texts), "val": tagged([["fox"]], texts)}, tmp_path / "unknown")
+    assert f"(tags) of val in {root}: fox in row 0 is none of the 3 classes" in refusal(lambda: open_data(root))
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "message"),
+    [
+        ([[0], [], [-1]], CLASS, "must be 0 to 2, and 1 are not or are missing (row 2 has -1)"),
+        ([[0], None], CLASS, "are missing in row 1: an image without labels has an empty list"),
+        ([[0], [None]], CLASS, "are missing in row 1"),
+        ([[], []], datasets.Value("string"), "are empty lists: choose a split with labels"),
+        ([[True], [True, False]], datasets.Value("bool"), "of 2 lengths: give one for each class"),
+        ([[20_000_000]], datasets.Value("int64"), "go up to 20000000"),
+    ],
+)
+def test_lists_that_are_no_labels(values: list[Any], feature: Any, message: str) -> None:
+    assert message in refusal(lambda: HuggingFaceSource(tagged(values, datasets.Sequence(feature))))

@@ -255,7 +255,7 @@ def test_packed_images_keep_their_labels(write: Write, tmp_path: Path) -> None:
     assert sorted(named(train)) == ["", "a b", "b"] and sorted(named(val)) == ["a", "b"]
     # Other labels under the same names are other data.
     path.write_text(path.read_text().replace("2.png,0,1", "2.png,1,0"))
-    with pytest.raises(InputError, match="train images of other names or labels"):
+    with pytest.raises(InputError, match="other labels of the train images"):
         pack(path, tmp_path / "packed", workers=1, note=lambda line: None)
     manifest = json.loads((tmp_path / "packed" / "pack.json").read_text())
     assert manifest["label_sets"] == [[], [0], [0, 1], [1]]

@@ -3,6 +3,7 @@
 import errno
 import gc
 import io
+import json
 import multiprocessing
 import os
 import signal
@@ -459,6 +460,28 @@ def test_other_data_are_refused(image_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "in" / split / "dog").rename(tmp_path / "in" / split / "wolf")
     with pytest.raises(InputError, match="packed with other classes"):
         pack(tmp_path / "in", tmp_path / "out", SETTINGS, workers=1)
+
+
+def test_other_labels_of_the_same_names_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    images = sorted((image_folder / "val" / "cat").iterdir())[:4]
+    table, manifest = tmp_path / "table.csv", tmp_path / "out" / "pack.json"
+
+    def written(*labels: str) -> Path:
+        lines = zip(images, labels, ("train", "train", "val", "val"), strict=True)
+        table.write_text("path,label,split\n" + "\n".join(map(",".join, ((str(a), b, c) for a, b, c in lines))))
+        return table
+
+    pack(written("a", "b", "a", "b"), tmp_path / "out", SETTINGS, workers=1)
+    for labels, split in ((("b", "a", "a", "b"), "train"), (("a", "b", "a", "a"), "val")):
+        with pytest.raises(InputError, match=f"packed with other labels of the {split} images than the data have"):
+            pack(written(*labels), tmp_path / "out", SETTINGS, workers=1)
+    assert pack(written("a", "b", "a", "b"), tmp_path / "out", SETTINGS, workers=1).found == 2
+    # What earlier versions packed does not say.
+    stored = json.loads(manifest.read_text())
+    for split in stored["splits"].values():
+        del split["labels_sha256"]
+    manifest.write_text(json.dumps(stored))
+    assert pack(written("b", "a", "a", "b"), tmp_path / "out", SETTINGS, workers=1).found == 2
 
 
 def test_foreign_outputs_are_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -55,6 +55,22 @@ def test_tables_as_people_have_them(folder: Path, name: str, text: str) -> None:
     assert listed(pickle.loads(pickle.dumps(source))) == ALL
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("file,artist", "are those in its column artist: 2 classes"),
+        ("artist,file", "are those in its column artist: 2 classes"),
+        ("file,Class Name", ""),
+        ("file,categories", ""),
+    ],
+)
+def test_a_column_that_is_taken_for_labels_unasked_is_told(folder: Path, header: str, told: str) -> None:
+    rows = [f"{name},{label}" if header.startswith("file") else f"{label},{name}" for name, label in ALL]
+    path, notes = write(folder, "\n".join([header, *rows])), list[str]()
+    assert listed(open_evaluation(path, note=notes.append)) == ALL
+    assert [line for line in notes if "its column" in line] == ([f"the labels of {path} {told}"] if told else [])
+
+
 def test_a_column_of_splits(folder: Path) -> None:
     rows = ["path,label,split", "cat/1.png,cat,train", "cat/2.png,cat,Val", "dog 3.png,dog,train", "4.png,dog,test"]
     notes: list[str] = []

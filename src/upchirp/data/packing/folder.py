@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from upchirp.data.folder_lock import locked
 from upchirp.data.label_sets import label_sets_of
+from upchirp.data.labels import known_labels
 from upchirp.data.packing.processes import write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
@@ -18,7 +17,6 @@ from upchirp.data.requests import pass_order
 from upchirp.data.settings import VAL_SHARE, check_workers
 from upchirp.data.sources import Note, Source, open_data, warn
 from upchirp.data.sources.relabelled import with_common_sets
-from upchirp.data.sources.subset import labels_of
 from upchirp.data.tars.index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.tars.manifest import (
     MANIFEST,
@@ -144,10 +142,13 @@ def _describe(source: Source, settings: PackSettings, prefix: str) -> PackedSpli
     digest = hashlib.sha256()
     for index in range(len(source)):
         digest.update(os.fsencode(source.describe(index).removeprefix(prefix)) + b"\0")
-    if label_sets_of(source) is not None:
-        # Without a folder for each class no name tells them.
-        digest.update(np.asarray(labels_of(source), "<i8").tobytes())
-    return PackedSplit(len(source), digest.hexdigest(), -(-len(source) // settings.shard_size))
+    labels = known_labels(source)
+    return PackedSplit(
+        images=len(source),
+        names_sha256=digest.hexdigest(),
+        shards=-(-len(source) // settings.shard_size),
+        labels_sha256=None if labels is None else hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
+    )
 
 
 def _check_output(root: Path, manifest: Manifest) -> None:

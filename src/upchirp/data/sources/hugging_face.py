@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face library `datasets`, from the local disk; needs the extra `upchirp[hf]`."""
 
 import contextlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.images.decoding import Picture, open_picture
+from upchirp.data.label_sets import LabelSets
+from upchirp.data.sources.hugging_face_columns import image_column, inner, label_column, library
+from upchirp.data.sources.hugging_face_labels import read_labels
 from upchirp.errors import InputError
-
-_IMAGE_NAMES = ("image", "img")
-_LABEL_NAMES = ("label", "labels", "fine_label", "cls")
-# No data set has so many classes, and a list of their names would fill the memory.
-_MOST_CLASSES = 10_000_000
 
 
 class HuggingFaceSource:
@@ -33,10 +30,13 @@ class HuggingFaceSource:
         dataset: a `datasets.Dataset`; of a `DatasetDict` take one split, such as `dataset["train"]`.
         image: the column of images. By default the one with the feature `Image`, else the one with encoded bytes
             (a struct of `bytes` and `path`, or binary values); of several the one named `image` or `img`.
-        label: the column of labels. By default the one with the feature `ClassLabel` (of several the one named
-            `label`, `labels`, `fine_label` or `cls`), else the integers with one of these names.
-        classes: names of the classes, label 0 first. By default those of the `ClassLabel`, else "0", "1", ... up to
-            the largest label.
+        label: the column of labels. By default the one with the feature `ClassLabel` or a list of it (of several the
+            one named `label`, `labels`, `fine_label` or `cls`), else the integers with one of these names, else the
+            list of integers or texts with one of them or named `tags`, `classes`, `categories`, `targets` or
+            `attributes`. Of lists, each image has several labels or none: numbers or names of classes, or a 0 or 1
+            for each class.
+        classes: names of the classes, label 0 first. By default those of the `ClassLabel` or, sorted, those in lists
+            of texts, else "0", "1", ... up to the largest label.
         name: what messages call the data set.
         labelled: whether labels are needed; if not, those that are missing or hidden are 0, and there are no classes.
 
@@ -79,41 +79,48 @@ class HuggingFaceSource:
         if not len(dataset):
             raise InputError(f"{name} has no rows: give a split with images")
         self._name = name
-        image = _image_column(dataset, image, name)
+        image = image_column(dataset, image, name)
         if not labelled and label is None:
             with contextlib.suppress(InputError):
-                label = _label_column(dataset, None, name)
+                label = label_column(dataset, None, name)
         else:
-            label = _label_column(dataset, label, name)
+            label = label_column(dataset, label, name)
         # A shuffled or filtered data set is its table and a list of rows; the library has no public name for it.
         indices = dataset._indices
         self._rows: npt.NDArray[np.int64] | None = (
             None if indices is None else indices.column(0).to_numpy().astype(np.int64)
         )
-        self.named = bool(classes) or (label is not None and isinstance(dataset.features[label], datasets.ClassLabel))
-        """Whether the names of the classes are known, and not only their number."""
+        feature = dataset.features[label] if label is not None else None
+        declared = isinstance(inner(feature) or feature, datasets.ClassLabel)
+        self.named = bool(classes) or declared
+        """Whether the names of the classes are given, rather than taken from the labels."""
+        self.label_sets: LabelSets | None = None
+        """Which classes each label stands for; nothing where each image has one."""
         try:
-            self.labels, self.classes = self._labels(dataset, label, tuple(classes))
+            if label is None:
+                self.labels, self.classes = np.zeros(len(dataset), np.int32), ()
+            else:
+                what = f"the labels ({label}) of {name}"
+                self.labels, self.classes, self.label_sets = read_labels(
+                    dataset, label, self._rows, tuple(classes), what
+                )
         except InputError:
             if labelled:
                 raise
             # Hub data sets mark hidden labels with -1.
             self.labels, self.classes = np.zeros(len(dataset), np.int32), ()
+        self._label = label
         # Alone, so that a pickled source carries no other columns.
         self._dataset = dataset.select_columns([image])
         self._start()
 
-    def _labels(
-        self, dataset: Any, label: str | None, classes: tuple[str, ...]
-    ) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
-        if label is None:
-            return np.zeros(len(dataset), np.int32), ()
-        labels = dataset.data.column(label).cast("int64").fill_null(-1).to_numpy()
-        return _checked(
-            labels if self._rows is None else labels[self._rows],
-            classes or tuple(getattr(dataset.features[label], "names", ())),
-            f"the labels ({label}) of {self._name}",
-        )
+    def notes(self) -> list[str]:
+        """What is to be said of its labels."""
+        if self.label_sets is None:
+            return []
+        return [
+            f"images of {self._name} have several labels, in the column {self._label}: each class is told by itself"
+        ]
 
     def _start(self) -> None:
         self._column = self._dataset.data.column(0)
@@ -173,120 +180,3 @@ class HuggingFaceSource:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         return self._column[index if self._rows is None else int(self._rows[index])]
-
-
-def _image_column(dataset: Any, wanted: str | None, name: str) -> str:
-    """The column of encoded images; `wanted` if it is given."""
-    datasets = library()
-
-    def is_image(feature: Any) -> bool:
-        return isinstance(feature, datasets.Image)
-
-    def is_encoded(feature: Any) -> bool:
-        inner = feature.get("bytes") if isinstance(feature, dict) else feature
-        return getattr(inner, "dtype", None) in ("binary", "large_binary")
-
-    return _choose(
-        dataset.features,
-        wanted,
-        [is_image, is_encoded],
-        _IMAGE_NAMES,
-        f"{name} needs one column of encoded images (the feature Image, or bytes)",
-        "image",
-    )
-
-
-def _label_column(dataset: Any, wanted: str | None, name: str) -> str:
-    """The column of labels; `wanted` if it is given."""
-    datasets = library()
-    integers = re.compile(r"u?int\d+")
-
-    def is_class(feature: Any) -> bool:
-        return isinstance(feature, datasets.ClassLabel)
-
-    def is_integer(feature: Any) -> bool:
-        return bool(integers.fullmatch(str(getattr(feature, "dtype", "")))) and isinstance(feature, datasets.Value)
-
-    known = {column: feature for column, feature in dataset.features.items() if column in _LABEL_NAMES}
-    features = dataset.features if wanted or any(map(is_class, dataset.features.values())) else known
-    return _choose(
-        features,
-        wanted,
-        [is_class, is_integer],
-        _LABEL_NAMES,
-        f"{name} needs one column of labels (the feature ClassLabel, or integers named {', '.join(_LABEL_NAMES)})",
-        "label",
-        listed=dataset.features,
-    )
-
-
-def _choose(
-    features: dict[str, Any],
-    wanted: str | None,
-    kinds: Sequence[Callable[[Any], bool]],
-    names: Sequence[str],
-    need: str,
-    argument: str,
-    listed: dict[str, Any] | None = None,
-) -> str:
-    """The column of the first kind that any column is of; of several the only one with a known name."""
-    columns = ", ".join(f"{column} ({_kind(feature)})" for column, feature in (listed or features).items())
-    if wanted is not None:
-        if wanted not in features or not any(kind(features[wanted]) for kind in kinds):
-            raise InputError(f"{need}, and {wanted!r} is none: it has the columns {columns}")
-        return wanted
-    for kind in kinds:
-        found = [column for column, feature in features.items() if kind(feature)]
-        known = [column for column in found if column in names]
-        for columns_found in (found, known):
-            if len(columns_found) == 1:
-                return columns_found[0]
-        if found:
-            raise InputError(
-                f"{need}, and has {len(found)} ({', '.join(found)}): "
-                f"name one, HuggingFaceSource(dataset, {argument}={found[0]!r})"
-            )
-    raise InputError(
-        f"{need}: it has the columns {columns}; cast one, or name it with HuggingFaceSource(..., {argument}=...)"
-    )
-
-
-def _kind(feature: Any) -> str:
-    """What a feature is, in a word."""
-    if isinstance(feature, dict):
-        return "struct"
-    kind = type(feature).__name__
-    return str(feature.dtype) if kind == "Value" else kind
-
-
-def _checked(
-    labels: npt.NDArray[np.int64], classes: tuple[str, ...], what: str
-) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
-    """The labels and the names of all classes."""
-    if not classes:
-        largest = int(labels.max())
-        if largest >= _MOST_CLASSES:
-            raise InputError(f"{what} go up to {largest}: they are no class numbers, name the right column")
-        classes = tuple(str(number) for number in range(largest + 1))
-    outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if len(outside):
-        row = int(outside[0])
-        limits = f"0 to {len(classes) - 1}" if classes else "0 or more"
-        raise InputError(
-            f"{what} must be {limits}, and {len(outside)} are not or are missing (row {row} has {labels[row]}): "
-            "choose a split with labels, or remove these rows"
-        )
-    return labels.astype(np.int32), classes
-
-
-def library() -> Any:
-    """The package `datasets`.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise InputError("Hugging Face data sets need the package datasets: pip install 'upchirp[hf]'") from None
-    return datasets

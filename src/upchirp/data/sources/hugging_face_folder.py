@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from upchirp.data.sources.hugging_face import HuggingFaceSource, library
+from upchirp.data.sources.hugging_face import HuggingFaceSource
+from upchirp.data.sources.hugging_face_columns import library
 from upchirp.data.sources.layout import USUAL, SplitNames
 from upchirp.errors import InputError
 
@@ -108,8 +109,12 @@ def _with_same_classes(splits: list[tuple[Any, str]], root: Path) -> tuple[Huggi
             f"the splits in {root} have different classes, {len(train.classes)} and {len(val.classes)} "
             f"({shown or 'the same ones in another order'}): cast both to the same ClassLabel"
         )
-    # Numbers take the other split's names; of two splits with numbers one may lack the last classes.
-    classes = max((train, val), key=lambda source: (source.named, len(source.classes))).classes
+    # Texts are the training images' classes. Numbers take the other split's names; of two splits with numbers one may
+    # lack the last classes.
+    if not val.named and train.classes != tuple(map(str, range(len(train.classes)))):
+        classes = train.classes
+    else:
+        classes = max((train, val), key=lambda source: (source.named, len(source.classes))).classes
     train, val = (HuggingFaceSource(dataset, name=name, classes=classes) for dataset, name in splits)
     return train, val
 

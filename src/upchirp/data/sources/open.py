@@ -146,7 +146,7 @@ def open_evaluation(
     if val is not None:
         return val
     if val_share is None and not parted:
-        note(f"{data} is one folder of classes: all of its {len(train):,} images are evaluated")
+        note(f"{data} has no splits: all of its {len(train):,} images are evaluated")
         return train
     val = hold_out(train, VAL_SHARE if val_share is None else val_share)[1]
     note(f"{data} has no validation images: the {len(val):,} that training holds out are evaluated")
@@ -182,7 +182,8 @@ def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, split
         train_shards, val_shards = open_shards(root)
         return _Opened(train_shards, val_shards, True, [])
     if is_hugging_face(root, splits):
-        return _Opened(*open_hugging_face(root, splits), True, [])
+        rows, val_rows = open_hugging_face(root, splits)
+        return _Opened(rows, val_rows, True, rows.notes())
     return _open_folders(DiskFolder(root), counted, splits)
 
 

@@ -12,7 +12,7 @@ from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAME
 from upchirp.data.sources.listed import ListedSource
 from upchirp.data.sources.listing import Listing, some
 from upchirp.data.sources.table_labels import in_order, labels_of_tables
-from upchirp.data.sources.table_rows import COLUMNS, Row, read_table
+from upchirp.data.sources.table_rows import COLUMNS, Row, is_label_column, read_table
 from upchirp.data.sources.tree import PassedOver, image_suffixes
 from upchirp.errors import InputError
 
@@ -113,6 +113,8 @@ def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tab
     classes = labelling.order or in_order({name for image in train for name in image.names})
     if len(classes) < 2:
         raise InputError(f"{path} has one class only ({''.join(classes) or 'none'}): {COLUMNS}, of two classes or more")
+    if labelling.order is None and (column := tables[0].columns[0]) and not is_label_column(column):
+        notes.append(f"the labels of {path} are those in its column {column}: {len(classes):,} classes")
     of_val = tables[-1].path
     known = _Known(classes, [(path, train), *([] if val is None else [(of_val, val)])], several=labelling.several)
     notes += known.notes(train)

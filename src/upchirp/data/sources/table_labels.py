@@ -5,12 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from upchirp.data.sources.table_rows import COLUMNS, Row, Table
+from upchirp.data.sources.table_rows import COLUMNS, LISTS, Row, Table
 from upchirp.errors import InputError
 
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
-_LISTS = ("labels", "tags", "classes", "categories", "targets", "attributes")
-"""Columns whose cells may be lists that commas or blanks part; names of single classes may hold these, too."""
 _MARKS = {";": "`;`", "|": "`|`", ",": "commas", r"\s": "blanks"}
 """What parts a cell, the first that does so, and what it is called."""
 
@@ -85,7 +83,7 @@ def _mark(column: str, cells: set[str]) -> str | None:
     for mark in ";|":
         if any(mark in cell for cell in cells):
             return mark
-    if column.lower() not in _LISTS:
+    if column.lower() not in LISTS:
         return None
     filled = cells - {""}
     for mark in (",", r"\s"):

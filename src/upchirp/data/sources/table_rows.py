@@ -19,6 +19,8 @@ _LABELS = (
 )  # fmt: skip
 _SPLITS = ("split", "set", "subset", "partition")
 """What the columns are called, whatever their case; the first that is there counts."""
+LISTS = ("labels", "tags", "classes", "categories", "targets", "attributes")
+"""Columns whose cells may be lists that commas or blanks part; names of single classes may hold these, too."""
 _LOOKED_AT = 5
 COLUMNS = "expected lines of path,label or path,label,split, or a header with these names"
 
@@ -91,6 +93,20 @@ def read_table(path: Path) -> Table:
     return Table(path, tuple(names), rows)
 
 
+def is_label_column(name: str) -> bool:
+    """Whether a column of that name is known to hold labels.
+
+    >>> is_label_column("Class Name"), is_label_column("artist")
+    (True, False)
+    """
+    return _plain(name) in _LABELS + LISTS
+
+
+def _plain(name: str) -> str:
+    """The name of a column as the known ones are written."""
+    return re.sub(r"[\s-]+", "_", name.lower())
+
+
 def _cells(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
     """The number and the cells of each line that is not blank."""
     lines = text.splitlines()
@@ -130,7 +146,7 @@ def _goes_on(cell: str) -> bool:
 
 def _header(path: Path, cells: Sequence[str]) -> _Places | None:
     """The columns of path, labels and split if the first line names them; None if it is a row already."""
-    names = [re.sub(r"[\s-]+", "_", cell.lower()) for cell in cells]
+    names = [_plain(cell) for cell in cells]
 
     def column(known: Sequence[str], *, but: int | None = None) -> int | None:
         places = [names.index(name) for name in known if name in names]

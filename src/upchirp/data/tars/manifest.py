@@ -59,9 +59,12 @@ class PackedSplit:
     images: int
     """In the data; those that could not be read are left out of the shards."""
     names_sha256: str
-    """Of the images' names in their order, and of several labels: tells other data from the same."""
+    """Of the images' names in their order: tells other data from the same."""
     shards: int
     """Number of shards."""
+    labels_sha256: str | None = None
+    """Of the images' labels in their order, which names do not tell where no folder does; nothing where they are not
+    known without opening the images, and in folders that earlier versions packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,10 @@ class Manifest:
             if packed.images != other.splits[split].images:
                 return f"{packed.images} {split} images, the data have {other.splits[split].images}"
             if packed.names_sha256 != other.splits[split].names_sha256:
-                return f"{split} images of other names or labels than the data have"
+                return f"{split} images of other names than the data have"
+            known = {packed.labels_sha256, other.splits[split].labels_sha256}
+            if None not in known and len(known) > 1:
+                return f"other labels of the {split} images than the data have"
         return None
 
 
