@@ -82,6 +82,13 @@ def test_all_checkpoints_of_two_runs_are_compared(
     np.testing.assert_allclose(cka.diagonal(), 1, atol=1e-5)
     assert main([*same[:1], str(runs["usual"]), *same[2:], "--output", str(tmp_path / "none")]) == 2
     assert "holds raw weights only" in capsys.readouterr().err
+    # On images of classes that the runs do not tell.
+    assert (
+        main(
+            [*words[:3], "--workers", "0", "--data", "generated", "--images", "4", "--output", str(tmp_path / "other")]
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def similarity(
         seen = EvaluationSet(
             source,
             run.config.final_size,
+            interpolation=run.config.augmentation.interpolation,
             channels=run.config.augmentation.channels,
             workers=workers,
             batch_size=batch_size,
@@ -183,8 +184,10 @@ def _features(
     run: _Checkpoints, file: Path, which: Which, images: EvaluationSet, classes: int, device: torch.device
 ) -> torch.Tensor:
     """What the weights of a checkpoint make of the images, (N, D)."""
-    config = replace(run.config, weights=None)
-    model: nn.Module = create_model(config.model, num_classes=classes, final_size=config.final_size, **config.made_with)
-    load_weights(model, read_weights(file).only(which), config.final_size)
+    config, stored = replace(run.config, weights=None), read_weights(file).only(which)
+    # It may tell other classes than the images show: what it answers before its classifier is looked at.
+    outputs = len(stored.description.classes) or classes
+    model: nn.Module = create_model(config.model, num_classes=outputs, final_size=config.final_size, **config.made_with)
+    load_weights(model, stored, config.final_size)
     seen = config.augmentation
     return all_features(model.to(device), images, pooled="head", mean=seen.mean, std=seen.std, device=device).values
