@@ -12,7 +12,9 @@ NAMES = ["efficienttrain_plus_plus", "efficienttrain", "efficienttrain_plus_plus
 
 
 def early(name: str, **changes: object) -> Plan:
-    return plan(preset(name), **{"epochs": 100, "batch_size": 1024, "early_batch": "auto", **changes})
+    return plan(
+        preset(name), **{"epochs": 100, "batch_size": 1024, "learning_rate": 4e-3, "early_batch": "auto", **changes}
+    )
 
 
 @given(
@@ -106,7 +108,7 @@ def test_equation_2_raises_the_rate_by_default_to_twice_the_final_one_at_most() 
 
 def test_no_early_batch_is_the_plan_of_before() -> None:
     run = early("efficienttrain_plus_plus", early_batch=None)
-    assert run == plan(preset("efficienttrain_plus_plus"), epochs=100, batch_size=1024)
+    assert run == plan(preset("efficienttrain_plus_plus"), epochs=100, batch_size=1024, learning_rate=4e-3)
     assert early("constant") == early("constant", early_batch=None)
 
 

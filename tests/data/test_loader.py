@@ -80,6 +80,16 @@ def test_starting_later_continues_the_same_data(image_folder: Path) -> None:
     assert same(whole[7:], list(Loader(source, run, workers=0, start_step=7)))
 
 
+def test_a_state_goes_on_by_the_plan_and_the_seed_it_is_of() -> None:
+    state = Loader(Squares(), small_plan(30), workers=0, seed=2).state_dict()
+    for changes, seed, wrong in (({"batch_size": 4}, 2, "plan"), ({"epochs": 3}, 2, "plan"), ({}, 3, "seed")):
+        other = Loader(Squares(), small_plan(30, **changes), workers=0, seed=seed)
+        with pytest.raises(InputError, match=f"a run by another {wrong}, .* go on with the {wrong} of the run"):
+            other.load_state_dict(state)
+    # Earlier versions did not write it down.
+    Loader(Squares(), small_plan(30), workers=0, seed=3).load_state_dict({"step": 4, "selection": None})
+
+
 def test_micro_batches_are_the_rows_of_the_step() -> None:
     run = small_plan(30)
     whole = list(Loader(Squares(), run, workers=0))

@@ -1,9 +1,10 @@
+import pytest
 import torch
 from timm.utils import ModelEmaV3
 
 import upchirp
 from upchirp.models import create_model
-from upchirp.training import Optimization, create_optimizer
+from upchirp.training import Optimization, create_optimizer, set_learning_rate
 
 
 def test_a_loop_of_one_s_own_follows_a_plan() -> None:
@@ -25,3 +26,20 @@ def test_a_loop_of_one_s_own_follows_a_plan() -> None:
     # It was made for the final size.
     assert tuple(resized) == plan.bandwidths
     assert optimizer.state[model.pos_embed]["exp_avg"].shape == model.pos_embed.shape
+
+
+def test_groups_with_rates_of_their_own_are_told_that_the_plans_takes_their_place() -> None:
+    body, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    model = torch.nn.Sequential(body, head)
+    groups = [{"params": body.parameters()}, {"params": head.parameters(), "lr": 1e-2}]
+    optimizer = torch.optim.SGD(groups, lr=1e-3)
+    with pytest.warns(UserWarning, match=r"rates of their own \(0.001, 0.01\), and the plan's takes the place of all"):
+        set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+    # Once, as a loop may scale them itself after each step.
+    optimizer.param_groups[1]["lr"] *= 10
+    set_learning_rate(optimizer, 0.5)
+    shares = [{"params": model[0].parameters()}, {"params": model[1].parameters(), "lr_scale": 10, "lr": 1e-2}]
+    optimizer = torch.optim.SGD(shares, lr=1e-3)
+    set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 5]

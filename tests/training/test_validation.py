@@ -44,3 +44,22 @@ def test_images_are_normalised_as_in_training(val):
 def test_a_size_that_the_model_does_not_take(val):
     with pytest.raises(InputError, match="cannot take images of side 60"):
         upchirp.validate(create_model("test_vit", num_classes=2, final_size=64), val, 60, workers=0)
+
+
+def test_outputs_that_are_no_logits_of_the_classes(val):
+    class Both(nn.Module):
+        def forward(self, images):
+            return {"logits": images.mean((2, 3))}
+
+    model = Both()
+    with pytest.raises(
+        InputError, match=r"Both returns a dict in evaluation, .* returns model\(images\)\[\"logits\"\]"
+    ):
+        upchirp.validate(model, val, 64, workers=0)
+    assert not model._forward_hooks
+    single = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1))
+    with pytest.raises(InputError, match="has 1 outputs for 2 classes"):
+        upchirp.validate(single, val, 64, workers=0)
+    # As averages of weights are.
+    frozen = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).requires_grad_(False)
+    assert upchirp.validate(frozen, val, 64, workers=0).images == 16

@@ -1,5 +1,6 @@
 """From a curriculum and a budget to a plan (Section 5.1)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +13,9 @@ from upchirp.curriculum.stage import Stage
 from upchirp.curriculum.warmup import WARMUP_PASSES, warmup_share
 from upchirp.errors import InputError
 
+_PAPERS_RATE, _PAPERS_BATCH = 4e-3, 4096
+"""Table 24's learning rate, and the batch that it belongs to."""
+
 
 def plan(
     curriculum: Curriculum,
@@ -20,7 +24,7 @@ def plan(
     total_cost: float | None = None,
     dataset_size: int = 1_281_167,
     batch_size: int = 4096,
-    learning_rate: float = 4e-3,
+    learning_rate: float | None = None,
     schedule: LearningRate | None = None,
     cost: Cost = pixels,
     warmup_passes: float | None = None,
@@ -39,7 +43,8 @@ def plan(
         total_cost: the budget in units of `cost` instead, for instance seconds with a measured table.
         dataset_size: images in one pass; ImageNet-1K's by default.
         batch_size: samples in one optimizer step, at the final size.
-        learning_rate: the ceiling that warm-up reaches and the rate falls from, at the final size.
+        learning_rate: the ceiling that warm-up reaches and the rate falls from, at the final size; by default Table
+            24's 4e-3 for a batch of 4096, and for others in proportion to the root of the batch.
         schedule: shape of the learning rate over progress; by default Table 24's.
         warmup_passes: how long the learning rate rises, in passes over the data from the start, in place of the
             schedule's share; by default Table 24's 20 unless a schedule is given. A short run warms up for a fifth of
@@ -54,6 +59,8 @@ def plan(
     >>> from upchirp.curriculum import efficienttrain_plus_plus
     >>> [stage.steps for stage in plan(efficienttrain_plus_plus(), epochs=200).stages]
     [68118, 49045, 25023]
+    >>> plan(efficienttrain_plus_plus(), epochs=1, dataset_size=10_000, batch_size=64).stages[-1].learning_rate
+    0.0005
     >>> early = plan(efficienttrain_plus_plus(), epochs=200, early_batch="auto")
     >>> [(stage.steps, stage.batch_size, round(stage.learning_rate, 5)) for stage in early.stages]
     [(12385, 22528, 0.008), (24522, 8192, 0.00566), (25023, 4096, 0.004)]
@@ -69,6 +76,8 @@ def plan(
             raise InputError(f"{name} is {size}: it must be 1 or more")
     if warmup_passes is not None and not 0 <= warmup_passes < float("inf"):
         raise InputError(f"warm-up passes are {warmup_passes}: give 0 or more passes over the data")
+    if learning_rate is None:
+        learning_rate = _PAPERS_RATE * math.sqrt(batch_size / _PAPERS_BATCH)
     amounts = {"epochs": epochs, "total cost": total_cost, "learning rate": learning_rate, "lr cap": lr_cap}
     for name, amount in amounts.items():
         if amount is not None and not 0 < amount < float("inf"):

@@ -52,20 +52,7 @@ def check_outputs(
         if outputs is None:
             _check_channels(model, name, channels)
             return
-        mode = "in training" if training else "in evaluation"
-        if not isinstance(outputs, torch.Tensor):
-            raise InputError(
-                f"{name} returns {_kind(outputs)} {mode}, not a tensor of (images, classes): {_advice(outputs)}"
-            )
-        if outputs.ndim != 2:
-            raise InputError(
-                f"{name} returns a tensor of shape {tuple(outputs.shape)} for 2 images {mode}: it must be one of "
-                "(images, classes)"
-            )
-        if classes is not None and (outputs.shape[1] < classes or (exactly and outputs.shape[1] > classes)):
-            raise InputError(
-                f"{name} has {outputs.shape[1]} outputs for {classes} classes: make it with num_classes={classes}"
-            )
+        check_given(name, outputs, 2, classes, exactly=exactly, training=training)
         if training and not outputs.requires_grad:
             raise InputError(
                 f"{name} has nothing to train: its outputs depend on no parameter that requires a gradient"
@@ -73,6 +60,38 @@ def check_outputs(
         by_structure = by_structure and outputs.is_meta
     if by_structure:
         known[asked] = True
+
+
+def check_given(
+    name: str, outputs: Any, images: int, classes: int | None, *, exactly: bool = False, training: bool = False
+) -> None:
+    """Raise `InputError` if what a model gave for some images is no tensor of (images, classes).
+
+    Args:
+        name: of the model.
+        outputs: what it gave.
+        images: how many were shown.
+        classes: how many outputs are needed; more are allowed.
+        exactly: no more are allowed either.
+        training: whether the model was in training mode.
+
+    Raises:
+        InputError: says what was given instead, and what to do.
+    """
+    mode = "in training" if training else "in evaluation"
+    if not isinstance(outputs, torch.Tensor):
+        raise InputError(
+            f"{name} returns {_kind(outputs)} {mode}, not a tensor of (images, classes): {_advice(outputs)}"
+        )
+    if outputs.ndim != 2:
+        raise InputError(
+            f"{name} returns a tensor of shape {tuple(outputs.shape)} for {images} images {mode}: it must be one of "
+            "(images, classes)"
+        )
+    if classes is not None and (outputs.shape[1] < classes or (exactly and outputs.shape[1] > classes)):
+        raise InputError(
+            f"{name} has {outputs.shape[1]} outputs for {classes} classes: make it with num_classes={classes}"
+        )
 
 
 def _outputs(model: nn.Module, size: int, channels: int, *, training: bool) -> Any:

@@ -1,5 +1,6 @@
 """Validation for a loop of one's own."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from upchirp.data import Augmentation, as_source
 from upchirp.data.label_sets import label_sets_of
-from upchirp.models import at_size, check_sizes
+from upchirp.models import at_size, check_given, check_sizes
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
@@ -42,7 +43,8 @@ def validate(
         autocast: number format of mixed precision; none computes as the model's parameters are.
 
     Raises:
-        InputError: the model cannot take the size, or more than 1 % of the images cannot be read.
+        InputError: the model cannot take the size or gives no tensor of (N, classes), or more than 1 % of the images
+            cannot be read.
 
     >>> from upchirp.data import GeneratedSource
     >>> from upchirp.models import create_model
@@ -67,13 +69,19 @@ def validate(
         ranks=Ranks(dist.get_rank(), dist.get_world_size()) if several else None,
     )
     with at_size(model, size) as plain:
-        (result,) = evaluate(
-            [View("model", plain, size)],
-            images,
-            mean=augmentation.mean,
-            std=augmentation.std,
-            device=device,
-            autocast=autocast,
-            task=None if sets is None else MultiLabel(sets),
-        )
+        check = partial(_check_given, classes=len(source.classes), exactly=sets is not None)
+        with plain.register_forward_hook(check):
+            (result,) = evaluate(
+                [View("model", plain, size)],
+                images,
+                mean=augmentation.mean,
+                std=augmentation.std,
+                device=device,
+                autocast=autocast,
+                task=None if sets is None else MultiLabel(sets),
+            )
     return result
+
+
+def _check_given(model: nn.Module, inputs: tuple[Any, ...], outputs: Any, *, classes: int, exactly: bool) -> None:
+    check_given(type(model).__name__, outputs, len(inputs[0]), classes, exactly=exactly)

@@ -1,9 +1,11 @@
 """The optimizer and the average of the weights, as the recipe says."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from timm.models import group_parameters
@@ -90,8 +92,25 @@ class _Grouped:
         return lambda name: (self._groups[name],)
 
 
+_followed: WeakSet[torch.optim.Optimizer] = WeakSet()
+"""Optimizers whose rates have been set here."""
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the rate of every group of parameters; with layer decay each has its own share of it."""
+    """Set the rate of every group of parameters, times the group's `lr_scale` if it has one, as with layer decay.
+
+    Groups that have rates of their own and no `lr_scale` lose them, and the first time a warning says so.
+    """
+    if optimizer not in _followed:
+        _followed.add(optimizer)
+        own = {float(group["lr"]) for group in optimizer.param_groups if "lr_scale" not in group}
+        if len(own) > 1:
+            rates = ", ".join(f"{rate:g}" for rate in sorted(own))
+            warnings.warn(
+                f"groups of the optimizer have learning rates of their own ({rates}), and the plan's takes the place "
+                "of all: give such a group its share of it by a key `lr_scale`",
+                stacklevel=3,
+            )
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
@@ -105,7 +124,7 @@ def follow(
     """Bring a model and its optimizer to where a step of a plan has them, before its forward pass.
 
     The model is fitted to the bandwidth with the optimizer's moments and the moving average (`fit_to_bandwidth`), and
-    every group of parameters gets its share of the learning rate (`set_learning_rate`).
+    every group of parameters gets the step's learning rate, times its `lr_scale` if it has one (`set_learning_rate`).
 
     Args:
         step: of a plan, or of a batch: `batch.step`.

@@ -190,7 +190,9 @@ def _train(
         )
         if loaded:
             # Checkpoints of before there was selection lack it.
-            loader.load_state_dict(loaded.content.get("loader", {"step": state.step, "selection": None}))
+            stored = loaded.content.get("loader", {"step": state.step, "selection": None})
+            # Plans were compared, and another seed was asked for.
+            loader.load_state_dict({name: value for name, value in stored.items() if name != "order"})
         # Each rank holds a whole checkpoint there.
         del beginning, loaded
         if config.select and not resuming:
