@@ -12,7 +12,7 @@ from upchirp import InputError
 from upchirp.data import as_source
 from upchirp.training.evaluation.evaluation import View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
-from upchirp.training.evaluation.predictions import Predictions, read_predictions, write_predictions
+from upchirp.training.evaluation.predictions import Predictions, read_answers, write_answers
 
 
 class Shades:
@@ -88,16 +88,16 @@ def test_counts_agree_with_each_other(seed: int, classes: int) -> None:
 
 def test_they_are_kept(tmp_path: Path) -> None:
     made = predictions(Shades())
-    write_predictions(tmp_path / "made.npz", made)
-    kept = read_predictions(tmp_path / "made.npz")
+    write_answers(tmp_path / "made.npz", made)
+    kept = read_answers(Predictions, tmp_path / "made.npz")
     assert kept is not None
     for name in ("indices", "labels", "guesses"):
         np.testing.assert_array_equal(getattr(kept, name), getattr(made, name))
     assert [path.name for path in tmp_path.iterdir()] == ["made.npz"]
-    assert read_predictions(tmp_path / "other.npz") is None
+    assert read_answers(Predictions, tmp_path / "other.npz") is None
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "made.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(InputError, match=r"cannot read .*made\.npz"):
-        read_predictions(tmp_path / "made.npz")
+        read_answers(Predictions, tmp_path / "made.npz")

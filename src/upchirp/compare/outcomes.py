@@ -7,7 +7,7 @@ from typing import Any
 
 from upchirp.curriculum import Plan
 from upchirp.training import LabelScores, TrainResult, read_metrics
-from upchirp.training.evaluation.predictions import Predictions, read_predictions, read_scores
+from upchirp.training.evaluation.predictions import Predictions, read_answers
 from upchirp.training.run.run_folder import PREDICTIONS, SCORES
 
 
@@ -83,9 +83,9 @@ def outcome_of(
         top1=result.top1,
         train_seconds=result.train_seconds,
         log=read_metrics(result.output),
-        predictions=read_predictions(result.output / PREDICTIONS),
+        predictions=read_answers(Predictions, result.output / PREDICTIONS),
         figure=result.figure,
-        scores=read_scores(result.output / SCORES),
+        scores=read_answers(LabelScores, result.output / SCORES),
         compute=compute,
         computes=computes,
         before=before,

@@ -1,14 +1,14 @@
 """A search from configuration to a curriculum file: a job in a folder, killed and resumed like any other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from upchirp.curriculum import Curriculum, save_curriculum, scaled
-from upchirp.data import DataIdentity, Source, UnlabelledSource, as_source, for_channels, split
+from upchirp.data import DataIdentity
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
@@ -17,19 +17,16 @@ from upchirp.search.executors import open_executor
 from upchirp.search.greedy import greedy_search
 from upchirp.search.journal import Journal
 from upchirp.search.objectives import objective
+from upchirp.search.preparation import Prepared, prepare
 from upchirp.search.sequential import sequential_search
 from upchirp.search.summary import provenance, summarise, write_summary
 from upchirp.search.trial_plan import Planner
 from upchirp.search.trials import Trials
-from upchirp.training import Noted, check_model, settle
+from upchirp.training import Noted
 from upchirp.training.engine.task import Task
-from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.launcher import world_size
-from upchirp.training.probing.micro_batch import choose_micro_batch
-from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run import run_folder
-from upchirp.training.run.data import open_named_data
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.interruption import collected_signals
 from upchirp.training.run.resumption import go_on_with
@@ -58,18 +55,6 @@ class SearchResult:
     """The content of `summary.json`."""
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """What a search needs to know its cost."""
-
-    config: SearchConfig
-    """With what the data decides."""
-    train: Source
-    val: Source
-    planner: Planner
-    task: Task
-
-
 def estimate(
     config: SearchConfig,
     *,
@@ -83,14 +68,14 @@ def estimate(
     Raises:
         InputError: bad input, as `search` would find it.
     """
-    prepared = _prepare(config, model, data, task, note)
-    price = prepared.planner.price
-    config = prepared.config
+    prepared = prepare(config, model, data, task, note)
+    planner = prepared.planner
+    price, config = planner.price, planner.config
     return {
         "algorithm": config.algorithm,
         "trainings": price.trainings,
         "equivalent_epochs": price.equivalent_epochs,
-        "candidates": list(prepared.planner.candidates),
+        "candidates": list(planner.candidates),
         "exact": price.exact,
         "stages": config.stages,
         "epochs": config.epochs,
@@ -99,7 +84,7 @@ def estimate(
         "times_one_training": price.equivalent_epochs / config.epochs,
         "images": len(prepared.train),
         "val_images": len(prepared.val),
-        "relative_cost": {str(side): cost for side, cost in prepared.planner.rates.relative.items()},
+        "relative_cost": {str(side): cost for side, cost in planner.rates.relative.items()},
     }
 
 
@@ -147,30 +132,26 @@ def _search(
     if not resuming:
         run_folder.check_is_free(folder)
     notes = list(notes)
-    prepared = _prepare(config, model, data, task, notes.append)
-    config = prepared.config
-    if resuming:
-        _check_is_same_search(folder, config, Journal(folder / JOURNAL))
+    prepared = prepare(config, model, data, task, notes.append)
     planner = prepared.planner
-    if not resuming:
-        _create(folder, config)
+    config = planner.config
     journal = Journal(folder / JOURNAL)
+    if resuming:
+        _check_is_same_search(folder, config, journal)
+    else:
+        save_config(run_folder.with_absolute_data(config.to_flat()), folder / CONFIG)
     notes += _check_is_same_data(journal, prepared)
     executor = open_executor(config.engine, config.candidates_at_once, folder, threads=config.threads)
     # Executors may set handlers of their own, so ours come after them.
     with executor as opened, collected_signals() as received:
         trials = Trials(
-            config,
-            planner,
-            prepared.train,
-            prepared.val,
+            prepared,
             model,
             folder,
             journal,
             opened,
             received,
             observers,
-            task=prepared.task,
             go_on=go_on_with(folder, job="search", objects=not command),
         )
         for note in notes:
@@ -178,26 +159,18 @@ def _search(
         trials.emit(
             Begun(price=planner.price, candidates=planner.candidates, finished=len(trials.finished), output=folder)
         )
-        found = _find(config, planner, trials)
+        found = _find(planner, trials)
         trials.clear()
     curriculum = scaled(planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size)
-    summary = summarise(
-        config,
-        planner,
-        found,
-        curriculum,
-        journal.of("trial"),
-        command,
-        images=len(prepared.train),
-        figure=prepared.task.best,
-    )
+    summary = summarise(prepared, found, curriculum, journal.of("trial"), command)
     save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
     write_summary(summary, folder, report=config.training.report)
     trials.emit(Found(bandwidths=found, equivalent_epochs=trials.spent, seconds=trials.seconds))
     return SearchResult(output=folder, curriculum=curriculum, bandwidths=found, summary=summary)
 
 
-def _find(config: SearchConfig, planner: Planner, trials: Trials) -> tuple[int, ...]:
+def _find(planner: Planner, trials: Trials) -> tuple[int, ...]:
+    config = planner.config
     if config.algorithm == "greedy":
         return greedy_search(
             trials,
@@ -217,40 +190,6 @@ def _find(config: SearchConfig, planner: Planner, trials: Trials) -> tuple[int, 
     )
 
 
-def _prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task | None, note: Note) -> _Prepared:
-    training = config.training
-    task = task or task_of(training, training.in_chans)
-    if training.kd_model is not None:
-        raise InputError("the trials of a search have no teacher: leave out `kd_model`")
-    if model is None:
-        check_model(training, labelled=training.facts.labelled)
-    whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]
-    if not task.labelled and not isinstance(whole, UnlabelledSource):
-        whole = UnlabelledSource(whole)
-    task = for_images(task, training, [whole])
-    augmentation, told = for_channels(
-        training.augmentation, whole, training.in_chans, asked=training.asks_for("mean", "std")
-    )
-    training = replace(training, augmentation=augmentation)
-    for line in told:
-        note(line)
-    train, val = split(whole, config.search_val, training.seed)
-    if config.subset < 1:
-        train = split(train, config.subset, training.seed)[1]
-    if model is None:
-        model = without_values(training, len(whole.classes), task)
-    task.check(model, training.final_size, len(whole.classes))
-    training = settle(replace(training, epochs=config.epochs), len(train), model).config
-    choose_micro_batch(training, training.batch_size)
-    config = replace(config, training=training)
-    return _Prepared(config, train, val, Planner(config, model, len(train)), task)
-
-
-def _create(folder: Path, config: SearchConfig) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_config(run_folder.with_absolute_data(config.to_flat()), folder / CONFIG)
-
-
 def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) -> None:
     # The same data may lie elsewhere; where the journal knows them, they are compared themselves.
     may_differ = (
@@ -267,7 +206,7 @@ def _check_is_same_search(folder: Path, config: SearchConfig, journal: Journal) 
     run_folder.check_same_settings(folder, "a search", stored, asked, may_differ)
 
 
-def _check_is_same_data(journal: Journal, prepared: _Prepared) -> list[str]:
+def _check_is_same_data(journal: Journal, prepared: Prepared) -> list[str]:
     now = DataIdentity.of(prepared.train, prepared.val)
     counts = {"images": len(prepared.train), "val_images": len(prepared.val)}
     begun = journal.of("begun")

@@ -9,38 +9,31 @@ from upchirp.curriculum import Curriculum
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
 from upchirp.reports.words import figure_name
-from upchirp.search.config import SearchConfig
+from upchirp.search.preparation import Prepared
 from upchirp.search.trial import Trial
-from upchirp.search.trial_plan import Planner
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
 
 def summarise(
-    config: SearchConfig,
-    planner: Planner,
+    prepared: Prepared,
     found: tuple[int, ...],
     curriculum: Curriculum,
     trials: Sequence[Mapping[str, Any]],
     command: str,
-    *,
-    images: int,
-    figure: str = "top1",
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
-        config: the settings.
-        planner: what planned the trials.
+        prepared: what was searched with.
         found: a bandwidth for each stage.
         curriculum: the same, as it is written.
         trials: the journal's records of trials.
         command: the command line, for the record.
-        images: how many were trained on.
-        figure: what the trials' accuracy is, the best figure of their task.
     """
+    planner = prepared.planner
+    config, price = planner.config, planner.price
     training = config.training
-    price = planner.price
     spent = sum(trial["cost"] + trial["tuning_cost"] for trial in trials)
     return {
         "algorithm": config.algorithm,
@@ -52,11 +45,11 @@ def summarise(
         "model": training.model,
         "model_kwargs": training.model_kwargs,
         "data": training.data,
-        "images": images,
+        "images": len(prepared.train),
         "search_val": config.search_val,
         "subset": config.subset,
         "final_size": training.final_size,
-        "figure": figure,
+        "figure": prepared.task.best,
         "batch_size": training.batch_size,
         "recipe": training.recipe,
         "seed": training.seed,

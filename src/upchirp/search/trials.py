@@ -7,79 +7,57 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.machine import usable_cores
-from upchirp.search.config import SearchConfig
 from upchirp.search.events import Scored, SearchEvent, SearchObserver, Working
 from upchirp.search.executors import Executor
 from upchirp.search.journal import Journal
+from upchirp.search.preparation import Prepared
 from upchirp.search.runner import Result, Stopped, TrialJob, read_progress, run_trial
 from upchirp.search.trial import Outcome, Trial
-from upchirp.search.trial_plan import Planner, TrialPlan
+from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import Interrupted, Noted
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.engine.task import Task
 from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 
 STATES, STOP = "states", "stop"
 _POLL_SECONDS = 0.5
 
 
+@dataclass(eq=False)
 class Trials:
-    """Trains trials and remembers their outcomes; one that the journal knows is not trained again.
+    """Trains trials and remembers their outcomes; one that the journal knows is not trained again."""
 
-    Args:
-        config: the settings.
-        planner: makes the plans.
-        train: images to train on.
-        val: images to score on.
-        model: the initial model; None makes the configured one.
-        folder: the folder of the search.
-        journal: where outcomes are kept.
-        executor: what runs the trainings.
-        received: signals that ask to stop, as they come.
-        observers: called with every event.
-        task: what the model is trained to do; None tells labels.
-        go_on: how to go on with the search, as the end of messages.
-    """
+    prepared: Prepared
+    """What the search is made of."""
+    model: nn.Module | None
+    """The initial model; None makes the configured one."""
+    folder: Path
+    """The folder of the search."""
+    journal: Journal
+    """Where outcomes are kept."""
+    executor: Executor
+    """What runs the trainings."""
+    received: Sequence[int]
+    """Signals that ask to stop, as they come."""
+    observers: Sequence[SearchObserver]
+    """Called with every event."""
+    go_on: str
+    """How to go on with the search, as the end of messages."""
 
-    def __init__(
-        self,
-        config: SearchConfig,
-        planner: Planner,
-        train: Source,
-        val: Source,
-        model: nn.Module | None,
-        folder: Path,
-        journal: Journal,
-        executor: Executor,
-        received: Sequence[int],
-        observers: Sequence[SearchObserver] = (),
-        *,
-        task: Task | None = None,
-        go_on: str = "go on with `resume='auto'`",
-    ) -> None:
-        self.config = config
-        self.planner = planner
-        self.sources = (train, val)
-        self.model = model
+    def __post_init__(self) -> None:
+        self.planner = self.prepared.planner
+        self.config = self.planner.config
         # Tasks may run in processes with another working directory.
-        self.folder = folder.resolve()
-        self.journal = journal
-        self.executor = executor
-        self.received = received
-        self.observers = observers
-        self.task = task
-        self.go_on = go_on
-        self.finished = {record["name"]: record for record in journal.of("trial")}
-        self.total = planner.price.equivalent_epochs
+        self.folder = self.folder.resolve()
+        self.finished = {record["name"]: record for record in self.journal.of("trial")}
+        self.total = self.planner.price.equivalent_epochs
         self.started = time.monotonic()
         self.spent_before = self.spent
         self.stop = self.folder / STOP
@@ -174,7 +152,6 @@ class Trials:
         start = None
         if trial.parent is not None:
             start = checkpoint.step_path(self._state_folder(trial.parent), plan.begin)
-        train, val = self.sources
         standard = STANDARD_EPOCHS if self.config.axis == "compute" else STANDARD_EPOCHS_CONSTANT
         return TrialJob(
             config=self._training(),
@@ -184,10 +161,10 @@ class Trials:
             start=start,
             stop=self.stop,
             threads=self.config.threads,
-            train=train,
-            val=val,
+            train=self.prepared.train,
+            val=self.prepared.val,
             model=self.model,
-            task=self.task,
+            task=self.prepared.task,
         )
 
     def _training(self) -> Any:

@@ -139,3 +139,17 @@ def reporting(observers: Sequence[Observer]) -> Report:
             observer(Working(what=what, done=done, total=total))
 
     return report
+
+
+def unreported(what: str, done: int | None, total: int | None) -> None:
+    """A `Report` to nobody."""
+
+
+def noting(observers: Sequence[Observer]) -> Callable[[str], None]:
+    """What tells observers a line that the user should know."""
+
+    def note(message: str) -> None:
+        for observer in observers:
+            observer(Noted(message=message))
+
+    return note

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from upchirp.conversion import plain
-from upchirp.data import RGB, Channels, Interpolation, PixelType
+from upchirp.data import RGB, Augmentation, Channels, Interpolation, PixelType, default_crop_pct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,18 @@ class Preprocessing:
             LookupError, TypeError: something else.
         """
         return cls(**{**data, **{name: tuple(data[name]) for name in ("mean", "std") if name in data}})
+
+    @classmethod
+    def of(cls, seen: Augmentation, size: int, crop_pct: float | None = None) -> "Preprocessing":
+        """What evaluation does to images of these settings at an input side; by default it crops as is usual there."""
+        return cls(
+            input_size=size,
+            mean=seen.mean,
+            std=seen.std,
+            pixel_type=None if seen.pixel_type == "uint8" else seen.pixel_type,
+            interpolation=seen.interpolation,
+            crop_pct=crop_pct or default_crop_pct(size),
+        )
 
     @classmethod
     def of_timm(cls, config: Mapping[str, Any]) -> "Preprocessing":

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -140,9 +141,14 @@ def evaluate(
             module.training = training
     (count,) = data.ranks.add(torch.tensor([count])).tolist()
     means = (data.ranks.add(sums) / max(count, 1)).tolist()
-    predicted = any(data.ranks.gather(any(guessed)))
-    predictions = _predictions(seen, guessed, data.ranks) if predicted else [None] * len(views)
-    ranked = _ranked(task, seen, scored, data.ranks) if isinstance(task, Ranked) and count else [None] * len(views)
+    predictions: Sequence[Predictions | None] = [None] * len(views)
+    ranked: Sequence[LabelScores | None] = [None] * len(views)
+    if any(data.ranks.gather(any(guessed))):
+        rows, known, answers = _gathered(seen, guessed, data.ranks)
+        predictions = [Predictions(indices=rows, labels=known, guesses=of_view) for of_view in answers]
+    if isinstance(task, Ranked) and count:
+        rows, known, answers = _gathered(seen, scored, data.ranks)
+        ranked = [task.ranked(rows, known, of_view) for of_view in answers]
     return [
         Evaluation(
             figures={
@@ -158,27 +164,15 @@ def evaluate(
     ]
 
 
-def _ranked(
-    task: Ranked, seen: Sequence[torch.Tensor], scored: Sequence[Sequence[torch.Tensor]], ranks: Ranks
-) -> list[LabelScores]:
-    """The scores of each view on all ranks; a rank may have seen no image."""
+def _gathered(
+    seen: Sequence[torch.Tensor], of_views: Sequence[Sequence[torch.Tensor]], ranks: Ranks
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], list[npt.NDArray[Any]]]:
+    """The images of all ranks in the data set's order: indices, labels, and what each view answered."""
     own = None
-    if seen:
-        own = torch.cat(list(seen), dim=1).numpy(), [torch.cat(list(of_view)).cpu().numpy() for of_view in scored]
+    if seen:  # a rank may have none
+        own = torch.cat(list(seen), dim=1).numpy(), [torch.cat(list(of_view)).cpu().numpy() for of_view in of_views]
     parts = [part for part in ranks.gather(own) if part is not None]
     indices, labels = np.concatenate([rows for rows, _ in parts], axis=1)
     order = np.argsort(indices, kind="stable")
-    views = [np.concatenate([of_views[view] for _, of_views in parts]) for view in range(len(scored))]
-    return [task.ranked(indices[order], labels[order], scores[order]) for scores in views]
-
-
-def _predictions(
-    seen: Sequence[torch.Tensor], guessed: Sequence[Sequence[torch.Tensor]], ranks: Ranks
-) -> list[Predictions]:
-    """The guesses of each view on all ranks."""
-    empty = torch.empty(2, 0, dtype=torch.int32)
-    views = [torch.cat([empty[0], *(guesses.cpu() for guesses in own)]) for own in guessed]
-    rows = torch.cat([torch.cat([empty, *seen], dim=1), *(view[None] for view in views)]).numpy()
-    everywhere = np.concatenate(ranks.gather(rows), axis=1)
-    indices, labels, *guesses = everywhere[:, np.argsort(everywhere[0], kind="stable")]
-    return [Predictions(indices=indices, labels=labels, guesses=own) for own in guesses]
+    views = [np.concatenate([answers[view] for _, answers in parts])[order] for view in range(len(of_views))]
+    return indices[order], labels[order], views

@@ -1,9 +1,8 @@
 """Predictions of an evaluation, image by image: for accuracy by class, confusion and paired comparisons."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -70,51 +69,29 @@ class Predictions:
         return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Keep predictions in a compressed NumPy archive.
+Answers = TypeVar("Answers", Predictions, LabelScores)
+
+
+def write_answers(path: Path, answers: Predictions | LabelScores) -> None:
+    """Keep what a model answered in a compressed NumPy archive.
 
     Raises:
         OSError: the file cannot be written.
     """
     with whole_file(path) as file:
-        np.savez_compressed(file, indices=predictions.indices, labels=predictions.labels, guesses=predictions.guesses)
+        np.savez_compressed(file, **{entry.name: getattr(answers, entry.name) for entry in fields(answers)})
 
 
-def write_scores(path: Path, scores: LabelScores) -> None:
-    """Keep the scores of images with several labels in a compressed NumPy archive.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with whole_file(path) as file:
-        np.savez_compressed(file, indices=scores.indices, truth=scores.truth, scores=scores.scores)
-
-
-def read_scores(path: Path) -> LabelScores | None:
-    """What `write_scores` kept; nothing if the file is missing.
+def read_answers(kind: type[Answers], path: Path) -> Answers | None:
+    """What `write_answers` kept of a kind; nothing if the file is missing, as in folders of earlier versions.
 
     Raises:
         InputError: a damaged file.
     """
-    kept = _kept(path, ("indices", "truth", "scores"))
-    return None if kept is None else LabelScores(**kept)
-
-
-def read_predictions(path: Path) -> Predictions | None:
-    """What `write_predictions` kept; nothing if the file is missing, as in folders of earlier versions.
-
-    Raises:
-        InputError: a damaged file.
-    """
-    kept = _kept(path, ("indices", "labels", "guesses"))
-    return None if kept is None else Predictions(**kept)
-
-
-def _kept(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]] | None:
     if not path.exists():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            return {name: kept[name] for name in names}
+            return kind(**{entry.name: kept[entry.name] for entry in fields(kind)})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"cannot read {path} ({error}): delete it, and the comparison does without") from error

@@ -2,19 +2,16 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice, repeat
 
 from torch import nn
 
-from upchirp.curriculum import Curriculum, Plan, plan
+from upchirp.curriculum import Curriculum, Plan
 from upchirp.data import Source
-from upchirp.data.arrival import AHEAD
-from upchirp.data.chunks import batches_ahead
-from upchirp.data.settings import image_side
 from upchirp.training.engine.step import StepResult
-from upchirp.training.engine.trainer import PROBE_RATE, Trainer
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.probing.grey import grey_batch
+from upchirp.training.probing.probe import loaded_ahead, loaded_side, probe_plan
 
 SECONDS = 3.0
 """How long each is measured by default."""
@@ -48,13 +45,8 @@ def loader_speed(
     batches = iter(trainer.loader(source, probe))
     next(batches)
     meanwhile()
-    side = image_side(probe.step(0), trainer.loading.low_frequency, curriculum.final_size)
-    ready = batches_ahead(
-        trainer.loading.processes, [(side, batch_size)], trainer.loading.way, trainer.augmentation.channels
-    )
-    if trainer.device.type == "cuda":
-        ready += AHEAD + 1
-    for _ in islice(batches, ready):
+    side = loaded_side(trainer, curriculum, bandwidth)
+    for _ in islice(batches, loaded_ahead(trainer, [(side, batch_size)])):
         pass
     images, begun, spent = 0, time.perf_counter(), 0.0
     while spent < seconds:
@@ -87,7 +79,7 @@ def model_speed(
         seconds: how long to measure at most, unless one step takes longer.
     """
     probe = _probe(curriculum, bandwidth, micro_batch, micro_batch)
-    side = image_side(probe.step(0), trainer.loading.low_frequency, curriculum.final_size)
+    side = loaded_side(trainer, curriculum, bandwidth)
     state = trainer.probe_state(model, bandwidth=curriculum.final_size)
     results = trainer.run(
         state,
@@ -108,12 +100,5 @@ def _end(result: StepResult) -> float:
 
 def _probe(curriculum: Curriculum, bandwidth: int, dataset_size: int, batch_size: int) -> Plan:
     """A plan that begins at a bandwidth and stays there for longer than anything is measured."""
-    sides = dict.fromkeys((bandwidth, curriculum.final_size))
-    phases = tuple(replace(curriculum.phase_at(side), end=(k + 1) / len(sides)) for k, side in enumerate(sides))
-    return plan(
-        Curriculum(name="probe", axis="samples", phases=phases, magnitude=curriculum.magnitude),
-        epochs=_MANY_STEPS * batch_size / dataset_size,
-        dataset_size=dataset_size,
-        batch_size=batch_size,
-        learning_rate=PROBE_RATE,
-    )
+    sizes = dict.fromkeys((bandwidth, curriculum.final_size), batch_size)
+    return probe_plan(curriculum, sizes, _MANY_STEPS, dataset_size)

@@ -4,21 +4,18 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 from torch import nn
 
-from upchirp.curriculum import CostTable, Curriculum, Plan, plan
+from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source
-from upchirp.data.arrival import AHEAD
-from upchirp.data.chunks import batches_ahead
-from upchirp.data.settings import image_side
-from upchirp.training.engine.trainer import PROBE_RATE, Trainer
-from upchirp.training.events import Report
+from upchirp.training.engine.trainer import Trainer
+from upchirp.training.events import Report, unreported
 from upchirp.training.probing.planning import with_replay
+from upchirp.training.probing.probe import loaded_ahead, loaded_side, probe_plan
 from upchirp.training.recipes.groups import Replaying
 
 _CALIBRATION_STEPS = 6
@@ -66,7 +63,7 @@ def measure_seconds(
     replays: int | Mapping[int, int] = 0,
     *,
     replaying: Replaying | None = None,
-    report: Report = lambda what, done, total: None,
+    report: Report = unreported,
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
 
@@ -86,15 +83,10 @@ def measure_seconds(
     """
     sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.sizes}
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
-    low_frequency, final_size = trainer.loading.low_frequency, curriculum.final_size
-    sides = {side: image_side(curriculum.phase_at(side), low_frequency, final_size) for side in sizes}
-    batches = [(sides[side], micro_batch[side]) for side in sizes]
-    ahead = batches_ahead(trainer.loading.processes, batches, trainer.loading.way, trainer.augmentation.channels)
-    if trainer.device.type == "cuda":
-        ahead += AHEAD + 1
+    ahead = loaded_ahead(trainer, [(loaded_side(trainer, curriculum, side), micro_batch[side]) for side in sizes])
     warmup = (ahead + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
-    probe = with_replay(calibration(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
+    probe = with_replay(probe_plan(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
     state = trainer.probe_state(model, bandwidth=curriculum.final_size)
     times: dict[int, list[float]] = {side: [] for side in sizes}
     before = time.perf_counter()
@@ -106,32 +98,3 @@ def measure_seconds(
         before = now
         report(_MEASURING, result.step.index + 1, probe.total_steps)
     return CostTable("seconds", {side: fmean(spent[warmup:]) / sizes[side] for side, spent in times.items()})
-
-
-def calibration(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, dataset_size: int) -> Plan:
-    """A plan of so many steps at each bandwidth of a curriculum.
-
-    Args:
-        curriculum: the bandwidths and the magnitude.
-        sizes: images in a step, by bandwidth; no fewer at a smaller one.
-        steps: at each bandwidth.
-        dataset_size: training images.
-
-    >>> from upchirp.curriculum import efficienttrain_plus_plus
-    >>> probe = calibration(efficienttrain_plus_plus(), {96: 2048, 160: 512, 224: 512}, 9, 6500)
-    >>> [(stage.bandwidth, stage.batch_size, stage.steps) for stage in probe.stages]
-    [(96, 2048, 9), (160, 512, 9), (224, 512, 9)]
-    """
-    images = steps * sum(sizes.values())
-    ends = [steps * images_until / images for images_until in accumulate(sizes.values())]
-    phases = tuple(
-        replace(curriculum.phase_at(side), end=end) for side, end in zip(sizes, [*ends[:-1], 1.0], strict=True)
-    )
-    return plan(
-        Curriculum(name="calibration", axis="samples", phases=phases, magnitude=curriculum.magnitude),
-        epochs=images / dataset_size,
-        dataset_size=dataset_size,
-        batch_size=sizes[curriculum.final_size],
-        early_batch=[size for side, size in sizes.items() if side < curriculum.final_size],
-        learning_rate=PROBE_RATE,
-    )

@@ -1,5 +1,7 @@
 """Watching how long a run waits for data, and telling it what to do about it."""
 
+from dataclasses import dataclass
+
 from upchirp.curriculum import Plan, Step
 from upchirp.machine import usable_cores
 from upchirp.training.probing.waiting import ADVISED_SHARE, advice
@@ -8,26 +10,23 @@ _STEADY_STEPS = 10
 """Steps after which the share of time spent waiting says something."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Adviser:
-    """Watches how long a run waits for data, and advises once in a stage.
+    """Watches how long a run waits for data, and advises once in a stage."""
 
-    Args:
-        plan: what it executes.
-        workers: how many processes load images.
-        replay_final: whether images are replayed at the final size too.
-        device_helps: whether there is a device that could prepare images, and does not.
-        packing_helps: whether `upchirp pack` would make the images cheaper to read.
-    """
+    plan: Plan
+    """What it executes."""
+    workers: int
+    """How many processes load images."""
+    replay_final: bool
+    """Whether images are replayed at the final size too."""
+    device_helps: bool
+    """Whether there is a device that could prepare images, and does not."""
+    packing_helps: bool
+    """Whether `upchirp pack` would make the images cheaper to read."""
 
-    def __init__(
-        self, plan: Plan, *, workers: int, replay_final: bool, device_helps: bool, packing_helps: bool
-    ) -> None:
+    def __post_init__(self) -> None:
         self.wait = SteadyWait()
-        self._workers = workers
-        self._replay_final = replay_final
-        self._plan = plan
-        self._device_helps = device_helps
-        self._packing_helps = packing_helps
         self._advised: set[int] = set()
 
     def advise(self, step: Step, train_seconds: float) -> str | None:
@@ -36,15 +35,15 @@ class Adviser:
         if share <= ADVISED_SHARE or step.stage in self._advised:
             return None
         self._advised.add(step.stage)
-        replays = step.bandwidth < self._plan.final_size or self._replay_final
+        replays = step.bandwidth < self.plan.final_size or self.replay_final
         return advice(
             share,
             bandwidth=step.bandwidth,
-            workers=self._workers,
+            workers=self.workers,
             cores=usable_cores(),
-            device_helps=self._device_helps,
-            packing_helps=self._packing_helps,
-            replay=self._plan.stages[step.stage].replay.batches if replays else None,
+            device_helps=self.device_helps,
+            packing_helps=self.packing_helps,
+            replay=self.plan.stages[step.stage].replay.batches if replays else None,
         )
 
 

@@ -21,11 +21,10 @@ from upchirp.data import (
 )
 from upchirp.data.labels import unranked, validation_for
 from upchirp.data.sources import Note, warn
-from upchirp.data.sources.listing import Counted, ignore
 from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
-from upchirp.training.events import Report
+from upchirp.training.events import Report, unreported
 from upchirp.training.recipes.groups import Choice, Start
 
 _LOOKED_AT = 15
@@ -37,7 +36,7 @@ _SIDES = 32
 
 
 def open_named_data(
-    start: Start, note: Note = warn, counted: Counted = ignore, *, labelled: bool = True
+    start: Start, note: Note = warn, report: Report = unreported, *, labelled: bool = True
 ) -> tuple[Source, Source]:
     """The training and the validation images that the settings name; see `open_unlabelled` for those without labels.
 
@@ -48,6 +47,11 @@ def open_named_data(
         raise InputError("no data: give a folder of images, or 'generated'")
     if start.more_data and not labelled:
         raise InputError("`more_data` is for labelled images: put those without into one folder")
+
+    def counted(images: int | None) -> None:
+        report("scanning the data", images, None)
+
+    counted(None)
     train, val = (open_data if labelled else open_unlabelled)(
         start.data,
         start.final_size,
@@ -67,9 +71,7 @@ def open_sources(
 ) -> tuple[Source, Source]:
     """Training and validation images, with the labels that the task asks for."""
     if data is None:
-        data = open_named_data(
-            start, notes.append, lambda images: report("scanning the data", images, None), labelled=task.labelled
-        )
+        data = open_named_data(start, notes.append, report, labelled=task.labelled)
     train_source, val_source = map(as_source, data)
     if not task.labelled:
         return _unlabelled(train_source), _unlabelled(val_source)

@@ -25,7 +25,7 @@ from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.evaluation.evaluation import View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.sized import SizedEvaluation
-from upchirp.training.events import Noted, Observer, reporting
+from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import open_ranks
 from upchirp.training.recipes.checks import check_model_kwargs
@@ -146,8 +146,9 @@ def evaluate_weights(
     check_sizes(network, sizes)
     target = choose_device(device)
     network = network.to(target)
+    tell = noting(observers)
     for note in notes:
-        _tell(observers, note)
+        tell(note)
     results: list[SizedEvaluation] = []
     with open_ranks() as ranks, loader_failures():
         for size in sizes:
@@ -192,7 +193,7 @@ def evaluate_weights(
                     for result, each in zip(own, filters, strict=True)
                 ]
                 if not all(math.isfinite(result.loss) for result in own):
-                    _tell(observers, f"the loss at {size} px is not finite: the model's outputs are no numbers")
+                    tell(f"the loss at {size} px is not finite: the model's outputs are no numbers")
         if report_file is not None and ranks.is_first:
             report("writing the report", None, None)
             ((size, evaluation),) = ((result.size, result.evaluation) for result in results)
@@ -236,11 +237,6 @@ def _filters(low_pass: Sequence[float], high_pass: Sequence[float]) -> list[_Fil
             raise InputError(f"radius {radius}: it must be 0 or more periods per image")
     filters = [_Filter(low_pass=radius) for radius in low_pass] + [_Filter(high_pass=radius) for radius in high_pass]
     return filters or [_Filter()]
-
-
-def _tell(observers: Sequence[Observer], message: str) -> None:
-    for observer in observers:
-        observer(Noted(message=message))
 
 
 def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:

@@ -135,7 +135,7 @@ def _train(
             return made, made.place(module or material.made_for(chosen))
 
         trainer, model = made_for(material.settled, material.model)
-        settled, plan, trainer, model = plan_of_run(
+        settled, plan, model = plan_of_run(
             material.settled,
             trainer,
             model,
@@ -217,20 +217,20 @@ def _train(
                 stack.enter_context(closing(log))
                 observers = (log, *observers, *tracked)
             run = Run(
-                config,
-                trainer,
-                plan,
-                state,
-                totals,
-                loader,
-                folder,
-                evaluation,
-                observers,
-                memory,
-                material.description,
+                keeping=config,
+                trainer=trainer,
+                plan=plan,
+                state=state,
+                totals=totals,
+                loader=loader,
+                folder=folder,
+                images=evaluation,
+                observers=observers,
+                memory=memory,
+                description=material.description,
                 go_on=go_on,
                 adviser=Adviser(
-                    plan,
+                    plan=plan,
                     workers=config.processes,
                     replay_final=config.replay_final,
                     # What was measured needs no advice.

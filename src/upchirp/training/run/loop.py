@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,65 +42,52 @@ from upchirp.training.run.spent import Clock
 from upchirp.training.run.window import Window
 
 
+@dataclass(kw_only=True, eq=False)
 class Run:
-    """One run in its folder: executes a plan and keeps what comes of it.
+    """One run in its folder: executes a plan and keeps what comes of it."""
 
-    Args:
-        keeping: what is said and kept, and how often.
-        trainer: who trains, on which device; all ranks execute the run, and the first one writes.
-        plan: what to execute.
-        state: where to begin; it is trained in place.
-        totals: what was counted before.
-        loader: the plan's batches from the state's step on.
-        folder: the run folder.
-        evaluation: validation images at the final size.
-        observers: called with every event, on the rank that they are given to.
-        memory: how many images are computed at once.
-        description: what the weights are of; goes into every file that holds them.
-        go_on: how to go on with the run, as the end of messages.
-        adviser: what to tell a run that waits for data.
-    """
+    keeping: Keeping
+    """What is said and kept, and how often."""
+    trainer: Trainer
+    """Who trains, on which device; all ranks execute the run, and the first one writes."""
+    plan: Plan
+    """What to execute."""
+    state: State
+    """Where to begin; it is trained in place."""
+    totals: Totals
+    """What was counted before."""
+    loader: Loader
+    """The plan's batches from the state's step on."""
+    folder: Path
+    """The run folder."""
+    images: EvaluationSet
+    """Validation images at the final size."""
+    observers: Sequence[Observer]
+    """Called with every event, on the rank that they are given to."""
+    memory: RunMemory
+    """How many images are computed at once."""
+    description: Description
+    """What the weights are of; goes into every file that holds them."""
+    go_on: str
+    """How to go on with the run, as the end of messages."""
+    adviser: Adviser
+    """What to tell a run that waits for data."""
+    notes: list[str] = field(default_factory=list, init=False)
+    """What was told so far."""
 
-    def __init__(
-        self,
-        keeping: Keeping,
-        trainer: Trainer,
-        plan: Plan,
-        state: State,
-        totals: Totals,
-        loader: Loader,
-        folder: Path,
-        evaluation: EvaluationSet,
-        observers: Sequence[Observer],
-        memory: RunMemory,
-        description: Description,
-        *,
-        go_on: str,
-        adviser: Adviser,
-    ) -> None:
-        self.keeping = keeping
-        self.trainer = trainer
-        self.plan = plan
-        self.state = state
-        self.totals = totals
-        self.loader = loader
-        self.folder = folder
+    def __post_init__(self) -> None:
+        trainer, plan, state, totals = self.trainer, self.plan, self.state, self.totals
         self.device = trainer.device
-        self.observers = observers
-        self.memory = memory
-        self.go_on = go_on
         self.ranks = trainer.parallel.ranks
         self.saving = Saving(
-            keeping, plan, state, totals, loader, folder, description, trainer.task, self.ranks, self.emit
+            self.keeping, trainer, plan, state, totals, self.loader, self.folder, self.description, self.emit
         )
         self.evaluations = Evaluations(
-            trainer, plan, state, totals, evaluation, keeping.early_stop, self.saving, self.emit
+            trainer, plan, state, totals, self.images, self.keeping.early_stop, self.saving, self.emit
         )
         self.window = Window(self.device, self.ranks, totals.train_seconds)
-        self.adviser = adviser
         self.corrupt = CorruptImages(plan.dataset_size)
         self.clock = Clock()
-        self.notes: list[str] = []
 
     def emit(self, event: Event) -> None:
         """Tell all observers."""

@@ -7,12 +7,7 @@ import torch
 from torch import nn
 
 from upchirp.conversion import plain
-from upchirp.data import (
-    Augmentation,
-    DataIdentity,
-    Source,
-    default_crop_pct,
-)
+from upchirp.data import Augmentation, DataIdentity, Source
 from upchirp.models import classifier_names, create_model, in_classifier
 from upchirp.models.meta import unwrap
 from upchirp.training.checkpoints.description import Description
@@ -21,9 +16,7 @@ from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
-from upchirp.training.probing.planning import (
-    no_model,
-)
+from upchirp.training.probing.planning import no_model
 from upchirp.training.recipes.groups import Start
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.tuning import freeze_for
@@ -64,14 +57,7 @@ def load_start(path: Path, model: nn.Module, source: Source, *, final_size: int,
 
 def describe(start: Start, seen: Augmentation, model: nn.Module, data: DataIdentity, task: Task) -> Description:
     """What is written with the weights of a run."""
-    preprocessing = Preprocessing(
-        input_size=start.final_size,
-        mean=seen.mean,
-        std=seen.std,
-        pixel_type=None if seen.pixel_type == "uint8" else seen.pixel_type,
-        interpolation=seen.interpolation,
-        crop_pct=default_crop_pct(start.final_size),
-    )
+    preprocessing = Preprocessing.of(seen, start.final_size)
     several = isinstance(task, MultiLabel)
     made: Any = getattr(model, "default_cfg", None)
     if not isinstance(made, dict) or made.get("architecture") != start.model.partition(".")[0]:

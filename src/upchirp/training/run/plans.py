@@ -86,7 +86,6 @@ class Planned(NamedTuple):
     settled: Settled
     """The settings, with those that the plan's length decides, and a line for each choice."""
     plan: Plan
-    trainer: Trainer
     model: nn.Module
 
 
@@ -122,16 +121,15 @@ def plan_of_run(
     if beginning.resuming:
         plan = ranks.from_first(lambda: stored_plan(beginning.folder, source))
         check_sizes(model, plan.sizes)
-        return Planned(settled, plan, trainer, model)
+        return Planned(settled, plan, model)
     if loaded and (config.time_budget is not None or config.replay == "auto"):
         # A plan that rests on measured seconds would be another one by now.
         plan = Plan.from_dict(loaded.content.get("plan", {}))
         if (longer := settled.for_time(len(source), plan)) is not None:
-            settled = longer
-            trainer, model = made_for(longer)
+            settled, (_, model) = longer, made_for(longer)
         chosen = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size)
         check_sizes(model, plan.sizes)
-        return Planned(replace(settled, config=chosen.config), plan, trainer, model)
+        return Planned(replace(settled, config=chosen.config), plan, model)
     planned = plan_in_time(settled, trainer, model, source, made_for=made_for, own_model=own_model, report=report)
     if loaded is None:
         return planned
@@ -167,7 +165,7 @@ def plan_in_time(
     if (longer := settled.for_time(len(source), plan)) is not None:
         trainer, model = made_for(longer)
         chosen, plan = new_plan(longer, trainer, model, source, own_model=own_model, report=report)
-    return Planned(chosen, plan, trainer, model)
+    return Planned(chosen, plan, model)
 
 
 def new_plan(

@@ -23,7 +23,7 @@ from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.data.worker_processes import batches_of, loader_of
 from upchirp.errors import InputError
-from upchirp.training.events import Noted, Observer, reporting
+from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.run.trained_model import load_trained
 
@@ -119,9 +119,9 @@ def predict(
     seen = network.described.preprocessing
     assert seen.input_size and seen.mean and seen.std and seen.interpolation
     names = network.described.classes or tuple(map(str, range(network.outputs)))
+    tell = noting(observers)
     for note in network.notes:
-        for observer in observers:
-            observer(Noted(message=note))
+        tell(note)
     crop = crop_pct or seen.crop_pct or default_crop_pct(seen.input_size)
     prepared = _Prepared(
         images, EvalTransform(seen.input_size, crop, interpolation or seen.interpolation, seen.channels)

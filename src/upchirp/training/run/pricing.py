@@ -10,7 +10,7 @@ from upchirp.data import Source, for_channels
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.events import Report
+from upchirp.training.events import Report, unreported
 from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
@@ -18,7 +18,7 @@ from upchirp.training.probing.planning import curriculum_for, make_plan, price, 
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
-from upchirp.training.recipes.groups import Planning, Start
+from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.unused import unused_settings
 from upchirp.training.run.data import enlarged_note, open_named_data
 from upchirp.training.run.models import make_model
@@ -32,7 +32,7 @@ def estimate(
     num_classes: int | None = None,
     baseline_epochs: float | None = None,
     measure: bool = False,
-    report: Report = lambda what, done, total: None,
+    report: Report = unreported,
 ) -> dict[str, Any]:
     """The priced plan of a training as plain data.
 
@@ -59,7 +59,7 @@ def estimate(
     regime = config.facts
     notes: list[str] = []
     task = task_of(config, config.in_chans)
-    source = _training_images(config, task, notes, report) if config.data else None
+    source = open_named_data(config, notes.append, report, labelled=task.labelled)[0] if config.data else None
     task = for_images(task, config, [] if source is None else [source])
     if source is None:
         images = regime.dataset_size if dataset_size is None else dataset_size
@@ -93,7 +93,7 @@ def estimate(
     return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.reasons, *idle], **needs}
 
 
-def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done, total: None) -> TrainConfig:
+def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> TrainConfig:
     """The settings of a training with those chosen that its images decide, as `train` would choose them.
 
     What only this machine's speed decides, under a time budget, stays as the recipe has it.
@@ -103,20 +103,13 @@ def settings_for_data(config: TrainConfig, *, report: Report = lambda what, done
     """
     check_model(config, labelled=config.facts.labelled)
     task = task_of(config, config.in_chans)
-    source = _training_images(config, task, [], report)
+    source, _ = open_named_data(config, lambda line: None, report, labelled=task.labelled)
     augmentation, _ = for_channels(config.augmentation, source, config.in_chans, asked=config.asks_for("mean", "std"))
     config = replace(config, augmentation=augmentation)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen
     return settle(config, len(source), without_values(config, len(source.classes), task)).config
-
-
-def _training_images(start: Start, task: Task, notes: list[str], report: Report) -> Source:
-    report("scanning the data", None, None)
-    return open_named_data(
-        start, notes.append, lambda images: report("scanning the data", images, None), labelled=task.labelled
-    )[0]
 
 
 def _check(
@@ -154,10 +147,11 @@ def _measured(first: Settled, source: Source, task: Task, report: Report) -> tup
 
     with numerics(device, deterministic=first.config.deterministic):
         trainer, model = made_for(first)
-        settled, plan, trainer, model = plan_in_time(
+        settled, plan, model = plan_in_time(
             first, trainer, model, source, made_for=made_for, own_model=False, report=report
         )
         config = settled.config
+        trainer = Trainer.of(config, device, task=task)
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         micro_batch = tried_at_once(config, curriculum, device)
         replays = {stage.bandwidth: stage.replay.batches for stage in plan.stages}

@@ -24,7 +24,7 @@ from upchirp.training.evaluation.feature_quality import (
     nearest_neighbours,
 )
 from upchirp.training.evaluation.images import EvaluationSet
-from upchirp.training.events import Noted, Observer, reporting
+from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.group import group_of
@@ -101,8 +101,7 @@ def probe_weights(
         # The run's names of splits and further data are those of its own data.
         start = replace(start, train_split=None, val_split=None, more_data=())
     notes: list[str] = []
-    report("scanning the data", None, None)
-    train, val = open_named_data(start, notes.append, lambda images: report("scanning the data", images, None))
+    train, val = open_named_data(start, notes.append, report)
     one_label_each(train, "a probe")
     if most_images is not None and most_images < len(train):
         train = SubsetSource(train, np.linspace(0, len(train) - 1, most_images).astype(np.int64))
@@ -110,9 +109,9 @@ def probe_weights(
     network = create_model(config.model, num_classes=0, final_size=size, **config.made_with)
     notes += load_weights(network, stored, size, new_head=True).notes(stored.path)
     check_sizes(network, [size])
+    tell = noting(observers)
     for note in notes:
-        for observer in observers:
-            observer(Noted(message=note))
+        tell(note)
     if pooled is None:
         pooled = "mean" if has_patches(network) and not _has_head(stored, network) else "head"
     target = choose_device(device)

@@ -12,9 +12,8 @@ from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.timm_folder import write_timm_config
-from upchirp.training.engine.task import Task
+from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Event, Noted, Saved
-from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run import run_folder
@@ -51,13 +50,7 @@ class Totals:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
-        return {
-            "train_seconds": self.train_seconds,
-            "best_top1": self.best_top1,
-            "stale": self.stale,
-            "evaluated": self.evaluated,
-            "spent": self.spent.seconds(),
-        }
+        return {**vars(self), "spent": self.spent.seconds()}
 
 
 class States:
@@ -126,46 +119,35 @@ def go_on_from(loaded: checkpoint.Loaded, state: State, counted: Callable[[Mappi
         raise InputError(f"{loaded.path} holds no training state of upchirp: {error!r}") from error
 
 
+@dataclass(eq=False)
 class Saving:
     """Writes a run's checkpoints and weights into its folder; of several ranks the first one, or all their parts.
 
-    Args:
-        keeping: how many checkpoints are kept.
-        plan: what is executed.
-        state: what is saved.
-        totals: saved beside it.
-        loader: whose position is saved.
-        folder: the run folder.
-        description: what the weights are of; goes into every file.
-        task: what is trained, which says what of the model is exported.
-        ranks: who trains; all of them call every method.
-        emit: is told what was written.
+    All ranks call every method.
     """
 
-    def __init__(
-        self,
-        keeping: Keeping,
-        plan: Plan,
-        state: State,
-        totals: Totals,
-        loader: Loader,
-        folder: Path,
-        description: Description,
-        task: Task,
-        ranks: Ranks,
-        emit: Callable[[Event], None],
-    ) -> None:
-        self.keeping = keeping
-        self.plan = plan
-        self.state = state
-        self.totals = totals
-        self.loader = loader
-        self.folder = folder
-        self.description = description
-        self.task = task
-        self.ranks = ranks
-        self.emit = emit
-        self.states = States(state, folder / run_folder.CHECKPOINTS, self._written)
+    keeping: Keeping
+    """How many checkpoints are kept."""
+    trainer: Trainer
+    """Who trains, which says what of the model is exported."""
+    plan: Plan
+    """What is executed."""
+    state: State
+    """What is saved."""
+    totals: Totals
+    """Saved beside it."""
+    loader: Loader
+    """Whose position is saved."""
+    folder: Path
+    """The run folder."""
+    description: Description
+    """What the weights are of; goes into every file."""
+    emit: Callable[[Event], None]
+    """Is told what was written."""
+
+    def __post_init__(self) -> None:
+        self.ranks = self.trainer.parallel.ranks
+        self.states = States(self.state, self.folder / run_folder.CHECKPOINTS, self._written)
 
     def step(self) -> None:
         """Write the checkpoint of the step that the state is at."""
@@ -193,7 +175,7 @@ class Saving:
         for name, module in modules.items():
             weights = self.state.parallel.whole(module.state_dict())
             if self.ranks.is_first:
-                exported, weights = self.task.exported(module, weights)
+                exported, weights = self.trainer.task.exported(module, weights)
                 checkpoint.export_weights(weights, self.folder / name, self.description.to_dict())
         if self.ranks.is_first:
             try:

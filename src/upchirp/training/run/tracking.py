@@ -16,7 +16,7 @@ from upchirp.errors import InputError
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.events import Event, Finished, Noted, Observer
+from upchirp.training.events import Event, Finished, Observer, noting
 from upchirp.training.recipes.config_file import load_config
 from upchirp.training.recipes.run_groups import TrackerName
 from upchirp.training.run.examples import examples_of
@@ -36,13 +36,10 @@ def track(
     observers: Sequence[Observer],
 ) -> "Tracked":
     """Start a tracker, or go on with it; a run that is new there shows a few images as each stage does."""
-
-    def note(line: str) -> None:
-        for observer in observers:
-            observer(Noted(message=line))
-
     environment = {"hardware": hardware(), "versions": versions()}
-    tracked = Tracked(name, folder, settings=settings, plan=plan, environment=environment, exported=exported, note=note)
+    tracked = Tracked(
+        name, folder, settings=settings, plan=plan, environment=environment, exported=exported, note=noting(observers)
+    )
     if not tracked.goes_on:
         (shown,) = examples_of({plan.curriculum: plan}, source, trainer.augmentation, trainer.loading)
         rows = [row for row in shown.rows if len(row.images)]

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from upchirp.data import default_crop_pct
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, classifier_names, create_model
 from upchirp.training.checkpoints.description import Description
@@ -71,14 +70,7 @@ def load_trained(
         final_size=size,
         data=stored.description.data,
         multi_label=stored.description.multi_label,
-        preprocessing=Preprocessing(
-            input_size=size,
-            mean=seen.mean,
-            std=seen.std,
-            pixel_type=None if seen.pixel_type == "uint8" else seen.pixel_type,
-            interpolation=seen.interpolation,
-            crop_pct=origin.told.crop_at(size) or default_crop_pct(size),
-        ),
+        preprocessing=Preprocessing.of(seen, size, origin.told.crop_at(size)),
     )
     return TrainedModel(network.eval(), outputs, described, tuple(notes))
 

@@ -1,0 +1,73 @@
+"""What a search is made of before it begins: the images, the task, and all settings that they decide."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from upchirp.data import Source, UnlabelledSource, as_source, for_channels, split
+from upchirp.data.sources import Note
+from upchirp.errors import InputError
+from upchirp.search.config import SearchConfig
+from upchirp.search.trial_plan import Planner
+from upchirp.training import check_model, settle
+from upchirp.training.engine.task import Task
+from upchirp.training.methods.chosen import for_images, task_of
+from upchirp.training.probing.micro_batch import choose_micro_batch
+from upchirp.training.probing.planning import without_values
+from upchirp.training.run.data import open_named_data
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search is made of, by which its cost is known."""
+
+    planner: Planner
+    """Makes the plans; has the settings, with what the data decide."""
+    train: Source
+    """Images to train on."""
+    val: Source
+    """Images to score on."""
+    task: Task
+    """What the model is trained to do."""
+
+
+def prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task | None, note: Note) -> Prepared:
+    """Open the images of a search, and settle all that they decide.
+
+    Args:
+        config: the settings.
+        model: the initial model; None makes the configured one.
+        data: the training images; None opens those that the settings name.
+        task: what the model is trained to do; None takes what the settings say.
+        note: told of what the user should know.
+
+    Raises:
+        InputError: images, settings or a model that cannot be searched with.
+    """
+    training = config.training
+    task = task or task_of(training, training.in_chans)
+    if training.kd_model is not None:
+        raise InputError("the trials of a search have no teacher: leave out `kd_model`")
+    if model is None:
+        check_model(training, labelled=training.facts.labelled)
+    whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]
+    if not task.labelled and not isinstance(whole, UnlabelledSource):
+        whole = UnlabelledSource(whole)
+    task = for_images(task, training, [whole])
+    augmentation, told = for_channels(
+        training.augmentation, whole, training.in_chans, asked=training.asks_for("mean", "std")
+    )
+    training = replace(training, augmentation=augmentation)
+    for line in told:
+        note(line)
+    train, val = split(whole, config.search_val, training.seed)
+    if config.subset < 1:
+        train = split(train, config.subset, training.seed)[1]
+    if model is None:
+        model = without_values(training, len(whole.classes), task)
+    task.check(model, training.final_size, len(whole.classes))
+    training = settle(replace(training, epochs=config.epochs), len(train), model).config
+    choose_micro_batch(training, training.batch_size)
+    planner = Planner(replace(config, training=training), model, len(train))
+    return Prepared(planner, train, val, task)
