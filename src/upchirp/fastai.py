@@ -67,8 +67,7 @@ def curriculum_loaders(
     images = EvaluationSet(
         as_source(val),
         plan.final_size,
-        interpolation=augmentation.interpolation,
-        channels=augmentation.channels,
+        augmentation,
         workers=workers,
         batch_size=val_batch_size,
     )

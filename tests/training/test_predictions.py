@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from upchirp import InputError
-from upchirp.data import as_source
+from upchirp.data import Augmentation, as_source
 from upchirp.training.evaluation.evaluation import View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.predictions import Predictions, read_answers, write_answers
@@ -42,10 +42,11 @@ class Brightness(nn.Module):
 
 
 def predictions(source: Any, **options: Any) -> Predictions:
-    images = EvaluationSet(as_source(source), 32, workers=0, batch_size=64, **options)
+    seen = Augmentation(mean=(0.5,) * 3, std=(0.25,) * 3)
+    images = EvaluationSet(as_source(source), 32, seen, workers=0, batch_size=64, **options)
     views = [View("model", Brightness(), 32)]
-    evaluate(views, images, mean=(0.5,) * 3, std=(0.25,) * 3, device=torch.device("cpu"))
-    (again,) = evaluate(views, images, mean=(0.5,) * 3, std=(0.25,) * 3, device=torch.device("cpu"))
+    evaluate(views, images, device=torch.device("cpu"))
+    (again,) = evaluate(views, images, device=torch.device("cpu"))
     assert again.predictions is not None
     assert again.top1 == pytest.approx(100 * again.predictions.hits.mean())
     return again.predictions

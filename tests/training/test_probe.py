@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.runs import settings, write_folder
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.data import GeneratedSource
+from upchirp.data import Augmentation, GeneratedSource
 from upchirp.models import create_model
 from upchirp.training import EvaluationSet, load_weights, probe_weights, read_weights, recipe
 from upchirp.training.evaluation.feature_quality import Features, all_features, linear_classifier, nearest_neighbours
@@ -57,18 +57,19 @@ def test_the_nearest_vote_by_similarity() -> None:
 
 
 def test_features_are_those_of_the_model() -> None:
-    images = EvaluationSet(GeneratedSource("val", size=64, num_images=4, num_classes=2), 64, workers=0, crop_pct=1.0)
+    seen = Augmentation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    source = GeneratedSource("val", size=64, num_images=4, num_classes=2)
+    images = EvaluationSet(source, 64, seen, workers=0, crop_pct=1.0)
     model = create_model("test_vit", num_classes=0, final_size=64, depth=1).eval()
-    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     (batch,) = images
     inputs = (batch.images / 255 - 0.5) / 0.25
     with torch.no_grad():
         tokens = model.forward_features(inputs)
     for pooled, expected in (("head", tokens[:, 0]), ("mean", tokens[:, 1:].mean(dim=1))):
-        found = all_features(model, images, pooled=pooled, mean=mean, std=std, device=CPU)  # type: ignore[arg-type]
+        found = all_features(model, images, pooled=pooled, device=CPU)  # type: ignore[arg-type]
         torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=1e-4)
     with pytest.raises(InputError, match="has no patches"):
-        all_features(timm.create_model("test_resnet"), images, pooled="mean", mean=mean, std=std, device=CPU)
+        all_features(timm.create_model("test_resnet"), images, pooled="mean", device=CPU)
 
 
 def test_weights_of_any_training_are_probed(pretrained: Path, uninterrupted: Path, image_folder: Path) -> None:

@@ -106,8 +106,7 @@ def similarity(
         seen = EvaluationSet(
             source,
             run.config.final_size,
-            interpolation=run.config.augmentation.interpolation,
-            channels=run.config.augmentation.channels,
+            run.config.augmentation,
             workers=workers,
             batch_size=batch_size,
         )
@@ -189,5 +188,4 @@ def _features(
     outputs = len(stored.description.classes) or classes
     model: nn.Module = create_model(config.model, num_classes=outputs, final_size=config.final_size, **config.made_with)
     load_weights(model, stored, config.final_size)
-    seen = config.augmentation
-    return all_features(model.to(device), images, pooled="head", mean=seen.mean, std=seen.std, device=device).values
+    return all_features(model.to(device), images, pooled="head", device=device).values

@@ -101,8 +101,7 @@ class CurriculumData(_DataModule):
             EvaluationSet(
                 self.val,
                 self.plan.final_size,
-                interpolation=self.augmentation.interpolation,
-                channels=self.augmentation.channels,
+                self.augmentation,
                 workers=self.workers,
                 batch_size=even_batch(len(self.val), ranks.size, self.val_batch_size),
                 ranks=ranks,

@@ -115,58 +115,46 @@ def search(
     if world_size() > 1:
         raise InputError("a search starts its own processes: leave out torchrun, and give `candidates_at_once=N`")
     with held_folder(config.training.output, f"search-{config.training.model}") as (folder, notes):
-        return _search(config, model, data, task, command, observers, folder, notes)
-
-
-def _search(
-    config: SearchConfig,
-    model: nn.Module | None,
-    data: Any,
-    task: Task | None,
-    command: str,
-    observers: Sequence[SearchObserver],
-    folder: Path,
-    notes: Sequence[str],
-) -> SearchResult:
-    resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
-    if not resuming:
-        run_folder.check_is_free(folder)
-    notes = list(notes)
-    prepared = prepare(config, model, data, task, notes.append)
-    planner = prepared.planner
-    config = planner.config
-    journal = Journal(folder / JOURNAL)
-    if resuming:
-        _check_is_same_search(folder, config, journal)
-    else:
-        save_config(run_folder.with_absolute_data(config.to_flat()), folder / CONFIG)
-    notes += _check_is_same_data(journal, prepared)
-    executor = open_executor(config.engine, config.candidates_at_once, folder, threads=config.threads)
-    # Executors may set handlers of their own, so ours come after them.
-    with executor as opened, collected_signals() as received:
-        trials = Trials(
-            prepared,
-            model,
-            folder,
-            journal,
-            opened,
-            received,
-            observers,
-            go_on=go_on_with(folder, job="search", objects=not command),
+        resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
+        if not resuming:
+            run_folder.check_is_free(folder)
+        prepared = prepare(config, model, data, task, notes.append)
+        planner = prepared.planner
+        config = planner.config
+        journal = Journal(folder / JOURNAL)
+        if resuming:
+            _check_is_same_search(folder, config, journal)
+        else:
+            save_config(run_folder.with_absolute_data(config.to_flat()), folder / CONFIG)
+        notes += _check_is_same_data(journal, prepared)
+        executor = open_executor(config.engine, config.candidates_at_once, folder, threads=config.threads)
+        # Executors may set handlers of their own, so ours come after them.
+        with executor as opened, collected_signals() as received:
+            trials = Trials(
+                prepared,
+                model,
+                folder,
+                journal,
+                opened,
+                received,
+                observers,
+                go_on=go_on_with(folder, job="search", objects=not command),
+            )
+            for note in notes:
+                trials.emit(Noted(message=note))
+            trials.emit(
+                Begun(price=planner.price, candidates=planner.candidates, finished=len(trials.finished), output=folder)
+            )
+            found = _find(planner, trials)
+            trials.clear()
+        curriculum = scaled(
+            planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size
         )
-        for note in notes:
-            trials.emit(Noted(message=note))
-        trials.emit(
-            Begun(price=planner.price, candidates=planner.candidates, finished=len(trials.finished), output=folder)
-        )
-        found = _find(planner, trials)
-        trials.clear()
-    curriculum = scaled(planner.curriculum(found, float(config.stages), name="searched"), config.training.final_size)
-    summary = summarise(prepared, found, curriculum, journal.of("trial"), command)
-    save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
-    write_summary(summary, folder, report=config.training.report)
-    trials.emit(Found(bandwidths=found, equivalent_epochs=trials.spent, seconds=trials.seconds))
-    return SearchResult(output=folder, curriculum=curriculum, bandwidths=found, summary=summary)
+        summary = summarise(prepared, found, curriculum, journal.of("trial"), command)
+        save_curriculum(curriculum, folder / CURRICULUM, scales=True, comment=provenance(summary))
+        write_summary(summary, folder, report=config.training.report)
+        trials.emit(Found(bandwidths=found, equivalent_epochs=trials.spent, seconds=trials.seconds))
+        return SearchResult(output=folder, curriculum=curriculum, bandwidths=found, summary=summary)
 
 
 def _find(planner: Planner, trials: Trials) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.data import LabelSets, as_source
+from upchirp.data import Augmentation, LabelSets, as_source
 from upchirp.training import (
     Classification,
     Evaluation,
@@ -77,10 +77,9 @@ def evaluation(ranks: Ranks | None) -> dict[str, float]:
 def _evaluated(ranks: Ranks | None, task: Task) -> Evaluation:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
-    images = EvaluationSet(as_source(Odd()), 32, workers=0, batch_size=4, ranks=ranks)
-    (result,) = evaluate(
-        [View("model", model, 32)], images, mean=(0.5,) * 3, std=(0.2,) * 3, device=torch.device("cpu"), task=task
-    )
+    seen = Augmentation(mean=(0.5,) * 3, std=(0.2,) * 3)
+    images = EvaluationSet(as_source(Odd()), 32, seen, workers=0, batch_size=4, ranks=ranks)
+    (result,) = evaluate([View("model", model, 32)], images, device=torch.device("cpu"), task=task)
     return result
 
 

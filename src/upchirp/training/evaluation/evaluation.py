@@ -90,8 +90,6 @@ def evaluate(
     views: Sequence[View],
     data: EvaluationSet,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     device: torch.device,
     autocast: torch.dtype | None = None,
     in_step: bool = False,
@@ -106,6 +104,7 @@ def evaluate(
         UnreadableImages: more than 1 % of the images.
     """
     task = task or Classification()
+    mean, std = data.augmentation.mean, data.augmentation.std
     modes = [(module, module.training) for view in views for module in view.model.modules()]
     sums = torch.zeros(len(views), len(task.figures), dtype=torch.float32, device=device)
     seen: list[torch.Tensor] = []

@@ -41,8 +41,6 @@ def all_features(
     images: EvaluationSet,
     *,
     pooled: Pooled,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     device: torch.device,
 ) -> Features:
     """The features of a set's images, in its order.
@@ -60,6 +58,7 @@ def all_features(
         InputError: a model without such features, or features that are no numbers.
     """
     extract = _extract(model.eval(), pooled)
+    mean, std = images.augmentation.mean, images.augmentation.std
     values, labels = [], []
     for batch in images:
         values.append(extract(normalize(batch.images.to(device), mean, std, scale_of(batch.images))).float().cpu())

@@ -11,11 +11,9 @@ from torch.utils.data import Dataset
 
 from upchirp.data import (
     DECODE_ERRORS,
-    RGB,
-    Channels,
+    Augmentation,
     Corrupt,
     EvalTransform,
-    Interpolation,
     Source,
     default_crop_pct,
     outlive_interrupts,
@@ -48,9 +46,8 @@ class EvaluationSet:
     Args:
         source: labelled images.
         size: side of the square images, pixels.
+        augmentation: what the images consist of, how they are resized, and by what models normalise them.
         crop_pct: share of the resized image that the centre crop keeps; by default the paper's (Appendix A.1).
-        interpolation: of the resize.
-        channels: what the images consist of.
         workers: loader processes, by default one for each core, 16 at most.
         batch_size: images in one batch.
         pin_memory: give batches in page-locked memory.
@@ -62,10 +59,9 @@ class EvaluationSet:
         self,
         source: Source,
         size: int,
+        augmentation: Augmentation | None = None,
         *,
         crop_pct: float | None = None,
-        interpolation: Interpolation = "bicubic",
-        channels: Channels = RGB,
         workers: int | None = None,
         batch_size: int = 256,
         pin_memory: bool = False,
@@ -73,14 +69,14 @@ class EvaluationSet:
         ranks: Ranks | None = None,
     ) -> None:
         workers = loader_processes(workers)
-        self.size, self._channels = size, channels
+        self.size, self.augmentation = size, augmentation or Augmentation()
+        channels = self.augmentation.channels
         self.images = len(source)
         self.corrupt: list[Corrupt] = []
         self.ranks = ranks or Ranks()
         self.batches = math.ceil(math.ceil(self.images / self.ranks.size) / batch_size)
-        transform = EvalTransform(
-            size, default_crop_pct(size) if crop_pct is None else crop_pct, interpolation, channels
-        )
+        crop_pct = default_crop_pct(size) if crop_pct is None else crop_pct
+        transform = EvalTransform(size, crop_pct, self.augmentation.interpolation, channels)
         images = _Prepared(source, transform, range(self.ranks.rank, len(source), self.ranks.size))
         self._chunks = [
             cut(
@@ -106,7 +102,7 @@ class EvaluationSet:
             yield from self._cache
             return
         self.corrupt = []
-        keep = self.images * self._channels.bytes * self.size**2 <= _CACHE_BYTES * self.ranks.size
+        keep = self.images * self.augmentation.channels.bytes * self.size**2 <= _CACHE_BYTES * self.ranks.size
         batches: list[EvalBatch] = []
         parts = batches_of(self._loader, self._timeout)
         for chunks in self._chunks:

@@ -42,8 +42,7 @@ def images_of(trainer: Trainer, source: Source, size: int, batch_size: int) -> E
     return EvaluationSet(
         source,
         size,
-        interpolation=trainer.augmentation.interpolation,
-        channels=trainer.augmentation.channels,
+        trainer.augmentation,
         workers=trainer.loading.processes,
         batch_size=min(_MOST_AT_ONCE, batch_size),
         pin_memory=trainer.device.type == "cuda",
@@ -78,8 +77,6 @@ def evaluate_state(
                 for model, (name, _, side) in zip(models, islice(rest, len(models)), strict=True)
             ],
             data,
-            mean=trainer.augmentation.mean,
-            std=trainer.augmentation.std,
             device=trainer.device,
             autocast=trainer.autocast,
             in_step=state.parallel.in_step,

@@ -52,7 +52,6 @@ def validate(
     >>> validate(model, GeneratedSource("val", num_images=20), 64, workers=0).images
     20
     """
-    augmentation = augmentation or Augmentation()
     check_sizes(model, [size])
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     several = dist.is_available() and dist.is_initialized()
@@ -61,8 +60,7 @@ def validate(
     images = EvaluationSet(
         source,
         size,
-        interpolation=augmentation.interpolation,
-        channels=augmentation.channels,
+        augmentation,
         workers=workers,
         batch_size=batch_size,
         pin_memory=device.type == "cuda",
@@ -74,8 +72,6 @@ def validate(
             (result,) = evaluate(
                 [View("model", plain, size)],
                 images,
-                mean=augmentation.mean,
-                std=augmentation.std,
                 device=device,
                 autocast=autocast,
                 task=None if sets is None else MultiLabel(sets),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,9 +156,8 @@ def evaluate_weights(
             images = EvaluationSet(
                 source,
                 size,
+                replace(seen, interpolation=interpolation or seen.interpolation),
                 crop_pct=origin.told.crop_at(size) if crop_pct is None else crop_pct,
-                interpolation=interpolation or seen.interpolation,
-                channels=seen.channels,
                 workers=workers,
                 batch_size=batch_size,
                 timeout=loader_timeout,
@@ -174,8 +174,6 @@ def evaluate_weights(
                     own = evaluate(
                         [View("model", fitted, size, filtered=each.filtered) for each in filters],
                         images,
-                        mean=seen.mean,
-                        std=seen.std,
                         device=target,
                         # As the run evaluated itself; weights from elsewhere are evaluated in float32.
                         autocast=autocast_dtype(config.optimization) if run is not None else None,

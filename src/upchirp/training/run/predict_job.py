@@ -1,11 +1,12 @@
 """Predictions of trained weights for images, from files to names of classes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -129,79 +130,75 @@ def predict(
     loader = loader_of(
         prepared, batch_size=batch_size, num_workers=processes, collate_fn=list, worker_init_fn=outlive_interrupts
     )
-    target = choose_device(device)
     several = network.described.multi_label
     most = top or (network.outputs if several else 5)
-    least_probable = (0.5 if several else 0.0) if threshold is None else threshold
-    asked = _Asked(min(most, network.outputs), least_probable, several=several, tta=tta)
-    return _predicted(
-        network.model.to(target), loader, images, names,
-        asked=asked, mean=seen.mean, std=seen.std, device=target, timeout=loader_timeout,
-    )  # fmt: skip
+    target = choose_device(device)
+    guesser = _Guesser(
+        network.model.to(target),
+        target,
+        names,
+        mean=seen.mean,
+        std=seen.std,
+        top=min(most, network.outputs),
+        threshold=(0.5 if several else 0.0) if threshold is None else threshold,
+        several=several,
+        tta=tta,
+    )
+    return _predicted(guesser, loader, images, loader_timeout)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Which guesses are asked for."""
+@dataclass(frozen=True, eq=False)
+class _Guesser:
+    """A model on its device, and what its answers are taken for."""
 
+    model: nn.Module
+    device: torch.device
+    names: Sequence[str]
+    _: KW_ONLY
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     top: int
     threshold: float
     several: bool
     """Whether an image may have several classes."""
     tta: bool
 
+    @torch.inference_mode()
+    def guesses(self, images: Sequence[NDArray[Any]]) -> list[tuple[Guess, ...]]:
+        """The most probable classes of each of some images, (S, S, channels)."""
+        pixels = torch.stack([torch.from_numpy(image) for image in images]).permute(0, 3, 1, 2)
+        inputs = normalize(pixels.to(self.device), self.mean, self.std, scale_of(pixels))
+        probabilities = self._probable(inputs)
+        if self.tta:
+            probabilities = (probabilities + self._probable(inputs.flip(3))) / 2
+        if not torch.isfinite(probabilities).all():
+            raise InputError("the model's outputs are no numbers: its training diverged; take an earlier checkpoint")
+        values, labels = probabilities.topk(self.top, dim=1)
+        return [
+            tuple(
+                Guess(label, self.names[label], value)
+                for label, value in zip(row, of_row, strict=True)
+                if value >= self.threshold
+            )
+            for row, of_row in zip(labels.tolist(), values.tolist(), strict=True)
+        ]
 
-def _predicted(
-    network: nn.Module,
-    loader: "DataLoader[Any]",
-    images: Source,
-    names: Sequence[str],
-    *,
-    asked: _Asked,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    device: torch.device,
-    timeout: float,
-) -> Iterator[Prediction]:
+    def _probable(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.model(inputs).float()
+        return outputs.sigmoid() if self.several else outputs.softmax(dim=1)
+
+
+def _predicted(guesser: _Guesser, loader: "DataLoader[Any]", images: Source, timeout: float) -> Iterator[Prediction]:
     index = 0
     # The caller's own code runs between two predictions: no mode of torch may be on then.
     with loader_failures():
         for batch in batches_of(loader, timeout):
             readable = [item for item in batch if not isinstance(item, str)]
-            guesses: list[tuple[Guess, ...]] = []
-            if readable:
-                pixels = torch.stack([torch.from_numpy(item) for item in readable]).permute(0, 3, 1, 2)
-                inputs = normalize(pixels.to(device), mean, std, scale_of(pixels))
-                guesses = _guesses(network, inputs, names, asked)
-            in_order = iter(guesses)
+            in_order = iter(guesser.guesses(readable) if readable else ())
             for item in batch:
                 name = images.describe(index)
                 index += 1
                 yield Prediction(name, (), item) if isinstance(item, str) else Prediction(name, next(in_order))
-
-
-@torch.inference_mode()
-def _guesses(network: nn.Module, inputs: torch.Tensor, names: Sequence[str], asked: _Asked) -> list[tuple[Guess, ...]]:
-    """The most probable classes of each image of a batch, float (N, 3, S, S)."""
-
-    def probable(shown: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = network(shown).float()
-        return outputs.sigmoid() if asked.several else outputs.softmax(dim=1)
-
-    probabilities = probable(inputs)
-    if asked.tta:
-        probabilities = (probabilities + probable(inputs.flip(3))) / 2
-    if not torch.isfinite(probabilities).all():
-        raise InputError("the model's outputs are no numbers: its training diverged; take an earlier checkpoint")
-    values, labels = probabilities.topk(asked.top, dim=1)
-    return [
-        tuple(
-            Guess(label, names[label], value)
-            for label, value in zip(row, of_row, strict=True)
-            if value >= asked.threshold
-        )
-        for row, of_row in zip(labels.tolist(), values.tolist(), strict=True)
-    ]
 
 
 class _Prepared(Dataset[Any]):

@@ -122,15 +122,14 @@ def probe_weights(
         images = EvaluationSet(
             source,
             size,
+            seen,
             crop_pct=origin.told.crop_at(size),
-            interpolation=seen.interpolation,
-            channels=seen.channels,
             workers=workers,
             batch_size=batch_size,
             timeout=loader_timeout,
         )
         assert pooled is not None
-        return all_features(network, images, pooled=pooled, mean=seen.mean, std=seen.std, device=target)
+        return all_features(network, images, pooled=pooled, device=target)
 
     with loader_failures():
         known, asked = features(train, "training"), features(val, "validation")
