@@ -159,7 +159,7 @@ def show(comparison: "Comparison", console: Console) -> None:
         for entry in summary["runs"]
         if any(entry.get("spent", ()))
     ]
-    for line in (*spent, verdict(summary), f"report: {comparison.output / REPORT}"):
+    for line in (*spent, *verdict(summary), f"report: {comparison.output / REPORT}"):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ from upchirp.reports.figures import (
 )
 from upchirp.reports.page import picture, render, strip_rows
 from upchirp.reports.verdict import difference_text, remark, verdict
-from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, score_name, spent_name
+from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, listed, score_name, spent_name
 
 _MISSING = "–"
 _MOST_BANDWIDTHS = 5
@@ -95,6 +95,7 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
         changes=_changes(summary),
         readings=_readings(summary),
         verdict=verdict(summary),
+        title=_title(summary),
         remark=remark(summary),
         bandwidths=_bandwidths(summary),
         lines=_lines(summary),
@@ -150,6 +151,11 @@ def _loaded(run: Mapping[str, Any]) -> tuple[str, str]:
         peaks.append(fmean(known) if known else None)
     images, megabytes = peaks
     return _number(images), _MISSING if megabytes is None else f"{megabytes:,.1f}"
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    usual, *variants = dict.fromkeys(run["name"] for run in summary["runs"])
+    return f"{listed(variants)} against {usual}" if variants else usual
 
 
 def _changes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

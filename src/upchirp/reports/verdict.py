@@ -4,23 +4,23 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from upchirp.reports.words import budget_text, duration_text
+from upchirp.reports.words import budget_text, duration_text, listed
 
 
-def verdict(summary: Mapping[str, Any]) -> str:
-    """Whether the variant was worth it, in one sentence with the number.
-
-    If several were compared with the baseline, a sentence for each.
+def verdict(summary: Mapping[str, Any]) -> list[str]:
+    """Whether each variant was worth it, a line with the number for each; last, what spoils the comparison of times.
 
     >>> speedup = dict(ratio=1.5, low=1.4, high=1.65, kind="interpolated", baseline_accuracy=51.6, baseline_seconds=300)
-    >>> verdict({"runs": [{"name": "constant"}], "speedups": {"linear": speedup}})
-    'linear reached the accuracy of constant (51.60 %) in 1.50× less training time (1.40 to 1.65).'
+    >>> verdict({"runs": [{"name": "constant"}], "speedups": {"linear": speedup}, "disturbed": {}})
+    ['linear reached the accuracy of constant (51.60 %) in 1.50× less training time (1.40 to 1.65).']
     """
     baseline = summary["runs"][0]
     if not summary["speedups"]:
         accuracy, time = fmean(baseline["accuracy"]), duration_text(fmean(baseline["train_seconds"]))
-        return f"{baseline['name']} reached {accuracy:.2f} % in {time}; nothing was compared with it."
-    return " ".join(_of_variant(summary, name, speedup) for name, speedup in summary["speedups"].items())
+        return [f"{baseline['name']} reached {accuracy:.2f} % in {time}; nothing was compared with it."]
+    lines = [_of_variant(summary, name, speedup) for name, speedup in summary["speedups"].items()]
+    disturbed = {name: found for name, found in summary["disturbed"].items() if found}
+    return [*lines, _disturbed(disturbed, baseline["name"])] if disturbed else lines
 
 
 def remark(summary: Mapping[str, Any]) -> str:
@@ -35,8 +35,10 @@ def remark(summary: Mapping[str, Any]) -> str:
         parts.append("“At least”: even the smallest budget beat the baseline, so the curve does not reach down to it.")
     baseline, *others = summary["runs"]
     for run in others:
-        if run["budget"] == baseline["budget"] and run["name"] in summary["speedups"]:
-            parts.append(_at_the_same_budget(run, baseline, timed=summary["speedups"][run["name"]]))
+        timed = summary["speedups"].get(run["name"])
+        if run["budget"] == baseline["budget"] and timed and timed["kind"] != "disturbed":
+            relative = fmean(run["train_seconds"]) / fmean(baseline["train_seconds"])
+            parts.append(f"{_against(run, baseline['name'])}, at the same budget in {relative:.2f}× the time.")
     if not all(summary["speeds_compared"].values()):
         parts.append("The runs are too short to tell whether all of them ran at the same speed.")
     return " ".join(parts)
@@ -48,7 +50,8 @@ def _of_variant(summary: Mapping[str, Any], name: str, speedup: Mapping[str, Any
     own = [run for run in summary["runs"][1:] if run["name"] == name]
     match speedup["kind"]:
         case "disturbed":
-            return _disturbed(name, usual, summary["disturbed"][name])
+            nearest = min(own, key=lambda run: abs(run["budget"] - summary["runs"][0]["budget"]))
+            return f"{_against(nearest, usual)}, at budget {budget_text(nearest['budget'])}."
         case "within error":
             return _within_error(name, usual, own, speedup)
         case "not reached":
@@ -96,10 +99,10 @@ def _within_error(name: str, usual: str, own: Sequence[Mapping[str, Any]], speed
     )
 
 
-def _disturbed(name: str, usual: str, found: Sequence[Mapping[str, Any]]) -> str:
-    worst = max(found, key=lambda each: each["share"])
+def _disturbed(found: Mapping[str, Sequence[Mapping[str, Any]]], usual: str) -> str:
+    worst = max((each for own in found.values() for each in own), key=lambda each: each["share"])
     return (
-        f"The training times of {name} and {usual} cannot be compared: at {worst['bandwidth']} px "
+        f"The training times of {listed([*found, usual])} cannot be compared: at {worst['bandwidth']} px "
         f"{worst['fast']} ran at {worst['fast_speed']:,.0f} images/s and {worst['slow']} at "
         f"{worst['slow_speed']:,.0f}, {100 * worst['share']:.0f} % fewer, so that run was disturbed. "
         "Run them again with nothing else on the machine."
@@ -119,17 +122,12 @@ def _about_the_margin(summary: Mapping[str, Any]) -> str:
     return f"Intervals and margins (±) are for 95 %, from {of} and the spread of {seeds} seeds."
 
 
-def _at_the_same_budget(run: Mapping[str, Any], baseline: Mapping[str, Any], *, timed: Mapping[str, Any]) -> str:
-    relative = fmean(run["train_seconds"]) / fmean(baseline["train_seconds"])
-    time = "" if timed["kind"] == "disturbed" else f", in {relative:.2f}× the time"
+def _against(run: Mapping[str, Any], usual: str) -> str:
     gain = run["difference"]
     if not gain["seen"]:
-        points = f"{difference_text(gain)} points"
-        return f"At the same budget no difference between {run['name']} and the baseline is seen ({points}){time}."
-    return (
-        f"At the same budget {run['name']} ended {abs(gain['points']):.1f} points "
-        f"{'higher' if gain['points'] >= 0 else 'lower'} (±{gain['margin']:.1f}){time}."
-    )
+        return f"No difference between {run['name']} and {usual} is seen ({difference_text(gain)} points)"
+    higher = "higher" if gain["points"] >= 0 else "lower"
+    return f"{run['name']} ended {abs(gain['points']):.1f} points {higher} than {usual} (±{gain['margin']:.1f})"
 
 
 def difference_text(difference: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Numbers as a reader wants them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 SPENT = ("computing", "waiting", "changing_bandwidth", "compiling", "evaluating", "saving")
@@ -19,6 +19,16 @@ def duration_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them.
+
+    >>> listed(["timm", "Composer", "usual"]), listed(["usual"])
+    ('timm, Composer and usual', 'usual')
+    """
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 _PERCENT = ("top1", "top5", "mAP", "micro_f1", "explained")
