@@ -10,6 +10,7 @@ import torch
 from tests import commanded as by_command
 from tests.commanded import Commanded
 from tests.runs import Make, settings, write_folder
+from tests.worker_deaths import look_often
 
 from upchirp import TrainConfig, train
 
@@ -27,6 +28,11 @@ def _collect_no_imports() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_per_process() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _deaths_of_workers_are_seen_at_once() -> None:
+    look_often()
 
 
 @pytest.fixture(scope="session", autouse=True)

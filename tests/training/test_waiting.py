@@ -113,7 +113,7 @@ class Pictures(torch.utils.data.Dataset):
         self.seconds = seconds
 
     def __len__(self) -> int:
-        return 32
+        return 8
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         if index >= len(self):
@@ -128,7 +128,8 @@ def test_a_run_that_waits_says_so_once(config, seconds: float, log_interval: int
     settings = config(
         curriculum="constant",
         epochs=12,
-        batch_size=32,
+        batch_size=8,
+        micro_batch=8,
         log_interval=log_interval,
         randaug_layers=0,
         evaluations=1,

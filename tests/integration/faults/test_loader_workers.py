@@ -15,7 +15,7 @@ from tests.integration.faults.conftest import Faults
 from tests.runs import Make, at_step
 
 from upchirp import InputError, TrainConfig
-from upchirp.data import Source, open_data
+from upchirp.data import Source, open_data, worker_processes
 from upchirp.training import EvaluationSet, evaluate_weights
 from upchirp.training.probing import shared_memory
 
@@ -71,22 +71,53 @@ def data(image_folder: Path, tmp_path: Path) -> Callable[..., tuple[Source, Sour
     return make
 
 
-PATIENCE = 8.0
+PATIENCE = 60.0
 """Seconds that a batch may take: more than a busy machine needs to start the workers that give the first."""
-DIED, HANGS = "was killed, mostly because memory ran out", "the loader gave no batch for 8 s"
+HASTE = 100
+"""So many seconds pass in one where the loader is watched, once a worker hangs."""
+DIED, HANGS = "was killed, mostly because memory ran out", "the loader gave no batch for 60 s"
+
+
+class Hurrying:
+    """Time as the watch over workers sees it, which may begin to hurry."""
+
+    def __init__(self, hurries: Callable[[], bool]) -> None:
+        self._hurries = hurries
+        self._since: float | None = None
+
+    def monotonic(self) -> float:
+        now = time.monotonic()
+        if self._since is None and self._hurries():
+            self._since = now
+        return now if self._since is None else now + HASTE * (now - self._since)
+
+    sleep = staticmethod(time.sleep)
 
 
 def message_of(action: Callable[[], None]) -> str:
     return DIED if action is kill else HANGS
 
 
+def hurry(monkeypatch: pytest.MonkeyPatch, parts: tuple[Source, Source]) -> None:
+    """Let time hurry for the watch over workers once one is disturbed."""
+    (done,) = (part.done for part in parts if isinstance(part, Disturbed))
+    monkeypatch.setattr(worker_processes, "time", Hurrying(done.exists))
+
+
 @pytest.mark.parametrize(("where", "action"), [("training", kill), ("training", hang), ("evaluation", kill)])
 def test_a_worker(
-    faults: Faults, config: Make, data: Callable[..., Any], where: str, action: Callable[[], None]
+    faults: Faults,
+    config: Make,
+    data: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    action: Callable[[], None],
 ) -> None:
     run = config(workers=2, checkpoint_interval=1, loader_timeout=PATIENCE if action is hang else 600.0)
     parts = data(where, action)
-    message = faults.stopped(run, data=parts)
+    with monkeypatch.context() as patched:
+        hurry(patched, parts)
+        message = faults.stopped(run, data=parts)
     assert message_of(action) in message
     assert ("`loader_timeout`" if action is hang else "`workers`") in message
     assert next(part.done for part in parts if isinstance(part, Disturbed)).exists()
@@ -120,6 +151,7 @@ def test_a_worker_of_the_command_that_evaluates(
     faults: Faults, data: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]
 ) -> None:
     parts = data("evaluation", action)
+    hurry(monkeypatch, parts)
     monkeypatch.setattr("upchirp.training.run.eval_job.open_evaluation", lambda *_, **__: parts[1])
     with pytest.raises(InputError, match=message_of(action)):
         evaluate_weights(run=faults.undisturbed, workers=1, loader_timeout=PATIENCE if action is hang else 600.0)
@@ -127,12 +159,18 @@ def test_a_worker_of_the_command_that_evaluates(
 
 STOPPED = """
 import multiprocessing, os, signal, sys
+from tests.integration.faults.test_loader_workers import Hurrying
+from upchirp.data import worker_processes
 from upchirp.training import Stepped
+hangs = False
+worker_processes.time = Hurrying(lambda: hangs)
 from upchirp.cli import main, train
 class Display(train.Display):
     def __call__(self, event):
+        global hangs
         super().__call__(event)
         if isinstance(event, Stepped) and event.step.index == 2:
+            hangs = True
             for child in multiprocessing.active_children():
                 os.kill(child.pid, signal.SIGSTOP)
 train.Display = Display

@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Any
 
+from tests.worker_deaths import look_often
+
 from upchirp.cli import main
 from upchirp.training.run import loop
 
@@ -30,5 +32,6 @@ def install(fault: str, step: int) -> None:
 
 
 if __name__ == "__main__":
+    look_often()
     install(sys.argv[1], int(sys.argv[2]))
     sys.exit(main(sys.argv[3:]))
