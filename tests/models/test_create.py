@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, create_model
@@ -49,6 +50,21 @@ def test_draws_the_weights_timm_draws():
     theirs = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=64, drop_path_rate=0.1, depth=2)
     for (name, mine), (_, other) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
         assert torch.equal(mine, other), name
+
+
+@pytest.mark.parametrize("name", ["test_vit", "cswin_tiny_224", "caformer_s18"])
+def test_what_has_no_values_is_not_initialised(name):
+    seen = set()
+
+    class Looking(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            seen.add(operator.overloadpacket.__name__)
+            return operator(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Looking():
+        create_model(name, final_size=224)
+    assert "empty" in seen
+    assert not seen & {"uniform_", "normal_", "erfinv_", "clamp_"}
 
 
 def test_drop_path_is_passed_and_zero_overrides_the_default():

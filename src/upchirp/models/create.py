@@ -11,6 +11,7 @@ from timm.layers import BlurPool2d
 from torch import nn
 
 from upchirp.errors import InputError
+from upchirp.models.meta import shapes_only
 from upchirp.models.resizing.families import build_arguments
 from upchirp.models.resizing.sizes import check_sizes, failure_at, size_multiple
 
@@ -67,7 +68,7 @@ def create_model(
 
     # The sizes are worked out without values, at the default size first: only there are windows as published.
     device = torch.get_default_device()
-    with torch.device("meta"):
+    with shapes_only():
         arguments, twin = _build_shapes(name, arguments, {rate for rate in rates if rates[rate] == 0.0})
         _check_division(name, twin, final_size)
         sized = {**build_arguments(twin, final_size), **arguments}

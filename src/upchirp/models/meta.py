@@ -7,12 +7,14 @@ model itself is not touched.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 _HOOK_TABLES = (
@@ -24,6 +26,38 @@ _HOOK_TABLES = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+
+_FILLING = frozenset(
+    [getattr(torch.Tensor, f"{name}_") for name in "uniform normal erfinv clamp mul add fill zero".split()]
+    + [nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_]
+)
+
+
+class _FillingNothing(TorchFunctionMode):
+    """Leaves tensors without values as they are where only values would change."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _FILLING and (filled := args[0] if args else kwargs["tensor"]).is_meta:
+            return filled
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Build models on the meta device, without the work of initialising what has no values.
+
+    PyTorch takes such a call apart in Python, most of the time that a transformer takes to be built.
+
+    >>> with shapes_only():
+    ...     layer = nn.Linear(3, 4)
+    >>> layer.weight.is_meta, tuple(nn.init.normal_(layer.weight).shape)
+    (True, (4, 3))
+    """
+    with torch.device("meta"), _FillingNothing():
+        yield
 
 
 def unwrap(model: nn.Module) -> nn.Module:
