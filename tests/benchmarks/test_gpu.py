@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,8 @@ def run(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model, dynamic=dynamic, backend=as_it_is))
     torch.compiler.reset()
+    # Two blocks of six: each graph is traced through all of them.
+    monkeypatch.setattr(gpu, "create_model", partial(create_model, depth=2))
 
     def execute(*arguments: str) -> dict[str, Any]:
         monkeypatch.setattr(sys, "argv", ["benchmarks/gpu.py", "--device", "cpu", "--small", "--json", *arguments])
@@ -43,7 +46,9 @@ def run(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return execute
 
 
-def test_all_sections_in_one_call(run: Run, load_benchmark: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_all_sections_in_one_call(
+    run: Run, gpu: ModuleType, load_benchmark: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
     record = run("--peak-tflops", "0.5", "--modes", "compiled", "eager")
     assert record["hardware"]["accelerator"] is None
     assert record["command"].startswith("python benchmarks/gpu.py")
@@ -57,7 +62,7 @@ def test_all_sections_in_one_call(run: Run, load_benchmark: Callable[[str], Modu
 
     for name, measured in record["speed"]["models"].items():
         assert measured["modes"].keys() == {"compiled", "eager"}
-        flops = count_flops(create_model(name, num_classes=1000, final_size=64), 32)
+        flops = count_flops(gpu.create_model(name, num_classes=1000, final_size=64), 32)
         at_32 = measured["modes"]["eager"]["32"]
         # Forward and backward are three forward passes, and a multiply-add is two operations.
         assert at_32["tflops"] == pytest.approx(6 * flops * at_32["images_per_second"] / 1e12)
