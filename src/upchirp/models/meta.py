@@ -28,8 +28,11 @@ _HOOK_TABLES = (
 )
 
 _FILLING = frozenset(
-    [getattr(torch.Tensor, f"{name}_") for name in "uniform normal erfinv clamp mul add fill zero".split()]
-    + [nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_]
+    [
+        *(getattr(torch.Tensor, f"{name}_") for name in ("uniform", "normal", "erfinv", "clamp")),
+        *(getattr(torch.Tensor, f"{name}_") for name in ("mul", "add", "fill", "zero")),
+        *(nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_),
+    ]
 )
 
 
