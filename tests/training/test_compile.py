@@ -56,14 +56,14 @@ def test_all_graphs_are_compiled_before_the_first_step(config: Make, graphs: Sha
         seen.append(event)
 
     # Each step has two micro-batches, and the validation images fill no whole batch.
-    made = config(compile=True, batch_size=48, micro_batch=24, epochs=4, evaluations=3, **changes)
+    made = config(compile=True, batch_size=48, micro_batch=24, epochs=2, evaluations=2, **changes)
     compiled = train(made, observers=[observe])
     sides = compiled.plan.bandwidths
     assert len(sides) == 3
     assert graphs == [(24, side) for side in sides]
     assert compiled_by_step == [3] * compiled.plan.total_steps
     assert any(f"compiled 3 graphs, for {', '.join(map(str, sides))} px" in note for note in notes(seen))
-    eager = train(config(batch_size=48, micro_batch=24, epochs=4, **changes, output=f"{made.output}-eager"))
+    eager = train(config(batch_size=48, micro_batch=24, epochs=2, **changes, output=f"{made.output}-eager"))
     assert len(graphs) == 3
     # Compiling ahead left weights, statistics, moments and random numbers alone.
     first, second = weights(compiled.output), weights(eager.output)
