@@ -1,6 +1,5 @@
 """Folders of pictures with boxes, in the layouts of Pascal VOC and of COCO."""
 
-import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
+from upchirp.data.sources.coco import category_of, read_coco
 from upchirp.dense.pictures import Marked, Picture
 from upchirp.errors import InputError
 
@@ -151,7 +151,7 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 def _read_coco(folder: Path) -> tuple[list[Picture], list[Picture], tuple[str, ...]]:
     files = [_coco_file(folder, split) for split in ("train", "val")]
-    contents = [_coco_content(path) for path in files]
+    contents = [read_coco(path) for path in files]
     names = {entry["id"]: str(entry["name"]) for entry in contents[0]["categories"]}
     train, val = (list(_coco_pictures(path, content)) for path, content in zip(files, contents, strict=True))
     return train, val, tuple(names[key] for key in sorted(names))
@@ -167,19 +167,6 @@ def _coco_file(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def _coco_content(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if missing := {"images", "annotations", "categories"} - content.keys():
-            raise ValueError(f"it has no {sorted(missing)[0]}")
-        for entry in content["categories"]:
-            _ = entry["id"], entry["name"]
-    except (OSError, *_JSON_ERRORS, AttributeError) as error:
-        raise InputError(f"{path} is no annotation of COCO: {error}") from error
-    own: Mapping[str, Any] = content
-    return own
-
-
 def _coco_pictures(path: Path, content: Mapping[str, Any]) -> Iterator[Picture]:
     root = path.parent.parent
     split = path.stem.rpartition("_")[2]
@@ -188,14 +175,10 @@ def _coco_pictures(path: Path, content: Mapping[str, Any]) -> Iterator[Picture]:
     objects: dict[Any, list[Marked]] = {}
     try:
         for entry in content["annotations"]:
-            if entry["category_id"] not in names:
-                raise InputError(f"{path}: annotation {entry.get('id')} is of category {entry['category_id']}, "
-                                 "which its categories lack")  # fmt: skip
+            name = category_of(path, entry, names)
             x, y, width, height = map(float, entry["bbox"])
             outline = entry.get("segmentation") or None
-            marked = Marked(
-                names[entry["category_id"]], (x, y, x + width, y + height), bool(entry.get("iscrowd", 0)), outline
-            )
+            marked = Marked(name, (x, y, x + width, y + height), bool(entry.get("iscrowd", 0)), outline)
             objects.setdefault(entry["image_id"], []).append(marked)
         for image in content["images"]:
             size = int(image["width"]), int(image["height"])

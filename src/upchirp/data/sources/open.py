@@ -11,6 +11,7 @@ import numpy as np
 from upchirp.data.settings import VAL_SHARE
 from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
 from upchirp.data.sources.cifar import is_cifar, open_cifar
+from upchirp.data.sources.coco import is_coco, open_coco
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
@@ -52,13 +53,14 @@ def open_data(
     Folders of images are taken as people have them: `train/CLASS/*` with `val/`, `valid/`, `validation/`, `dev/` or
     `test/` beside it, the first of these that is there; or `train/` alone, or one folder of classes, of which a share
     validates, always the same images; or the only folder in the one that is named. A zip or a plain tar of any of them
-    is read where it lies. A CSV, TSV or TXT file lists paths, labels and perhaps splits (see `open_table`).
+    is read where it lies. A CSV, TSV or TXT file lists paths, labels and perhaps splits (see `open_table`), a JSON file
+    is one of COCO's annotations (see `open_coco`).
     CIFAR-10 and -100 are taken as the archive of their authors. The classes
     are those of the training images, and labels follow them.
 
     Args:
-        data: `generated`, or a folder of images or an archive of one, or a table of them, or a folder of tar shards
-            (see `open_shards`) or of a local Hugging Face data set (see `open_hugging_face`).
+        data: `generated`, or a folder of images or an archive of one, or a table or annotations of them, or a folder of
+            tar shards (see `open_shards`) or of a local Hugging Face data set (see `open_hugging_face`).
         final_size: input side of the last stage, pixels, for generated images only: they are stored at twice that
             side, so that crops of them are real.
         val_share: share of each class that validates where there are no validation images; see `hold_out`.
@@ -171,6 +173,9 @@ def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, split
         raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
     if is_table(root.name) and not root.is_dir():
         train, val, notes = open_table(root, splits)
+        return _Opened(train, val, val is not None, notes)
+    if is_coco(root):
+        train, val, notes = open_coco(root, splits)
         return _Opened(train, val, val is not None, notes)
     if is_cifar(root):
         splits.refuse(f"{root} holds")

@@ -25,8 +25,8 @@ class Start(Group):
     """What a training begins with: images, a model, weights."""
 
     data: str = ""
-    """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, packed folder, tar shards, Hugging
-    Face data set, or `generated`."""
+    """Folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*) or a zip of one, table of them (.csv, .tsv, .txt),
+    COCO's annotations (.json), packed folder, tar shards, Hugging Face data set, or `generated`."""
     more_data: tuple[str, ...] = ()
     """Further data of the same classes, as data takes them, whose training images are trained on, too."""
     val_share: float = VAL_SHARE
