@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 from tests.runs import differing, interrupted, logged, settings, write_tags
 from timm.loss import BinaryCrossEntropy
 from torch import nn
@@ -40,7 +41,7 @@ from upchirp.training import (
 )
 from upchirp.training.checkpoints.description import read_description
 from upchirp.training.checkpoints.weights import read_weights
-from upchirp.training.engine.label_scores import average_precision
+from upchirp.training.engine.label_scores import average_precision, precision_recall
 from upchirp.training.methods.chosen import for_images
 from upchirp.training.recipes.groups import Start
 from upchirp.training.run.eval_job import _other_kind
@@ -70,6 +71,19 @@ def test_average_precision_is_scikit_learns(seed: int, images: int, ties: bool) 
     truth = rng.random(images) < 0.4
     expected = average_precision_score(truth, scores) if truth.any() else math.nan
     assert average_precision(truth, scores) == pytest.approx(expected, nan_ok=True)
+    if not truth.any():
+        return
+    curve = precision_recall(truth, scores)
+    precisions, recalls, thresholds = precision_recall_curve(truth, scores)
+    # Theirs rise, and end with a point of no threshold.
+    np.testing.assert_allclose(curve.precisions, precisions[-2::-1])
+    np.testing.assert_allclose(curve.recalls, recalls[-2::-1])
+    np.testing.assert_array_equal(curve.thresholds, thresholds[::-1])
+    taken = 1 / (1 + np.exp(-scores.astype(np.float64))) >= curve.best.threshold
+    assert curve.best.f1 == pytest.approx(f1_score(truth, taken))
+    sums = np.maximum(precisions + recalls, 1e-9)
+    assert curve.best.f1 == pytest.approx((2 * precisions * recalls / sums).max())
+    assert curve.best.precision == pytest.approx(truth[taken].mean())
 
 
 def test_figures_are_scikit_learns_and_say_nothing_of_absent_classes() -> None:
@@ -81,12 +95,14 @@ def test_figures_are_scikit_learns_and_say_nothing_of_absent_classes() -> None:
     assert made.figures["mAP"] == pytest.approx(100 * average_precision_score(truth[:, present], scores[:, present]))
     assert made.figures["micro_f1"] == pytest.approx(100 * f1_score(truth, scores > 0, average="micro"))
     by_class = made.by_class("abcd")
-    assert by_class[2] == {"class": "c", "images": 0, "average_precision": None}
+    nothing = dict.fromkeys(("average_precision", "best_f1", "threshold"))
+    assert by_class[2] == {"class": "c", "images": 0, **nothing}
     assert by_class[1]["images"] == truth[:, 1].sum()
 
 
 def test_outputs_that_are_no_numbers_rank_last() -> None:
     assert average_precision(np.array([True, False]), np.array([np.nan, 0.0])) == 0.5
+    assert precision_recall(np.array([True, False]), np.array([np.nan, 0.0])).best.threshold == 0
 
 
 def test_the_loss_is_timms() -> None:
@@ -128,7 +144,14 @@ def test_what_is_made_of_its_weights(run: TrainConfig, table: Path, tmp_path: Pa
     rows = measured.by_class()
     assert [row["class"] for row in rows] == list(TAGS) and not measured.confusions()
     assert np.mean([row["average_precision"] for row in rows]) == pytest.approx(last["mAP"])
-    assert "average precision, %" in (tmp_path / "eval.html").read_text()
+    page = (tmp_path / "eval.html").read_text()
+    assert "average precision, %" in page and f"<td>{rows[1]['threshold']:.3f}</td>" in page
+    assert page.count("data:image/svg+xml") == 2 and "of lowest average precision" not in page
+    scores = measured.evaluation.scores
+    assert scores is not None
+    for label, row in enumerate(rows):
+        taken = torch.sigmoid(torch.from_numpy(scores.scores[:, label]).double()).numpy() >= row["threshold"]
+        assert 100 * f1_score(scores.truth[:, label], taken) == pytest.approx(row["best_f1"])
     # Columns in another order, and a class that no image has.
     turned = tmp_path / "turned.csv"
     names = ["wet", "dog", "cat"]
@@ -189,6 +212,7 @@ def test_the_command_prints_it(run: TrainConfig, capsys: Any) -> None:
     assert main(["eval", "--run", str(run.output), "--workers", "0", "--per-class", "--confusion"]) == 0
     out, err = capsys.readouterr()
     assert "mAP" in out and "micro F1" in out and "average precision" in out and "top-1" not in out
+    assert "best F1" in out and re.search(r"dog .* %.* % │ +0\.\d{3} │", out)
     assert "--confusion has nothing to print" in err
 
 

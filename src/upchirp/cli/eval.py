@@ -75,12 +75,13 @@ class EvalCommand:
     checkpoints: bool = False
     """Evaluate every checkpoint that the run kept, the oldest first, instead of its final weights (Figure 4)."""
     per_class: bool = False
-    """Print the accuracy of each class, the worst first, or its average precision where images have several labels;
-    with --json as `per_class`."""
+    """Print the accuracy of each class, the worst first, or where images have several labels its average precision, its
+    highest F1 and the threshold of that; with --json as `per_class`."""
     confusion: bool = False
     """Print which classes are taken for which, the most frequent first; with --json all of them as `confusions`."""
     report_file: Path | None = None
-    """Write an HTML file: accuracy by class, and the worst confusions with pictures."""
+    """Write an HTML file: accuracy by class, and the worst confusions with pictures; of several labels an image each
+    class's figures, and precision against recall."""
     json: bool = False
     """Print JSON."""
 
@@ -145,18 +146,22 @@ def _print_details(title: str, rows: list[dict[str, Any]]) -> None:
         rows = sorted(rows, key=lambda row: math.inf if row[figure] is None else row[figure])
     table = Table(title=title)
     for place, heading in enumerate(rows[0] if rows else ("class", "guess", "images")):
-        table.add_column(heading.replace("_", " "), justify="left" if not place or heading == "guess" else "right")
-    for row in rows[:_MOST_ROWS]:
-        table.add_row(
-            *(f"{value:.1f} %" if isinstance(value, float) else escape(_cell(value)) for value in row.values())
+        table.add_column(
+            figure_name(heading).replace("_", " "), justify="left" if not place or heading == "guess" else "right"
         )
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(*(_cell(name, value) for name, value in row.items()))
     Console().print(table)
     if len(rows) > _MOST_ROWS:
         print(f"... and {len(rows) - _MOST_ROWS:,} more (all of them by --json)")
 
 
-def _cell(value: Any) -> str:
-    return "–" if value is None else printable(value)
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}" if name == "threshold" else f"{value:.1f} %"
+    return escape(printable(value))
 
 
 def _frequencies(result: "SizedEvaluation") -> str:

@@ -1,6 +1,6 @@
 """The report of an evaluation: classes, confusions, and pictures of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from upchirp.files import write_text
 from upchirp.reports.class_tables import ClassScores, class_tables
-from upchirp.reports.page import png_source, render
+from upchirp.reports.page import picture, png_source, render
+from upchirp.reports.precision_figures import PrecisionCurve, precision_curves
 from upchirp.reports.precision_tables import precision_rows
 
 
@@ -67,7 +68,12 @@ def write_eval_report(
 
 
 def write_precision_report(
-    name: str, headline: str, facts: str, by_class: Iterable[Mapping[str, Any]], path: Path
+    name: str,
+    headline: str,
+    facts: str,
+    by_class: Sequence[Mapping[str, Any]],
+    curves: Sequence[PrecisionCurve],
+    path: Path,
 ) -> None:
     """Write an evaluation of images with several labels, likewise.
 
@@ -75,14 +81,24 @@ def write_precision_report(
         name: of what was evaluated.
         headline: its best figure.
         facts: how and on what, in a line.
-        by_class: each class with its images and its average precision.
+        by_class: each class with its images and its figures; see `precision_rows`.
+        curves: of the classes to draw.
         path: the file to write; its folder must exist.
 
     Raises:
         OSError: the file cannot be written.
     """
-    rows = precision_rows(by_class)
-    write_text(path, render("eval.html.j2", name=name, headline=headline, facts=facts, precisions=rows))
+    page = render(
+        "eval.html.j2",
+        name=name,
+        headline=headline,
+        facts=facts,
+        precisions=precision_rows(by_class),
+        curves=picture(precision_curves, curves) if curves else None,
+        drawn=len(curves),
+        more=len(curves) < sum(row["images"] > 0 for row in by_class),
+    )
+    write_text(path, page)
 
 
 def _shown(confused: Confused) -> _Shown:

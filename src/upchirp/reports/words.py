@@ -40,7 +40,7 @@ def figure_name(name: str) -> str:
     >>> figure_name("top1"), figure_name("micro_f1"), figure_name("explained")
     ('top-1', 'micro F1', 'explained')
     """
-    return {"top1": "top-1", "top5": "top-5", "micro_f1": "micro F1"}.get(name, name)
+    return {"top1": "top-1", "top5": "top-5", "micro_f1": "micro F1", "best_f1": "best F1"}.get(name, name)
 
 
 def figure_text(name: str, value: float) -> str:

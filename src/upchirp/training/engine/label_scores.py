@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,15 +61,90 @@ class LabelScores:
     def by_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """For each class its name, how many images have it, and its average precision in percent; none if none do.
 
-        Without names classes have their numbers.
+        `best_f1`, in percent too, is the highest that any threshold gives, and `threshold` that one, the least
+        probability that is taken for a yes. Without names classes have their numbers.
         """
         names = names or tuple(map(str, range(self.truth.shape[1])))
-        return [
-            {"class": name, "images": images, "average_precision": 100 * precision if images else None}
-            for name, images, precision in zip(
-                names, self.truth.sum(axis=0).tolist(), self.precisions.tolist(), strict=True
-            )
-        ]
+        return [{"class": name, **self._figures_of(label)} for label, name in enumerate(names)]
+
+    def _figures_of(self, label: int) -> dict[str, Any]:
+        if not (images := int(self.truth[:, label].sum())):
+            return {"images": 0, "average_precision": None, "best_f1": None, "threshold": None}
+        best = self.curve(label).best
+        return {
+            "images": images,
+            "average_precision": 100 * float(self.precisions[label]),
+            "best_f1": 100 * best.f1,
+            "threshold": best.threshold,
+        }
+
+    def curve(self, label: int) -> "PrecisionRecall":
+        """Precision and recall of a class at every threshold."""
+        return precision_recall(self.truth[:, label], self.scores[:, label])
+
+
+class Best(NamedTuple):
+    """What the threshold gives that has the highest F1."""
+
+    f1: float
+    """2 PR / (P + R), 0 to 1."""
+    threshold: float
+    """The least probability that is taken for a yes."""
+    precision: float
+    """At it."""
+    recall: float
+    """At it."""
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecall:
+    """Precision and recall of a class at each threshold that a score of an image is, the highest first.
+
+    >>> curve = precision_recall(np.array([True, False, True]), np.array([0.9, 0.0, 0.0]))
+    >>> curve.precisions.round(2).tolist(), curve.recalls.tolist(), curve.best.f1
+    ([1.0, 0.67], [0.5, 1.0], 0.8)
+    """
+
+    thresholds: npt.NDArray[np.floating[Any]]
+    """Scores, (thresholds,)."""
+    taken: npt.NDArray[np.int64]
+    """How many images have that score or a higher one, (thresholds,)."""
+    right: npt.NDArray[np.int64]
+    """How many of them have the class, (thresholds,)."""
+
+    @property
+    def precisions(self) -> npt.NDArray[np.float64]:
+        """The share of those images that have the class, (thresholds,)."""
+        return np.asarray(self.right / self.taken)
+
+    @property
+    def recalls(self) -> npt.NDArray[np.float64]:
+        """The share of the class's images that are among those, (thresholds,); no numbers if there are none."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.right / self.right[-1])
+
+    @property
+    def best(self) -> Best:
+        """The highest F1; of several thresholds with it the highest."""
+        f1 = 2 * self.right / (self.taken + self.right[-1])
+        place = int(np.argmax(f1))
+        with np.errstate(over="ignore"):
+            threshold = 1 / (1 + np.exp(-np.float64(self.thresholds[place])))
+        found = (f1[place], threshold, self.precisions[place], self.recalls[place])
+        return Best(*map(float, found))
+
+
+def precision_recall(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating[Any]]) -> PrecisionRecall:
+    """Precision and recall at each threshold, as scikit-learn has them: images of one score are taken together.
+
+    Args:
+        truth: whether an image has the class, (N,).
+        scores: the higher, the likelier; what is no number comes last, (N,).
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = np.nan_to_num(scores[order], nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    return PrecisionRecall(ranked[ends], ends + 1, np.cumsum(truth[order])[ends])
 
 
 def average_precision(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating[Any]]) -> float:
@@ -89,8 +164,6 @@ def average_precision(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float
     """
     if not truth.any():
         return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    ranked = np.nan_to_num(scores[order], nan=-np.inf)
-    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    right = np.cumsum(truth[order])[ends]
-    return float((np.diff(right, prepend=0) / right[-1] * right / (ends + 1)).sum())
+    curve = precision_recall(truth, scores)
+    right = curve.right
+    return float((np.diff(right, prepend=0) / right[-1] * right / curve.taken).sum())

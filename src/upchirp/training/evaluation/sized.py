@@ -26,7 +26,8 @@ class SizedEvaluation:
     def by_class(self) -> list[dict[str, Any]]:
         """For each class of the images its name, images, those guessed right, and their share in percent.
 
-        Where images have several labels, of every class its average precision instead, none if no image has it.
+        Where images have several labels, of every class its average precision instead, its highest F1 and the threshold
+        of that; none if no image has it.
         """
         if self.evaluation.scores is not None:
             return self.evaluation.scores.by_class(self.classes)

@@ -1,8 +1,9 @@
 """The report of an evaluation, with pictures of what was confused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,10 +11,14 @@ from numpy.typing import NDArray
 
 from upchirp.data import DECODE_ERRORS, Augmentation, EvalTransform, Source, normalize, scale_of
 from upchirp.reports.words import figure_text
+from upchirp.training.engine.label_scores import LabelScores
 from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.run.examples import pixels_of
 from upchirp.training.run.report import scores_of
+
+if TYPE_CHECKING:
+    from upchirp.reports.precision_figures import PrecisionCurve
 
 _PAIRS, _PICTURES, _SIDE = 12, 8, 96
 
@@ -40,7 +45,8 @@ def report_evaluation(
     facts = f"{evaluation.images:,} images at {size} px · {evaluation.describe()}"
     if evaluation.scores is not None:
         headline = figure_text(evaluation.best, evaluation.score)
-        write_precision_report(name, headline, facts, evaluation.scores.by_class(source.classes), path)
+        by_class = evaluation.scores.by_class(source.classes)
+        write_precision_report(name, headline, facts, by_class, lowest_curves(evaluation.scores, by_class), path)
         return
     predictions = evaluation.predictions
     assert predictions is not None
@@ -55,6 +61,27 @@ def report_evaluation(
         for label, guess, images in scores.confusions[:_PAIRS]
     ]
     write_eval_report(name, f"{evaluation.top1:.2f} % top-1", facts, scores, confused, path)
+
+
+def lowest_curves(scores: LabelScores, by_class: Sequence[Mapping[str, Any]]) -> list["PrecisionCurve"]:
+    """Those of the classes of lowest average precision."""
+    from upchirp.reports.precision_figures import MOST_CURVES, PrecisionCurve
+
+    known = [label for label, row in enumerate(by_class) if row["images"]]
+    made = []
+    for label in sorted(known, key=lambda label: by_class[label]["average_precision"])[:MOST_CURVES]:
+        curve = scores.curve(label)
+        made.append(
+            PrecisionCurve(
+                name=by_class[label]["class"],
+                precisions=curve.precisions,
+                recalls=curve.recalls,
+                average=float(scores.precisions[label]),
+                best=(curve.best.recall, curve.best.precision),
+                share=float(scores.truth[:, label].mean()),
+            )
+        )
+    return made
 
 
 def _pictures(
