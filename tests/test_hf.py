@@ -1,6 +1,5 @@
 """Hugging Face's own Trainer by curriculum: to the weights of the command."""
 
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from upchirp import InputError
 pytest.importorskip("accelerate", reason="Accelerate is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 from upchirp.hf import CurriculumTrainer, as_classifier  # noqa: E402
+from upchirp.hf.library import installed  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers
 
@@ -197,4 +197,4 @@ def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     for library in ("accelerate",):
         monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(InputError, match="needs transformers and accelerate, which are not installed: pip install"):
-        runpy.run_path(str(upchirp.hf.__file__))
+        installed()

@@ -5,14 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm, PatchEmbed, calculate_drop_path_rates, get_device_dtype, to_2tuple, trunc_normal_
+from timm.layers import LayerNorm, PatchEmbed, get_device_dtype, to_2tuple
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 from torch import nn
 
 from upchirp.errors import InputError
+from upchirp.models.pvt.blocks import Grid
 from upchirp.models.pvt.official import translate_official
-from upchirp.models.pvt.stages import Grid, Stage
+from upchirp.models.pvt.stages import init_weights, make_stages
 from upchirp.models.resizing.grids import GridChange, apply_change
 
 
@@ -105,43 +106,38 @@ class PyramidVisionTransformer(nn.Module):
             for stage, (dim, stride) in enumerate(zip(embed_dims, strides, strict=True))
         ]
         self.dynamic_img_size = dynamic_img_size
-        loose: dict[str, Any] = {"strict_img_size": not dynamic_img_size}
         self.patch_embed = PatchEmbed(
-            size, patch_size, in_chans, embed_dims[0], norm_layer=norm_layer, **loose, **placed
+            size,
+            patch_size,
+            in_chans,
+            embed_dims[0],
+            norm_layer=norm_layer,
+            strict_img_size=not dynamic_img_size,
+            **placed,
         )
-        drop_paths: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
-        self.stages = nn.Sequential()
-        grid = self.patch_embed.grid_size
-        for stage, dim in enumerate(embed_dims):
-            downsample = None
-            if stage > 0:
-                downsample = PatchEmbed(grid, 2, embed_dims[stage - 1], dim, norm_layer=norm_layer, **loose, **placed)
-                grid = downsample.grid_size
-            self.stages.append(
-                Stage(
-                    dim,
-                    grid,
-                    strides[stage],
-                    downsample,
-                    class_token=stage == len(embed_dims) - 1,
-                    pos_drop=pos_drop_rate,
-                    drop_paths=drop_paths[stage],
-                    num_heads=num_heads[stage],
-                    mlp_ratio=mlp_ratios[stage],
-                    sr_ratio=sr_ratios[stage],
-                    qkv_bias=qkv_bias,
-                    proj_drop=proj_drop_rate,
-                    attn_drop=attn_drop_rate,
-                    act_layer=act_layer,
-                    norm_layer=norm_layer,
-                    **placed,
-                )
-            )
+        self.stages = make_stages(
+            self.patch_embed.grid_size,
+            patch_size,
+            embed_dims,
+            depths,
+            num_heads,
+            mlp_ratios,
+            sr_ratios,
+            drop_path_rate=drop_path_rate,
+            dynamic=dynamic_img_size,
+            pos_drop=pos_drop_rate,
+            qkv_bias=qkv_bias,
+            proj_drop=proj_drop_rate,
+            attn_drop=attn_drop_rate,
+            act_layer=act_layer,
+            norm_layer=norm_layer,
+            **placed,
+        )
         self.norm = norm_layer(embed_dims[-1], **placed)
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Identity()
         self.reset_classifier(num_classes, global_pool)
-        self.apply(_init_weights)
+        self.apply(init_weights)
         self.register_load_state_dict_pre_hook(translate_official)  # type: ignore[no-untyped-call]
 
     def no_weight_decay(self) -> set[str]:
@@ -306,14 +302,3 @@ class PyramidVisionTransformer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, in_chans, H, W) to logits (B, num_classes)."""
         return self.forward_head(self.forward_features(x))
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, Stage):
-        trunc_normal_(module.pos_embed, std=0.02)
-        if module.cls_token is not None:
-            trunc_normal_(module.cls_token, std=0.02)

@@ -1,47 +1,26 @@
-"""Hugging Face's `Trainer` by curriculum.
+"""A `Trainer` of Hugging Face's that follows a plan."""
 
-    trainer = upchirp.hf.CurriculumTrainer(model, args, plan=plan, train_dataset=train, eval_dataset=val)
-    trainer.train()
-
-Any model that takes `pixel_values` and gives `logits`: those of transformers, and timm's by
-`TimmWrapperForImageClassification`.
-"""
-
-import inspect
 import json
-from collections.abc import Iterator
 from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset
 
 from upchirp.curriculum import Plan
-from upchirp.data import Augmentation, EvalTransform, Loader, Source, as_source, default_crop_pct, normalize, scale_of
+from upchirp.data import Augmentation, Loader, as_source
 from upchirp.data.label_sets import one_label_each
 from upchirp.errors import InputError
+from upchirp.hf.adapted import Batches, Images, Rates, as_classifier, interpolates, top1
+from upchirp.hf.library import TRANSFORMERS
 from upchirp.models import check_sizes, fit_to_tried, lent_at_size
 from upchirp.randomness import step_seed
 
-try:
-    import_module("accelerate")
-    import transformers
-    from transformers.trainer_utils import get_last_checkpoint
-except ModuleNotFoundError as error:
-    raise InputError(
-        "upchirp.hf needs transformers and accelerate, which are not installed: pip install 'upchirp[transformers]'"
-    ) from error
-
-__all__ = ["CurriculumTrainer", "as_classifier"]
-
-_Trainer: Any = transformers.Trainer
-_Callback: Any = transformers.TrainerCallback
+_Trainer: Any = TRANSFORMERS.Trainer
+_Callback: Any = TRANSFORMERS.TrainerCallback
 _STATE = "trainer_state.json"
 
 
@@ -105,10 +84,10 @@ class CurriculumTrainer(_Trainer):
         self._start = 0
         self._bandwidth: int | None = None
         self._rewrapped: nn.Module | None = None
-        self._interpolates = _interpolates(model)
+        self._interpolates = interpolates(model)
         if eval_dataset is not None:
-            eval_dataset = _Images(as_source(eval_dataset), plan.final_size, self.augmentation)
-        trainer.setdefault("compute_metrics", _top1)
+            eval_dataset = Images(as_source(eval_dataset), plan.final_size, self.augmentation)
+        trainer.setdefault("compute_metrics", top1)
         super().__init__(model=model, args=args, eval_dataset=eval_dataset, **trainer)
         # The mean over a part is taken here; Trainer divides it by the number of parts.
         self.model_accepts_loss_kwargs = False
@@ -130,19 +109,19 @@ class CurriculumTrainer(_Trainer):
             **self._options,
         )
         batches = self.plan.total_steps * self.args.gradient_accumulation_steps
-        return _Batches(loader, batches, len(self._source.classes), self.args.device)
+        return Batches(loader, batches, len(self._source.classes), self.args.device)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
         """The plan's learning rates."""
         optimizer = self.optimizer if optimizer is None else optimizer
-        rates = _Rates(getattr(optimizer, "optimizer", optimizer), self.plan)
+        rates = Rates(getattr(optimizer, "optimizer", optimizer), self.plan)
         self.lr_scheduler, self._created_lr_scheduler = rates, True
         return rates
 
     def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
         """Train, or go on from a checkpoint: a folder, or the last one for `True`."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = TRANSFORMERS.trainer_utils.get_last_checkpoint(self.args.output_dir)
         self._start = 0
         if resume_from_checkpoint:
             self._start = self._fit_to_checkpoint(resume_from_checkpoint)
@@ -228,26 +207,6 @@ class CurriculumTrainer(_Trainer):
         self.model.load_state_dict(loaded.state_dict())
 
 
-def as_classifier(model: nn.Module) -> nn.Module:
-    """What maps images (N, 3, S, S) to logits (N, classes), as `upchirp.validate` and `size_multiple` want it.
-
-    Args:
-        model: of transformers.
-    """
-    return _Classifier(model)
-
-
-class _Classifier(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self._options = {"interpolate_pos_encoding": True} if _interpolates(model) else {}
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=images, **self._options).logits
-        return logits
-
-
 class _Follow(_Callback):
     """Batches of a step are fetched by now, and nothing of it is computed yet."""
 
@@ -256,60 +215,3 @@ class _Follow(_Callback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.follow(state.global_step)
-
-
-class _Batches:
-    """A loader's batches as a model of transformers takes them, as many as the whole plan's wherever it begins."""
-
-    def __init__(self, loader: Loader, batches: int, classes: int, device: torch.device) -> None:
-        self._loader, self._batches, self._classes, self._device = loader, batches, classes, device
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for batch in self._loader:
-            images, targets = batch.prepare(self._loader.transform, self._device)
-            yield {"pixel_values": images, "labels": targets.dense(self._classes)}
-
-    def __len__(self) -> int:
-        return self._batches
-
-
-class _Images(Dataset[dict[str, Any]]):
-    """Images as evaluations see them, which Trainer shares out."""
-
-    def __init__(self, source: Source, size: int, augmentation: Augmentation) -> None:
-        self._source, self._augmentation = source, augmentation
-        self._view = EvalTransform(size, default_crop_pct(size), augmentation.interpolation, augmentation.channels)
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        image, label = self._source.load(item)
-        pixels = torch.from_numpy(self._view(image)).permute(2, 0, 1)[None]
-        mean, std = self._augmentation.mean, self._augmentation.std
-        return {"pixel_values": normalize(pixels, mean, std, scale_of(pixels))[0], "labels": label}
-
-
-class _Rates(LRScheduler):
-    """The learning rates of a plan; with layer decay each group has its own share of them."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
-        self._plan = plan
-        super().__init__(optimizer)
-
-    def get_lr(self) -> list[float | Tensor]:
-        rate = self._plan.step(min(self.last_epoch, self._plan.total_steps - 1)).learning_rate
-        return [rate * group.get("lr_scale", 1.0) for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in super().state_dict().items() if name != "_plan"}
-
-
-def _interpolates(model: nn.Module) -> bool:
-    """Whether a model resizes fixed positions in each pass if it is asked to."""
-    return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-
-
-def _top1(predicted: Any) -> dict[str, float]:
-    logits = predicted.predictions[0] if isinstance(predicted.predictions, tuple) else predicted.predictions
-    return {"top1": 100 * float(np.mean(logits.argmax(axis=1) == predicted.label_ids))}
