@@ -122,7 +122,7 @@ def test_published_checkpoints_load(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_told(pretrained: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="most images is 0: it must be 1 or more"):
+    with pytest.raises(InputError, match="`most_images` is 0: it must be 1 or more"):
         probe_weights(run=pretrained, most_images=0)
     with pytest.raises(InputError, match="no data"):
         probe_weights(weights=pretrained / "model.safetensors")

@@ -12,6 +12,7 @@ from upchirp.search.objectives import ObjectiveName, axis_of, objective
 from upchirp.search.sequential import check_search
 from upchirp.training import TrainConfig
 from upchirp.training.recipes.around_training import AroundTraining
+from upchirp.training.recipes.checks import check_least
 
 Algorithm = Literal["sequential", "greedy"]
 BaselineMagnitude = Literal["full", "ramp"]
@@ -68,9 +69,7 @@ class SearchConfig(AroundTraining):
     """CPU threads of one candidate that trains on the CPU; sums depend on it, so it follows no other setting."""
 
     def __post_init__(self) -> None:
-        for name in ("candidates_at_once", "threads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"`{name}` is {getattr(self, name)}: it must be 1 or more")
+        check_least(self, 1, "candidates_at_once", "threads")
         if not 0 < self.beta <= 1:
             raise InputError(f"`beta` is {self.beta}: it is a share of the baseline's budget, above 0 and up to 1")
         for name in ("baseline_epochs", "tuning_epochs"):

@@ -13,7 +13,7 @@ from tests.runs import Make, differing, interrupted, logged
 from torch import nn
 
 from upchirp import InputError, TrainConfig, train
-from upchirp.data import Targets
+from upchirp.data import Augmentation, Targets
 from upchirp.data.packing import PackSettings, pack
 from upchirp.models import count_flops, create_model, fit_to_bandwidth, resized_parameters
 from upchirp.search import SearchConfig, estimate
@@ -244,7 +244,7 @@ def test_pictures_of_pixels_keep_what_was_seen() -> None:
     task, model = MaskedAutoencoding(target="pixels"), small(target="pixels")
     images, seeds = shown().images.clamp(-1, 1), np.array([1, 2], np.uint64)
     with torch.no_grad():
-        pictures = task.pictures(model, images, seeds, (0.5,) * 3, (0.5,) * 3)
+        pictures = task.pictures(model, images, seeds, Augmentation(mean=(0.5,) * 3, std=(0.5,) * 3))
     assert list(pictures) == ["what it saw", "what it took the rest for"]
     seen, filled = (in_patches(picture, 4) for picture in pictures.values())
     hidden = model(Seeded(images, torch.tensor([1, 2]))).hidden

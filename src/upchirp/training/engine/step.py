@@ -68,41 +68,32 @@ class Computing:
     """Number format of mixed precision; none computes in float32."""
 
 
+@dataclass(eq=False)
 class Steps:
-    """Takes one optimizer step after another on a state.
+    """Takes one optimizer step after another on a state."""
 
-    Args:
-        state: trained in place.
-        passes: forward and backward passes of its model.
-        computing: how a step computes.
-        optimization: what clips gradients, and how long all but the head is held.
-        record: sees the losses of all rows.
-        micro_batches: how many images are computed at once; where memory runs out it is brought down.
-    """
+    state: State
+    """Trained in place."""
+    passes: Passes
+    """Forward and backward passes of its model."""
+    computing: Computing
+    """How a step computes."""
+    optimization: Optimization
+    """What clips gradients, and how long all but the head is held."""
+    record: Record
+    """Sees the losses of all rows."""
+    micro_batches: MicroBatches
+    """How many images are computed at once; where memory runs out it is brought down."""
 
-    def __init__(
-        self,
-        state: State,
-        passes: Passes,
-        computing: Computing,
-        optimization: Optimization,
-        record: Record,
-        micro_batches: MicroBatches,
-    ) -> None:
-        self._state = state
-        self._passes = passes
-        self._computing = computing
-        self._optimization = optimization
-        self._record = record
-        self._micro_batches = micro_batches
-        self._parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    def __post_init__(self) -> None:
+        self._parameters = [each for group in self.state.optimizer.param_groups for each in group["params"]]
         self._buffers = Buffers()
         # Whether all but the head is held; unknown before the first step.
         self._holds: bool | None = None
         self._first_step: int | None = None
         # By bandwidth, how many rows are known to fit while no other rank waits for them.
         self._rehearsed: dict[int, int] = {}
-        train_mode(state.model)
+        train_mode(self.state.model)
 
     def take(self, batches: StepBatches) -> StepResult | None:
         """Take a step; nothing comes of it if its batches end before it is whole.
@@ -113,47 +104,48 @@ class Steps:
         step = batches.step
         self._first_step = step.index if self._first_step is None else self._first_step
         self._fit_to(step)
-        self._buffers.keep(self._state.model)
-        self._micro_batches.sizes.setdefault(step.bandwidth, len(batches.rows))
+        self._buffers.keep(self.state.model)
+        self.micro_batches.sizes.setdefault(step.bandwidth, len(batches.rows))
         reduced_to: int | None = None
         while (losses := self._gradients(batches)) is None:
             self._reset()
-            free_memory(self._computing.device)
+            free_memory(self.computing.device)
             reduced_to = self._halve(batches)
         if not batches.complete:
             return None
         self._update(step)
         batches.work_queued()
         summed = torch.stack(losses).sum() * step.batch_size
+        taken = batches.taken
         return StepResult(
             step,
             torch.stack([summed, torch.full_like(summed, batches.weight)]),
             batches.waited,
-            batches.corrupt,
-            batches.passes,
-            reduced_to,
-            prepared=batches.prepared,
-            sent_bytes=batches.sent_bytes,
+            corrupt=tuple(image for each in taken for image in each.corrupt),
+            passes=tuple(summary for each in taken for summary in each.passes),
+            reduced_to=reduced_to,
+            prepared=sum(each.prepared for each in taken),
+            sent_bytes=sum(each.sent_bytes for each in taken),
         )
 
     def _fit_to(self, step: Step) -> None:
         """Bring the model to the step's bandwidth, and let those parameters learn that are to learn by now."""
-        state = self._state
+        state = self.state
         state.fit_to(step.bandwidth)
-        if head_only := self._optimization.head_only:
+        if head_only := self.optimization.head_only:
             holds = step.progress < head_only
             if holds != self._holds:
                 self._holds = holds
                 hold_all_but_head(state.model, state.optimizer, hold=holds)
                 train_mode(state.model)
-        self._passes.fit_to(step.bandwidth)
+        self.passes.fit_to(step.bandwidth)
 
     def _gradients(self, batches: StepBatches) -> list[torch.Tensor] | None:
         """Add up the step's gradient; returns the losses of its micro-batches, or nothing if memory ran out."""
         step, losses = batches.step, list[torch.Tensor]()
         self._seed(step)
         try:
-            for micro_batch in regroup(batches, self._micro_batches.sizes[step.bandwidth], self._computing.device):
+            for micro_batch in regroup(batches, self.micro_batches.sizes[step.bandwidth], self.computing.device):
                 if micro_batch.completes_step and not losses:
                     self._rehearse(micro_batch)
                 losses.append(self._accumulate(micro_batch))
@@ -167,7 +159,7 @@ class Steps:
         except RuntimeError as error:
             if not ran_out(error):
                 raise
-            if not self._state.parallel.may_redo:
+            if not self.state.parallel.may_redo:
                 raise OutOfMemory(
                     f"out of memory at {step.bandwidth} px in step {step.index + 1}, which ranks that wait for each "
                     "other cannot redo: take a smaller `micro_batch`"
@@ -177,11 +169,11 @@ class Steps:
         return losses
 
     def _accumulate(self, micro_batch: Batch) -> torch.Tensor:
-        return accumulate(self._passes, self._state.scaler, micro_batch, self._computing, self._record)
+        return accumulate(self.passes, self.state.scaler, micro_batch, self.computing, self.record)
 
     def _rehearse(self, micro_batch: Batch) -> None:
         """Compute a step's only micro-batch without the other ranks first: what fits now, fits while they wait."""
-        if not self._passes.sums or len(micro_batch.rows) <= self._rehearsed.get(micro_batch.step.bandwidth, 0):
+        if not self.passes.sums or len(micro_batch.rows) <= self._rehearsed.get(micro_batch.step.bandwidth, 0):
             return
         self._accumulate(replace(micro_batch, completes_step=False))
         self._reset()
@@ -192,29 +184,29 @@ class Steps:
 
     def _reset(self) -> None:
         """Go back to where the step began."""
-        self._state.optimizer.zero_grad(set_to_none=True)
+        self.state.optimizer.zero_grad(set_to_none=True)
         self._buffers.restore()
 
     def _halve(self, batches: StepBatches) -> int:
         """Compute half as many images at once from now on; returns how many."""
         step = batches.step
-        group = self._computing.transform.mix_group(step.batch_size)
-        return self._micro_batches.halve(step.bandwidth, rows=len(batches.rows), group=group)
+        group = self.computing.transform.mix_group(step.batch_size)
+        return self.micro_batches.halve(step.bandwidth, rows=len(batches.rows), group=group)
 
     def _seed(self, step: Step) -> None:
-        torch.manual_seed(step_seed(self._computing.seed, step.index, self._state.parallel.ranks.rank))
+        torch.manual_seed(step_seed(self.computing.seed, step.index, self.state.parallel.ranks.rank))
 
     def _update(self, step: Step) -> None:
         """Move the weights along the gradients that were added up, and their average after them."""
-        state = self._state
+        state = self.state
         if state.parallel.deterministic:
             state.parallel.average_statistics(state.model)
         set_learning_rate(state.optimizer, step.learning_rate)
         if learned := [p.grad for p in state.transforms.parameters() if p.grad is not None]:
             # The model's own are averaged in its backward pass.
             state.parallel.ranks.average(learned)
-        if self._optimization.clip_grad is not None:
-            state.parallel.clip(state, self._parameters, self._optimization.clip_grad)
+        if self.optimization.clip_grad is not None:
+            state.parallel.clip(state, self._parameters, self.optimization.clip_grad)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from upchirp.data import Batch, Corrupt, PassSummary
+from upchirp.data import Batch
 
 
 class Arriving:
@@ -88,6 +88,11 @@ class StepBatches:
         self._arriving.work_queued()
 
     @property
+    def taken(self) -> Sequence[Batch]:
+        """The batches that are here."""
+        return self._batches
+
+    @property
     def complete(self) -> bool:
         """Whether all batches of the step are here."""
         return self._batches[-1].completes_step
@@ -101,26 +106,6 @@ class StepBatches:
     def weight(self) -> float:
         """What the rows weigh together."""
         return sum(len(each.rows) if each.weights is None else each.weights.sum().item() for each in self._batches)
-
-    @property
-    def corrupt(self) -> tuple[Corrupt, ...]:
-        """Images of the step that were replaced."""
-        return tuple(image for each in self._batches for image in each.corrupt)
-
-    @property
-    def passes(self) -> tuple[PassSummary, ...]:
-        """Passes that began with the step."""
-        return tuple(summary for each in self._batches for summary in each.passes)
-
-    @property
-    def prepared(self) -> int:
-        """Images that were newly prepared for the step."""
-        return sum(each.prepared for each in self._batches)
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes that the loader gave to the device for the step."""
-        return sum(each.sent_bytes for each in self._batches)
 
 
 def regroup(batches: Iterable[Batch], rows: int, device: torch.device | str = "cpu") -> Iterator[Batch]:

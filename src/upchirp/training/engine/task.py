@@ -1,6 +1,6 @@
 """Tasks: what a model is shown of a batch, what is asked of it, and how well it answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upchirp.data import Targets, mixed_cross_entropy
+from upchirp.data import Augmentation, Targets, mixed_cross_entropy
 from upchirp.models import check_outputs
 from upchirp.training.engine.label_scores import LabelScores
 from upchirp.training.recipes.recipe import Loss
@@ -89,12 +89,7 @@ class Task(Protocol):
         """The class that each image is taken for, (N,), to be compared with its label; None if the task has no such."""
 
     def pictures(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        seeds: npt.NDArray[np.uint64],
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, model: nn.Module, inputs: Tensor, seeds: npt.NDArray[np.uint64], seen: Augmentation
     ) -> Mapping[str, Tensor]:
         """Pictures for the report of what is asked and answered: by what they show, (N, 3, B, B), from 0 to 1.
 
@@ -102,8 +97,7 @@ class Task(Protocol):
             model: in evaluation mode, at the images' side.
             inputs: a few normalised images, (N, 3, B, B).
             seeds: one for each, as in `ask`.
-            mean: of the red, green and blue values, by which they were normalised.
-            std: standard deviation of the same.
+            seen: by what they were normalised.
         """
 
 
@@ -148,12 +142,7 @@ class OfLabels:
         return inputs, targets
 
     def pictures(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        seeds: npt.NDArray[np.uint64],
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, model: nn.Module, inputs: Tensor, seeds: npt.NDArray[np.uint64], seen: Augmentation
     ) -> Mapping[str, Tensor]:
         """None: classes are told in words."""
         return {}

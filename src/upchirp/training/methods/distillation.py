@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upchirp.data import Targets
+from upchirp.data import Augmentation, Targets
 from upchirp.training.engine.task import Task
 
 
@@ -135,12 +135,7 @@ class Distillation:
         return self.task.guesses(outputs)
 
     def pictures(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        seeds: npt.NDArray[np.uint64],
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, model: nn.Module, inputs: Tensor, seeds: npt.NDArray[np.uint64], seen: Augmentation
     ) -> Mapping[str, Tensor]:
         """Those of the task."""
-        return self.task.pictures(model, inputs, seeds, mean, std)
+        return self.task.pictures(model, inputs, seeds, seen)

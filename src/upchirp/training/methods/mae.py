@@ -3,7 +3,7 @@
 The pre-training of Table 15 is this one with `hog`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from upchirp.data import Targets
+from upchirp.data import Augmentation, Targets
 from upchirp.data.device.sending import to_device
 from upchirp.errors import InputError
 from upchirp.training.methods.masked_autoencoder import (
@@ -119,16 +119,11 @@ class MaskedAutoencoding:
         return None
 
     def pictures(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        seeds: npt.NDArray[np.uint64],
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, model: nn.Module, inputs: Tensor, seeds: npt.NDArray[np.uint64], seen: Augmentation
     ) -> Mapping[str, Tensor]:
         """What is seen, and what the rest is taken for."""
         shown, images = self.ask(inputs, Targets.of(torch.zeros(len(inputs))), seeds)
-        return pictures_of(images, model(shown), self.target, mean, std)
+        return pictures_of(images, model(shown), self.target, seen.mean, seen.std)
 
     def _targets(self, outputs: Predicted, images: Tensor) -> Tensor:
         side = round(outputs.patches.shape[1] ** 0.5)

@@ -7,15 +7,20 @@ from typing import Any
 from upchirp.errors import InputError
 
 
-def check_least(settings: object, least: int, *names: str) -> None:
-    """Refuse what is less than a setting may be.
+def at_least(least: int, **values: float | None) -> None:
+    """Refuse what is less than a setting may be; None is left open.
 
     Raises:
         InputError: naming the first one.
     """
-    for name in names:
-        if getattr(settings, name) < least:
-            raise InputError(f"`{name}` is {getattr(settings, name)}: it must be {least} or more")
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise InputError(f"`{name}` is {value}: it must be {least} or more")
+
+
+def check_least(settings: object, least: int, *names: str) -> None:
+    """The same for settings of an object, by their names."""
+    at_least(least, **{name: getattr(settings, name) for name in names})
 
 
 def check_seed(seed: int) -> None:

@@ -42,8 +42,7 @@ class Loading(Group):
     """Seconds without a batch from the loader after which a run stops; 0 waits forever."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None:
-            check_least(self, 0, "workers")
+        check_least(self, 0, "workers")
         check_prepare(self.way, self.mode, self.low_frequency)
         check_seed(self.seed)
         if not 0 <= self.loader_timeout < float("inf"):
@@ -104,9 +103,7 @@ class Keeping(Group):
     """Tell another tracker of the run, too, by the extra of its name; TensorBoard's files are written in any case."""
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "evaluations", "log_interval", "checkpoint_interval")
-        if self.early_stop is not None:
-            check_least(self, 1, "early_stop")
+        check_least(self, 1, "evaluations", "log_interval", "checkpoint_interval", "early_stop")
         if self.checkpoint_keep != "all":
             check_least(self, 1, "checkpoint_keep")
         super().__post_init__()

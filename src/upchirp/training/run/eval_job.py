@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -29,11 +29,14 @@ from upchirp.training.evaluation.sized import SizedEvaluation
 from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import open_ranks
-from upchirp.training.recipes.checks import check_model_kwargs
+from upchirp.training.recipes.checks import at_least, check_model_kwargs
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.eval_report import report_evaluation
 from upchirp.training.run.run_folder import CHECKPOINTS
 from upchirp.training.run.trained_weights import is_same_data, read_trained
+
+Filter = Callable[[torch.Tensor], torch.Tensor]
+"""From normalised images, (N, 3, S, S), to filtered ones."""
 
 
 def evaluate_weights(
@@ -116,10 +119,8 @@ def evaluate_weights(
     check_model_kwargs(config.model_kwargs)
     sizes = list(sizes) or [origin.size]
     loader_processes(workers)
-    limits = (("sizes", min(sizes), 1), ("batch_size", batch_size, 1), ("loader_timeout", loader_timeout, 0))
-    for name, value, least in limits:
-        if value < least:
-            raise InputError(f"`{name}` is {value}: it must be {least} or more")
+    at_least(1, sizes=min(sizes), batch_size=batch_size)
+    at_least(0, loader_timeout=loader_timeout)
     seen = origin.seen_with(mean, std)
     first = sizes[0]
     report = reporting(observers)
@@ -172,7 +173,7 @@ def evaluate_weights(
                     load_weights(network, stored, size)
                 with at_size(network, size) as fitted:
                     own = evaluate(
-                        [View("model", fitted, size, filtered=each.filtered) for each in filters],
+                        [View("model", fitted, size, filtered=filtered) for _, filtered in filters],
                         images,
                         device=target,
                         # As the run evaluated itself; weights from elsewhere are evaluated in float32.
@@ -183,12 +184,11 @@ def evaluate_weights(
                     SizedEvaluation(
                         size,
                         result,
-                        low_pass=each.low_pass,
-                        high_pass=each.high_pass,
+                        **left,
                         classes=tuple(source.classes),
                         step=checkpoint.step_of(file) if checkpoints and file is not None else None,
                     )
-                    for result, each in zip(own, filters, strict=True)
+                    for result, (left, _) in zip(own, filters, strict=True)
                 ]
                 if not all(math.isfinite(result.loss) for result in own):
                     tell(f"the loss at {size} px is not finite: the model's outputs are no numbers")
@@ -210,22 +210,8 @@ def _checkpoints(run: Path | None, weights: Path | None, report_file: Path | Non
     return files
 
 
-class _Filter(NamedTuple):
-    """What is left of images, and what does it."""
-
-    low_pass: float | None = None
-    high_pass: float | None = None
-
-    @property
-    def filtered(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """From normalised images to filtered ones; nothing for all frequencies."""
-        if self.low_pass is not None:
-            return partial(low_pass_filter, radius=self.low_pass)
-        return None if self.high_pass is None else partial(high_pass_filter, radius=self.high_pass)
-
-
-def _filters(low_pass: Sequence[float], high_pass: Sequence[float]) -> list[_Filter]:
-    """One for each evaluation of one size: all frequencies, unless some are asked for.
+def _filters(low_pass: Sequence[float], high_pass: Sequence[float]) -> list[tuple[dict[str, float], Filter | None]]:
+    """What is left of images and what does it, for each evaluation of one size: all, unless something is asked for.
 
     Raises:
         InputError: a radius that makes no sense.
@@ -233,8 +219,9 @@ def _filters(low_pass: Sequence[float], high_pass: Sequence[float]) -> list[_Fil
     for radius in (*low_pass, *high_pass):
         if not 0 <= radius < math.inf:
             raise InputError(f"radius {radius}: it must be 0 or more periods per image")
-    filters = [_Filter(low_pass=radius) for radius in low_pass] + [_Filter(high_pass=radius) for radius in high_pass]
-    return filters or [_Filter()]
+    below = [({"low_pass": radius}, partial(low_pass_filter, radius=radius)) for radius in low_pass]
+    above = [({"high_pass": radius}, partial(high_pass_filter, radius=radius)) for radius in high_pass]
+    return [*below, *above] or [({}, None)]
 
 
 def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:

@@ -62,7 +62,7 @@ def answers_of(trainer: Trainer, plan: Plan, source: Source, model: nn.Module) -
         with at_size(model, stage.bandwidth) as fitted, torch.no_grad():
             training = fitted.training
             own = np.array(seeds[: len(inputs)], np.uint64)
-            pictures = trainer.task.pictures(fitted.eval(), inputs.to(device), own, augmentation.mean, augmentation.std)
+            pictures = trainer.task.pictures(fitted.eval(), inputs.to(device), own, augmentation)
             fitted.train(training)
         if pictures:
             rows.append(("the images", _row(stage, pixels_of(inputs, augmentation))))

@@ -26,6 +26,7 @@ from upchirp.data.worker_processes import batches_of, loader_of
 from upchirp.errors import InputError
 from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
+from upchirp.training.recipes.checks import at_least
 from upchirp.training.run.trained_model import load_trained
 
 
@@ -108,9 +109,7 @@ def predict(
     Raises:
         InputError: something is missing or does not fit together; raised before the first prediction.
     """
-    for name, value, least in (("top", top, 1), ("batch_size", batch_size, 1)):
-        if value is not None and value < least:
-            raise InputError(f"`{name}` is {value}: it must be {least} or more")
+    at_least(1, top=top, batch_size=batch_size)
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"`threshold` is {threshold}: it is a probability, from 0 to 1")
     processes = loader_processes(workers)

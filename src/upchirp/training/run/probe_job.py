@@ -27,6 +27,7 @@ from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
+from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.group import group_of
 from upchirp.training.recipes.groups import Start
 from upchirp.training.run.data import open_named_data
@@ -84,9 +85,7 @@ def probe_weights(
     """
     if world_size() > 1:
         raise InputError("a probe computes in one process: leave out torchrun")
-    for name, value in (("final size", final_size), ("most images", most_images), ("batch size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}: it must be 1 or more")
+    at_least(1, final_size=final_size, most_images=most_images, batch_size=batch_size)
     report = reporting(observers)
     origin = read_trained(run, weights, model, model_kwargs)
     config, stored, seen = origin.config, origin.weights, origin.seen

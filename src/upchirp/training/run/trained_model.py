@@ -14,6 +14,7 @@ from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weight_names import find
 from upchirp.training.checkpoints.weights import Weights
+from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.groups import Start
 from upchirp.training.run.trained_weights import read_trained
 
@@ -52,8 +53,7 @@ def load_trained(
     Raises:
         InputError: something is missing or does not fit together.
     """
-    if final_size is not None and final_size < 1:
-        raise InputError(f"`final_size` is {final_size}: it must be 1 or more")
+    at_least(1, final_size=final_size)
     origin = read_trained(run, weights, model, model_kwargs)
     config, stored, seen = origin.config, origin.weights, origin.seen
     size = final_size or origin.size
