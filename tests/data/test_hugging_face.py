@@ -328,7 +328,7 @@ def test_columns_that_are_missing_or_ambiguous(image_folder: Path) -> None:
     assert "'c' is none: it has the columns a (Image), b (ClassLabel)" in message
     two = dataset.rename_column("label", "a").add_column("b", [0] * 16).cast_column("b", LABELLED["label"])
     message = refusal(lambda: HuggingFaceSource(two))
-    assert "has 2 (a, b): name one, HuggingFaceSource(dataset, label='a')" in message
+    assert "has 2 (a, b): name one by `label_column`, HuggingFaceSource(dataset, label='a')" in message
     integers = dataset.cast_column("label", datasets.Value("int64")).add_column("cls", [0] * 16)
     assert "has 2 (label, cls)" in refusal(lambda: HuggingFaceSource(integers))
 
@@ -498,6 +498,13 @@ def test_lists_of_two_splits(tmp_path: Path) -> None:
     _, val = open_data(root, note=notes.append)
     assert (shown(val), val.classes) == ([["0", "1"], ["0", "1"]], ("0", "1", "2"))
     root = save({"train": tagged(NAMED, texts), "val": tagged([["fox"]], texts)}, tmp_path / "unknown")
+    # Another column than the one that is found by itself.
+    both = {"label": (CLASS, [0, 1, 2, 0])}
+    root = save({"train": tagged(NAMED, texts, **both), "val": tagged(NAMED, texts, **both)}, tmp_path / "both")
+    assert open_data(root)[0].label_sets is None  # type: ignore[attr-defined]
+    assert all(shown(source) == shown(train) for source in open_data(root, label_column="tags", note=notes.append))
+    assert "'c' is none: it has the columns image (Image), tags" in refusal(lambda: open_data(root, label_column="c"))
+    root = tmp_path / "unknown"
     assert f"(tags) of val in {root}: fox in row 0 is none of the 3 classes" in refusal(lambda: open_data(root))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upchirp.data import Source, fingerprint, open_data, open_evaluation
+from upchirp.data import Source, fingerprint, open_data, open_evaluation, open_more
 from upchirp.errors import InputError
 
 IMAGES = ("cat/1.png", "cat/2.png", "dog 3.png", "4.png")
@@ -69,6 +69,28 @@ def test_a_column_that_is_taken_for_labels_unasked_is_told(folder: Path, header:
     path, notes = write(folder, "\n".join([header, *rows])), list[str]()
     assert listed(open_evaluation(path, note=notes.append)) == ALL
     assert [line for line in notes if "its column" in line] == ([f"the labels of {path} {told}"] if told else [])
+
+
+def test_a_column_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    rows = ["Place,file,label,Split", "a b,cat/1.png,cat,train", "c,cat/2.png,cat,train", "c,4.png,dog,val"]
+    notes: list[str] = []
+    path = write(folder, "\n".join(rows))
+    train, val = open_data(path, label_column="place", note=notes.append)
+    assert (listed(train), listed(val), notes) == ([("cat/1.png", "a b"), ("cat/2.png", "c")], [("4.png", "c")], [])
+    assert listed(open_evaluation(path, label_column="Place", note=notes.append)) == [("4.png", "c")]
+    more = open_more(path, train, label_column="Place", note=notes.append)
+    assert listed(more) == listed(train)
+    for asked, message in (
+        ("site", "no column site of labels, only Place, file"),
+        ("file", "no column file of labels"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_data(path, label_column=asked)
+    with pytest.raises(InputError, match="no header to find the column Place in"):
+        open_data(write(folder, "cat/1.png,cat\n4.png,dog\n"), label_column="Place")
+    for other in (folder, "generated"):
+        with pytest.raises(InputError, match="has no columns, and so no column Place: leave out `label_column`"):
+            open_data(other, label_column="Place")
 
 
 def test_a_column_of_splits(folder: Path) -> None:
@@ -140,7 +162,7 @@ def test_numbers_for_classes_are_sorted_by_value(folder: Path) -> None:
         ("cat/1.png,cat\ncat/9.png,dog\n", "line 2: there is no image"),
         ("9.png,cat\n4.png,dog\n", "line 1: there is no image 9.png"),
         ("cat/1.png,cat\ncat/2.png,cat\n", "one class only"),
-        ("path,a,b\ncat/1.png,cat,dog\n", "name that of the classes `label`"),
+        ("path,a,b\ncat/1.png,cat,dog\n", "name that of the classes by `label_column`"),
         ("path,label,split\ncat/1.png,cat,train\n4.png,dog,fold1\n", "line 3: unknown split 'fold1'"),
         ("path,label,split\ncat/1.png,cat,train\ncat/2.png,dog,train\n4.png,bird,val\n", "line 4: bird is no class"),
         ("path,label,split\ncat/1.png,cat,val\n", "no images of the split train"),

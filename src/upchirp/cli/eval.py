@@ -48,6 +48,8 @@ class EvalCommand:
     run's own data."""
     val_split: str | None = None
     """Name of the split to evaluate: a folder, a Hugging Face split, or a value in a table's column of splits."""
+    label_column: str | None = None
+    """The column of labels of a table or a Hugging Face data set, where its name does not tell."""
     final_size: int | None = None
     """Input side, pixels; by default the run's, or 224."""
     sizes: tuple[int, ...] = ()

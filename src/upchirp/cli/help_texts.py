@@ -172,7 +172,7 @@ TAKES = {"upchirp predict": "IMAGES ... ", "upchirp similarity": "RUN RUN "}
 """What a command takes beside its flags."""
 
 GROUPS: Mapping[str, str] = {
-    "data": "data more_data val_share train_split val_split dataset_size num_classes",
+    "data": "data more_data val_share train_split val_split label_column dataset_size num_classes",
     "model": "model model_kwargs in_chans weights pretrained keep_head head_init_scale fixres",
     "curriculum and budget": (
         "recipe regime curriculum final_size epochs time_budget baseline_epochs cost early_batch max_batch_size select "

@@ -40,6 +40,8 @@ class PackCommand:
     """Name of the training images' folder, Hugging Face split, or value in a table's column of splits."""
     val_split: str | None = None
     """The same for the validation images."""
+    label_column: str | None = None
+    """The column of labels of a table or a Hugging Face data set, where its name does not tell."""
     output: Path | None = None
     """Folder to write, or to check with --verify."""
     sizes: tuple[int, ...] = PackSettings.sizes
@@ -97,6 +99,7 @@ def _pack(command: PackCommand, output: Path) -> int:
             val_share=command.val_share,
             train_split=command.train_split,
             val_split=command.val_split,
+            label_column=command.label_column,
             note=print_note,
             workers=command.workers,
             progress=progress,

@@ -96,7 +96,8 @@ def similarity(
         raise InputError("no data: give a folder of images")
     report("scanning the data", None, None)
     size = runs[0].config.final_size
-    splits = {name: getattr(runs[0].config, name) for name in ("val_share", "train_split", "val_split")}
+    named = ("val_share", "train_split", "val_split", "label_column")
+    splits = {name: getattr(runs[0].config, name) for name in named}
     opened = open_evaluation(chosen, size, note=lambda line: None, **(splits if data is None else {}))
     source = _spread(opened, images)
     target = choose_device(device)

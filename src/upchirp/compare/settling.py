@@ -68,7 +68,8 @@ class Sources:
         """
         # The size matters to generated images only.
         size = start.final_size if start.data == "generated" else 0
-        key = (start.data, start.more_data, start.val_share, start.train_split, start.val_split, size)
+        splits = (start.val_share, start.train_split, start.val_split)
+        key = (start.data, start.more_data, *splits, start.label_column, size)
         if key not in self._opened:
             self._opened[key] = open_named_data(start, self.note)
             kinds = {label_sets_of(val) is None for _, val in self._opened.values()}

@@ -64,6 +64,7 @@ def pack(
     val_share: float = VAL_SHARE,
     train_split: str | None = None,
     val_split: str | None = None,
+    label_column: str | None = None,
     note: Note = warn,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -84,6 +85,7 @@ def pack(
         val_share: share of each class that becomes `val` where the data have no validation images.
         train_split: see `open_data`.
         val_split: see `open_data`.
+        label_column: see `open_data`.
         note: called with each line on what was chosen or passed over; by default it is a warning.
         workers: processes; by default one for each core.
         progress: shows how far it is.
@@ -99,7 +101,15 @@ def pack(
     check_workers(workers)
     root = Path(output).expanduser()
     _check_apart(data, root)
-    opened = open_data(data, final_size, val_share=val_share, train_split=train_split, val_split=val_split, note=note)
+    opened = open_data(
+        data,
+        final_size,
+        val_share=val_share,
+        train_split=train_split,
+        val_split=val_split,
+        label_column=label_column,
+        note=note,
+    )
     sources = dict(zip(SPLITS, with_common_sets(opened), strict=True))
     sets = label_sets_of(sources["train"])
     prefix = f"{Path(data).expanduser()}{os.sep}"

@@ -85,6 +85,7 @@ def _choose(
 
     Of groups of names the first that any of them is in counts.
     """
+    asked = " by `label_column`" if argument == "label" else ""
     columns = ", ".join(f"{column} ({_kind(feature)})" for column, feature in (listed or features).items())
     if wanted is not None:
         if wanted not in features or not any(kind(features[wanted]) for kind in kinds):
@@ -99,10 +100,10 @@ def _choose(
         if found:
             raise InputError(
                 f"{need}, and has {len(found)} ({', '.join(found)}): "
-                f"name one, HuggingFaceSource(dataset, {argument}={found[0]!r})"
+                f"name one{asked}, HuggingFaceSource(dataset, {argument}={found[0]!r})"
             )
     raise InputError(
-        f"{need}: it has the columns {columns}; cast one, or name it with HuggingFaceSource(..., {argument}=...)"
+        f"{need}: it has the columns {columns}; cast one, or name it{asked}, HuggingFaceSource(..., {argument}=...)"
     )
 
 

@@ -33,7 +33,12 @@ def is_hugging_face(root: Path, splits: SplitNames = USUAL) -> bool:
 
 
 def open_hugging_face(
-    root: Path, splits: SplitNames = USUAL, *, labelled: bool = True, cache_dir: Path | None = None
+    root: Path,
+    splits: SplitNames = USUAL,
+    *,
+    label: str | None = None,
+    labelled: bool = True,
+    cache_dir: Path | None = None,
 ) -> tuple[HuggingFaceSource, HuggingFaceSource | None]:
     """The training and, if there are any, the validation images of a local Hugging Face data set.
 
@@ -54,7 +59,8 @@ def open_hugging_face(
     Args:
         root: the folder.
         splits: what the splits are called, where that is not as usual.
-        labelled: whether labels are needed; see `HuggingFaceSource`.
+        label: the column of labels; see `HuggingFaceSource`.
+        labelled: whether labels are needed; see there.
         cache_dir: where to keep the Arrow copy of parquet files; by default the cache of `datasets`.
 
     Raises:
@@ -65,7 +71,8 @@ def open_hugging_face(
         if asked := splits.train or splits.val:
             raise InputError(f"{root} holds one split without a name, and no {asked}: leave it out")
         with _quiet(), _readable(str(root)):
-            return HuggingFaceSource(library().load_from_disk(str(root)), name=str(root), labelled=labelled), None
+            dataset = library().load_from_disk(str(root))
+            return HuggingFaceSource(dataset, label=label, name=str(root), labelled=labelled), None
     wanted = splits.train_names(_TRAIN), splits.val_names(_VALIDATION)
     folders = {split: root / split for split in wanted[0] + wanted[1] if _is_saved(root / split)}
     files = {split: paths for split in wanted[0] + wanted[1] if (paths := _parquet(root, split))}
@@ -91,15 +98,17 @@ def open_hugging_face(
         opened.append((dataset, f"{split} in {root}"))
     if len(opened) == 1:
         ((dataset, name),) = opened
-        return HuggingFaceSource(dataset, name=name, labelled=labelled), None
+        return HuggingFaceSource(dataset, label=label, name=name, labelled=labelled), None
     if not labelled:
         train, val = (HuggingFaceSource(dataset, name=name, labelled=False) for dataset, name in opened)
         return train, val
-    return _with_same_classes(opened, root)
+    return _with_same_classes(opened, root, label)
 
 
-def _with_same_classes(splits: list[tuple[Any, str]], root: Path) -> tuple[HuggingFaceSource, HuggingFaceSource]:
-    train, val = (HuggingFaceSource(dataset, name=name) for dataset, name in splits)
+def _with_same_classes(
+    splits: list[tuple[Any, str]], root: Path, label: str | None
+) -> tuple[HuggingFaceSource, HuggingFaceSource]:
+    train, val = (HuggingFaceSource(dataset, label=label, name=name) for dataset, name in splits)
     if train.classes == val.classes:
         return train, val
     if train.named and val.named:
@@ -115,7 +124,7 @@ def _with_same_classes(splits: list[tuple[Any, str]], root: Path) -> tuple[Huggi
         classes = train.classes
     else:
         classes = max((train, val), key=lambda source: (source.named, len(source.classes))).classes
-    train, val = (HuggingFaceSource(dataset, name=name, classes=classes) for dataset, name in splits)
+    train, val = (HuggingFaceSource(dataset, label=label, name=name, classes=classes) for dataset, name in splits)
     return train, val
 
 

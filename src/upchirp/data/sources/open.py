@@ -45,6 +45,7 @@ def open_data(
     val_share: float = VAL_SHARE,
     train_split: str | None = None,
     val_split: str | None = None,
+    label_column: str | None = None,
     note: Note = warn,
     counted: Counted = ignore,
 ) -> tuple[Source, Source]:
@@ -67,6 +68,7 @@ def open_data(
         train_split: name of the training images' folder, Hugging Face split or value in a table's column of splits, if
             it is not found by a usual name.
         val_split: the same for the validation images.
+        label_column: the column of labels of a table or a Hugging Face data set, where its name does not tell.
         note: called with each line on what was chosen or passed over; by default it is a warning.
         counted: called now and then with the number of images found in a folder so far.
 
@@ -79,7 +81,7 @@ def open_data(
     ...
     upchirp.errors.InputError: data folder nowhere is missing: name a folder of images, a zip of one, or 'generated'
     """
-    train, val, _, notes = _open(data, final_size, counted, SplitNames(train_split, val_split))
+    train, val, _, notes = _open(data, final_size, counted, SplitNames(train_split, val_split), label_column)
     # From here, where the caller's line is known.
     for line in notes:
         note(line)
@@ -95,19 +97,27 @@ def open_data(
     return train, val
 
 
-def open_more(data: str | os.PathLike[str], train: Source, *, note: Note = warn, counted: Counted = ignore) -> Source:
+def open_more(
+    data: str | os.PathLike[str],
+    train: Source,
+    *,
+    label_column: str | None = None,
+    note: Note = warn,
+    counted: Counted = ignore,
+) -> Source:
     """The training images of further data, or all of its images where it has no validation images of its own.
 
     Args:
         data: as in `open_data`.
         train: the images that they are to be trained on with, whose classes they have.
+        label_column: as in `open_data`.
         note: as in `open_data`.
         counted: as in `open_data`.
 
     Raises:
         InputError: as `open_data` raises it, or for other classes.
     """
-    more, _, _, notes = _open(data, 224, counted, SplitNames(None, None))
+    more, _, _, notes = _open(data, 224, counted, SplitNames(None, None), label_column)
     for line in notes:
         note(line)
     if list(map(normal, train.classes)) != list(map(normal, more.classes)):
@@ -125,6 +135,7 @@ def open_evaluation(
     val_share: float | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
+    label_column: str | None = None,
     note: Note = warn,
     counted: Counted = ignore,
 ) -> Source:
@@ -136,13 +147,14 @@ def open_evaluation(
         val_share: of one folder of classes take only what `open_data` would hold out.
         train_split: as in `open_data`.
         val_split: as in `open_data`.
+        label_column: as in `open_data`.
         note: as in `open_data`.
         counted: as in `open_data`.
 
     Raises:
         InputError: as `open_data` raises it.
     """
-    train, val, parted, notes = _open(data, final_size, counted, SplitNames(train_split, val_split))
+    train, val, parted, notes = _open(data, final_size, counted, SplitNames(train_split, val_split), label_column)
     for line in notes:
         note(line)
     if val is not None:
@@ -163,17 +175,24 @@ class _Opened(NamedTuple):
     notes: list[str]
 
 
-def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, splits: SplitNames) -> _Opened:
-    if str(data) == "generated":
+def _open(
+    data: str | os.PathLike[str], final_size: int, counted: Counted, splits: SplitNames, label_column: str | None
+) -> _Opened:
+    root, named = Path(data).expanduser(), str(data) != "generated"
+    if named and not root.exists():
+        raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
+    if named and is_table(root.name) and not root.is_dir():
+        train, val, notes = open_table(root, splits, label_column)
+        return _Opened(train, val, val is not None, notes)
+    if named and root.is_dir() and not (is_cifar(root) or has_shards(root)) and is_hugging_face(root, splits):
+        rows, val_rows = open_hugging_face(root, splits, label=label_column)
+        return _Opened(rows, val_rows, True, rows.notes())
+    if label_column is not None:
+        raise InputError(f"{data} has no columns, and so no column {label_column}: leave out `label_column`")
+    if not named:
         splits.refuse("generated images have")
         size = max(32, 2 * final_size)
         return _Opened(GeneratedSource("train", size=size), GeneratedSource("val", size=size), True, [])
-    root = Path(data).expanduser()
-    if not root.exists():
-        raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
-    if is_table(root.name) and not root.is_dir():
-        train, val, notes = open_table(root, splits)
-        return _Opened(train, val, val is not None, notes)
     if is_coco(root):
         train, val, notes = open_coco(root, splits)
         return _Opened(train, val, val is not None, notes)
@@ -186,9 +205,6 @@ def _open(data: str | os.PathLike[str], final_size: int, counted: Counted, split
         splits.refuse(f"{root} holds shards, in")
         train_shards, val_shards = open_shards(root)
         return _Opened(train_shards, val_shards, True, [])
-    if is_hugging_face(root, splits):
-        rows, val_rows = open_hugging_face(root, splits)
-        return _Opened(rows, val_rows, True, rows.notes())
     return _open_folders(DiskFolder(root), counted, splits)
 
 

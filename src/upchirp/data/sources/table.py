@@ -70,7 +70,9 @@ class TableSource(ListedSource):
         return os.path.join(self._root, self._listing.path(index))  # noqa: PTH118
 
 
-def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, TableSource | None, list[str]]:
+def open_table(
+    path: Path, splits: SplitNames = USUAL, label_column: str | None = None
+) -> tuple[TableSource, TableSource | None, list[str]]:
     """The training images of a table, the validation images if it, or the table beside it, tells them, and notes.
 
     The columns are path, label and, if there is one, split, in this order, or in any order under a header that names
@@ -87,17 +89,18 @@ def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tab
     Args:
         path: of the table.
         splits: values of the column of splits, where they are not the usual ones.
+        label_column: the column of labels, where its name does not tell.
 
     Raises:
         InputError: naming the file and the line.
     """
-    tables = [read_table(path)]
+    tables = [read_table(path, label_column)]
     notes = []
     has_splits = bool(tables[0].rows[0].split)
     if not has_splits and (asked := splits.train or splits.val):
         raise InputError(f"{path} has no column of splits to find {asked} in: name one `split`, or leave it out")
     if not has_splits and (beside := _beside(path)) is not None:
-        tables.append(read_table(beside))
+        tables.append(read_table(beside, label_column))
         notes.append(f"validation images are those of {beside}")
     labelling = labels_of_tables(tables)
     notes += [labelling.note] if labelling.note else []
@@ -113,7 +116,8 @@ def open_table(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tab
     classes = labelling.order or in_order({name for image in train for name in image.names})
     if len(classes) < 2:
         raise InputError(f"{path} has one class only ({''.join(classes) or 'none'}): {COLUMNS}, of two classes or more")
-    if labelling.order is None and (column := tables[0].columns[0]) and not is_label_column(column):
+    column = tables[0].columns[0]
+    if label_column is None and labelling.order is None and column and not is_label_column(column):
         notes.append(f"the labels of {path} are those in its column {column}: {len(classes):,} classes")
     of_val = tables[-1].path
     known = _Known(classes, [(path, train), *([] if val is None else [(of_val, val)])], several=labelling.several)

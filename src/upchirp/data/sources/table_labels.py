@@ -115,8 +115,8 @@ def _marked(table: Table, row: Row) -> tuple[str, ...]:
     for column, cell in zip(table.columns, row.cells, strict=True):
         if cell.lower() not in _YES + _NO:
             raise InputError(
-                f"{table.path} has the columns {', '.join(table.columns)}: name that of the classes `label`, or write "
-                f"0 or 1 in all of them, one for each class (line {row.line}: {column} is {cell!r})"
+                f"{table.path} has the columns {', '.join(table.columns)}: name that of the classes by `label_column`, "
+                f"or write 0 or 1 in all of them, one for each class (line {row.line}: {column} is {cell!r})"
             )
     return tuple(name for name, cell in zip(table.columns, row.cells, strict=True) if cell.lower() in _YES)
 

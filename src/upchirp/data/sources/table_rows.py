@@ -59,11 +59,15 @@ class _Places(NamedTuple):
     split: int | None
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, label_column: str | None = None) -> Table:
     """The rows of a table.
 
+    Args:
+        path: of the table.
+        label_column: the only column of labels; by default it is known by its name, or all others are.
+
     Raises:
-        InputError: it cannot be read, is empty, or a line lacks its path or one of its columns.
+        InputError: it lacks that column, cannot be read, is empty, or a line lacks its path or one of its columns.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -76,8 +80,10 @@ def read_table(path: Path) -> Table:
     if not lines:
         raise InputError(f"the table {path} is empty: {COLUMNS}")
     first = lines[0][1]
-    places = _header(path, first)
+    places = _header(path, first, label_column)
     if places is None:
+        if label_column is not None:
+            raise InputError(f"{path} has no header to find the column {label_column} in: write one")
         places, names = _Places(0, (1,), 2 if len(first) == 3 else None), [""]
     else:
         lines, names = lines[1:], [first[place] for place in places.labels]
@@ -144,7 +150,7 @@ def _goes_on(cell: str) -> bool:
     return is_image(re.split(r"[\s,]", cell.strip())[0]) and not is_image(cell.strip())
 
 
-def _header(path: Path, cells: Sequence[str]) -> _Places | None:
+def _header(path: Path, cells: Sequence[str], asked: str | None) -> _Places | None:
     """The columns of path, labels and split if the first line names them; None if it is a row already."""
     names = [_plain(cell) for cell in cells]
 
@@ -155,7 +161,10 @@ def _header(path: Path, cells: Sequence[str]) -> _Places | None:
     of_path = column(_PATHS)
     if of_path is None or any(map(is_image, cells)):
         return None
-    of_label, of_split = column(_LABELS, but=of_path), column(_SPLITS)
+    if asked is not None and (_plain(asked) not in names or names.index(_plain(asked)) == of_path):
+        raise InputError(f"{path} has no column {asked} of labels, only {', '.join(cells)}")
+    of_label = names.index(_plain(asked)) if asked is not None else column(_LABELS, but=of_path)
+    of_split = column(_SPLITS, but=of_label)
     # What pandas writes before all columns, the numbers of its rows, has no name.
     others = tuple(
         place for place, name in enumerate(names) if place not in (of_path, of_split) and name not in ("", "unnamed:_0")

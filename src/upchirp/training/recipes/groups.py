@@ -36,6 +36,8 @@ class Start(Group):
     usual names are looked for."""
     val_split: str | None = None
     """The same for the validation images."""
+    label_column: str | None = None
+    """The column of labels of a table or a Hugging Face data set, where its name does not tell."""
     model: str = ""
     """Any timm model by name; with a tag, as in `resnet10t.c3_in1k`, it starts from those weights of timm's."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)

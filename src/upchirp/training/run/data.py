@@ -52,6 +52,7 @@ def open_named_data(
         report("scanning the data", images, None)
 
     counted(None)
+    columns = {"label_column": start.label_column} if labelled else {}
     train, val = (open_data if labelled else open_unlabelled)(
         start.data,
         start.final_size,
@@ -60,9 +61,12 @@ def open_named_data(
         val_split=start.val_split,
         note=note,
         counted=counted,
+        **columns,
     )
     if start.more_data:
-        train = JoinedSource([train, *(open_more(more, train, note=note, counted=counted) for more in start.more_data)])
+        train = JoinedSource(
+            [train, *(open_more(more, train, note=note, counted=counted, **columns) for more in start.more_data)]
+        )
     return train, val
 
 

@@ -50,6 +50,7 @@ def evaluate_weights(
     data: str | None = None,
     val_share: float | None = None,
     val_split: str | None = None,
+    label_column: str | None = None,
     sizes: Sequence[int] = (),
     low_pass: Sequence[float] = (),
     high_pass: Sequence[float] = (),
@@ -83,6 +84,7 @@ def evaluate_weights(
         val_share: of one folder of classes evaluate only the share that training holds out; by default that is done
             for the data of the run, and all images of other folders are evaluated.
         val_split: name of the validation images' folder, split, or value in a table's column of splits.
+        label_column: the column of labels of a table or a Hugging Face data set, where its name does not tell.
         sizes: input sides, pixels; by default the run's final size, else what the weights say, else 224.
         low_pass: evaluate images without the frequencies beyond each of these radii, periods per image (Figure 4).
         high_pass: evaluate images without those within each of these radii (Table 1).
@@ -133,6 +135,7 @@ def evaluate_weights(
             val_share=val_share,
             train_split=config.train_split if of_run else None,
             val_split=val_split or (config.val_split if of_run else None),
+            label_column=label_column or (config.label_column if of_run else None),
             note=notes.append,
             counted=lambda images: report("scanning the data", images, None),
         ),

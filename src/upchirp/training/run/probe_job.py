@@ -98,7 +98,7 @@ def probe_weights(
     )
     if not is_same_data(start.data, config.data):
         # The run's names of splits and further data are those of its own data.
-        start = replace(start, train_split=None, val_split=None, more_data=())
+        start = replace(start, train_split=None, val_split=None, label_column=None, more_data=())
     notes: list[str] = []
     train, val = open_named_data(start, notes.append, report)
     one_label_each(train, "a probe")
