@@ -306,6 +306,16 @@ def test_workers_tell_images_of_another_type_from_the_others(tmp_path: Path) -> 
     )
 
 
+def test_a_replay_buffer_counts_the_bytes_of_its_images() -> None:
+    run = plan(efficienttrain_plus_plus(32), epochs=9, dataset_size=16, batch_size=4)
+    # A quarter of a MiB.
+    run = run.with_replay(1, gib=2**-12)
+    stage = run.stages[0]
+    for channels, bytes_of_pixel in ((of(5), 20), (Augmentation(mean=(0.5,), std=(0.5,)), 1), (Augmentation(), 3)):
+        held = Loader(Pixels(), run, augmentation=channels, workers=0).sampler.window(stage)
+        assert held == 2**18 // (4 * stage.bandwidth**2 * bytes_of_pixel)
+
+
 def test_the_device_prepares_photographs_alone() -> None:
     run = plan(constant(32), epochs=1, dataset_size=16, batch_size=8)
     with pytest.raises(InputError, match="`prepare='device'` is for grey and RGB images"):

@@ -10,7 +10,8 @@ ReplayMode = Literal["batch", "mixed"]
 GIB = 2**30
 BUFFER_IMAGES = 1920 * 128 * 8
 """Images that the released code's buffers hold: 1,920 batches of 128 on each of 8 devices, more than a pass."""
-CHANNELS = 3
+RGB_BYTES = 3
+"""Of a pixel of a photograph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +97,11 @@ class Replay:
         whole, left = divmod(batch_size, self.cycle)
         return (1 + cycles) * batch_size + rest * whole + max(0, left - (self.cycle - rest))
 
-    def window(self, batch_size: int, side: int) -> int:
-        """How many fresh images of each row the buffer holds, if images are kept at `side` pixels.
+    def window(self, batch_size: int, side: int, pixel_bytes: int = RGB_BYTES) -> int:
+        """How many fresh images of each row the buffer holds, if images are kept at `side` pixels of so many bytes.
 
-        >>> Replay(batches=1).window(batch_size=4096, side=96)
-        37
+        >>> Replay(batches=1).window(batch_size=4096, side=96), Replay(batches=1).window(4096, 96, pixel_bytes=12 * 4)
+        (37, 2)
         """
-        rows = self.buffer_bytes // (batch_size * CHANNELS * side * side)
+        rows = self.buffer_bytes // (batch_size * pixel_bytes * side * side)
         return max(1, rows if self.buffer_images is None else min(rows, self.buffer_images // batch_size))

@@ -132,6 +132,7 @@ class Loader:
             rank=rank,
             world_size=world_size,
             low_frequency=low_frequency,
+            pixel_bytes=self.augmentation.channels.bytes,
             order=self.selected,
         )
         self.prepare: Prepare = prepare

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.utils.data import Sampler
 
 from upchirp.curriculum import Operator, Plan, Stage, Step
+from upchirp.curriculum.replay import RGB_BYTES
 from upchirp.data.settings import Reduced, image_side
 from upchirp.errors import InputError
 from upchirp.randomness import Stream, philox
@@ -156,6 +157,7 @@ class RequestSampler(Sampler[list[Request]]):
         world_size: number of processes.
         low_frequency: what reduces images where a stage names no operator; those that come at the final size let the
             replay buffer hold fewer.
+        pixel_bytes: bytes of a pixel, which the replay buffer's bound goes by.
         order: which image when; by default whole passes. If it knows the run only in part, an iteration ends before the
             first step that needs more, and the next one may begin there: at `resume_step`.
 
@@ -173,6 +175,7 @@ class RequestSampler(Sampler[list[Request]]):
         rank: int = 0,
         world_size: int = 1,
         low_frequency: Operator = "lanczos",
+        pixel_bytes: int = RGB_BYTES,
         order: Order | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
@@ -192,6 +195,7 @@ class RequestSampler(Sampler[list[Request]]):
         self.rank = rank
         self.world_size = world_size
         self.low_frequency: Operator = low_frequency
+        self._pixel_bytes = pixel_bytes
 
     def slices(self, step: Step) -> Iterator[range]:
         """The rows of the step's global batch that this rank takes, one range for each micro-batch."""
@@ -210,7 +214,7 @@ class RequestSampler(Sampler[list[Request]]):
 
     def window(self, stage: Stage) -> int:
         """How many fresh images of each row the replay buffer of a stage holds."""
-        return stage.replay.window(stage.batch_size, self.image_side(stage))
+        return stage.replay.window(stage.batch_size, self.image_side(stage), self._pixel_bytes)
 
     def image_side(self, of: Reduced) -> int:
         """Side in pixels of the images that workers give for a stage, a step or a request."""
