@@ -56,6 +56,11 @@ def load_curriculum(given: str | Path | Mapping[str, Any], final_size: int = 224
     curriculum = Curriculum.from_dict(data, source=source)
     if scales:
         return scaled(curriculum, final_size, multiple=multiple)
+    if curriculum.final_size != final_size and data.get("final_size") is not None:
+        raise InputError(
+            f"{source} is for the final size {curriculum.final_size}, and the final size is {final_size}: change its "
+            f"line `final_size`, or set the final size to {curriculum.final_size}"
+        )
     if curriculum.final_size != final_size:
         raise InputError(
             f"{source} ends at bandwidth {curriculum.final_size}, but the final size is {final_size}: "
