@@ -23,7 +23,7 @@ from upchirp.training.run.pricing import estimate
         ({"model_ema_decay": 0.9}, {"model_ema_decay"}),
         ({"model_ema_decay": 0.9, "model_ema": True}, set()),
         ({"replay_gib": 1.0, "replay_final": True}, {"replay_gib", "replay_final"}),
-        ({"replay_gib": 1.0, "replay_final": True, "replay_stages": (1, 0)}, set()),
+        ({"replay_gib": 1.0, "replay_final": True, "replay_stages": (1, 0)}, {"replay_final"}),
         ({"select_prune": 0.3}, {"select_prune"}),
         ({"kd_temperature": 2.0, "layer_groups": 4}, {"kd_temperature", "layer_groups"}),
         ({"mixup": 0.0, "mixup_switch_prob": 0.2, "mixup_prob": 0.3}, {"mixup_switch_prob"}),

@@ -49,6 +49,7 @@ _RULES = (
         lambda c: c["replay"] == 0 and not any(c["replay_stages"] or ()),
         "it belongs to `replay`",
     ),
+    _Rule(("replay_final",), lambda c: c["replay_stages"] is not None, "`replay_stages` has no number for it"),
     _Rule(("randaug_std", "randaug_prob"), lambda c: c["randaug_layers"] == 0, "`randaug_layers` is 0"),
     _Rule(
         ("mixup_switch_prob",),

@@ -35,7 +35,13 @@ from upchirp.training.probing.planning import (
 from upchirp.training.probing.preparing import choose_prepare, pays_to_measure
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import measure_seconds
-from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
+from upchirp.training.recipes.defaults import (
+    Settled,
+    choose_batch_size,
+    chooses_batch_size,
+    steps_note,
+    stop_note,
+)
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.run import run_folder
@@ -237,7 +243,7 @@ def new_plan(
     spare = ranks.from_first(lambda: spare_gib(device, ranks.size))
     made = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
     plan = with_replay(made, config, replays, gib=spare)
-    notes += [note] if (note := steps_note(plan)) else []
+    notes += filter(None, (steps_note(plan), stop_note(plan, config)))
     report("looking at the kernels' gradients", None, None)
     if own_model or config.curriculum != papers_curriculum(config.model):
         notes += _kernel_notes(plan, model)
