@@ -79,15 +79,33 @@ def test_training_and_validation_images(tmp_path: Path) -> None:
         ("train.json", "val.json", "images/{}", "{}.png"),
         ("annotations/train.json", "annotations/validation.json", "", "{}/{{}}.png"),
         ("instances_Train.json", "instances_val.json", "photos", "x_{}_{{}}.png"),
+        # The images of both have the same names.
+        ("instances_train.json", "instances_val.json", "{}", "{}.png"),
     ],
 )
 def test_where_files_and_images_lie(tmp_path: Path, file: str, other: str, folder: str, name: str) -> None:
     for path, shown in ((file, SHOWN), (other, SHOWN[:2])):
-        split = Path(path).stem if Path(path).stem[0] != "_" else Path(path).parts[0]
+        split = Path(path).stem.rpartition("_")[2] if Path(path).stem[0] != "_" else Path(path).parts[0]
         own = name.format(split) if "{{" in name else name
         write(tmp_path / path, tmp_path / folder.format(split), shown, own)
     train, val = open_data(tmp_path / file, note=lambda line: None)
     assert (len(train), named(val)) == (4, ["cat dog", ""])
+    assert split in val.describe(0).removeprefix(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "data"),
+    [
+        ("annotations/instances_train2017.json", "train2017", ""),
+        ("annotations/instances_train2017.json", "train2017", "annotations"),
+        ("train/_annotations.coco.json", "train", ""),
+        ("train/_annotations.coco.json", "train", "train"),
+    ],
+)
+def test_a_folder_of_annotations_says_what_to_give(tmp_path: Path, file: str, folder: str, data: str) -> None:
+    path = write(tmp_path / file, tmp_path / folder)
+    with pytest.raises(InputError, match=rf"annotations \({path.name}\): give (one of )?them by `data`"):
+        open_data(tmp_path / data)
 
 
 def test_without_others_a_share_validates_and_classes_may_lack_images(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from upchirp.data.sources.archive_index import is_archive
 from upchirp.data.sources.listing import some
-from upchirp.data.sources.tree import Folder, is_image, is_table
+from upchirp.data.sources.tree import Folder, annotations_in, is_image, is_table
 from upchirp.errors import InputError
 
 TRAIN_NAMES = ("train", "training")
@@ -125,6 +125,9 @@ def _check_classes(root: Folder, place: Folder, names: list[str]) -> None:
     loose = [name for name in files if is_image(name)]
     if (tables := _tables(files)) and len(names) <= 1:
         raise InputError(f"data folder {place} holds tables ({some(tables)}): give the one with the labels by `data`")
+    for folder in (place, *(place.inside(name) for name in names if name.lower() == "annotations")):
+        if (found := annotations_in(folder)) and (folder is not place or len(names) <= 1):
+            raise InputError(f"data folder {folder} holds annotations ({some(found)}): give one of them by `data`")
     if not names:
         what = f"{len(loose)} images, but no class folders" if loose else "neither splits nor class folders"
         raise InputError(f"data folder {place} has {what} (found {_found(place, names)}): {_LAYOUT}")

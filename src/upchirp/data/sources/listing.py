@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.data.sources.tree import ARRAYS, Folder, PassedOver, image_suffixes, only_images
+from upchirp.data.sources.tree import ARRAYS, Folder, PassedOver, annotations_in, image_suffixes, only_images
 from upchirp.errors import InputError
 
 Counted = Callable[[int], None]
@@ -80,6 +80,8 @@ def list_images(
         return _all_images(root, counted)
     names = root.folders()
     if not names:
+        if annotations := annotations_in(root):
+            raise InputError(f"{root} has no class folders, but annotations ({some(annotations)}): give them by `data`")
         raise InputError(f"{root} has no class folders: expected one folder of images per class in it")
     by_name: dict[str, str] = {}
     for name in names:

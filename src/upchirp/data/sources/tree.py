@@ -107,6 +107,11 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK
 
 
+def annotations_in(folder: Folder) -> list[str]:
+    """The files in a folder that may be annotations of its images, by their suffix."""
+    return [name for name in folder.files() if suffix_of(name) == ".json"]
+
+
 def is_image(name: str) -> bool:
     """Whether a file may count as an image, by its suffix."""
     return suffix_of(name) in image_suffixes() | ARRAYS
