@@ -119,7 +119,7 @@ def read_description(path: Path) -> Description:
     if named_weights.is_name(path):
         name = named_weights.timm_name(path)
         if name is None:
-            return _beside(named_weights.fetch_config(path))
+            return _beside(named_weights.fetch(path, ("config.json",)))
         return Description.of_timm(named_weights.timm_config(name).to_dict())
     try:
         if described := checkpoint.read_description(path):

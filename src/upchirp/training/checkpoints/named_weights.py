@@ -69,8 +69,8 @@ def timm_name(weights: Path) -> str | None:
     return text.removeprefix(_TIMM) if text.startswith(_TIMM) else None
 
 
-def fetch(weights: Path) -> Path:
-    """The file of named weights: from the cache, else from the hub.
+def fetch(weights: Path, names: tuple[str, ...] = _FILES) -> Path:
+    """A file of named weights, by default the one with the tensors: from the cache, else from the hub.
 
     Raises:
         InputError: it is in neither, or out of reach; says where it is expected.
@@ -81,17 +81,8 @@ def fetch(weights: Path) -> Path:
             raise InputError(
                 f"{weights.as_posix()} is not on the Hugging Face hub: fetch {config.url} and give the file"
             )
-        return _file(config.hf_hub_id, _FILES, weights)
-    return _file(weights.as_posix().removeprefix(_HUB), _FILES, weights)
-
-
-def fetch_config(weights: Path) -> Path:
-    """The `config.json` of weights `hf-hub:OWNER/NAME`.
-
-    Raises:
-        InputError: as `fetch`.
-    """
-    return _file(weights.as_posix().removeprefix(_HUB), ("config.json",), weights)
+        return _file(config.hf_hub_id, names, weights)
+    return _file(weights.as_posix().removeprefix(_HUB), names, weights)
 
 
 def _file(repository: str, names: tuple[str, ...], weights: Path) -> Path:

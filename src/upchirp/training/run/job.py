@@ -38,7 +38,7 @@ from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
 from upchirp.training.run.material import material_of
 from upchirp.training.run.memory import memory_of
-from upchirp.training.run.plans import plan_of_run
+from upchirp.training.run.plans import Plans
 from upchirp.training.run.report import report_at_end
 from upchirp.training.run.result import TrainResult, finished_before
 from upchirp.training.run.resumption import go_on_with
@@ -135,17 +135,9 @@ def _train(
             return made, made.place(module or material.made_for(chosen))
 
         trainer, model = made_for(material.settled, material.model)
-        settled, plan, model = plan_of_run(
-            material.settled,
-            trainer,
-            model,
-            material.train,
-            beginning,
-            named={name for name, value in asked.asked().items() if value is not None} if loaded else (),
-            made_for=made_for,
-            own_model=own_model,
-            report=report,
-        )
+        plans = Plans(source=material.train, made_for=made_for, own_model=own_model, report=report)
+        named = {name for name, value in asked.asked().items() if value is not None} if loaded else ()
+        settled, plan, model = plans.of_run(material.settled, trainer, model, beginning, named)
         config = settled.config
         check_transforms((stage.transform for stage in plan.stages), transforms)
         notes += settled.reasons

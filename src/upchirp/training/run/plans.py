@@ -1,7 +1,7 @@
 """The plan of a run: a stored one, or a new one with what is measured and chosen for it."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -95,161 +95,133 @@ class Planned(NamedTuple):
     model: nn.Module
 
 
-def plan_of_run(
-    settled: Settled,
-    trainer: Trainer,
-    model: nn.Module,
-    source: Source,
-    beginning: Beginning,
-    *,
-    named: Collection[str],
-    made_for: Callable[[Settled], tuple[Trainer, nn.Module]],
-    own_model: bool,
-    report: Report,
-) -> Planned:
-    """The plan of a run: the stored one where it goes on, the checkpoint's where that was measured, else a new one.
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """Makes the plan of a run."""
 
-    Args:
-        settled: the settings, as far as the data decide.
-        trainer: by these settings.
-        model: made for them, too.
-        source: the training images.
-        beginning: the run folder, and the checkpoint that is gone on from.
-        named: the settings that were asked for.
-        made_for: makes trainer and model anew for another recipe, which gives the model its drop path.
-        own_model: whether the model is the user's.
-        report: told what is being done and how far it is.
+    source: Source
+    """The training images."""
+    made_for: Callable[[Settled], tuple[Trainer, nn.Module]]
+    """Makes trainer and model anew for another recipe, which gives the model its drop path."""
+    own_model: bool
+    """Whether the model is the user's."""
+    report: Report
+    """Told what is being done and how far it is."""
 
-    Raises:
-        InputError: a curriculum or budget that does not fit, or other data than the run's.
-    """
-    ranks, config, loaded = trainer.parallel.ranks, settled.config, beginning.loaded
-    if beginning.resuming:
-        plan = ranks.from_first(lambda: stored_plan(beginning.folder, source))
-        check_sizes(model, plan.sizes)
-        return Planned(settled, plan, model)
-    if loaded and (config.time_budget is not None or config.replay == "auto"):
-        # A plan that rests on measured seconds would be another one by now.
-        plan = Plan.from_dict(loaded.content.get("plan", {}))
-        if (longer := settled.for_time(len(source), plan)) is not None:
-            settled, (_, model) = longer, made_for(longer)
-        chosen = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size)
-        check_sizes(model, plan.sizes)
-        return Planned(replace(settled, config=chosen.config), plan, model)
-    planned = plan_in_time(settled, trainer, model, source, made_for=made_for, own_model=own_model, report=report)
-    if loaded is None:
-        return planned
-    stored = Plan.from_dict(loaded.content.get("plan", {}))
-    return planned._replace(plan=as_stored(planned.plan, stored, named))
+    def of_run(
+        self, settled: Settled, trainer: Trainer, model: nn.Module, beginning: Beginning, named: Collection[str]
+    ) -> Planned:
+        """The stored plan where a run goes on, the checkpoint's where that was measured, else a new one.
 
+        Args:
+            settled: the settings, as far as the data decide.
+            trainer: by these settings.
+            model: made for them, too.
+            beginning: the run folder, and the checkpoint that is gone on from.
+            named: the settings that were asked for.
 
-def plan_in_time(
-    settled: Settled,
-    trainer: Trainer,
-    model: nn.Module,
-    source: Source,
-    *,
-    made_for: Callable[[Settled], tuple[Trainer, nn.Module]],
-    own_model: bool,
-    report: Report,
-) -> Planned:
-    """The plan of a new run; if its time budget is enough for another recipe, that of a run by that one.
+        Raises:
+            InputError: a curriculum or budget that does not fit, or other data than the run's.
+        """
+        ranks, config, loaded = trainer.parallel.ranks, settled.config, beginning.loaded
+        if beginning.resuming:
+            plan = ranks.from_first(lambda: stored_plan(beginning.folder, self.source))
+            check_sizes(model, plan.sizes)
+            return Planned(settled, plan, model)
+        if loaded and (config.time_budget is not None or config.replay == "auto"):
+            # A plan that rests on measured seconds would be another one by now.
+            plan = Plan.from_dict(loaded.content.get("plan", {}))
+            if (longer := settled.for_time(len(self.source), plan)) is not None:
+                settled, (_, model) = longer, self.made_for(longer)
+            chosen = choose_batch_size(settled, plan.total_samples, model, ranks=ranks.size)
+            check_sizes(model, plan.sizes)
+            return Planned(replace(settled, config=chosen.config), plan, model)
+        planned = self.in_time(settled, trainer, model)
+        if loaded is None:
+            return planned
+        stored = Plan.from_dict(loaded.content.get("plan", {}))
+        return planned._replace(plan=as_stored(planned.plan, stored, named))
 
-    Args:
-        settled: the settings, as far as the data decide.
-        trainer: by these settings.
-        model: made for them, too.
-        source: the training images.
-        made_for: makes both anew for the other recipe, which gives the model its drop path.
-        own_model: whether the model is the user's.
-        report: told what is being done and how far it is.
+    def in_time(self, settled: Settled, trainer: Trainer, model: nn.Module) -> Planned:
+        """The plan of a new run; if its time budget is enough for another recipe, that of a run by that one.
 
-    Raises:
-        InputError: a curriculum or budget that does not fit.
-    """
-    chosen, plan = new_plan(settled, trainer, model, source, own_model=own_model, report=report)
-    if (longer := settled.for_time(len(source), plan)) is not None:
-        trainer, model = made_for(longer)
-        chosen, plan = new_plan(longer, trainer, model, source, own_model=own_model, report=report)
-    return Planned(chosen, plan, model)
+        Raises:
+            InputError: a curriculum or budget that does not fit.
+        """
+        chosen, plan = self.new(settled, trainer, model)
+        if (longer := settled.for_time(len(self.source), plan)) is not None:
+            trainer, model = self.made_for(longer)
+            chosen, plan = self.new(longer, trainer, model)
+        return Planned(chosen, plan, model)
 
+    def new(self, settled: Settled, trainer: Trainer, model: nn.Module) -> tuple[Settled, Plan]:
+        """A new plan, and what was measured and chosen for it: on all ranks at once, and decided by the first.
 
-def new_plan(
-    settled: Settled,
-    trainer: Trainer,
-    model: nn.Module,
-    source: Source,
-    *,
-    own_model: bool,
-    report: Report,
-) -> tuple[Settled, Plan]:
-    """The plan of a new run, and what was measured and chosen for it: on all ranks at once, and decided by the first.
+        Returns:
+            The settings with those chosen that the plan's length decides, and a line for each choice, and the plan.
 
-    Returns:
-        The settings with those chosen that the plan's length decides, and a line for each choice, and the plan.
+        Raises:
+            InputError: a curriculum or budget that does not fit.
+        """
+        device, ranks = trainer.device, trainer.parallel.ranks
+        config = settled.config
+        curriculum = curriculum_for(model, config.curriculum, config.final_size)
+        check_states(model, config.optimization, curriculum.sizes)
 
-    Raises:
-        InputError: a curriculum or budget that does not fit.
-    """
-    device, ranks = trainer.device, trainer.parallel.ranks
-    config = settled.config
-    curriculum = curriculum_for(model, config.curriculum, config.final_size)
-    check_states(model, config.optimization, curriculum.sizes)
-
-    def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
-        table = measure_seconds(
-            trainer, curriculum, model, source, micro_batch, replays, replaying=config, report=report
-        )
-        return ranks.from_first(lambda: table)
-
-    timed = config.time_budget is not None
-    probed = dict.fromkeys(curriculum.sizes, PROBE_BATCH)
-    if not chooses_batch_size(config):
-        probed = tried_at_once(config, curriculum, device, ranks.size)
-    seconds, way_of_seconds = measured(probed, 0) if timed else None, trainer.loading.way
-    samples = planned_samples(config, curriculum, len(source), model=model, seconds=seconds)
-    chosen = choose_batch_size(settled, samples, model, ranks=ranks.size)
-    config, notes = chosen.config, list(chosen.reasons)
-    if config.prepare == "auto":
-        first = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
-        shared_out = config.parallel == "fsdp"
-        way: Prepare = "cpu"
-        photographs = config.augmentation.channels.photographs
-        if photographs and pays_to_measure(
-            config, device, first, deterministic=config.deterministic, shared_out=shared_out
-        ):
-            helps = partial(packing_helps, source, config.final_size)
-            way, line = choose_prepare(
-                config, trainer, curriculum, first, model, source, packing_helps=helps, report=report
+        def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
+            table = measure_seconds(
+                trainer, curriculum, model, self.source, micro_batch, replays, replaying=config, report=self.report
             )
-            notes.append(line)
-        config = replace(config, prepare=way)
-        trainer = replace(trainer, loading=replace(trainer.loading, prepare=way))
-    replays: int | Mapping[int, int] = 0
-    if config.replay == "auto":
-        report("measuring how many replayed batches keep the device busy", None, None)
-        micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
-        found = choose_replay(trainer, curriculum, model, source, micro_batch, final=config.replay_final)
-        # Every rank measures, so that they load the machine as they will in training; the first one's choice counts.
-        replays, lines = ranks.from_first(lambda: found)
-        notes += lines
-    else:
-        asked = replays_of(config, curriculum)
-        assert asked != "auto"
-        replays = asked
-    at_once = tried_at_once(config, curriculum, device, ranks.size)
-    if timed and (replays or at_once != probed or trainer.loading.way != way_of_seconds):
-        seconds = measured(at_once, replays)
-    spare = ranks.from_first(lambda: spare_gib(device, ranks.size))
-    made = make_plan(config, curriculum, len(source), model=model, seconds=seconds)
-    plan = with_replay(made, config, replays, gib=spare)
-    notes += filter(None, (steps_note(plan), stop_note(plan, config)))
-    report("looking at the kernels' gradients", None, None)
-    if own_model or config.curriculum != papers_curriculum(config.model):
-        notes += _kernel_notes(plan, model)
-    if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
-        notes.append(note)
-    return Settled(config, tuple(notes)), plan
+            return ranks.from_first(lambda: table)
+
+        timed = config.time_budget is not None
+        probed = dict.fromkeys(curriculum.sizes, PROBE_BATCH)
+        if not chooses_batch_size(config):
+            probed = tried_at_once(config, curriculum, device, ranks.size)
+        seconds, way_of_seconds = measured(probed, 0) if timed else None, trainer.loading.way
+        samples = planned_samples(config, curriculum, len(self.source), model=model, seconds=seconds)
+        chosen = choose_batch_size(settled, samples, model, ranks=ranks.size)
+        config, notes = chosen.config, list(chosen.reasons)
+        if config.prepare == "auto":
+            first = make_plan(config, curriculum, len(self.source), model=model, seconds=seconds)
+            shared_out = config.parallel == "fsdp"
+            way: Prepare = "cpu"
+            photographs = config.augmentation.channels.photographs
+            if photographs and pays_to_measure(
+                config, device, first, deterministic=config.deterministic, shared_out=shared_out
+            ):
+                helps = partial(packing_helps, self.source, config.final_size)
+                way, line = choose_prepare(
+                    config, trainer, curriculum, first, model, self.source, packing_helps=helps, report=self.report
+                )
+                notes.append(line)
+            config = replace(config, prepare=way)
+            trainer = replace(trainer, loading=replace(trainer.loading, prepare=way))
+        replays: int | Mapping[int, int] = 0
+        if config.replay == "auto":
+            self.report("measuring how many replayed batches keep the device busy", None, None)
+            micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
+            found = choose_replay(trainer, curriculum, model, self.source, micro_batch, final=config.replay_final)
+            # Every rank measures, so that they load the machine as they will in training; the first one's counts.
+            replays, lines = ranks.from_first(lambda: found)
+            notes += lines
+        else:
+            asked = replays_of(config, curriculum)
+            assert asked != "auto"
+            replays = asked
+        at_once = tried_at_once(config, curriculum, device, ranks.size)
+        if timed and (replays or at_once != probed or trainer.loading.way != way_of_seconds):
+            seconds = measured(at_once, replays)
+        spare = ranks.from_first(lambda: spare_gib(device, ranks.size))
+        made = make_plan(config, curriculum, len(self.source), model=model, seconds=seconds)
+        plan = with_replay(made, config, replays, gib=spare)
+        notes += filter(None, (steps_note(plan), stop_note(plan, config)))
+        self.report("looking at the kernels' gradients", None, None)
+        if self.own_model or config.curriculum != papers_curriculum(config.model):
+            notes += _kernel_notes(plan, model)
+        if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
+            notes.append(note)
+        return Settled(config, tuple(notes)), plan
 
 
 def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:

@@ -22,7 +22,7 @@ from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.unused import unused_settings
 from upchirp.training.run.data import enlarged_note, open_named_data
 from upchirp.training.run.models import make_model
-from upchirp.training.run.plans import plan_in_time
+from upchirp.training.run.plans import Plans
 
 
 def estimate(
@@ -147,9 +147,8 @@ def _measured(first: Settled, source: Source, task: Task, report: Report) -> tup
 
     with numerics(device, deterministic=first.config.deterministic):
         trainer, model = made_for(first)
-        settled, plan, model = plan_in_time(
-            first, trainer, model, source, made_for=made_for, own_model=False, report=report
-        )
+        plans = Plans(source=source, made_for=made_for, own_model=False, report=report)
+        settled, plan, model = plans.in_time(first, trainer, model)
         config = settled.config
         trainer = Trainer.of(config, device, task=task)
         curriculum = curriculum_for(model, config.curriculum, config.final_size)

@@ -1,16 +1,10 @@
 """The report that a run leaves in its folder."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from upchirp.curriculum import Plan
 from upchirp.data import Source
 from upchirp.machine import hardware, versions
-from upchirp.training.engine.trainer import Trainer
-from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.events import Noted, Working
 from upchirp.training.run.examples import answers_of, examples_of
@@ -24,47 +18,20 @@ if TYPE_CHECKING:
 def report_at_end(run: "Run", settings: Mapping[str, Any], train: Source, val: Source) -> None:
     """Write the report of a run that ended; what is trained and exported is not lost if that fails."""
     run.emit(Working(what="writing the report"))
-    exported = run.evaluations.exported
     try:
-        report_run(
-            run.folder,
-            settings,
-            run.trainer,
-            run.plan,
-            train,
-            val,
-            exported,
-            run.notes,
-            # Parts of a model cannot be asked by one rank alone.
-            None if run.state.parallel.in_step else run.state.model,
-        )
+        report_run(run, settings, train, val)
     except Exception as error:
         run.emit(Noted(message=f"no {REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
 
 
-def report_run(
-    folder: Path,
-    settings: Mapping[str, Any],
-    trainer: Trainer,
-    plan: Plan,
-    train: Source,
-    val: Source,
-    evaluation: Evaluation | None,
-    notes: Sequence[str] = (),
-    model: nn.Module | None = None,
-) -> Path:
-    """Write a finished run's `report.html`; returns its path.
+def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Source) -> None:
+    """Write a finished run's `report.html`.
 
     Args:
-        folder: the run folder, with the whole log in it.
+        run: with the whole log in its folder.
         settings: its settings by their flag names.
-        trainer: who trained, which knows the task and what was done to images.
-        plan: what was executed.
         train: its training images, of which a few are shown.
         val: its validation images.
-        evaluation: of the exported weights on those.
-        notes: what was said on the way.
-        model: the trained module, whole, which is asked what the task can show; by default nothing is.
 
     Raises:
         OSError: the file cannot be written.
@@ -72,26 +39,27 @@ def report_run(
     # matplotlib takes most of a second, which only a run that ends needs to spend.
     from upchirp.reports.run_html import RunRecord, write_run_report
 
+    trainer, plan, evaluation = run.trainer, run.plan, run.evaluations.exported
     (examples,) = examples_of({plan.curriculum: plan}, train, trainer.augmentation, trainer.loading)
     predictions = None if evaluation is None else evaluation.predictions
     ranked = None if evaluation is None else evaluation.scores
     record = RunRecord(
-        name=folder.name,
+        name=run.folder.name,
         settings=settings,
         plan=plan,
-        log=read_metrics(folder),
+        log=read_metrics(run.folder),
         facts=_facts(settings, train, val),
         hardware=hardware(),
         versions=versions(),
         scores=scores_of(predictions, val.classes) if predictions is not None and len(predictions) else None,
         by_class=ranked.by_class(val.classes) if ranked is not None and val.classes else (),
         examples=examples,
-        notes=notes,
+        notes=run.notes,
         figure=trainer.task.best,
-        answers=() if model is None else answers_of(trainer, plan, train, model),
+        # Parts of a model cannot be asked by one rank alone.
+        answers=() if run.state.parallel.in_step else answers_of(trainer, plan, train, run.state.model),
     )
-    write_run_report(record, folder / REPORT)
-    return folder / REPORT
+    write_run_report(record, run.folder / REPORT)
 
 
 def scores_of(predictions: Predictions, classes: Sequence[str]) -> "ClassScores":

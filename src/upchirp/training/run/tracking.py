@@ -36,10 +36,12 @@ def track(
     observers: Sequence[Observer],
 ) -> "Tracked":
     """Start a tracker, or go on with it; a run that is new there shows a few images as each stage does."""
-    environment = {"hardware": hardware(), "versions": versions()}
-    tracked = Tracked(
-        name, folder, settings=settings, plan=plan, environment=environment, exported=exported, note=noting(observers)
-    )
+    about = {
+        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
+        "plan": plan.to_dict(),
+        "environment": {"hardware": hardware(), "versions": versions()},
+    }
+    tracked = Tracked(name, folder, about, exported, noting(observers))
     if not tracked.goes_on:
         (shown,) = examples_of({plan.curriculum: plan}, source, trainer.augmentation, trainer.loading)
         rows = [row for row in shown.rows if len(row.images)]
@@ -54,9 +56,7 @@ class Tracked:
     Args:
         name: of the tracker.
         folder: of the run, whose name is that of the run there; it keeps the id by which the run goes on.
-        settings: of the run, by their flag names.
-        plan: what is executed.
-        environment: hardware and versions.
+        about: what there is to know of it: settings, plan, environment.
         exported: which weights the run exports and at which side.
         note: takes what the user should know.
 
@@ -68,18 +68,10 @@ class Tracked:
         self,
         name: TrackerName,
         folder: Path,
-        *,
-        settings: Mapping[str, Any],
-        plan: Plan,
-        environment: Mapping[str, Any],
+        about: Mapping[str, Any],
         exported: tuple[str, int],
         note: Note,
     ) -> None:
-        about = {
-            "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
-            "plan": plan.to_dict(),
-            "environment": dict(environment),
-        }
         path = folder / TRACKING
         known: dict[str, str] = load_config(path) if path.exists() else {}
         try:
