@@ -101,14 +101,18 @@ def open_coco(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tabl
     return sources[0], sources[1] if len(sources) > 1 else None, notes
 
 
-def read_coco(path: Path) -> Mapping[str, Any]:
+def read_coco(path: Path, *, outlines: bool = True) -> Mapping[str, Any]:
     """The content of an annotation file: `images`, `annotations` and `categories`.
+
+    Args:
+        path: of the file.
+        outlines: whether to keep those of objects, which take most of the memory.
 
     Raises:
         InputError: it cannot be read, or lacks one of these, or names of its categories.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes(), object_hook=None if outlines else _without_outline)
         if not isinstance(content, dict):
             raise ValueError("it holds no images, annotations and categories")
         if missing := {"images", "annotations", "categories"} - content.keys():
@@ -119,6 +123,11 @@ def read_coco(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{path} is no annotation of COCO: {error}") from error
     own: Mapping[str, Any] = content
     return own
+
+
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    entry.pop("segmentation", None)
+    return entry
 
 
 def category_of(path: Path, annotation: Mapping[str, Any], names: Mapping[Any, str]) -> str:
@@ -136,7 +145,7 @@ def category_of(path: Path, annotation: Mapping[str, Any], names: Mapping[Any, s
 
 
 def _read(path: Path) -> _Annotated:
-    content = read_coco(path)
+    content = read_coco(path, outlines=False)
     shown: dict[Any, set[str]] = {}
     try:
         names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
