@@ -171,8 +171,8 @@ def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Pa
             raise Enough
 
     asked = {
-        "data": str(image_folder), "model": "test_vit", "final_size": 64, "time_budget": "10m", "workers": 0,
-        "checkpoint_interval": 1, "device": "cpu", "output": str(tmp_path / "run"),
+        "data": str(image_folder), "model": "test_vit", "model_kwargs": {"depth": 1}, "final_size": 64,
+        "time_budget": "10m", "workers": 0, "checkpoint_interval": 1, "device": "cpu", "output": str(tmp_path / "run"),
     }  # fmt: skip
     with pytest.raises(Enough):
         train(TrainConfig.from_flat(asked), observers=[listen])
