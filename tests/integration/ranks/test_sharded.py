@@ -58,7 +58,7 @@ def test_another_number_of_ranks_goes_on(folder: Path, tmp_path: Path) -> None:
 @needs_sharding
 def test_three_ranks_share_position_tables_that_change_with_the_bandwidth(image_folder: Path, tmp_path: Path) -> None:
     swin = {
-        "model": "swin_tiny_patch4_window7_224", "final_size": 64, "batch_size": 24, "micro_batch": None,
+        "model": "swin_tiny_patch4_window7_224", "final_size": 64, "epochs": 1, "batch_size": 24, "micro_batch": None,
         "model_kwargs": {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
     }  # fmt: skip
     train(settings(image_folder, tmp_path / "one", **swin))
