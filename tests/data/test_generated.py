@@ -58,16 +58,18 @@ def test_colours_do_not_give_the_class_away():
         GeneratedSource("val", num_images=800, size=64),
     )
 
-    def features(source):
-        images = pixels(source).reshape(len(source), -1, 3) / 255
+    drawn, asked = pixels(train), pixels(val)
+
+    def features(images):
+        images = images.reshape(len(images), -1, 3) / 255
         first = np.concatenate([images.mean(1), images.std(1), np.ones((len(images), 1))], axis=1)
         return np.concatenate([first, first**2], axis=1)
 
-    weights = np.linalg.lstsq(features(train), np.eye(20)[np.arange(1600) % 20], rcond=None)[0]
-    accuracy = ((features(val) @ weights).argmax(1) == np.arange(800) % 20).mean()
+    weights = np.linalg.lstsq(features(drawn), np.eye(20)[np.arange(1600) % 20], rcond=None)[0]
+    accuracy = ((features(asked) @ weights).argmax(1) == np.arange(800) % 20).mean()
     assert accuracy < 0.05 + 0.05
     # Nor do shapes or textures differ in brightness, beyond what chance does (standard errors).
-    brightness = pixels(train).mean(axis=(1, 2, 3))
+    brightness = drawn.mean(axis=(1, 2, 3))
     for part in (0, 1):
         names = np.array([source_class.split("-")[part] for source_class in train.classes])[np.arange(1600) % 20]
         groups = [brightness[names == name] for name in sorted(set(names))]

@@ -402,6 +402,8 @@ def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: s
     program = "import multiprocessing, signal, sys; from upchirp.cli import main; "
     # A shell's background jobs are started with SIGINT ignored.
     program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
+    # One process imports for all that it forks.
+    program += "multiprocessing.set_forkserver_preload(['upchirp.data.packing.processes']); "
     program += f"multiprocessing.set_start_method({method!r}); sys.exit(main())"
     words = ["-c", program, "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
     words += ["--shard-size", "4", "--workers", "2", "--output"]
