@@ -346,7 +346,7 @@ def test_states_of_other_runs_are_refused() -> None:
         load(run).load_state_dict(plain)
     with pytest.raises(InputError, match=r"prune=0\.5.*not of .*prune=0\.4"):
         load(run, Selection(prune=0.4)).load_state_dict(state)
-    with pytest.raises(InputError, match="over 50 images"):
+    with pytest.raises(InputError, match="of a run by another plan"):
         load(small_plan(40)).load_state_dict(state)
     with pytest.raises(InputError, match="step 99 lies outside"):
         load(run).load_state_dict({**state, "step": 99})
