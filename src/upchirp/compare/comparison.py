@@ -131,9 +131,7 @@ def _examples(jobs: Sequence[Job]) -> list[Examples]:
     for job in shown.values():
         named.setdefault(job.entry.variant, job)
     return [
-        made
-        for name, job in named.items()
-        for made in examples_of({name: job.plan}, job.sources[0], job.config.augmentation, job.config)
+        examples_of(name, job.plan, job.sources[0], job.config.augmentation, job.config) for name, job in named.items()
     ]
 
 

@@ -46,7 +46,7 @@ class Alone:
 
     def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
         """Passes through a model, or through a compiled `forward` of it."""
-        return _Plain(forward or model)
+        return _Whole(model, forward or model, self.ranks, deterministic=self.deterministic)
 
     def resize(
         self, model: nn.Module, bandwidth: int, *, optimizer: torch.optim.Optimizer | None, ema: ModelEmaV3 | None
@@ -65,7 +65,8 @@ class Alone:
         nn.utils.clip_grad_norm_(parameters, most)
 
     def average_statistics(self, *models: nn.Module) -> None:
-        """Nothing: there is one rank's only."""
+        """Give all ranks the mean of what their batch norms counted, if there are several."""
+        average_statistics(models, self.ranks)
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors, which are whole."""
@@ -103,36 +104,11 @@ class Replicated(Alone):
         if self._sync_bn:
             convert_sync_batchnorm(modules[0])  # type: ignore[no-untyped-call]
 
-    def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
-        """Passes through a model, or through a compiled `forward` of it."""
-        return _Replicas(model, forward or model, self.ranks, deterministic=self.deterministic)
 
-    def average_statistics(self, *models: nn.Module) -> None:
-        """Give all ranks the mean of what their batch norms counted."""
-        average_statistics(models, self.ranks)
-
-
-class _Plain:
-    """Passes whose gradients nobody else needs."""
-
-    sums = False
-
-    def __init__(self, forward: Callable[[Any], Any]) -> None:
-        self._forward = forward
-
-    def fit_to(self, bandwidth: int) -> None:
-        pass
-
-    def __call__(self, shown: Any) -> Any:
-        return self._forward(shown)
-
-    @contextmanager
-    def micro_batch(self, *, last: bool) -> Iterator[float]:
-        yield 1.0
-
-
-class _Replicas:
+class _Whole:
     """Forward passes whose gradients `DistributedDataParallel` sums over the ranks, while backward passes still run.
+
+    One rank alone has nothing to sum, and its model is not wrapped.
 
     Optimizer, average and checkpoints keep to the plain module, so all of them know the same names and parameters on
     any number of ranks.

@@ -1,6 +1,6 @@
 """Images as the model sees them in each stage, for the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,19 +17,14 @@ from upchirp.training.recipes.run_groups import Loading
 _IMAGES, _STAGES = 8, 8
 
 
-def examples_of(
-    plans: Mapping[str, Plan], source: Source, augmentation: Augmentation, loading: Loading
-) -> list[Examples]:
-    """The same few images through every stage of every plan, as they enter the model: erased and mixed ones too."""
+def examples_of(label: str, plan: Plan, source: Source, augmentation: Augmentation, loading: Loading) -> Examples:
+    """The same few images through every stage of a plan, as they enter the model: erased and mixed ones too."""
     chosen, seeds = _chosen(source, loading)
-    every = []
-    for label, plan in plans.items():
-        rows = []
-        for stage in _shown(plan):
-            inputs = _inputs(stage, plan, source, augmentation, loading, chosen, seeds)
-            rows.append(_row(stage, () if inputs is None else pixels_of(inputs, augmentation)))
-        every.append(Examples(label=label, rows=tuple(rows)))
-    return every
+    rows = []
+    for stage in _shown(plan):
+        inputs = _inputs(stage, plan, source, augmentation, loading, chosen, seeds)
+        rows.append(_row(stage, () if inputs is None else pixels_of(inputs, augmentation)))
+    return Examples(label=label, rows=tuple(rows))
 
 
 def _shown(plan: Plan) -> list[Stage]:

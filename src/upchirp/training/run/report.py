@@ -40,7 +40,7 @@ def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Sour
     from upchirp.reports.run_html import RunRecord, write_run_report
 
     trainer, plan, evaluation = run.trainer, run.plan, run.evaluations.exported
-    (examples,) = examples_of({plan.curriculum: plan}, train, trainer.augmentation, trainer.loading)
+    examples = examples_of(plan.curriculum, plan, train, trainer.augmentation, trainer.loading)
     predictions = None if evaluation is None else evaluation.predictions
     ranked = None if evaluation is None else evaluation.scores
     record = RunRecord(

@@ -43,7 +43,7 @@ def track(
     }
     tracked = Tracked(name, folder, about, exported, noting(observers))
     if not tracked.goes_on:
-        (shown,) = examples_of({plan.curriculum: plan}, source, trainer.augmentation, trainer.loading)
+        shown = examples_of(plan.curriculum, plan, source, trainer.augmentation, trainer.loading)
         rows = [row for row in shown.rows if len(row.images)]
         names = (f"seen/{number}_{row.bandwidth}px" for number, row in enumerate(rows, start=1))
         tracked.images({name: np.concatenate(row.images, axis=1) for name, row in zip(names, rows, strict=True)}, 0)
