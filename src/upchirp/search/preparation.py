@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from upchirp.data import Source, UnlabelledSource, as_source, for_channels, split
+from upchirp.data import Source, as_source, for_channels, split
 from upchirp.data.sources import Note
 from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
@@ -15,7 +15,7 @@ from upchirp.training.engine.task import Task
 from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
-from upchirp.training.run.data import open_named_data
+from upchirp.training.run.data import open_named_data, without_labels
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task
     if model is None:
         check_model(training, labelled=training.facts.labelled)
     whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]
-    if not task.labelled and not isinstance(whole, UnlabelledSource):
-        whole = UnlabelledSource(whole)
+    whole = whole if task.labelled else without_labels(whole)
     task = for_images(task, training, [whole])
     augmentation, told = for_channels(
         training.augmentation, whole, training.in_chans, asked=training.asks_for("mean", "std")

@@ -78,7 +78,7 @@ def open_sources(
         data = open_named_data(start, notes.append, report, labelled=task.labelled)
     train_source, val_source = map(as_source, data)
     if not task.labelled:
-        return _unlabelled(train_source), _unlabelled(val_source)
+        return without_labels(train_source), without_labels(val_source)
     val_source, told = validation_for(train_source, val_source)
     notes += told
     train_source, val_source = with_common_sets([train_source, val_source])
@@ -86,7 +86,8 @@ def open_sources(
     return train_source, val_source
 
 
-def _unlabelled(source: Source) -> Source:
+def without_labels(source: Source) -> Source:
+    """The same images, of which all labels are 0."""
     return source if isinstance(source, UnlabelledSource) else UnlabelledSource(source)
 
 
