@@ -12,6 +12,7 @@ from upchirp.exporting.hub import write_hub_folder
 from upchirp.exporting.names import TORCHVISION, State, for_detectron2, for_mmdet, for_torchvision
 from upchirp.exporting.programs import write_onnx, write_program
 from upchirp.files import check_folder_of, whole_path
+from upchirp.models import size_arguments
 from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.run.trained_model import TrainedModel
 
@@ -54,7 +55,9 @@ def export(trained: TrainedModel, kind: Format, path: Path, *, facts: Mapping[st
     writers: dict[str, Callable[[], str]] = {
         "timm": partial(_write_timm, state, name, trained, path),
         "hf": partial(write_hub_folder, trained, state, path, facts or {}),
-        "torchvision": lambda: _write_torchvision(for_torchvision(name, state, final_size=size), name, path),
+        "torchvision": lambda: _write_torchvision(
+            for_torchvision(name, state, final_size=size), name, trained.outputs, size, path
+        ),
         "mmdet": lambda: _write_mmdet(for_mmdet(name, state), name, path),
         "detectron2": lambda: _write_detectron2(for_detectron2(name, state), path),
         "torch": lambda: _write_program(trained, size, path),
@@ -69,14 +72,20 @@ def _write_timm(state: dict[str, torch.Tensor], name: str, trained: TrainedModel
     if path.suffix != ".safetensors":
         raise InputError(f"{path} is to hold tensors: give `output` the suffix .safetensors")
     export_weights(state, path, trained.described.to_dict())
-    channels = trained.described.in_chans
-    asked = "" if channels == 3 else f"in_chans={channels}, "
-    return f"timm.create_model({name!r}, {asked}num_classes={trained.outputs}, checkpoint_path={str(path)!r})"
+    told = trained.described
+    options = {**told.model_kwargs, **({} if told.in_chans == 3 else {"in_chans": told.in_chans})}
+    options = {"num_classes": trained.outputs, **size_arguments(name, int(told.final_size or 0), **options), **options}
+    asked = "".join(f"{key}={value!r}, " for key, value in options.items())
+    return f"timm.create_model({name!r}, {asked}checkpoint_path={str(path)!r})"
 
 
-def _write_torchvision(state: State, name: str, path: Path) -> str:
+def _write_torchvision(state: State, name: str, outputs: int, size: int, path: Path) -> str:
     _save(dict(state), path)
-    return f"torchvision.models.{TORCHVISION[name]}(num_classes=...).load_state_dict(torch.load({str(path)!r}))"
+    made = f"num_classes={outputs}" + (f", image_size={size}" if name.startswith(("vit", "deit")) else "")
+    return (
+        f"model = torchvision.models.{TORCHVISION[name]}({made}); "
+        f"model.load_state_dict(torch.load({str(path)!r}, weights_only=True))"
+    )
 
 
 def _write_mmdet(state: State, name: str, path: Path) -> str:

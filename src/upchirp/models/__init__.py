@@ -1,7 +1,7 @@
 """Models: made from timm, fitted to a bandwidth, and priced."""
 
 from upchirp.models.classifier import classifier_names, in_classifier
-from upchirp.models.create import check_name, create_model
+from upchirp.models.create import check_name, create_model, size_arguments
 from upchirp.models.cswin import CSWinTransformer
 from upchirp.models.flops import count_flops, count_parameters, flops_table
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
@@ -23,8 +23,8 @@ __all__ = [
     "ResizableInput",
     "at_size",
     "autocast",
-    "check_name",
     "check_given",
+    "check_name",
     "check_outputs",
     "check_sizes",
     "classifier_names",
@@ -41,6 +41,7 @@ __all__ = [
     "in_classifier",
     "lent_at_size",
     "resized_parameters",
+    "size_arguments",
     "size_multiple",
     "size_of_weights",
 ]

@@ -66,26 +66,48 @@ def create_model(
             raise InputError(f"{rate} is {rates[rate]}: choose a rate from 0 up to, not including, 1")
     arguments = {"num_classes": num_classes, **rates, **_with_classes(kwargs)}
 
-    # The sizes are worked out without values, at the default size first: only there are windows as published.
     device = torch.get_default_device()
-    with shapes_only():
-        arguments, twin = _build_shapes(name, arguments, {rate for rate in rates if rates[rate] == 0.0})
-        _check_division(name, twin, final_size)
-        sized = {**build_arguments(twin, final_size), **arguments}
-        try:
-            twin = timm.create_model(name, **sized)
-            arguments = sized
-        except TypeError as error:
-            if _unexpected(error, sized) != "img_size":
-                raise _refusal(name, sized, error) from error
-        except _BUILD_ERRORS as error:
-            raise _refusal(name, sized, error) from error
+    arguments, of_size, twin = _sized(name, final_size, arguments, {rate for rate in rates if rates[rate] == 0.0})
     if failure_at(twin, final_size) is not None:
         check_sizes(twin, [final_size])
     if device.type == "meta" and not pretrained:
         return twin
-    model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    model: nn.Module = timm.create_model(name, pretrained=pretrained, **of_size, **arguments)
     return model
+
+
+def size_arguments(name: str, final_size: int, **kwargs: Any) -> dict[str, Any]:
+    """What timm's constructor is told of the input side so that its model takes weights of that side.
+
+    Args:
+        name: a name that timm knows.
+        final_size: input side of the weights, pixels.
+        kwargs: the other arguments.
+
+    >>> size_arguments("swin_tiny_patch4_window7_224", 256), size_arguments("resnet18", 256)
+    ({'img_size': 256, 'window_size': 8}, {})
+    """
+    return _sized(name, final_size, _with_classes(kwargs), set())[1]
+
+
+def _sized(
+    name: str, final_size: int, arguments: dict[str, Any], optional: set[str]
+) -> tuple[dict[str, Any], dict[str, Any], nn.Module]:
+    """The arguments that the model takes, those that its side asks for beside them, and its shapes."""
+    # Worked out without values, at the default size first: only there are windows as published.
+    with shapes_only():
+        arguments, twin = _build_shapes(name, arguments, optional)
+        _check_division(name, twin, final_size)
+        of_size = {key: value for key, value in build_arguments(twin, final_size).items() if key not in arguments}
+        sized = {**of_size, **arguments}
+        try:
+            return arguments, of_size, timm.create_model(name, **sized)
+        except TypeError as error:
+            if _unexpected(error, sized) != "img_size":
+                raise _refusal(name, sized, error) from error
+            return arguments, {}, twin
+        except _BUILD_ERRORS as error:
+            raise _refusal(name, sized, error) from error
 
 
 class BlurPoolOfZeros(BlurPool2d):
