@@ -342,6 +342,12 @@ def test_eval_tells_classes_and_confusions_and_shows_them(
     assert main([*words, "--report-file", str(tmp_path / "nowhere/report.html")]) == 2
     refused = capsys.readouterr().err
     assert f"there is no folder {tmp_path / 'nowhere'}: make it, or choose another --report-file" in refused
+    # What is written over would be lost.
+    (tmp_path / "config.yaml").write_text("model: test_vit\n")
+    assert main([*words, "--report-file", str(tmp_path / "config.yaml")]) == 2
+    assert main([*words, "--report-file", str(tmp_path / "report.html")]) == 2
+    refused += capsys.readouterr().err
+    assert "let --report-file end in .html" in refused and "report.html is the report of the run's training" in refused
     assert "evaluating" not in refused
 
 

@@ -32,7 +32,7 @@ from upchirp.training.parallel.ranks import open_ranks
 from upchirp.training.recipes.checks import at_least, check_model_kwargs
 from upchirp.training.recipes.optimizer import autocast_dtype
 from upchirp.training.run.eval_report import report_evaluation
-from upchirp.training.run.run_folder import CHECKPOINTS
+from upchirp.training.run.run_folder import CHECKPOINTS, REPORT, holds_run
 from upchirp.training.run.trained_weights import is_same_data, read_trained
 
 Filter = Callable[[torch.Tensor], torch.Tensor]
@@ -107,7 +107,7 @@ def evaluate_weights(
     if report_file is not None and max(len(sizes), 1) * len(filters) > 1:
         raise InputError("a report is of one evaluation: give one size and one filter, or leave out `report_file`")
     if report_file is not None:
-        check_folder_of(report_file, "report_file")
+        _check_report_file(report_file)
     files = _checkpoints(run, weights, report_file) if checkpoints else [weights]
     origin = read_trained(run, files[0], model, model_kwargs, which)
     config, stored = origin.config, origin.weights
@@ -201,6 +201,15 @@ def evaluate_weights(
             report_evaluation((run or stored.path).name, evaluation, size, source, seen, report_file)
     # By checkpoint: images are prepared once for each size.
     return sorted(results, key=lambda result: result.step or 0)
+
+
+def _check_report_file(path: Path) -> None:
+    """Refuse a file that is none of ours to write over: what a run left, and what is no report."""
+    check_folder_of(path, "report_file")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"a report is HTML, and {path} is called otherwise: let `report_file` end in .html")
+    if path.name == REPORT and holds_run(path.parent):
+        raise InputError(f"{path} is the report of the run's training: give `report_file` another name")
 
 
 def _checkpoints(run: Path | None, weights: Path | None, report_file: Path | None) -> list[Path | None]:
