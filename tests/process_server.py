@@ -11,6 +11,8 @@ import socket
 import sys
 from typing import Any
 
+PLANNING = ("upchirp.cli.plan", "upchirp.training.run.pricing")
+"""What `upchirp plan` imports."""
 PRELOADED = (
     "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.run", "torch.utils.tensorboard", "matplotlib.figure",
     "upchirp.cli.train", "upchirp.search.runner", "upchirp.compare.comparison", "upchirp.reports.run_html",
@@ -96,6 +98,9 @@ def run(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    for module in PLANNING:
+        __import__(module)
+    planning = sorted(module for module in sys.modules if "." not in module)
     for module in PRELOADED:
         __import__(module)
     # Forks leave alone what was there before, and share its memory.
@@ -103,7 +108,7 @@ if __name__ == "__main__":
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
-        print("listening", flush=True)
+        print(json.dumps(planning), flush=True)
         taken = serve(listener)
     # Here, not in a function of the server: a fork ends as an interpreter does.
     if taken is not None:

@@ -7,6 +7,7 @@ an environment and a process group of its own. What imports themselves do is for
 
 import atexit
 import fcntl
+import json
 import os
 import select
 import signal
@@ -82,15 +83,17 @@ class Process:
 
 
 @cache
-def _server() -> "subprocess.Popen[str]":
+def _server() -> frozenset[str]:
+    """Start it, once; returns the packages that it had imported when it could have planned."""
     server = subprocess.Popen(
         [sys.executable, str(SERVER), str(_folder() / "server")],
         env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     # It ends when nobody can write to it.
     atexit.register(server.communicate)
-    assert server.stdout is not None and server.stdout.readline()
-    return server
+    assert server.stdout is not None
+    # It listens when it has told.
+    return frozenset(json.loads(server.stdout.readline()))
 
 
 @cache
@@ -98,6 +101,11 @@ def _folder() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="processes-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
+
+
+def imported_for_a_plan() -> frozenset[str]:
+    """The packages that a process has imported which is about to plan."""
+    return _server()
 
 
 def address() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.processes import imported_for_a_plan
 
 import upchirp
 
@@ -99,3 +100,11 @@ print("imported", [name for name in ("torch", "timm", "numpy", "cv2", "matplotli
     assert f"codes {[0, 0, 0, 2, 2, 2, 0] + 9 * [2]}" in done.stdout
     assert "imported []" in done.stdout
     assert done.stderr.count("upchirp: error: ") == 12
+
+
+def test_a_plan_waits_for_what_it_needs() -> None:
+    imported = imported_for_a_plan()
+    assert {"torch", "timm", "upchirp"} <= imported
+    others = {"jinja2", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard"}
+    adapted = {"accelerate", "datasets", "lightning", "onnx", "torchmetrics", "transformers"}
+    assert not imported & (others | adapted)

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from upchirp.conversion import plain
 from upchirp.curriculum import Plan
 from upchirp.data import Augmentation, DataIdentity
@@ -222,6 +220,9 @@ class RunLog:
         clear_leftovers(folder)
         write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
+        # A plan does not wait for it.
+        from torch.utils.tensorboard import SummaryWriter
+
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start_step + 1)
 
     def __call__(self, event: Event) -> None:
