@@ -135,6 +135,7 @@ def main() -> None:
                     about = {"task": task, "kind": kind, "weights": folder, "seed": seed}
                     runs.append({**about, "seconds": round(perf_counter() - start, 1)})
                     runs[-1] |= {name: round(value, 4) for name, value in found.items()}
+                    print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     if options.json:
         command = shlex.join(["python", *sys.argv])
         print(json.dumps({"command": command, "hardware": hardware(), "versions": versions(), "runs": runs}, indent=2))
