@@ -136,6 +136,21 @@ def test_evaluation_takes_all_of_a_folder_of_classes(tmp_path):
     assert names(open_evaluation(tmp_path / "three"), tmp_path / "three")[0] == "val/cat/1.jpg"
 
 
+def test_training_images_are_evaluated_where_they_are_asked_for(tmp_path):
+    root = fill(tmp_path, *many("train/"), *many("val/", (1, 1, 1, 2)))
+    with pytest.raises(InputError, match="cannot both train and validate"):
+        open_data(root, val_split="train")
+    assert len(open_evaluation(root, val_split="train")) == 48
+    table = tmp_path.with_suffix(".csv")
+    rows = [
+        f"{tmp_path}/{name},{name.split('/')[1]},{name.split('/')[0]}" for name in (*many("train/"), "val/class0/0.jpg")
+    ]
+    table.write_text("\n".join(["path,label,split", *rows]))
+    notes: list[str] = []
+    assert len(open_evaluation(table, val_split="train", note=notes.append)) == 48
+    assert notes == ["left out is what is neither: 1 of val"]
+
+
 def test_the_only_folder_in_a_folder_is_entered(tmp_path):
     parted(tmp_path / "download" / "pets" / "pets")
     (tmp_path / "download" / "README.md").write_text("hello")

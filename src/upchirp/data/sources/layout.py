@@ -41,6 +41,8 @@ class SplitNames:
     """The training images' split."""
     val: str | None = None
     """The validation images' split."""
+    alike: bool = False
+    """Whether it may be that of the training images, which an evaluation may be asked for."""
 
     def train_names(self, usual: tuple[str, ...] = TRAIN_NAMES) -> tuple[str, ...]:
         """The names to look for, the first that is there counts."""
@@ -78,7 +80,7 @@ def find_layout(root: Folder, splits: SplitNames = USUAL) -> Layout:
             if asked is not None and found is None and (len(names) != 1 or train or val):
                 raise InputError(f"{place} has no split {asked} (found {_found(place, names)})")
         if train or val:
-            if train == val:
+            if train == val and not splits.alike:
                 raise InputError(f"{train}/ in {place} cannot both train and validate: name two splits")
             return _splits(place, train, val, names, splits)
         files = place.files()

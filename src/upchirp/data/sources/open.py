@@ -154,7 +154,9 @@ def open_evaluation(
     Raises:
         InputError: as `open_data` raises it.
     """
-    train, val, parted, notes = _open(data, final_size, counted, SplitNames(train_split, val_split), label_column)
+    train, val, parted, notes = _open(
+        data, final_size, counted, SplitNames(train_split, val_split, alike=val_split is not None), label_column
+    )
     for line in notes:
         note(line)
     if val is not None:

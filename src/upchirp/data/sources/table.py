@@ -143,7 +143,7 @@ def _parted(
     if not trains or (splits.val and not vals):
         lacking = splits.val if trains else train_names[0]
         raise InputError(f"{path} has no images of the split {lacking}, only of {some(sorted(by_split))}")
-    if set(trains) & set(vals[:1]):
+    if set(trains) & set(vals[:1]) and not splits.alike:
         raise InputError(f"the split {vals[0]} of {path} cannot both train and validate: name two")
     if vals and not splits.val and vals[0] not in ("val", "validation", "valid"):
         notes.append(f"validation images are those of the split {vals[0]}")
