@@ -51,6 +51,13 @@ def report(tmp_path: Path) -> Callable[..., Page]:
     return write
 
 
+@pytest.fixture
+def words(report: Callable[..., Page], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The text of a report whose figures, most of what it takes to write it, are drawn and left empty."""
+    monkeypatch.setattr("upchirp.reports.page.to_svg", lambda figure: b"<svg></svg>")
+    return lambda summary: report(summary).text
+
+
 def test_the_report_holds_every_part_in_order_and_loads_nothing(
     make_summary: Make, examples: list[Examples], report: Callable[..., Page], tmp_path: Path
 ) -> None:
@@ -67,8 +74,8 @@ def test_the_report_holds_every_part_in_order_and_loads_nothing(
         assert "://" not in re.sub(namespaces, "", text)
 
 
-def test_the_report_holds_the_numbers(make_summary: Make, report: Callable[..., Page]) -> None:
-    text = report(make_summary()).text
+def test_the_report_holds_the_numbers(make_summary: Make, words: Callable[..., str]) -> None:
+    text = words(make_summary())
     assert "from 2,000 validation images compared image by image and the spread of 2 seeds" in text
     reached = "efficienttrain_plus_plus reached the accuracy of constant (51.25 %) in 1.50× less training time"
     assert f"{reached} (1.40 to 1.62)." in text
@@ -131,12 +138,12 @@ def test_a_report_does_without_details(
     assert len(page.addresses) == (6 if without_history else 8)
 
 
-def test_what_the_variants_change_is_listed(make_summary: Make, report: Callable[..., Page]) -> None:
+def test_what_the_variants_change_is_listed(make_summary: Make, words: Callable[..., str]) -> None:
     summary = make_summary()
     phases = [{"end": 0.5, "bandwidth": 32}, {"end": 1.0, "bandwidth": 64}]
     changed = {"name": "replayed", "budgets": [0.5], "replay": 2, "curriculum": {"phases": phases}}
     summary["variants"] = [{"name": "constant", "curriculum": "constant"}, changed]
-    text = report(summary).text
+    text = words(summary)
     assert "replayed replay: 2, curriculum: phases end 0.5, bandwidth 32; end 1.0, bandwidth 64" in text
 
 
@@ -146,8 +153,8 @@ def test_one_seed_and_one_curriculum(make_summary: Make, report: Callable[..., P
     assert " to 51" not in page.text
 
 
-def test_one_seed_is_said_to_be_one(make_summary: Make, report: Callable[..., Page]) -> None:
-    assert "one seed: how much seeds differ is not known" in report(make_summary(seeds=1)).text
+def test_one_seed_is_said_to_be_one(make_summary: Make, words: Callable[..., str]) -> None:
+    assert "one seed: how much seeds differ is not known" in words(make_summary(seeds=1))
 
 
 @pytest.mark.parametrize(
@@ -214,12 +221,12 @@ def test_a_speedup_within_error_is_withheld_and_the_cheapest_alike_budget_named(
     ]
 
 
-def test_a_disturbed_run_is_named_instead_of_a_speedup(make_summary: Make, report: Callable[..., Page]) -> None:
+def test_a_disturbed_run_is_named_instead_of_a_speedup(make_summary: Make, words: Callable[..., str]) -> None:
     summary = make_summary()
     summary["speedups"]["efficienttrain_plus_plus"].update(kind="disturbed", ratio=None, low=None, high=None)
     found = {"bandwidth": 64, "slow": "a seed 1", "slow_speed": 700.0, "fast": "b seed 0", "fast_speed": 1000.0}
     summary["disturbed"]["efficienttrain_plus_plus"] = [{**found, "share": 0.3}, {**found, "share": 0.2}]
-    text = report(summary).text
+    text = words(summary)
     assert "at 64 px b seed 0 ran at 1,000 images/s and a seed 1 at 700, 30 % fewer" in text
     assert "less training time" not in text and "× the time" not in text
     assert "ended 2.8 points higher than constant (±1.2), at budget 1." in text
