@@ -149,7 +149,9 @@ def test_the_final_size_has_the_pipeline_s_filter_in_every_mode(interpolation, p
             request, picture = Request(0, 32, 0.0, seed), photo(*size)
             expected = TrainTransform(augmentation, 32, "faithful")(picture, request).astype(int)
             fast = TrainTransform(augmentation, 32, "fast")(picture, request)
-            np.testing.assert_allclose(fast.astype(int), expected, rtol=0, atol=1)
+            # Where torch has no Lanczos filter, other code than its own stands in, which rounds elsewhere.
+            np.testing.assert_allclose(fast.astype(int), expected, rtol=0, atol=2)
+            assert np.abs(fast - expected).mean() < 0.3
             # Runs of before crop by Lanczos, whatever the setting.
             before = TrainTransform(augmentation, 32, "fast_lanczos")(picture, request)
             plain = replace(augmentation, interpolation="lanczos")

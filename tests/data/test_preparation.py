@@ -88,7 +88,10 @@ def test_the_final_size_has_the_same_filter_as_in_workers(photo: Photo, interpol
         regions = LaidOut(0)([region], in_own_memory)
         behind = torch.zeros(resizing.slack(np.array([region.pixels.shape[:2]])), dtype=torch.uint8)
         made = prepare(regions._replace(pixels=torch.cat([regions.pixels, behind])), 32)
-        assert difference(TrainTransform(augmentation, 32)(picture, request), made[0]).max() <= 1
+        apart = difference(TrainTransform(augmentation, 32)(picture, request), made[0])
+        # Where torch has no Lanczos filter, other code than its own stands in, which rounds elsewhere.
+        assert apart.max() <= 2
+        assert apart.mean() < 0.3
 
 
 def test_a_region_far_larger_than_the_result_is_resized_by_the_worker(photo: Photo) -> None:
