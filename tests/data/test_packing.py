@@ -409,7 +409,7 @@ def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: s
     words += ["--shard-size", "4", "--workers", "2", "--output"]
     output = tmp_path / "out"
     process = start(*words, output)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(list(output.glob("train/*.index.npz"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.005)
     # Only the parent: its workers have to notice.
