@@ -283,6 +283,12 @@ def test_a_run_says_what_its_weights_are_of(config: Any, tmp_path: Path) -> None
     assert [result.size for result in results] == [32, 64]
 
 
+def test_a_classifier_that_is_not_asked_for_is_not_told_of(tmp_path: Path) -> None:
+    file = written(small("test_vit", 64), tmp_path / "weights", "safetensors")
+    bare = create_model("test_vit", num_classes=0, final_size=64)
+    assert load_weights(bare, read_weights(file), 64, new_head=True).left_out == ()
+
+
 def test_each_size_is_evaluated_from_the_stored_weights(tmp_path: Path, image_folder: Path) -> None:
     """Positions that were resized for one size, and from that for the next, would be blurred."""
     file = written(small("test_vit", 64, classes=2), tmp_path / "weights", "safetensors")

@@ -81,7 +81,9 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
             for name, parameter in model.named_parameters():
                 if in_classifier(name, classifier_names(model)):
                     parameter.mul_(HEAD_INIT_SCALE)
-    return Loaded(size, found.left_out, channels)
+    # That a classifier is left out was asked for, also by a model without one; a projection head is none.
+    classifier = {f"{layer}.{kind}" for layer in head for kind in ("weight", "bias")}
+    return Loaded(size, tuple(name for name in found.left_out if name not in classifier), channels)
 
 
 def _new_norms(own: Mapping[str, torch.Tensor], weights: Weights) -> tuple[str, ...]:
