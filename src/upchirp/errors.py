@@ -1,4 +1,4 @@
-"""The one exception type for bad input."""
+"""The one exception type for bad input, and errors of others as a line."""
 
 
 class InputError(ValueError):
@@ -12,3 +12,12 @@ class InputError(ValueError):
     ...
     upchirp.errors.InputError: batch size is 0: choose 1 or more
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its type if it says nothing.
+
+    >>> one_line(ValueError("two   parts")), one_line(KeyError())
+    ('two parts', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__

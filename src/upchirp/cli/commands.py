@@ -7,7 +7,7 @@ import sys
 
 from upchirp.cli.flags import with_flags
 from upchirp.cli.printable import printable
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 
 COMMANDS = {
     "train": "train a model by curriculum",
@@ -36,7 +36,7 @@ def run(words: list[str]) -> int:
         # The reader of the output went away, as with `| head`.
         return 141
     except OSError as error:
-        _say_error(printable(" ".join(str(error).split())))
+        _say_error(printable(one_line(error)))
         return 2
 
 

@@ -19,7 +19,7 @@ import cv2
 from torch.utils.data import DataLoader
 
 from upchirp.data.worker_deaths import LoaderFailure, line, told
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 
 _SECONDS_TO_DIE = 5
 _PARENT_POLL_SECONDS = 1.0
@@ -104,10 +104,9 @@ def _started(loader: DataLoader[Any], starting: bool) -> Any:
         raise
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         if starting and "pickle" in str(error):
-            reason = " ".join(str(error).split())
             raise InputError(
-                f"the data cannot be handed to loader workers ({reason}): define their class at the top of a module, "
-                "or load without workers"
+                f"the data cannot be handed to loader workers ({one_line(error)}): define their class at the top of a "
+                "module, or load without workers"
             ) from error
         raise
 

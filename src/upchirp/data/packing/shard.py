@@ -22,7 +22,7 @@ from upchirp.data.sources import Source
 from upchirp.data.tars.index import Level, TarIndex, index_path, is_current, load_index, save_index
 from upchirp.data.tars.manifest import PackSettings
 from upchirp.data.workers import DECODE_ERRORS
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.files import whole_file
 
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
@@ -180,7 +180,7 @@ def _encoded(image: Image.Image, quality: int, extension: str) -> Version:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 class _Tar:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.files import whole_file
 
 FORMAT = 2
@@ -151,9 +151,8 @@ def load_index(path: Path) -> TarIndex:
     except Exception as error:
         # NumPy's and zipfile's readers raise anything on damage (NotImplementedError, RuntimeError, MemoryError, ...).
         # Indexes of shards of others are made again without a word, so this is one of `upchirp pack`.
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"the shard index {path} is damaged ({reason}): copy it again, or delete it and run the same "
+            f"the shard index {path} is damaged ({one_line(error)}): copy it again, or delete it and run the same "
             "`upchirp pack` command again"
         ) from error
 

@@ -23,7 +23,7 @@ from upchirp.data import (
 from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.data.worker_processes import batches_of, loader_of
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.checks import at_least
@@ -214,4 +214,4 @@ class _Prepared(Dataset[Any]):
         try:
             return self._transform(self._source.load(index)[0])
         except DECODE_ERRORS as error:
-            return " ".join(str(error).split()) or type(error).__name__
+            return one_line(error)

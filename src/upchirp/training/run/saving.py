@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from upchirp.curriculum import Plan
 from upchirp.data import Loader
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.checkpoints.timm_folder import write_timm_config
@@ -182,8 +182,9 @@ class Saving:
                 write_timm_config(exported, self.description, self.folder / run_folder.TIMM_CONFIG)
             except (AttributeError, LookupError, TypeError, ValueError) as error:
                 # The weights are there: a model that timm cannot describe is no reason to fail at the very end.
-                reason = " ".join(str(error).split())
-                self.emit(Noted(message=f"no {run_folder.TIMM_CONFIG} for timm's local-dir was written: {reason}"))
+                self.emit(
+                    Noted(message=f"no {run_folder.TIMM_CONFIG} for timm's local-dir was written: {one_line(error)}")
+                )
 
     def last_good(self) -> str:
         """Where to go on from, as the end of a message."""

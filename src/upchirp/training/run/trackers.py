@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.training.recipes.run_groups import TrackerName
 
 _PROJECT = "upchirp"
@@ -131,8 +131,3 @@ def check_tracker(name: TrackerName | None) -> None:
     """
     if name is not None and importlib.util.find_spec(name) is None:
         raise InputError(f"{name} is not installed: pip install 'upchirp[{name}]', or leave out `track`")
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split()) or repr(error)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upchirp.curriculum import Plan
 from upchirp.data import Source
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
 from upchirp.training.engine.trainer import Trainer
@@ -22,7 +22,7 @@ from upchirp.training.recipes.run_groups import TrackerName
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.run_folder import TRACKING
 from upchirp.training.run.scalars import scalars
-from upchirp.training.run.trackers import TRACKERS, Note, Tracker, one_line
+from upchirp.training.run.trackers import TRACKERS, Note, Tracker
 
 
 def track(
