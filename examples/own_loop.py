@@ -95,6 +95,7 @@ def main(
     if first:
         print(f"top-1 {result.top1:.1f} % of {result.images} validation images at {size} px")
     if several:
+        dist.barrier()  # old torch (2.6) may hang while Gloo still drops tensors, pytorch/pytorch#154976
         dist.destroy_process_group()
     return result.top1
 
