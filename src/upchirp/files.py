@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import yaml
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -96,7 +96,7 @@ def read_yaml(path: Path, what: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the {what} {path}: {error}") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not valid YAML: {one_line(error)}") from error
 
 
 def clear_leftovers(folder: Path) -> None:

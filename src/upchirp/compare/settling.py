@@ -11,7 +11,7 @@ from torch import nn
 from upchirp.compare.config import CompareConfig
 from upchirp.compare.variants import Variant
 from upchirp.curriculum import Curriculum, Plan
-from upchirp.data import Source, for_channels
+from upchirp.data import Source
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
@@ -196,8 +196,7 @@ def _settled(
         )
     check_model(made, labelled=made.facts.labelled)
     train, val = sources.of(made)
-    augmentation, told = for_channels(made.augmentation, train, made.in_chans, asked=made.asks_for("mean", "std"))
-    made = replace(made, augmentation=augmentation)
+    made, told = made.with_channels_of(train)
     if told:
         own |= {name: made.to_flat()[name] for name in ("mean", "std", "pixel_type")}
     network = sources.network(made, len(train.classes))

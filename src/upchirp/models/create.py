@@ -10,7 +10,7 @@ import torch
 from timm.layers import BlurPool2d
 from torch import nn
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.models.meta import shapes_only
 from upchirp.models.resizing.families import build_arguments
 from upchirp.models.resizing.sizes import check_sizes, failure_at, size_multiple
@@ -174,7 +174,7 @@ def _unexpected(error: TypeError, arguments: dict[str, Any]) -> str | None:
 
 def _refusal(name: str, arguments: dict[str, Any], error: Exception) -> InputError:
     spelled = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    return InputError(f"timm cannot build {name} from {spelled}: {' '.join(str(error).split())}")
+    return InputError(f"timm cannot build {name} from {spelled}: {one_line(error)}")
 
 
 def _check_division(name: str, twin: nn.Module, final_size: int) -> None:

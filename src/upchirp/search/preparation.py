@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from upchirp.data import Source, as_source, for_channels, split
+from upchirp.data import Source, as_source, split
 from upchirp.data.sources import Note
 from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
@@ -54,10 +54,7 @@ def prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task
     whole = as_source(data) if data is not None else open_named_data(training, note, labelled=task.labelled)[0]
     whole = whole if task.labelled else without_labels(whole)
     task = for_images(task, training, [whole])
-    augmentation, told = for_channels(
-        training.augmentation, whole, training.in_chans, asked=training.asks_for("mean", "std")
-    )
-    training = replace(training, augmentation=augmentation)
+    training, told = training.with_channels_of(whole)
     for line in told:
         note(line)
     train, val = split(whole, config.search_val, training.seed)

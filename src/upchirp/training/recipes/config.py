@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from upchirp.conversion import plain, typed
-from upchirp.data import Augmentation, Channels
+from upchirp.data import Augmentation, Channels, Source, for_channels
 from upchirp.data.settings import check_device_channels
 from upchirp.errors import InputError
 from upchirp.training.recipes.config_file import CONFIG, load_stored
@@ -100,6 +100,19 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
                 "one for each channel, or leave out `mean` and `std`, and they are measured"
             )
         check_device_channels(self.way, Channels(self.in_chans, self.augmentation.pixel_type))
+
+    def with_channels_of(self, source: Source) -> tuple["TrainConfig", list[str]]:
+        """With what the channels of images ask for, and lines on that for the user; see `for_channels`.
+
+        Args:
+            source: the training images.
+
+        Raises:
+            InputError: the images have other channels than the settings say, or values of another type.
+        """
+        asked = self.asks_for("mean", "std")
+        augmentation, told = for_channels(self.augmentation, source, self.in_chans, asked=asked)
+        return replace(self, augmentation=augmentation), told
 
     def asked(self) -> dict[str, Any]:
         """The settings that were asked for, under their flag names: `given`, and what was changed since."""

@@ -8,7 +8,7 @@ import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.models import fit_to_tried, follows_shape, resized_parameters
 from upchirp.models.meta import meta_copy, unwrap
 from upchirp.training.recipes.optimizer import arguments, create_optimizer
@@ -50,7 +50,7 @@ def check_optimizer(optimization: Optimization) -> None:
     try:
         create_optimizer_v2(nn.Linear(2, 2), opt=opt, lr=1.0, weight_decay=0.1, **arguments(optimization))
     except (TypeError, ValueError, AssertionError, ImportError, KeyError) as error:
-        raise InputError(f"`opt={opt!r}` does not take its arguments: {' '.join(str(error).split())}") from error
+        raise InputError(f"`opt={opt!r}` does not take its arguments: {one_line(error)}") from error
 
 
 _OWN_SETTINGS = {

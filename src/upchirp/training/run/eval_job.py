@@ -120,7 +120,7 @@ def evaluate_weights(
         val_share = config.val_share
     check_model_kwargs(config.model_kwargs)
     sizes = list(sizes) or [origin.size]
-    loader_processes(workers)
+    workers = loader_processes(workers)
     at_least(1, sizes=min(sizes), batch_size=batch_size)
     at_least(0, loader_timeout=loader_timeout)
     seen = origin.seen_with(mean, std)

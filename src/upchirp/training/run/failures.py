@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from upchirp.data.worker_deaths import LoaderFailure, loader_failures
-from upchirp.errors import InputError
+from upchirp.errors import InputError, one_line
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.run.run_folder import CHECKPOINTS
 
@@ -27,7 +27,7 @@ def one_line_failures(folder: Path, go_on: str) -> Iterator[None]:
             yield
     except OSError as error:
         file = f" ({error.filename})" if error.filename else ""
-        reason = f"{error.strerror or ' '.join(str(error).split())}{file}"
+        reason = f"{error.strerror or one_line(error)}{file}"
         raise InputError(f"the run in {folder} stopped: {reason}; {_where_to_go_on(folder, go_on)}") from error
     except LoaderFailure as error:
         raise InputError(f"{error}; {_where_to_go_on(folder, go_on)}") from error

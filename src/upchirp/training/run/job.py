@@ -11,7 +11,6 @@ from torch import nn
 from upchirp.curriculum import Plan
 from upchirp.data import DataIdentity, Transform
 from upchirp.data.device.transform import check_transforms
-from upchirp.data.settings import loader_processes
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.training.checkpoints import checkpoint
@@ -122,7 +121,8 @@ def _train(
         check_model(config, labelled=config.facts.labelled)
     if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
         raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
-    loader_processes(config.workers)
+    # Refused before any data are read.
+    processes = config.processes
     check_tracker(config.track)
     material = material_of(Settled(config), beginning, task, model, data, device, ranks, report)
     task = material.task
@@ -172,7 +172,7 @@ def _train(
             prepare=config.way,
             channels=config.augmentation.channels,
         )
-        workers, few = demand.workers(config.processes)
+        workers, few = demand.workers(processes)
         notes += [few] if few else []
         trainer = replace(trainer, loading=replace(trainer.loading, workers=workers))
         at_once = choose_micro_batch(config, config.batch_size, ranks.size)
@@ -223,7 +223,7 @@ def _train(
                 go_on=go_on,
                 adviser=Adviser(
                     plan=plan,
-                    workers=config.processes,
+                    workers=processes,
                     replay_final=config.replay_final,
                     # What was measured needs no advice.
                     device_helps=device.type == "cuda"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from upchirp.data import DataIdentity, Source, for_channels
+from upchirp.data import DataIdentity, Source
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
@@ -65,11 +65,8 @@ def material_of(
     report("scanning the data", None, None)
     train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
     task = ranks.together(lambda: for_images(task, settled.config, [train, val]))
-    asked, config = settled.config.asks_for("mean", "std"), settled.config
-    augmentation, told = ranks.from_first(
-        lambda: for_channels(config.augmentation, train, config.in_chans, asked=asked)
-    )
-    settled = replace(settled, config=replace(config, augmentation=augmentation))
+    config, told = ranks.from_first(lambda: settled.config.with_channels_of(train))
+    settled = replace(settled, config=config)
     notes += told
     if not resuming:
         notes += ranks.from_first(lambda: enlarged_note(settled.config, settled.config, train))

@@ -1,12 +1,12 @@
 """The price of a training before it runs: its plan beside training as usual, and time and memory here."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
 
 from upchirp.curriculum import Plan
-from upchirp.data import Source, for_channels
+from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
@@ -67,10 +67,7 @@ def estimate(
         classes = classes if task.labelled else 0
     else:
         images, classes = len(source), len(source.classes) if task.labelled else 0
-        augmentation, told = for_channels(
-            config.augmentation, source, config.in_chans, asked=config.asks_for("mean", "std")
-        )
-        config = replace(config, augmentation=augmentation)
+        config, told = config.with_channels_of(source)
         notes += told + enlarged_note(config, config, source)
     model = without_values(config, classes, task)
     needs: dict[str, Any] = {}
@@ -104,8 +101,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> Tr
     check_model(config, labelled=config.facts.labelled)
     task = task_of(config, config.in_chans)
     source, _ = open_named_data(config, lambda line: None, report, labelled=task.labelled)
-    augmentation, _ = for_channels(config.augmentation, source, config.in_chans, asked=config.asks_for("mean", "std"))
-    config = replace(config, augmentation=augmentation)
+    config, _ = config.with_channels_of(source)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen

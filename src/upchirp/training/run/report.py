@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from upchirp.data import Source
+from upchirp.errors import one_line
 from upchirp.machine import hardware, versions
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.events import Noted, Working
@@ -21,7 +22,7 @@ def report_at_end(run: "Run", settings: Mapping[str, Any], train: Source, val: S
     try:
         report_run(run, settings, train, val)
     except Exception as error:
-        run.emit(Noted(message=f"no {REPORT} was written: {' '.join(str(error).split()) or repr(error)}"))
+        run.emit(Noted(message=f"no {REPORT} was written: {one_line(error)}"))
 
 
 def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Source) -> None:
