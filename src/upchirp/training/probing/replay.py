@@ -22,12 +22,12 @@ class Speeds:
 
 
 def replays_needed(speeds: Speeds) -> int:
-    """The smallest n with loader * (n + 1) >= model, at most `MOST_REPLAYS`.
+    """The smallest n with loader * (n + 1) >= model, but for rounding, at most `MOST_REPLAYS`.
 
     >>> replays_needed(Speeds(loader=1000, model=900)), replays_needed(Speeds(loader=1000, model=2500))
     (0, 2)
     """
-    return min(MOST_REPLAYS, max(0, math.ceil(speeds.model / speeds.loader) - 1))
+    return min(MOST_REPLAYS, max(0, math.ceil(speeds.model / speeds.loader * (1 - 1e-9)) - 1))
 
 
 def choose_replay(

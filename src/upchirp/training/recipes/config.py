@@ -5,10 +5,10 @@ from collections.abc import Mapping, Set
 from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from upchirp.conversion import plain, typed
-from upchirp.data import Augmentation, Channels, Source, for_channels
+from upchirp.data import Augmentation, Channels
 from upchirp.data.settings import check_device_channels
 from upchirp.errors import InputError
 from upchirp.training.recipes.config_file import CONFIG, load_stored
@@ -17,6 +17,9 @@ from upchirp.training.recipes.named import recipe, usual_epochs
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES
 from upchirp.training.recipes.run_groups import Computation, Keeping, Loading, Place
+
+if TYPE_CHECKING:
+    from upchirp.data import Source
 
 Config = TypeVar("Config")
 
@@ -101,7 +104,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
             )
         check_device_channels(self.way, Channels(self.in_chans, self.augmentation.pixel_type))
 
-    def with_channels_of(self, source: Source) -> tuple["TrainConfig", list[str]]:
+    def with_channels_of(self, source: "Source") -> tuple["TrainConfig", list[str]]:
         """With what the channels of images ask for, and lines on that for the user; see `for_channels`.
 
         Args:
@@ -110,6 +113,9 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
         Raises:
             InputError: the images have other channels than the settings say, or values of another type.
         """
+        # Flags are parsed without what reads images.
+        from upchirp.data import for_channels
+
         asked = self.asks_for("mean", "std")
         augmentation, told = for_channels(self.augmentation, source, self.in_chans, asked=asked)
         return replace(self, augmentation=augmentation), told
