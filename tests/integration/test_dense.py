@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks.conftest import load
+
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT.parent / "shared/data/bccd.zip"
 SMALL = {"model": "test_resnet", "workers": 0, "batch_size": 4}
@@ -51,8 +53,7 @@ def test_a_detector_learns_from_boxes(cells: Path, tmp_path: Path, capsys: pytes
 
 
 def test_a_network_learns_from_masks(cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw = runpy.run_path(str(ROOT / "benchmarks/backbones.py"))["draw_masks"]
-    masks = draw(cells, tmp_path, size=(128, 96))
+    masks = load("backbones").draw_masks(cells, tmp_path, size=(128, 96))
     options: dict[str, Any] = {**SMALL, "size": 96, "steps": 30, "lr": 1e-2, "channels": 16, "scales": (1.0,)}
     found = example("segmentation")(masks, None, **options)
     first, *_, last = losses(capsys.readouterr().out)
