@@ -26,8 +26,8 @@ from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import lower_drop_path
 from upchirp.training.run.models import make_model
-from upchirp.training.run.saving import States, go_on_from
 from upchirp.training.run.spent import Clock
+from upchirp.training.run.states import States, go_on_from
 
 _PROGRESS = "progress"
 _PROGRESS_SECONDS = 0.5

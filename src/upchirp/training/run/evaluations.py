@@ -2,36 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from upchirp.curriculum import Operator, Plan
-from upchirp.training.engine.trainer import Trainer
+from upchirp.curriculum import Operator
 from upchirp.training.evaluation.evaluation import Evaluation
-from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state
 from upchirp.training.evaluation.predictions import write_answers
 from upchirp.training.events import Evaluated, Event, Noted, Working
-from upchirp.training.parallel.state import State
 from upchirp.training.run.run_folder import PREDICTIONS, SCORES
-from upchirp.training.run.saving import Saving, Totals
+from upchirp.training.run.saving import Saving
+from upchirp.training.run.setup import Setup
 
 
 @dataclass(eq=False)
 class Evaluations:
     """Evaluates a run's weights, and keeps the best. All ranks call its methods together."""
 
-    trainer: Trainer
-    """Who trains, which knows what is measured."""
-    plan: Plan
-    """What is executed."""
-    state: State
-    """What is evaluated."""
-    totals: Totals
-    """Where the best figure is counted."""
-    images: EvaluationSet
-    """To evaluate on, at the final size."""
-    patience: int | None
-    """Evaluations in the last stage without a better one that are waited for; None waits for all."""
+    setup: Setup
+    """What is evaluated, and on which images."""
     saving: Saving
     """Writes the best state."""
     emit: Callable[[Event], None]
@@ -39,10 +26,14 @@ class Evaluations:
     exported: Evaluation | None = field(default=None, init=False)
     """The latest evaluation of what is exported: the average of the weights if there is one, else the weights."""
 
+    def __post_init__(self) -> None:
+        self.state, self.totals = self.setup.state, self.setup.totals
+
     @property
     def give_up(self) -> bool:
         """Whether evaluations have not become better for as long as is waited for."""
-        return self.patience is not None and self.totals.stale >= self.patience
+        patience = self.setup.keeping.early_stop
+        return patience is not None and self.totals.stale >= patience
 
     def evaluate(self) -> float:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported.
@@ -52,7 +43,7 @@ class Evaluations:
         Raises:
             UnreadableImages: more than 1 % of the images cannot be read.
         """
-        state, totals, plan = self.state, self.totals, self.plan
+        state, totals, plan = self.state, self.totals, self.setup.plan
         self.emit(Working(what="evaluating"))
         results = self._evaluated()
         progress = 1.0 if state.step == plan.total_steps else plan.step(state.step).progress
@@ -67,9 +58,9 @@ class Evaluations:
                     train_seconds=totals.train_seconds,
                 )
             )
-        for image in self.images.corrupt:
+        for image in self.setup.images.corrupt:
             self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
-        self.images.corrupt = []
+        self.setup.images.corrupt = []
         self.exported = self._of_exported(results)
         top1 = self.exported.score
         in_last_stage = plan.stage_at(state.step - 1) == len(plan.stages) - 1
@@ -94,8 +85,9 @@ class Evaluations:
         self.emit(Noted(message=f"{stopped}the weights of step {self.state.step} are exported, the best"))
         return totals.best_top1
 
-    def write(self, folder: Path) -> None:
+    def write(self) -> None:
         """Keep what the exported weights answered for each image in the run folder; the first rank calls it."""
+        folder = self.setup.folder
         if self.exported is not None and self.exported.predictions is not None:
             write_answers(folder / PREDICTIONS, self.exported.predictions)
         if self.exported is not None and self.exported.scores is not None:
@@ -103,12 +95,12 @@ class Evaluations:
 
     def _evaluated(self) -> list[StateEvaluation]:
         with self.totals.spent.on("evaluating"):
-            return evaluate_state(self.trainer, self.state, self.images, self._operator)
+            return evaluate_state(self.setup.trainer, self.state, self.setup.images, self._operator)
 
     @property
     def _operator(self) -> Operator | None:
         """What reduced the images of the last step."""
-        return self.plan.step(max(0, self.state.step - 1)).operator
+        return self.setup.plan.step(max(0, self.state.step - 1)).operator
 
     def _of_exported(self, results: list[StateEvaluation]) -> Evaluation:
         return results[0 if self.state.ema is None else 1].result

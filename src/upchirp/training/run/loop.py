@@ -4,20 +4,16 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from upchirp.curriculum import Plan, Step
-from upchirp.data import Corrupt, Loader
+from upchirp.curriculum import Step
+from upchirp.data import Corrupt
 from upchirp.data.faults import DataFault
 from upchirp.data.unreadable import CorruptImages
 from upchirp.errors import InputError
-from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.engine.step import StepResult
-from upchirp.training.engine.trainer import Trainer
-from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import evaluation_follows
 from upchirp.training.events import (
     Event,
@@ -30,14 +26,12 @@ from upchirp.training.events import (
     Stepped,
     Working,
 )
-from upchirp.training.parallel.state import State
 from upchirp.training.probing.compiling import compile_ahead
-from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.evaluations import Evaluations
 from upchirp.training.run.interruption import Interrupted, collected_signals
-from upchirp.training.run.memory import RunMemory
-from upchirp.training.run.saving import Saving, Totals
+from upchirp.training.run.saving import Saving
+from upchirp.training.run.setup import Setup
 from upchirp.training.run.spent import Clock
 from upchirp.training.run.window import Window
 
@@ -46,28 +40,10 @@ from upchirp.training.run.window import Window
 class Run:
     """One run in its folder: executes a plan and keeps what comes of it."""
 
-    keeping: Keeping
-    """What is said and kept, and how often."""
-    trainer: Trainer
-    """Who trains, on which device; all ranks execute the run, and the first one writes."""
-    plan: Plan
-    """What to execute."""
-    state: State
-    """Where to begin; it is trained in place."""
-    totals: Totals
-    """What was counted before."""
-    loader: Loader
-    """The plan's batches from the state's step on."""
-    folder: Path
-    """The run folder."""
-    images: EvaluationSet
-    """Validation images at the final size."""
+    setup: Setup
+    """What carries it out."""
     observers: Sequence[Observer]
     """Called with every event, on the rank that they are given to."""
-    memory: RunMemory
-    """How many images are computed at once."""
-    description: Description
-    """What the weights are of; goes into every file that holds them."""
     go_on: str
     """How to go on with the run, as the end of messages."""
     adviser: Adviser
@@ -76,17 +52,13 @@ class Run:
     """What was told so far."""
 
     def __post_init__(self) -> None:
-        trainer, plan, state, totals = self.trainer, self.plan, self.state, self.totals
-        self.device = trainer.device
-        self.ranks = trainer.parallel.ranks
-        self.saving = Saving(
-            self.keeping, trainer, plan, state, totals, self.loader, self.folder, self.description, self.emit
-        )
-        self.evaluations = Evaluations(
-            trainer, plan, state, totals, self.images, self.keeping.early_stop, self.saving, self.emit
-        )
-        self.window = Window(self.device, self.ranks, totals.train_seconds)
-        self.corrupt = CorruptImages(plan.dataset_size)
+        setup = self.setup
+        self.trainer, self.plan, self.state, self.totals = setup.trainer, setup.plan, setup.state, setup.totals
+        self.device, self.ranks = setup.trainer.device, setup.trainer.parallel.ranks
+        self.saving = Saving(setup, self.emit)
+        self.evaluations = Evaluations(setup, self.saving, self.emit)
+        self.window = Window(self.device, self.ranks, self.totals.train_seconds)
+        self.corrupt = CorruptImages(self.plan.dataset_size)
         self.clock = Clock()
 
     def emit(self, event: Event) -> None:
@@ -103,8 +75,8 @@ class Run:
             InputError: too many corrupt images, a loss or weights that are not finite, or too little memory.
             Interrupted: a signal came; a checkpoint was written.
         """
-        keeping, state, plan = self.keeping, self.state, self.plan
-        self.emit(Started(plan=plan, step=state.step, output=self.folder))
+        keeping, state, plan = self.setup.keeping, self.state, self.plan
+        self.emit(Started(plan=plan, step=state.step, output=self.setup.folder))
         self.emit(Working(what="starting the loader and waiting for the first batch"))
         top1 = math.nan
         several = self.ranks.size > 1
@@ -161,9 +133,9 @@ class Run:
                 self.saving.states.finish()
                 self.saving.export()
             if self.ranks.is_first:
-                self.evaluations.write(self.folder)
-            if self.loader.selected is not None:
-                self.emit(Noted(message=self.loader.selected.summary(plan.total_fresh_samples)))
+                self.evaluations.write()
+            if self.setup.loader.selected is not None:
+                self.emit(Noted(message=self.setup.loader.selected.summary(plan.total_fresh_samples)))
             self.emit(self._finished(trained, top1))
             (signum,) = self.ranks.largest(received[0] if received else 0)
             if signum:
@@ -182,19 +154,19 @@ class Run:
 
     def _interrupted(self, signum: int) -> Interrupted:
         self.saving.states.finish()
-        return Interrupted(signum, self.folder, self.state.step, self.go_on)
+        return Interrupted(signum, self.setup.folder, self.state.step, self.go_on)
 
     def _results(self) -> Generator[StepResult, None, None]:
         """The steps of the plan."""
-        trainer, sizes = self.trainer, self.memory.micro_batches
+        trainer, sizes = self.trainer, self.setup.memory.micro_batches
         if trainer.computation.compile:
             self.emit(Working(what="compiling a graph for each bandwidth"))
-            self.emit(Noted(message=compile_ahead(trainer, self.state, self.loader.sampler, sizes)))
+            self.emit(Noted(message=compile_ahead(trainer, self.state, self.setup.loader.sampler, sizes)))
             self.totals.spent.compiling += self._lap()
             # Compiling is training time, but would distort the first log line.
             self.window = Window(self.device, self.ranks, self.totals.train_seconds)
         try:
-            yield from trainer.run(self.state, self.plan, self.loader, micro_batches=sizes)
+            yield from trainer.run(self.state, self.plan, self.setup.loader, micro_batches=sizes)
         except DataFault as error:
             # The other ranks wait for this one to end its step, so no checkpoint can be written together.
             if self.ranks.size > 1 or not self.state.step:
@@ -203,7 +175,7 @@ class Run:
                 raise error
         except OutOfMemory as error:
             # Perhaps only this rank knows what fits: what it stores, the next start of the run reads.
-            self.memory.store()
+            self.setup.memory.store()
             raise InputError(f"{error}; {self.saving.last_good()}; {self.go_on}") from error
         except torch.OutOfMemoryError as error:
             # The optimizer may have changed a part of the weights, so the step cannot be redone.
@@ -237,8 +209,8 @@ class Run:
             self.emit(Selected(step=result.step, summary=summary))
 
     def _note_reduced(self, step: Step) -> None:
-        self.memory.agree()
-        rows = self.memory.micro_batches.sizes[step.bandwidth]
+        self.setup.memory.agree()
+        rows = self.setup.memory.micro_batches.sizes[step.bandwidth]
         self.emit(Reduced(step=step, micro_batch=rows))
         message = (
             f"out of memory at {step.bandwidth} px in step {step.index + 1}: it was redone with {rows} images at once, "

@@ -40,15 +40,15 @@ def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Sour
     # matplotlib takes most of a second, which only a run that ends needs to spend.
     from upchirp.reports.run_html import RunRecord, write_run_report
 
-    trainer, plan, evaluation = run.trainer, run.plan, run.evaluations.exported
+    trainer, plan, folder, evaluation = run.trainer, run.plan, run.setup.folder, run.evaluations.exported
     examples = examples_of(plan.curriculum, plan, train, trainer.augmentation, trainer.loading)
     predictions = None if evaluation is None else evaluation.predictions
     ranked = None if evaluation is None else evaluation.scores
     record = RunRecord(
-        name=run.folder.name,
+        name=folder.name,
         settings=settings,
         plan=plan,
-        log=read_metrics(run.folder),
+        log=read_metrics(folder),
         facts=_facts(settings, train, val),
         hardware=hardware(),
         versions=versions(),
@@ -60,7 +60,7 @@ def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Sour
         # Parts of a model cannot be asked by one rank alone.
         answers=() if run.state.parallel.in_step else answers_of(trainer, plan, train, run.state.model),
     )
-    write_run_report(record, run.folder / REPORT)
+    write_run_report(record, folder / REPORT)
 
 
 def scores_of(predictions: Predictions, classes: Sequence[str]) -> "ClassScores":
