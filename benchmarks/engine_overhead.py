@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from upchirp import Augmentation, Batch, Plan, constant, plan
 from upchirp.machine import hardware, versions
+from upchirp.models import computes
 from upchirp.training import Optimization, Trainer, create_optimizer, set_learning_rate
 
 AUGMENTATION = Augmentation(reprob=0.0, mixup=0.0, cutmix=0.0)
@@ -44,7 +45,7 @@ def bare_loop(name: str, data: list[Batch]) -> Callable[[], None]:
     def run() -> None:
         for batch in data:
             images = ((batch.images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=computes("cpu", torch.bfloat16)):
                 logits = model(images)
             loss = functional.cross_entropy(logits.float(), batch.labels, label_smoothing=0.1)
             loss.backward()

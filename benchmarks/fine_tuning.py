@@ -29,6 +29,7 @@ from torchvision.transforms import v2
 from defaults import MODELS, Case, Job, exported_by, subset
 from upchirp import TrainConfig, train
 from upchirp.machine import hardware, versions
+from upchirp.models import computes
 
 SETTINGS = ("upchirp", "constant", "plain-1e-4", "plain-3e-4", "plain-1e-3", "plain-3e-3", "scratch")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -78,7 +79,7 @@ def plain(job: Job, data: Path, weights: Path, options: argparse.Namespace) -> f
     model.train()
     while done < steps:
         for images, labels in loader:
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=computes(device, torch.bfloat16)):
                 logits = model(images.to(device))
             functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=0.1).backward()
             optimizer.step()

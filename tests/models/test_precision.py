@@ -1,3 +1,5 @@
+import platform
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 import upchirp
 from upchirp import Curriculum, Phase
 from upchirp.data import Augmentation
+from upchirp.models import computes, precision
 from upchirp.training import Optimization, Trainer
 from upchirp.training.probing.grey import grey_batch
 
@@ -42,7 +45,7 @@ def test_what_sees_only_padding_gets_no_gradient(channels, kernel, stride, paddi
     for _ in range(10):
         convolution.weight.grad = None
         fill_memory(convolution.weight.shape)
-        with upchirp.autocast("cpu"):
+        with upchirp.autocast("cpu", torch.bfloat16):
             outputs = convolution(images)
         outputs.float().sum().backward()
         assert outputs.dtype == torch.bfloat16
@@ -61,7 +64,7 @@ def test_training_leaves_alone_what_sees_only_padding():
     model = nn.Sequential(nn.Conv2d(3, 64, 2, 2), nn.Conv2d(64, 64, 3, 2, 1), nn.Flatten(), nn.Linear(64, 4))
     before = model[1].weight.detach().clone()
     trainer = Trainer(
-        optimization=Optimization(opt="sgd", weight_decay=0.0),
+        optimization=Optimization(opt="sgd", weight_decay=0.0, amp_dtype="bfloat16"),
         augmentation=Augmentation(mixup=0.0, cutmix=0.0, reprob=0.0, smoothing=0.0),
     )
     state = trainer.state(model, bandwidth=2, learning_rate=0.1)
@@ -82,8 +85,41 @@ def test_only_the_convolutions_concerned_are_computed_in_float32():
             return func(*args, **(kwargs or {}))
 
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1))
-    with Noting(), upchirp.autocast("cpu"):
+    with Noting(), upchirp.autocast("cpu", torch.bfloat16):
         model(torch.randn(2, 3, 4, 4))
     assert seen == [((4, 4), True), ((2, 2), True), ((1, 1), False)]
     with upchirp.autocast("cpu", None):
         assert model(torch.randn(2, 3, 4, 4)).dtype == torch.float32
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """A processor of the kind and with the instructions asked for."""
+
+    def make(machine: str, **instructions: bool) -> None:
+        monkeypatch.setattr(platform, "machine", lambda: machine)
+        for name in ("avx512_bf16", "amx_tile"):
+            monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: instructions.get(name, False))
+        precision._processor_has_bfloat16.cache_clear()
+
+    yield make
+    precision._processor_has_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize("instruction", [None, "avx512_bf16", "amx_tile"])
+def test_mixed_precision_is_what_the_processor_has_instructions_for(processor, instruction):
+    processor("x86_64", **{instruction: True} if instruction else {})
+    there = instruction is not None
+    assert computes("cpu", torch.bfloat16) is there
+    assert not computes("cpu", torch.float16)
+    with upchirp.autocast("cpu"):
+        outputs = nn.Linear(2, 2)(torch.ones(1, 2))
+    assert outputs.dtype == (torch.bfloat16 if there else torch.float32)
+
+
+@pytest.mark.parametrize("ampere", [False, True])
+def test_older_gpus_have_float16_only(monkeypatch, ampere):
+    # torch counts an emulation in unless it is told not to.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: ampere or including_emulation)
+    assert computes("cuda:1", torch.bfloat16) is ampere
+    assert computes("cuda:1", torch.float16)

@@ -6,7 +6,7 @@ from upchirp.models.cswin import CSWinTransformer
 from upchirp.models.flops import count_flops, count_parameters, flops_table
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
 from upchirp.models.outputs import check_given, check_outputs
-from upchirp.models.precision import autocast
+from upchirp.models.precision import autocast, computes
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.resizing.grids import GridChange, ResizableInput, follows_shape
 from upchirp.models.resizing.input_size import at_size, fit_to_bandwidth, fit_to_tried, lent_at_size
@@ -23,6 +23,7 @@ __all__ = [
     "ResizableInput",
     "at_size",
     "autocast",
+    "computes",
     "check_given",
     "check_name",
     "check_outputs",

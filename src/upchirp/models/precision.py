@@ -1,15 +1,41 @@
-"""Mixed precision whose gradients are right on every CPU."""
+"""Mixed precision that a device has instructions for, and whose gradients are right on every CPU."""
 
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 
+def computes(device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether a device has instructions for a 16-bit number format; others emulate it, at a fraction of the speed.
+
+    A CPU without them takes 8 to 12 times as long for a training step in bfloat16 as in float32
+    (benchmarks/results/precision.json). GPUs before NVIDIA's Ampere have float16 only.
+
+    >>> computes("cpu", torch.float16)
+    False
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return dtype == torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind != "cpu" or (dtype == torch.bfloat16 and _processor_has_bfloat16())
+
+
+@cache
+def _processor_has_bfloat16() -> bool:
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # oneDNN takes any AVX-512 for enough, and emulates.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @contextmanager
-def autocast(device: torch.device | str, dtype: torch.dtype | None = torch.bfloat16) -> Iterator[None]:
+def autocast(device: torch.device | str, dtype: torch.dtype | Literal["auto"] | None = "auto") -> Iterator[None]:
     """`torch.autocast`, with the convolutions in float32 whose gradients a CPU would fill with unwritten memory.
 
     On a CPU, convolutions whose stride is larger than their map get wrong weight gradients in bfloat16: the parts of
@@ -20,10 +46,11 @@ def autocast(device: torch.device | str, dtype: torch.dtype | None = torch.bfloa
 
     Args:
         device: where the model is.
-        dtype: number format of mixed precision; none computes as the model's parameters are.
+        dtype: number format of mixed precision; none computes as the model's parameters are. `auto` is bfloat16 where
+            the device computes it, else none: float16 would need a scaled loss.
 
     >>> convolution = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1)
-    >>> with autocast("cpu"):
+    >>> with autocast("cpu", torch.bfloat16):
     ...     outputs = convolution(torch.randn(2, 8, 1, 1))
     >>> outputs.dtype
     torch.bfloat16
@@ -32,6 +59,8 @@ def autocast(device: torch.device | str, dtype: torch.dtype | None = torch.bfloa
     tensor(0.)
     """
     kind = torch.device(device).type
+    if dtype == "auto":
+        dtype = torch.bfloat16 if computes(device, torch.bfloat16) else None
     if dtype is None:
         yield
         return

@@ -1,7 +1,7 @@
 """A search from configuration to a curriculum file: a job in a folder, killed and resumed like any other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,10 @@ def search(
         raise InputError("a search starts its own processes: leave out torchrun, and give `candidates_at_once=N`")
     with held_folder(config.training.output, f"search-{config.training.model}") as (folder, notes):
         resuming = config.training.resume == "auto" and run_folder.holds_run(folder)
-        if not resuming:
+        if resuming:
+            stored = config.stored(folder).get("amp_dtype", run_folder.BEFORE_CHOICE["amp_dtype"])
+            config = replace(config, training=config.training.as_chosen({"amp_dtype": stored}))
+        else:
             run_folder.check_is_free(folder)
         prepared = prepare(config, model, data, task, notes.append)
         planner = prepared.planner

@@ -13,8 +13,10 @@ from upchirp.search.trial_plan import Planner
 from upchirp.training import check_model, settle
 from upchirp.training.engine.task import Task
 from upchirp.training.methods.chosen import for_images, task_of
+from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
+from upchirp.training.recipes.optimizer import amp_note, with_amp_dtype
 from upchirp.training.run.data import open_named_data, without_labels
 
 
@@ -55,7 +57,9 @@ def prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task
     whole = whole if task.labelled else without_labels(whole)
     task = for_images(task, training, [whole])
     training, told = training.with_channels_of(whole)
-    for line in told:
+    asked, device = training.optimization, choose_device(training.device)
+    training = replace(training, optimization=with_amp_dtype(asked, device))
+    for line in [*told, *amp_note(asked, training.optimization, device)]:
         note(line)
     train, val = split(whole, config.search_val, training.seed)
     if config.subset < 1:

@@ -93,7 +93,7 @@ class Trainer:
     @property
     def autocast(self) -> torch.dtype | None:
         """The number format of mixed precision, if it is on."""
-        return autocast_dtype(self.optimization)
+        return autocast_dtype(self.optimization, self.device)
 
     @property
     def computing(self) -> Computing:
@@ -142,12 +142,11 @@ class Trainer:
         if parameters := [parameter for parameter in learned.parameters() if parameter.requires_grad]:
             optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})
         parallel.arrange(optimizer)
-        scaled = optimization.amp and optimization.amp_dtype == "float16"
         return State(
             model=model,
             optimizer=optimizer,
             ema=ema,
-            scaler=torch.amp.GradScaler(self.device.type, enabled=scaled),
+            scaler=torch.amp.GradScaler(self.device.type, enabled=self.autocast == torch.float16),
             bandwidth=bandwidth,
             parallel=parallel,
             transforms=learned,

@@ -145,6 +145,18 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
         values = {**stored, **asked, "output": str(self.output), "resume": self.resume}
         return replace(TrainConfig.from_flat(values, source=f"{self.output}/{CONFIG}"), given=self.given)
 
+    def as_chosen(self, before: Mapping[str, Any]) -> "TrainConfig":
+        """With what is left open as it was chosen before.
+
+        >>> config = TrainConfig.from_flat({"model": "resnet50", "prepare": "auto", "amp_dtype": "float16"})
+        >>> config = config.as_chosen({"prepare": "device", "amp_dtype": "bfloat16"})
+        >>> config.prepare, config.optimization.amp_dtype
+        ('device', 'float16')
+        """
+        flat = self.to_flat()
+        chosen = {name: value for name, value in before.items() if flat[name] == "auto"}
+        return replace(self.from_flat({**flat, **chosen}), given=self.given) if chosen else self
+
     def to_flat(self) -> dict[str, Any]:
         """All settings under their flag names, as plain data."""
         flat: dict[str, Any] = {}

@@ -87,8 +87,9 @@ class Optimization:
     """Share of the run in which the decay rises to its value; none raises it by timm's rule, whatever the length."""
     amp: bool = True
     """Mixed precision."""
-    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
-    """Number format of mixed precision."""
+    amp_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of mixed precision; `auto` is the first of these that the device has instructions for: bfloat16,
+    float16 on older GPUs, and float32, which is none, on older CPUs."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "lr_base", "lr_base_size", "lr_cap", "clip_grad"):

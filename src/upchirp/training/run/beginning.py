@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from upchirp.data import DataIdentity
-from upchirp.data.settings import Prepare
 from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
@@ -27,8 +26,8 @@ class Beginning:
     loaded: checkpoint.Loaded | None = None
     data: DataIdentity = field(default_factory=DataIdentity)
     """What the run, or the checkpoint, was trained on."""
-    prepare: Prepare | None = None
-    """Who prepared its images; none of a run that begins."""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    """Settings that may be left open, as they were chosen for it; none of a run that begins."""
     notes: list[str] = field(default_factory=list)
     end: Finished | None = None
     """How the run ended, if it was finished before."""
@@ -57,14 +56,13 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bo
         if not own_model:
             _check_start(config, config.weights, keep_head=config.keep_head)
     loaded = _checkpoint(config.resume, folder, resuming=resuming)
-    trained_on, prepare = DataIdentity(), None
+    trained_on, chosen = DataIdentity(), {}
     if resuming:
-        trained_on, prepare = run_folder.read_data(folder), run_folder.read_settings(folder).way
+        trained_on, chosen = run_folder.read_data(folder), run_folder.chosen(folder)
     elif loaded:
         trained_on = Description.from_dict(loaded.content.get("described", {})).data
-        # Checkpoints of before there was a choice lack it.
-        prepare = loaded.content.get("prepare", "cpu")
-    return Beginning(folder, resuming, loaded, trained_on, prepare, notes)
+        chosen = {name: loaded.content.get(name, value) for name, value in run_folder.BEFORE_CHOICE.items()}
+    return Beginning(folder, resuming, loaded, trained_on, chosen, notes)
 
 
 def _check_start(choice: Choice, weights: Path | None, *, keep_head: bool) -> None:

@@ -30,7 +30,7 @@ from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import open_ranks
 from upchirp.training.recipes.checks import at_least, check_model_kwargs
-from upchirp.training.recipes.optimizer import autocast_dtype
+from upchirp.training.recipes.optimizer import fast_autocast_dtype
 from upchirp.training.run.eval_report import report_evaluation
 from upchirp.training.run.run_folder import CHECKPOINTS, REPORT, holds_run
 from upchirp.training.run.trained_weights import is_same_data, read_trained
@@ -180,7 +180,7 @@ def evaluate_weights(
                         images,
                         device=target,
                         # As the run evaluated itself; weights from elsewhere are evaluated in float32.
-                        autocast=autocast_dtype(config.optimization) if run is not None else None,
+                        autocast=fast_autocast_dtype(config.optimization, target) if run is not None else None,
                         task=task,
                     )
                 results += [

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -100,9 +99,8 @@ def _train(
         lambda: (asked, begin(asked, held, own_model=own_model, own_data=data is not None))
     )
     folder, resuming, trained_on = beginning.folder, beginning.resuming, beginning.data
-    if config.prepare == "auto" and beginning.prepare is not None:
-        # Measured anew it might be another one, and the weights would differ by rounding.
-        config = replace(config, prepare=beginning.prepare)
+    # Chosen anew it might be another one, and the weights would differ by rounding.
+    config = config.as_chosen(beginning.chosen)
     if beginning.end is not None:
         return finished_before(folder, beginning.end, observers, ranks)
     go_on = go_on or go_on_with(folder, objects=own_model or data is not None or bool(transforms))

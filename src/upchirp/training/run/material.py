@@ -15,7 +15,7 @@ from upchirp.training.methods.chosen import for_images
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
-from upchirp.training.recipes.optimizer import autocast_dtype
+from upchirp.training.recipes.optimizer import amp_note, autocast_dtype, with_amp_dtype
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.data import enlarged_note, open_sources
 from upchirp.training.run.models import describe, start_model
@@ -66,17 +66,20 @@ def material_of(
     train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
     task = ranks.together(lambda: for_images(task, settled.config, [train, val]))
     config, told = ranks.from_first(lambda: settled.config.with_channels_of(train))
-    settled = replace(settled, config=config)
     notes += told
+    scaled, asked = config.parallel != "fsdp", config.optimization
+    optimization = ranks.from_first(lambda: with_amp_dtype(asked, device, scaled=scaled))
+    settled = replace(settled, config=replace(config, optimization=optimization))
     if not resuming:
         notes += ranks.from_first(lambda: enlarged_note(settled.config, settled.config, train))
         settled = choose_recipe(settled.config, len(train))
         if not chooses_batch_size(settled.config):
             choose_micro_batch(settled.config, settled.config.batch_size, ranks.size)
     config = settled.config
+    notes += amp_note(asked, config.optimization, device)
     task, told = ranks.together(
         lambda: with_teacher(
-            task, config, config.augmentation, train.classes, device, autocast_dtype(config.optimization)
+            task, config, config.augmentation, train.classes, device, autocast_dtype(config.optimization, device)
         )
     )
     notes += told

@@ -41,6 +41,9 @@ MAY_DIFFER = names_of(Place, Keeping, Computation) | {
 _CHANGE_ROUNDING = ("micro_batch", "prepare", "device", "compile", "channels_last", "deterministic")
 """Those of them that change the order of floating-point sums, or batch norm's statistics."""
 
+BEFORE_CHOICE = {"prepare": "cpu", "amp_dtype": "bfloat16"}
+"""Settings that may be left open, and what runs had of before there was a choice."""
+
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was started in the folder."""
@@ -73,11 +76,10 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     Raises:
         InputError: naming the settings that differ.
     """
-    settings = read_settings(folder)
-    # What was left open goes on as it was chosen; runs of before there was a choice do not say it.
-    stored = {**settings.to_flat(), "prepare": settings.way}
-    if asked["prepare"] == "auto":
-        asked = {**asked, "prepare": settings.way}
+    # What is left open goes on as it was chosen.
+    before = chosen(folder)
+    stored = {**read_settings(folder).to_flat(), **before}
+    asked = {**asked, **{name: value for name, value in before.items() if asked[name] == "auto"}}
     # The same data lie elsewhere under another name; where they are known, they are compared themselves.
     may_differ = MAY_DIFFER | {"data", "more_data"} if read_data(folder).train else MAY_DIFFER
     check_same_settings(folder, "a run", stored, asked, may_differ)
@@ -121,6 +123,12 @@ def read_settings(folder: Path) -> TrainConfig:
         InputError: a damaged file.
     """
     return TrainConfig.from_flat(load_stored(folder / CONFIG), source=str(folder / CONFIG))
+
+
+def chosen(folder: Path) -> dict[str, Any]:
+    """Settings that may be left open, as they were chosen for the folder's run."""
+    settings = read_settings(folder).to_flat()
+    return {name: value if settings[name] == "auto" else settings[name] for name, value in BEFORE_CHOICE.items()}
 
 
 def create(folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], data: DataIdentity) -> None:

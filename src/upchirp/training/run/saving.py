@@ -86,6 +86,7 @@ class Saving:
             "described": self.setup.description.to_dict(),
             "loader": self.setup.loader.state_dict(),
             "prepare": self.setup.loader.prepare,
+            "amp_dtype": self.setup.trainer.optimization.amp_dtype,
             **self.setup.totals.to_dict(),
         }
         self.states.save(content, path)
