@@ -149,10 +149,11 @@ def test_a_run_says_what_it_chose_keeps_it_and_goes_on_with_it(
     stored = load_config(tmp_path / "run" / "config.yaml")
     assert (stored["recipe"], stored["batch_size"], stored["mixup"]) == ("light", 16, 0.0)
     assert stored["lr"] == read_plan(tmp_path / "run").stages[-1].learning_rate
-    # What is printed beforehand is what ran, but for what is measured on a GPU.
+    # What is printed beforehand is what ran, but for what the machine decides.
     printed = settings_for_data(TrainConfig.from_flat(asked)).to_flat()
-    assert printed["prepare"] == "auto"
-    assert {**printed, "output": None, "prepare": "cpu"} == {**stored, "output": None}
+    assert (printed["prepare"], printed["amp_dtype"]) == ("auto", "auto")
+    chosen = {"output": None, "prepare": "cpu", "amp_dtype": stored["amp_dtype"]}
+    assert {**printed, **chosen} == {**stored, "output": None}
     # Another recipe than was chosen is another run; the very same command is the same.
     assert train(TrainConfig.from_flat(asked)).top1 == result.top1
     with pytest.raises(InputError, match="other settings: recipe light"):

@@ -70,8 +70,8 @@ def test_settings_are_stored_and_may_not_change(config: Make) -> None:
     assert run.output is not None
     stored = yaml.safe_load((run.output / "config.yaml").read_text())
     assert (stored["early_batch"], stored["max_batch_size"], stored["lr_cap"]) == ([96, 64], 96, 0.1)
-    # Who prepares is chosen when it is known where the run is trained.
-    assert TrainConfig.from_flat(stored) == replace(run, prepare="cpu")
+    # Who prepares, and the number format, are chosen when it is known where the run is trained.
+    assert TrainConfig.from_flat(stored) == run.as_chosen({"prepare": "cpu", "amp_dtype": stored["amp_dtype"]})
     with pytest.raises(InputError, match=r"early_batch \[96, 64\] \(now auto\)"):
         train(replace(run, early_batch="auto", resume="auto"))
 

@@ -16,7 +16,7 @@ from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.probing.planning import without_values
-from upchirp.training.recipes.optimizer import amp_note, with_amp_dtype
+from upchirp.training.recipes.optimizer import with_amp_dtype
 from upchirp.training.run.data import open_named_data, without_labels
 
 
@@ -57,10 +57,9 @@ def prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task
     whole = whole if task.labelled else without_labels(whole)
     task = for_images(task, training, [whole])
     training, told = training.with_channels_of(whole)
-    asked, device = training.optimization, choose_device(training.device)
-    training = replace(training, optimization=with_amp_dtype(asked, device))
-    for line in [*told, *amp_note(asked, training.optimization, device)]:
+    for line in told:
         note(line)
+    training = replace(training, optimization=with_amp_dtype(training.optimization, choose_device(training.device)))
     train, val = split(whole, config.search_val, training.seed)
     if config.subset < 1:
         train = split(train, config.subset, training.seed)[1]

@@ -9,6 +9,7 @@ from torch import nn
 
 from upchirp.data import Transform
 from upchirp.data.device.transform import check_transforms
+from upchirp.data.settings import loader_processes
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
@@ -109,6 +110,7 @@ def _train(
     if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
         raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
     # Refused before any data are read.
+    loader_processes(config.workers)
     check_tracker(config.track)
     material = material_of(Settled(config), beginning, task, model, data, device, ranks, report)
     task = material.task
