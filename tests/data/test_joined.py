@@ -1,5 +1,6 @@
 """Several roots of the same classes as one data set."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from upchirp.data import JoinedSource, open_data, open_more
 from upchirp.data.identity import fingerprint
 from upchirp.data.labels import check_labels
 from upchirp.data.sources import GeneratedSource, MapStyleSource
+from upchirp.training import Event, Working
+from upchirp.training.run.data import SCANNING, open_named_data
 from upchirp.training.run.run_folder import read_data
 
 
@@ -33,7 +36,9 @@ def test_images_come_one_source_after_the_other() -> None:
 def test_a_run_trains_on_all_roots_and_goes_on(config: Make, image_folder: Path, tmp_path: Path) -> None:
     more = write_folder(tmp_path / "more", train=5, val=2) / "train"
     run = config(more_data=[str(more)], epochs=1, batch_size=16)
-    assert len(train(run).plan.stages) == 3
+    seen: list[Event] = []
+    assert len(train(run, observers=[seen.append]).plan.stages) == 3
+    assert [event.done for event in seen if isinstance(event, Working) and event.what == SCANNING].count(None) == 1
     assert run.output is not None
     data = read_data(run.output)
     assert data.train is not None and data.train.images == 64 + 10
@@ -52,3 +57,22 @@ def test_other_classes_are_refused(image_folder: Path, tmp_path: Path, config: M
         train(config(more_data=[str(tmp_path / "gone")]))
     with pytest.raises(InputError, match="`more_data` is for labelled images"):
         train(config(regime="pretrain", model_kwargs={}, more_data=[str(other)]))
+
+
+def test_images_that_validate_are_not_trained_on_by_further_data(config: Make, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "root", train=20, val=4)
+    (tmp_path / "way").symlink_to(root / "val")
+    for data, more in ((root, tmp_path / "way"), (root / "train", root / "train")):
+        with pytest.raises(InputError, match=r"\d of the \d validation .* training images of `more_data` .*, too"):
+            train(config(data=str(data), more_data=[str(more)]))
+    # A copy of some is told; other images of the same names are not.
+    lines: list[str] = []
+    other = write_folder(tmp_path / "other", train=20, val=4)
+    for name in ("cat/000.jpg", "dog/001.jpg"):
+        (other / "train" / name).write_bytes((root / "val" / name).read_bytes())
+    start = config(data=str(root), more_data=[str(other)])
+    open_named_data(start, lines.append)
+    assert ["2 or more of the 8 validation images have a copy" in line for line in lines] == [True]
+    pack = shutil.make_archive(str(tmp_path / "packed"), "zip", root / "val")
+    with pytest.raises(InputError, match="2 of the 2 validation images"):
+        open_named_data(replace(start, data=pack, more_data=(pack,), val_share=0.2), lines.append)

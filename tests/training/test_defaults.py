@@ -178,6 +178,8 @@ def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Pa
     with pytest.raises(Enough):
         train(TrainConfig.from_flat(asked), observers=[listen])
     assert any("recipe paper" in line and "long enough" in line for line in said)
+    planned = read_plan(tmp_path / "run")
+    assert f"batch size {planned.stages[-1].batch_size}: makes {planned.total_steps:,} steps" in said
     stored = load_config(tmp_path / "run" / "config.yaml")
     assert (stored["recipe"], stored["mixup"], stored["time_budget"]) == ("paper", 0.8, "10m")
     # From a checkpoint of it, in another folder, likewise.
@@ -189,6 +191,14 @@ def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Pa
     # A second is not enough for it.
     priced = estimate(TrainConfig.from_flat({**asked, "time_budget": "1s"}), measure=True)
     assert any("recipe light" in line for line in priced["chosen"])
+
+
+@pytest.mark.parametrize("asked", [{}, {"early_batch": "auto"}, {"recipe": "light"}])
+def test_the_steps_that_are_told_are_those_of_the_plan(asked: dict[str, Any]) -> None:
+    priced = estimate(TrainConfig.from_flat({"model": "test_resnet", **asked}), dataset_size=9_469, num_classes=10)
+    steps = sum(stage["steps"] for stage in priced["stages"])
+    size = priced["stages"][-1]["batch_size"]
+    assert [line for line in priced["chosen"] if "steps" in line] == [f"batch size {size}: makes {steps:,} steps"]
 
 
 def test_epochs_beside_a_time_budget_are_said_to_be_left_out() -> None:

@@ -3,7 +3,7 @@
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,16 @@ class ArchiveSource(ListedSource):
         if self._is_zip and zlib.crc32(data) != crc:
             raise OSError(f"it is damaged: the CRC-32 of its {size} bytes is not the one in the archive")
         return data, int(self.labels[index])
+
+    def stored(self, index: int) -> tuple[Hashable, int]:
+        """What tells the member from all others, whatever path leads to the archive, and its length in bytes.
+
+        Raises:
+            OSError: the archive is not there.
+        """
+        found = os.stat(self._archive)  # noqa: PTH116
+        offset, _, size, _, _ = self._members[index].item()
+        return (found.st_dev, found.st_ino, offset), size
 
     def _stored(self, offset: int, length: int) -> bytes:
         """A member's bytes as the archive holds them."""

@@ -1,6 +1,7 @@
 """Images that a listing names: what folders, archives and tables of them share."""
 
 import os
+from collections.abc import Hashable
 
 import numpy as np
 import numpy.typing as npt
@@ -59,3 +60,12 @@ class ListedSource:
         """
         with open(self.describe(index), "rb", buffering=0) as stream:  # noqa: PTH123
             return stream.read(), int(self.labels[index])
+
+    def stored(self, index: int) -> tuple[Hashable, int]:
+        """What tells the image's file from all others, whatever path leads to it, and its length in bytes.
+
+        Raises:
+            OSError: the file is not there.
+        """
+        found = os.stat(self.describe(index))  # noqa: PTH116
+        return (found.st_dev, found.st_ino), found.st_size

@@ -48,9 +48,17 @@ class Settled:
 
     config: TrainConfig
     reasons: tuple[str, ...] = ()
-    """One line for each choice."""
+    """One line for each choice but the batch size."""
     asked: TrainConfig | None = None
     """The settings before any was chosen, if a recipe was."""
+    batch_chosen: bool = False
+    """Whether the batch size was, by the length of the run."""
+
+    def told(self, plan: Plan) -> tuple[str, ...]:
+        """A line for each choice, and for the batch size the steps that the plan made of it."""
+        if not self.batch_chosen:
+            return self.reasons
+        return (*self.reasons, f"batch size {self.config.batch_size}: makes {plan.total_steps:,} steps")
 
     def for_time(self, images: int, plan: Plan) -> "Settled | None":
         """The choice of another recipe for the length that a time budget turned out to have; None if this suits it.
@@ -162,16 +170,16 @@ def choose_batch_size(settled: Settled, samples: int, model: nn.Module, *, ranks
     # Whoever names recipe and batch gets the recipe's own rate.
     named_both = config.asks_for("recipe") and config.asks_for("batch_size")
     rate_too = not (config.asks_for("lr", "lr_base") or named_both or config.facts.one_recipe)
-    if chooses_batch_size(config):
+    batch_too = chooses_batch_size(config)
+    if batch_too:
         unit = ranks * mix_group(config.augmentation, _LARGEST_BATCH)
         size = math.ceil(_batch_size(samples) / unit) * unit
         config = replace(config, batch_size=size)
-        reasons.append(f"batch size {size}: makes about {max(1, samples // size):,} steps")
     if rate_too:
         rate, why = _rate(config.optimization, config.batch_size, model, tunes=config.facts.from_weights)
         config = replace(config, optimization=replace(config.optimization, lr=rate))
         reasons.append(f"learning rate {rate:.2g}: {why}")
-    return replace(settled, config=config, reasons=tuple(reasons))
+    return replace(settled, config=config, reasons=tuple(reasons), batch_chosen=batch_too)
 
 
 def follows_length(choice: Choice) -> bool:

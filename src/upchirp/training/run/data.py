@@ -1,5 +1,6 @@
 """The data of a run."""
 
+from collections.abc import Sequence
 from statistics import median_low
 from typing import Any
 
@@ -21,12 +22,14 @@ from upchirp.data import (
 )
 from upchirp.data.labels import unranked, validation_for
 from upchirp.data.sources import Note, warn
+from upchirp.data.sources.overlap import overlap
 from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report, unreported
 from upchirp.training.recipes.groups import Choice, Start
 
+SCANNING = "scanning the data"
 _LOOKED_AT = 15
 """Training images whose sizes are looked at."""
 _ENLARGED = 1.5
@@ -49,7 +52,7 @@ def open_named_data(
         raise InputError("`more_data` is for labelled images: put those without into one folder")
 
     def counted(images: int | None) -> None:
-        report("scanning the data", images, None)
+        report(SCANNING, images, None)
 
     counted(None)
     columns = {"label_column": start.label_column} if labelled else {}
@@ -64,17 +67,42 @@ def open_named_data(
         **columns,
     )
     if start.more_data:
-        train = JoinedSource(
-            [train, *(open_more(more, train, note=note, counted=counted, **columns) for more in start.more_data)]
-        )
+        further = [open_more(more, train, note=note, counted=counted, **columns) for more in start.more_data]
+        for line in _check_apart(val, further, start.more_data):
+            note(line)
+        train = JoinedSource([train, *further])
     return train, val
+
+
+def _check_apart(val: Source, further: Sequence[Source], names: Sequence[str]) -> list[str]:
+    """What to tell of validation images that further data have copies of.
+
+    Raises:
+        InputError: the very files are trained on, too.
+    """
+    notes = []
+    for source, name in zip(further, names, strict=True):
+        same, copies = overlap(val, source)
+        if same:
+            raise InputError(
+                f"{len(same):,} of the {len(val):,} validation images are training images of `more_data` {name}, too "
+                f"(such as {same[0]}), so the accuracy would say nothing of other images: name data without them"
+            )
+        if copies:
+            notes.append(
+                f"{len(copies):,} or more of the {len(val):,} validation images have a copy among the training images "
+                f"of {name} (such as {copies[0]}): the accuracy on them says nothing of other images"
+            )
+    return notes
 
 
 def open_sources(
     start: Start, data: tuple[Any, Any] | None, task: Task, notes: list[str], report: Report
 ) -> tuple[Source, Source]:
     """Training and validation images, with the labels that the task asks for."""
-    if data is None:
+    if data is not None:
+        report(SCANNING, None, None)
+    else:
         data = open_named_data(start, notes.append, report, labelled=task.labelled)
     train_source, val_source = map(as_source, data)
     if not task.labelled:

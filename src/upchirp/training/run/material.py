@@ -62,7 +62,6 @@ def material_of(
         InputError: images, a teacher or a model that cannot be had, or do not go together.
     """
     notes, resuming, loaded = beginning.notes, beginning.resuming, beginning.loaded
-    report("scanning the data", None, None)
     train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
     task = ranks.together(lambda: for_images(task, settled.config, [train, val]))
     config, told = ranks.from_first(lambda: settled.config.with_channels_of(train))

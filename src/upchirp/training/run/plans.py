@@ -181,7 +181,7 @@ class Plans:
         seconds, way_of_seconds = measured(probed, 0) if timed else None, trainer.loading.way
         samples = planned_samples(config, curriculum, len(self.source), model=model, seconds=seconds)
         chosen = choose_batch_size(settled, samples, model, ranks=ranks.size)
-        config, notes = chosen.config, list(chosen.reasons)
+        config, notes = chosen.config, list[str]()
         if config.prepare == "auto":
             first = make_plan(config, curriculum, len(self.source), model=model, seconds=seconds)
             shared_out = config.parallel == "fsdp"
@@ -221,7 +221,7 @@ class Plans:
             notes += _kernel_notes(plan, model)
         if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
             notes.append(note)
-        return Settled(config, tuple(notes)), plan
+        return Settled(config, (*chosen.told(plan), *notes)), plan
 
 
 def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:

@@ -87,7 +87,7 @@ def estimate(
     at_once = micro_batches(config, plan)
     for stage in priced["stages"]:
         stage["micro_batch"] = at_once[stage["bandwidth"]]
-    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.reasons, *idle], **needs}
+    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.told(plan), *idle], **needs}
 
 
 def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> TrainConfig:
