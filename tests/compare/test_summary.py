@@ -77,7 +77,27 @@ def test_a_slow_run_withholds_the_ratio_and_is_named() -> None:
     assert summary["speedups"]["linear"]["kind"] == "disturbed"
     assert summary["speedup_at_equal_accuracy"] is None
     assert {each["slow"] for each in summary["disturbed"]["linear"]} == {"linear-1 seed 1"}
+    assert [run["times_count"] for run in summary["runs"]] == [[True, True], [True, True], [True, False]]
     assert summed(speed=430.0)["disturbed"] == {"linear": []}
+
+
+def test_times_of_disturbed_runs_widen_no_interval_of_others() -> None:
+    other = Entry("other", 1.0)
+
+    def interval(**second: float) -> tuple[float, float]:
+        outcomes = {
+            entry: [outcome(entry, seed, top1=top1, seconds=seconds) for seed in (0, 1)]
+            for entry, top1, seconds in ((USUAL, 50.0, 300.0), (CHEAP, 46.0, 150.0), (WHOLE, 54.0, 310.0))
+        }
+        outcomes[other] = [
+            outcome(other, 0, top1=50.0, seconds=300.0),
+            outcome(other, 1, **{"top1": 50.0, "seconds": 300.0, **second}),
+        ]
+        speedup = summarise(outcomes, seeds=(0, 1), root=Path("out"))["speedups"]["linear"]
+        return speedup["low"], speedup["high"]
+
+    assert interval(seconds=900.0, speed=170.0) == pytest.approx(interval(), rel=1e-3)
+    assert interval(seconds=900.0)[1] > 1.1 * interval()[1]
 
 
 def test_what_computes_in_another_way_is_held_to_no_speed_but_its_own() -> None:

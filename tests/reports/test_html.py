@@ -239,6 +239,18 @@ def test_a_disturbed_run_is_named_instead_of_a_speedup(make_summary: Make, words
     assert "cannot be compared" not in " ".join(verdict(summary)[:-1])
 
 
+def test_times_in_the_tables_are_of_runs_that_nothing_disturbed(make_summary: Make, words: Callable[..., str]) -> None:
+    summary = make_summary(seeds=2)
+    usual, other = summary["runs"][0], summary["runs"][-1]
+    usual.update(train_seconds=[200.0, 900.0], times_count=[True, False])
+    other["train_seconds"] = [100.0, 100.0]
+    text = words(summary)
+    assert "200.0 3 min 20 s, 1 of 2 seeds 1.00" in text and "100.0 1 min 40 s 0.50" in text
+    assert "900.0 (disturbed)" in text and "means without the runs that were disturbed" in text
+    usual["times_count"] = [False, False]
+    assert "– disturbed –" in words(summary)
+
+
 def test_a_damaged_plan_is_refused(make_summary: Make, tmp_path: Path) -> None:
     summary = make_summary()
     summary["runs"][1]["plan"] = {"cost": "pixels"}

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from upchirp.cli.printable import print_note, printable
 from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
-from upchirp.reports.words import score_name, shortened, spent_text
+from upchirp.reports.words import counted_seconds, score_name, shortened, spent_text
 from upchirp.training import Interrupted
 
 if TYPE_CHECKING:
@@ -141,16 +142,16 @@ def show(comparison: "Comparison", console: Console) -> None:
     # Of the budget its compute tells enough, and there is no room for both.
     for heading in (score_name(summary), "difference", "time", "ratio", "compute"):
         table.add_column(heading, justify="right", no_wrap=True)
-    baseline = sum(summary["runs"][0]["train_seconds"]) / seeds
+    usual = counted_seconds(summary["runs"][0])
     for entry in summary["runs"]:
-        seconds = sum(entry["train_seconds"]) / seeds
+        times = counted_seconds(entry)
         accuracy = sum(entry["accuracy"]) / seeds
         table.add_row(
             Text(printable(shortened(entry["name"], 24))),
             f"{accuracy:.2f} %",
             difference_text(entry["difference"]) if entry["difference"] else "",
-            duration(seconds),
-            f"{seconds / baseline:.2f}",
+            _time_text(times, seeds),
+            f"{fmean(times) / fmean(usual):.2f}" if times and usual else "",
             f"{entry['relative_compute']:.2f}",
         )
     console.print(table)
@@ -161,6 +162,13 @@ def show(comparison: "Comparison", console: Console) -> None:
     ]
     for line in (*spent, *verdict(summary), f"report: {comparison.output / REPORT}"):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _time_text(times: Sequence[float], seeds: int) -> str:
+    """The mean of the times that nothing disturbed, and of how many seeds it is if not of all."""
+    if not times:
+        return "disturbed"
+    return duration(fmean(times)) + (f" ({len(times)} of {seeds})" if len(times) < seeds else "")
 
 
 def _together(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

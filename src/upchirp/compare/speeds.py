@@ -86,6 +86,27 @@ def weighted_median(values: Sequence[tuple[float, float]]) -> float:
     return max(value for value, _ in values)
 
 
+def slowed(speeds: Mapping[str, Mapping[Work, float]]) -> set[str]:
+    """The runs that did some work slower than the fastest at it, by more than the tolerance: their times tell little.
+
+    >>> full = Work(64, 256, 0)
+    >>> sorted(slowed({"a": {full: 1000.0}, "b": {full: 700.0}, "c": {full: 800.0}, "d": {full: 900.0}}))
+    ['b', 'c']
+
+    Args:
+        speeds: of each run, by its name.
+    """
+    fastest: dict[Work, float] = {}
+    for own in speeds.values():
+        for work, speed in own.items():
+            fastest[work] = max(speed, fastest.get(work, speed))
+    return {
+        name
+        for name, own in speeds.items()
+        if any(speed < (1 - TOLERANCE) * fastest[work] for work, speed in own.items())
+    }
+
+
 def disturbances(speeds: Mapping[str, Mapping[Work, float]]) -> list[Disturbance]:
     """For each kind of work the slowest and the fastest run, where they differ by more than the tolerance.
 

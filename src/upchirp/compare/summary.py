@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from upchirp.compare.curves import readings
 from upchirp.compare.equal_accuracy import Speedup, Timed, relative_time_spread, speedup_at_equal_accuracy
 from upchirp.compare.outcomes import Entry, Outcome
-from upchirp.compare.speeds import Disturbance, Work, disturbances, steady_speeds
+from upchirp.compare.speeds import Disturbance, Work, disturbances, slowed, steady_speeds
 from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, contrast, difference, seed_spread
 from upchirp.reports.loaded import loaded_by_stage
 
@@ -55,8 +55,17 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
     }
     baseline, *others = outcomes
     names = list(dict.fromkeys(entry.variant for entry in others if entry.variant != baseline.variant))
-    disturbed = {name: _disturbed(name, outcomes, speeds) for name in names}
-    time_spread = relative_time_spread(list(timed.values()))
+    compared = {name: _speeds_of_alike(name, outcomes, speeds) for name in names}
+    disturbed = {name: disturbances(own) for name, own in compared.items()}
+    slow: set[str] = set().union(*map(slowed, compared.values()))
+    times_count = {entry: [run not in slow for run in speeds[entry]] for entry in outcomes}
+    time_spread = relative_time_spread(
+        [
+            replace(each, seconds=[*compress(each.seconds, times_count[entry])])
+            for entry, each in timed.items()
+            if any(times_count[entry])
+        ]
+    )
     speedups = {
         name: _undisturbed(
             speedup_at_equal_accuracy(
@@ -81,6 +90,7 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
                 list(speeds[entry].values()),
                 differences.get(entry),
                 contrast([(1.0, timed[entry].measured)], spread),
+                times_count[entry],
                 relative_compute=computed[entry].mean_seconds / computed[baseline].mean_seconds,
             )
             for entry, runs in outcomes.items()
@@ -172,12 +182,12 @@ def _alike(name: str, outcomes: Mapping[Entry, Sequence[Outcome]]) -> list[Entry
     return [entry for entry in outcomes if entry.variant == baseline.variant] + own
 
 
-def _disturbed(
+def _speeds_of_alike(
     name: str,
     outcomes: Mapping[Entry, Sequence[Outcome]],
     speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]],
-) -> list[Disturbance]:
-    return disturbances({run: own for entry in _alike(name, outcomes) for run, own in speeds[entry].items()})
+) -> dict[str, Mapping[Work, float]]:
+    return {run: own for entry in _alike(name, outcomes) for run, own in speeds[entry].items()}
 
 
 def _compared(
@@ -200,6 +210,7 @@ def _entry_summary(
     speeds: Sequence[Mapping[Work, float]],
     against_baseline: Difference | None,
     mean: Difference,
+    times_count: Sequence[bool],
     *,
     relative_compute: float,
 ) -> dict[str, Any]:
@@ -215,6 +226,7 @@ def _entry_summary(
         "mean": {"accuracy": mean.points, "of_seeds": mean.of_seeds, "margin": mean.margin},
         "difference": against_baseline.to_dict() if against_baseline else None,
         "train_seconds": [run.all_seconds for run in runs],
+        "times_count": list(times_count),
         "seconds_before": before,
         "spent": [spent(run.lines("end")) for run in runs],
         "loaded": [_loaded(run) for run in runs],

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +17,16 @@ from upchirp.reports.figures import (
 )
 from upchirp.reports.page import picture, render, strip_rows
 from upchirp.reports.verdict import difference_text, remark, verdict
-from upchirp.reports.words import SPENT, budget_text, duration_text, hardware_text, listed, score_name, spent_name
+from upchirp.reports.words import (
+    SPENT,
+    budget_text,
+    counted_seconds,
+    duration_text,
+    hardware_text,
+    listed,
+    score_name,
+    spent_name,
+)
 
 _MISSING = "–"
 _MOST_BANDWIDTHS = 5
@@ -36,6 +46,8 @@ class _Line:
     difference: str
     seconds: str
     duration: str
+    of_times: str
+    """Of how many seeds, if times of others were disturbed."""
     relative_time: str
     relative_compute: str
     time_for_compute: str
@@ -113,11 +125,13 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
 
 
 def _lines(summary: Mapping[str, Any]) -> list[_Line]:
-    baseline_seconds = fmean(summary["runs"][0]["train_seconds"])
+    usual = counted_seconds(summary["runs"][0])
     lines = []
     for run in summary["runs"]:
-        accuracy, seconds = run["accuracy"], fmean(run["train_seconds"])
-        time, compute = seconds / baseline_seconds, run["relative_compute"]
+        accuracy, times = run["accuracy"], counted_seconds(run)
+        seconds = fmean(times) if times else None
+        time = fmean(times) / fmean(usual) if times and usual else None
+        compute = run["relative_compute"]
         spent = [each for each in run.get("spent", ()) if each]
         speeds = run.get("images_per_second", {})
         lines.append(
@@ -129,11 +143,12 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
                 margin=f"± {run['mean']['margin']:.2f}",
                 top1_range=f"{min(accuracy):.2f} to {max(accuracy):.2f}" if len(accuracy) > 1 else "",
                 difference=difference_text(run["difference"]) if run["difference"] else "",
-                seconds=f"{seconds:,.1f}",
-                duration=duration_text(seconds),
-                relative_time=f"{time:.2f}",
+                seconds=_MISSING if seconds is None else f"{seconds:,.1f}",
+                duration="disturbed" if seconds is None else duration_text(seconds),
+                of_times="" if len(times) in (0, len(accuracy)) else f"{len(times)} of {len(accuracy)} seeds",
+                relative_time=_MISSING if time is None else f"{time:.2f}",
                 relative_compute=f"{compute:.2f}",
-                time_for_compute=f"{time / compute:.2f}",
+                time_for_compute=_MISSING if time is None else f"{time / compute:.2f}",
                 speeds=tuple(_number(speeds.get(str(side))) for side in _bandwidths(summary)),
                 spent=tuple(f"{fmean(each.get(name, 0.0) for each in spent):,.1f}" for name in SPENT) if spent else (),
                 loaded=_loaded(run),
@@ -209,12 +224,14 @@ def _seeds(summary: Mapping[str, Any]) -> list[_Seed]:
             budget=budget_text(run["budget"]),
             seed=seed,
             top1=f"{run['accuracy'][place]:.2f}",
-            seconds=f"{run['train_seconds'][place]:,.1f}",
+            seconds=f"{run['train_seconds'][place]:,.1f}" + ("" if counts else " (disturbed)"),
             waiting=f"{100 * waits[place]:.1f}" if place < len(waits := run.get("wait_share", ())) else _MISSING,
             folder=folders[place] if place < len(folders := run.get("folders", ())) else _MISSING,
         )
         for run in summary["runs"]
-        for place, seed in enumerate(summary["seeds"])
+        for place, (seed, counts) in enumerate(
+            zip(summary["seeds"], run.get("times_count", repeat(True)), strict=False)
+        )
     ]
 
 

@@ -1,6 +1,7 @@
 """Numbers as a reader wants them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import compress, repeat
 from typing import Any
 
 SPENT = ("computing", "waiting", "changing_bandwidth", "compiling", "evaluating", "saving")
@@ -29,6 +30,18 @@ def listed(names: Sequence[str]) -> str:
     """
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def counted_seconds(run: Mapping[str, Any]) -> list[float]:
+    """The training times of a run of a comparison, without those of its seeds that something disturbed.
+
+    >>> counted_seconds({"train_seconds": [9.0, 14.0], "times_count": [True, False]})
+    [9.0]
+    >>> counted_seconds({"train_seconds": [9.0, 14.0]})
+    [9.0, 14.0]
+    """
+    # Summaries of before it was told apart lack it.
+    return list(compress(run["train_seconds"], run.get("times_count", repeat(True))))
 
 
 _PERCENT = ("top1", "top5", "mAP", "micro_f1", "explained")
