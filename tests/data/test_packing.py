@@ -478,12 +478,14 @@ def test_other_labels_of_the_same_names_are_refused(image_folder: Path, tmp_path
         with pytest.raises(InputError, match=f"packed with other labels of the {split} images than the data have"):
             pack(written(*labels), tmp_path / "out", SETTINGS, workers=1)
     assert pack(written("a", "b", "a", "b"), tmp_path / "out", SETTINGS, workers=1).found == 2
-    # What earlier versions packed does not say.
+    # What earlier versions packed says it in its shards alone.
     stored = json.loads(manifest.read_text())
     for split in stored["splits"].values():
         del split["labels_sha256"]
     manifest.write_text(json.dumps(stored))
-    assert pack(written("b", "a", "a", "b"), tmp_path / "out", SETTINGS, workers=1).found == 2
+    assert pack(written("a", "b", "a", "b"), tmp_path / "out", SETTINGS, workers=1).found == 2
+    with pytest.raises(InputError, match="packed with other labels of the train images than the data have"):
+        pack(written("b", "a", "a", "b"), tmp_path / "out", SETTINGS, workers=1)
 
 
 def test_foreign_outputs_are_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_training_across_bandwidths(name, optimizer_name):
         for seed in range(2):
             loss = step(model, optimizer, old, seed)
             ema.update(model)
+        gradients = {key: p.grad.clone() for key, (p, _) in positions(model).items()}
         before = copy.deepcopy({key: (p.data, dict(optimizer.state[p]), k) for key, (p, k) in positions(model).items()})
         average = {key: p.clone() for key, (p, _) in positions(ema.module).items()}
         others = {key: p.clone() for key, p in model.named_parameters() if key not in before}
@@ -109,8 +110,11 @@ def test_training_across_bandwidths(name, optimizer_name):
         for key, (parameter, _) in positions(model).items():
             values, state, prefix = before[key]
             assert parameter.shape != values.shape
-            assert parameter.grad is None and parameter.requires_grad
             entries = parameter.shape[-2]
+            assert parameter.requires_grad
+            torch.testing.assert_close(
+                parameter.grad.double(), expected(gradients[key], prefix, entries), rtol=0, atol=1e-6
+            )
             torch.testing.assert_close(parameter.data.double(), expected(values, prefix, entries), rtol=0, atol=1e-6)
             smoothed = positions(ema.module)[key][0]
             torch.testing.assert_close(smoothed.double(), expected(average[key], prefix, entries), rtol=0, atol=1e-6)

@@ -174,7 +174,9 @@ def test_a_model_of_ones_own(search_config: Make) -> None:
     [
         ({"stages": 1}, "give 2 or more"),
         ({"candidates": (80,)}, "candidate bandwidth 80"),
-        ({"candidates": (30,)}, "30"),
+        ({"candidates": (30, 64)}, "30"),
+        ({"candidates": (32,)}, "32 px is the only candidate bandwidth: give two or more `candidates`"),
+        ({"algorithm": "greedy", "candidates": (64,)}, "64 px is the only candidate bandwidth"),
         ({"beta": 1.5}, "`beta` is 1.5"),
         ({"search_val": 1.0}, "`search_val` is 1.0"),
         ({"subset": 0.0}, "`subset` is 0.0"),

@@ -159,10 +159,18 @@ class SearchConfig(AroundTraining):
         return "samples" if self.algorithm == "greedy" else axis_of(self.objective)
 
     def bandwidths(self, multiple: int) -> tuple[int, ...]:
-        """The candidates in rising order; default ones are rounded to what the model takes."""
+        """The candidates in rising order; default ones are rounded to what the model takes.
+
+        Raises:
+            InputError: a single one, so that there is nothing to choose.
+        """
         size = self.training.final_size
         chosen = self.candidates or [min(size, nearest_multiple(share * size, multiple)) for share in _SHARES]
-        return tuple(sorted(set(chosen)))
+        found = tuple(sorted(set(chosen)))
+        # Algorithm 1 lowers stages from the final size, candidate or not.
+        if len(found) == 1 and (self.algorithm == "sequential" or found[0] == size):
+            raise InputError(f"{found[0]} px is the only candidate bandwidth: give two or more `candidates`")
+        return found
 
     @classmethod
     def stored(cls, folder: Path) -> dict[str, Any]:

@@ -122,6 +122,7 @@ def pack(
     _check_output(root, manifest)
     try:
         tasks = [task for split in SPLITS for task in _tasks(root, split, sources[split], settings)]
+        _check_labels(root, tasks, prefix)
         missing = _missing(tasks)
         if missing or not (root / CHECKSUMS).exists() or not load_manifest(root).complete:
             root.mkdir(parents=True, exist_ok=True)
@@ -173,6 +174,25 @@ def _check_output(root: Path, manifest: Manifest) -> None:
             )
     elif root.is_dir() and not all(_is_leftover(path) for path in root.iterdir()):
         raise InputError(f"the output {root} is not empty and was not made by `upchirp pack`: name another folder")
+
+
+def _check_labels(root: Path, tasks: Sequence[ShardTask], prefix: str) -> None:
+    """Refuse shards with other labels than the data have, where an earlier version left the manifest without them."""
+    if not (root / MANIFEST).exists():
+        return
+    told = {split for split, packed in load_manifest(root).splits.items() if packed.labels_sha256 is not None}
+    for task in tasks:
+        split, labels = task.path.parent.name, known_labels(task.source)
+        if split in told or labels is None or not is_whole(task.path):
+            continue
+        index = load_index(index_path(task.path))
+        left_out = {name for name, _ in index.left_out}
+        packed = [place for place in task.indices if task.source.describe(place).removeprefix(prefix) not in left_out]
+        if labels[packed].tolist() != index.labels.tolist():
+            raise InputError(
+                f"{root} was packed with other labels of the {split} images than the data have: use the same data, or "
+                "another `output`"
+            )
 
 
 def _is_leftover(path: Path) -> bool:

@@ -64,7 +64,7 @@ class PackedSplit:
     """Number of shards."""
     labels_sha256: str | None = None
     """Of the images' labels in their order, which names do not tell where no folder does; nothing where they are not
-    known without opening the images, and in folders that earlier versions packed."""
+    known without opening the images, and in folders that earlier versions packed, whose shards' indexes tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

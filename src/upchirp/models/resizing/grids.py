@@ -166,17 +166,20 @@ def follows_shape(state: object, parameter: torch.Tensor) -> bool:
 
 
 def apply_change(change: GridChange, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Resize the parameter, in place, and its moments."""
+    """Resize the parameter, in place, with its gradient and its moments."""
     parameter = change.parameter
     state = {} if optimizer is None else _state(optimizer, parameter)
     state.update({key: change.resized(value) for key, value in state.items() if _has_shape(value, parameter)})
     values = change.resized(parameter)
-    parameter.grad = None
+    gradient, parameter.grad = parameter.grad, None
     # While a loss of the last step is alive, autograd keeps the accumulator with the old shape and would
     # refuse the next gradient. It lets go of it only when the type changes, hence the detour.
     detour = torch.float32 if values.dtype == torch.float64 else torch.float64
     parameter.data = torch.empty(0, dtype=detour, device=values.device)
     parameter.data = values
+    if gradient is not None:
+        # Of an update that several steps of a plan add up to, which this is in the middle of.
+        parameter.grad = change.resized(gradient)
 
 
 def _state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Any]:

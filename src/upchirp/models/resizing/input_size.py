@@ -38,7 +38,8 @@ def fit_to_bandwidth(
     Positions and relative-position tables are interpolated bilinearly (`align_corners=False`), class tokens
     kept, the optimizer's moments likewise, and windows keep their share of the grid: B/32 wide for Swin
     (released code; Section 6.1) and most others. `docs/models.md` lists the families.
-    Parameters stay the same objects, so the optimizer keeps them; gradients of resized ones are cleared.
+    Parameters stay the same objects, so the optimizer keeps them; gradients follow as moments do, so that those of
+    several bandwidths add up.
     Models that need nothing (ResNet, ConvNeXt, CAFormer) and calls at the current size cost next to nothing
     and change nothing. `torch.compile` wrappers are looked through. Under `DistributedDataParallel` fit the module
     inside, and wrap it anew when parameters were resized. A module of one's own joins in by `ResizableInput`.
