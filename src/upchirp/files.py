@@ -81,6 +81,18 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
         stream.write(text.encode("utf-8"))
 
 
+class _OnceEach(yaml.SafeLoader):
+    """Refuses a name that stands twice in a mapping, of which YAML's library would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise yaml.constructor.ConstructorError(
+                problem=f"{twice!r} stands twice in one mapping", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path, what: str) -> Any:
     """What a YAML file holds, as plain data.
 
@@ -92,7 +104,7 @@ def read_yaml(path: Path, what: str) -> Any:
         InputError: it cannot be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _OnceEach)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the {what} {path}: {error}") from error
     except yaml.YAMLError as error:

@@ -55,3 +55,10 @@ def test_blurred_down_sampling_takes_every_bandwidth(name: str, layer: str) -> N
         fit_to_bandwidth(model, side)
         model(torch.randn(2, 3, side, side)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_one_value_of_each_channel_is_told_in_one_line(config: Make) -> None:
+    run = config(model="test_resnet", model_kwargs={}, final_size=32, batch_size=1, micro_batch=None, mixup=0.0)
+    with pytest.raises(InputError, match=r"one value of each channel, .*: give a larger `batch_size`") as caught:
+        train(run)
+    assert "\n" not in str(caught.value)

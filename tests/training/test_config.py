@@ -109,7 +109,15 @@ def test_bad_values_get_one_line(values: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "expected lines of")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "expected lines of"),
+        ("a: 1\nepochs: 1\nepochs: 2", "'epochs' stands twice in one mapping.*line 1"),
+        ("variants:\n  - {b: 1, b: 2}", "'b' stands twice"),
+    ],
+)
 def test_bad_files_get_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=message):

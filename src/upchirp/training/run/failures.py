@@ -13,7 +13,7 @@ from upchirp.training.run.run_folder import CHECKPOINTS
 
 @contextmanager
 def one_line_failures(folder: Path, go_on: str) -> Iterator[None]:
-    """Turn a disk that fails or is full, and loader workers that die or stall, into one line.
+    """Turn a disk that fails or is full, and loader workers that die or stall, into one line; and too small a batch.
 
     Args:
         folder: the run folder.
@@ -31,6 +31,14 @@ def one_line_failures(folder: Path, go_on: str) -> Iterator[None]:
         raise InputError(f"the run in {folder} stopped: {reason}; {_where_to_go_on(folder, go_on)}") from error
     except LoaderFailure as error:
         raise InputError(f"{error}; {_where_to_go_on(folder, go_on)}") from error
+    except ValueError as error:
+        # As torch's batch norm says it.
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "a batch norm gets one value of each channel, of a single image that is a single pixel by then, and can "
+            "learn nothing from it: give a larger `batch_size` or `micro_batch`"
+        ) from error
 
 
 @contextmanager
