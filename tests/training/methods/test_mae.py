@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from tests.runs import Make, differing, interrupted, logged
+from tests.runs import Make, differing, logged, stop_after
 from torch import nn
 
 from upchirp import InputError, TrainConfig, train
@@ -17,6 +17,7 @@ from upchirp.data import Augmentation, Targets
 from upchirp.data.packing import PackSettings, pack
 from upchirp.models import count_flops, create_model, fit_to_bandwidth, resized_parameters
 from upchirp.search import SearchConfig, estimate
+from upchirp.training import Interrupted
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.methods.mae import MaskedAutoencoding
 from upchirp.training.methods.masked_autoencoder import MaskedAutoencoder, Seeded
@@ -149,8 +150,10 @@ def test_a_run_resumes_to_the_same_bits_and_loads_in_timm(run: Callable[..., Tra
     assert whole.figure == "explained" and 0 <= whole.top1 <= 100
     lines = logged(whole.output, "evaluation")
     assert lines[-1]["loss"] < lines[0]["loss"] < 1 and {"explained", "images"} <= lines[0].keys()
-    other = interrupted(replace(run(), output=tmp_path / "other"), 5)
-    train(other)
+    other = replace(run(), output=tmp_path / "other")
+    with pytest.raises(Interrupted, match="upchirp pretrain --resume auto"):
+        train(other, observers=[stop_after(5)])
+    train(replace(other, resume="auto"))
     assert not differing(whole.output, other.output)
     plain = timm.create_model(f"local-dir:{whole.output}", pretrained=True)
     assert plain.num_classes == 0 and plain.pos_embed.shape == (1, 17, 64)

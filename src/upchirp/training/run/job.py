@@ -58,7 +58,8 @@ def train(
         transforms: what is done with finished batches, by the names that the curriculum's phases give them; modules
             learn with the model.
         observers: called with every event, on every rank; see `upchirp.training.events`.
-        go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train`.
+        go_on: how to go on with the run, as the end of the message of one that stops; by default `upchirp train` or
+            `upchirp pretrain`.
 
     Started by torchrun, every rank calls it in the same way, and every rank gets the result. Only the first one needs
     the run folder.
@@ -104,7 +105,10 @@ def _train(
     config = config.as_chosen(beginning.chosen)
     if beginning.end is not None:
         return finished_before(folder, beginning.end, observers, ranks)
-    go_on = go_on or go_on_with(folder, objects=own_model or data is not None or bool(transforms))
+    if go_on is None:
+        objects = own_model or data is not None or bool(transforms)
+        job = "train" if objects or config.facts.labelled else "pretrain"
+        go_on = go_on_with(folder, job=job, objects=objects)
     if model is None:
         check_model(config, labelled=config.facts.labelled)
     if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
