@@ -24,7 +24,7 @@ from upchirp import TrainConfig, train
 from upchirp.curriculum import Plan
 from upchirp.machine import hardware, versions
 from upchirp.models import count_flops, create_model
-from upchirp.training import probe_weights, read_plan
+from upchirp.training import EvalData, EvalLoading, Origin, probe_weights, read_plan
 from upchirp.training.methods.mae import MaskedAutoencoding
 
 NETWORK = {"model": "vit_tiny_patch16_224", "model_kwargs": {"patch_size": 8, "depth": 6}, "final_size": 64}
@@ -175,9 +175,12 @@ def main() -> None:
         else:
             weights, row["compute"], row["seconds"] = pretrained(case, options)
             row |= probe_weights(
-                weights=weights, data=str(options.data), workers=options.workers, pooled="mean",
-                **({"model": NETWORK["model"], "model_kwargs": NETWORK["model_kwargs"], "final_size": 64}),
-            )  # fmt: skip
+                Origin(weights=weights, model=NETWORK["model"], model_kwargs=NETWORK["model_kwargs"]),
+                EvalData(data=str(options.data)),
+                pooled="mean",
+                final_size=64,
+                loading=EvalLoading(workers=options.workers),
+            )
             if options.tuning_epochs:
                 row["tuned"] = tuned(case, weights, options)
         rows.append(row)

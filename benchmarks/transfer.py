@@ -18,7 +18,7 @@ from defaults import exported_by
 from upchirp import TrainConfig, train
 from upchirp.cli.display import Display
 from upchirp.machine import hardware, versions
-from upchirp.training import evaluate_weights
+from upchirp.training import EvalData, EvalLoading, Origin, evaluate_weights
 
 MODEL = {"model": "resnet10t", "model_kwargs": {"channels": [64, 128, 256, 256]}}
 SHARED = {"recipe": "light", "evaluations": 1, "batch_size": 256}
@@ -73,7 +73,10 @@ def measure(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, A
     small = {**shared, "final_size": options.fixres_from, "data": str(source)}
     trained = run("small", folder, **MODEL, **small, regime="imagenet22k", epochs=options.pretrain_epochs)
     before = evaluate_weights(
-        weights=exported_by(trained["output"]), data=str(source), sizes=options.sizes, workers=options.workers
+        Origin(weights=exported_by(trained["output"])),
+        EvalData(data=str(source)),
+        sizes=options.sizes,
+        loading=EvalLoading(workers=options.workers),
     )
     fixres = {}
     for size in options.sizes:

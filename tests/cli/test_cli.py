@@ -1,5 +1,6 @@
 """The command line: what it prints, how it refuses, and its exit codes."""
 
+import csv
 import json
 import re
 from collections.abc import Mapping
@@ -330,15 +331,19 @@ def test_eval_tells_classes_and_confusions_and_shows_them(
     assert sum(row["images"] for row in told["confusions"]) == told["images"] - right
     names = {row["class"] for row in told["per_class"]}
     assert all({row["class"], row["guess"]} <= names and row["class"] != row["guess"] for row in told["confusions"])
-    report = tmp_path / "report.html"
-    assert main([*words, "--report-file", str(report)]) == 0
+    report, table = tmp_path / "report.html", tmp_path / "classes.csv"
+    assert main([*words, "--report-file", str(report), "--per-class-file", str(table)]) == 0
     shown = capsys.readouterr().out
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [(row["class"], int(row["right"])) for row in rows] == [
+        (row["class"], row["right"]) for row in told["per_class"]
+    ]
     assert "per class at" in shown and "confusions at" in shown and str(report) in shown
     html = report.read_text(encoding="utf-8")
     assert "data:image/png;base64," in html and not re.search(r'(?:src|href)="(?!data:)', html)
     assert html.count("taken for <strong>") == min(12, len(told["confusions"]))
     assert main([*words, "--sizes", "32", "64", "--report-file", str(report)]) == 2
-    assert "a report is of one evaluation" in capsys.readouterr().err
+    assert "--report-file is of one evaluation" in capsys.readouterr().err
     assert main([*words, "--report-file", str(tmp_path / "nowhere/report.html")]) == 2
     refused = capsys.readouterr().err
     assert f"there is no folder {tmp_path / 'nowhere'}: make it, or choose another --report-file" in refused

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from upchirp.cli import main
 from upchirp.data import EvalTransform, FolderSource, LooseSource, find_images, normalize
 from upchirp.models import create_model
-from upchirp.training import load_config, predict
+from upchirp.training import EvalLoading, Origin, load_config, predict
 
 FLAGS = ["--workers", "0", "--device", "cpu"]
 
@@ -75,7 +75,8 @@ def test_a_path_is_printed_as_it_is(
 
 
 def test_between_predictions_gradients_work(run: Path, image_folder: Path) -> None:
-    told = predict(LooseSource(find_images([image_folder / "val"])[0]), run=run, workers=0, device="cpu")
+    images = LooseSource(find_images([image_folder / "val"])[0])
+    told = predict(images, Origin(run=run), loading=EvalLoading(workers=0), device="cpu")
     next(told)
     weight = torch.ones(1, requires_grad=True)
     (weight * 2).sum().backward()

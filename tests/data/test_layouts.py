@@ -134,6 +134,12 @@ def test_evaluation_takes_all_of_a_folder_of_classes(tmp_path):
     assert len(open_evaluation(split, note=notes.append)) == 2
     parted(tmp_path / "three")
     assert names(open_evaluation(tmp_path / "three"), tmp_path / "three")[0] == "val/cat/1.jpg"
+    # What a training held out is nothing that was asked for.
+    for shares, told in (({"held_out": 0.5}, False), ({"held_out": 0.5, "val_share": 0.1}, True)):
+        heard: list[str] = []
+        open_evaluation(tmp_path / "three", note=heard.append, **shares)
+        assert any("has validation images: `val_share` is not used" in line for line in heard) == told
+        assert len(open_evaluation(root, note=heard.append, **shares)) == (2 if told else 4)
 
 
 def test_training_images_are_evaluated_where_they_are_asked_for(tmp_path):

@@ -18,6 +18,7 @@ from upchirp.exporting import FORMATS, Format, export
 from upchirp.exporting.hub import push, run_facts
 from upchirp.models import create_model
 from upchirp.models.pvt import checkpoint_filter_fn
+from upchirp.training import Origin
 from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.run.trained_model import TrainedModel, load_trained
@@ -31,7 +32,7 @@ def trained(folder: Path, name: str, size: int, **options: Any) -> TrainedModel:
         buffer.uniform_(0.5, 1.5)
     described = Description(model=name, model_kwargs=options, final_size=size)
     export_weights(model.state_dict(), folder / "drawn.safetensors", described.to_dict())
-    return load_trained(weights=folder / "drawn.safetensors")
+    return load_trained(Origin(weights=folder / "drawn.safetensors"))
 
 
 @torch.no_grad()
@@ -76,7 +77,7 @@ def test_timm_loads_and_computes_the_same(tmp_path: Path, name: str, size: int, 
 
 
 def test_a_hub_folder_is_a_model_of_timm_with_a_card(uninterrupted: Path, tmp_path: Path) -> None:
-    made = load_trained(run=uninterrupted)
+    made = load_trained(Origin(run=uninterrupted))
     told = export(made, "hf", tmp_path / "hub", facts=run_facts(uninterrupted))
     assert told == f"timm.create_model('local-dir:{tmp_path / 'hub'}', pretrained=True)"
     loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True)
@@ -175,7 +176,7 @@ def test_from_the_command_line(uninterrupted: Path, tmp_path: Path, capsys: pyte
     assert "timm.create_model('" in capsys.readouterr().out
     assert load_file(tmp_path / "a.safetensors").keys() == load_file(uninterrupted / "model_ema.safetensors").keys()
     # The classes come along: this file is as good as the run's.
-    assert load_trained(weights=tmp_path / "a.safetensors").described.classes
+    assert load_trained(Origin(weights=tmp_path / "a.safetensors")).described.classes
     assert main(words) == 2
     assert "exists already: choose another --output" in capsys.readouterr().err
     assert main(["export", "--run", str(uninterrupted), "--push", "a/b", "--output", str(tmp_path / "b")]) == 2

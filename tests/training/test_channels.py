@@ -15,7 +15,7 @@ from upchirp import InputError, train
 from upchirp.data import Augmentation, LooseSource, find_images
 from upchirp.exporting import export
 from upchirp.models import count_flops, create_model
-from upchirp.training import estimate, evaluate_weights, predict
+from upchirp.training import EvalData, EvalLoading, Origin, estimate, evaluate_weights, predict
 from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.task import Classification
@@ -26,6 +26,8 @@ from upchirp.training.run.probe_job import probe_weights
 from upchirp.training.run.run_folder import read_settings
 from upchirp.training.run.teacher import with_teacher
 from upchirp.training.run.trained_model import load_trained
+
+AT_ONCE = EvalLoading(workers=0)
 
 RUN: dict[str, Any] = {"model": "test_resnet", "final_size": 32, "in_chans": 5, "randaug_layers": 2}
 
@@ -61,11 +63,11 @@ def test_bands_are_trained_and_what_is_written_says_how(trained: Path, arrays: P
     assert (stored.in_chans, stored.augmentation.pixel_type) == (5, "float32")
     assert stored.augmentation.mean[:4] == pytest.approx((2000,) * 4, rel=0.01)
     assert stored.augmentation.mean[4] == pytest.approx(3500, rel=0.01)
-    (own,) = evaluate_weights(run=trained, workers=0, device="cpu")
+    (own,) = evaluate_weights(Origin(run=trained), loading=AT_ONCE, device="cpu")
     (by_file,) = evaluate_weights(
-        weights=trained / "model_ema.safetensors",
-        data=str(arrays),
-        workers=0,
+        Origin(weights=trained / "model_ema.safetensors"),
+        EvalData(data=str(arrays)),
+        loading=AT_ONCE,
         device="cpu",
         report_file=trained / "e.html",
     )
@@ -77,17 +79,17 @@ def test_bands_are_trained_and_what_is_written_says_how(trained: Path, arrays: P
     assert model.pretrained_cfg["mean"] == pytest.approx(stored.augmentation.mean)
     assert model(torch.zeros(1, 5, 32, 32)).shape == (1, 2)
     source = LooseSource(find_images([arrays / "val"])[0])
-    named = [each.guesses[0].name for each in predict(source, run=trained, workers=0, device="cpu")]
+    named = [each.guesses[0].name for each in predict(source, Origin(run=trained), loading=AT_ONCE, device="cpu")]
     right = sum(name == source.describe(k).split("/")[-2] for k, name in enumerate(named))
     assert 100 * right / len(named) == pytest.approx(own.evaluation.top1)
     program = trained / "model.pt2"
-    exported = load_trained(run=trained)
+    exported = load_trained(Origin(run=trained))
     export(exported, "torch", program)
     assert torch.export.load(program).module()(torch.zeros(3, 5, 32, 32)).shape == (3, 2)
     assert "in_chans=5, " in export(exported, "timm", trained / "timm.safetensors")
     with pytest.raises(InputError, match="the models of mmdet take RGB images"):
         export(exported, "mmdet", trained / "mmdet.pth")
-    assert probe_weights(run=trained, linear=False, workers=0, device="cpu")["val_images"] == 12
+    assert probe_weights(Origin(run=trained), linear=False, loading=AT_ONCE, device="cpu")["val_images"] == 12
 
 
 def test_a_run_that_is_interrupted_ends_as_one_that_is_not(arrays: Path, trained: Path, config: Make) -> None:

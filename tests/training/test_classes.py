@@ -12,9 +12,11 @@ from tests.runs import write_folder
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
-from upchirp.training import Event, Noted, evaluate_weights
+from upchirp.training import EvalData, EvalLoading, Event, Noted, Origin, evaluate_weights
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import read_description
+
+AT_ONCE = EvalLoading(workers=0)
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -94,8 +96,9 @@ def test_another_order_of_the_same_names(run: Path, data: Path, tmp_path: Path) 
     described["data"]["classes"] = [CLASSES[index] for index in order]
     checkpoint.export_weights(weights, tmp_path / "turned.safetensors", described)
     heard: list[Event] = []
+    images = EvalData(data=str(data))
     turned, straight = (
-        evaluate_weights(weights=file, data=str(data), workers=0, device="cpu", observers=[heard.append])[0].evaluation
+        evaluate_weights(Origin(weights=file), images, loading=AT_ONCE, observers=[heard.append])[0].evaluation
         for file in (tmp_path / "turned.safetensors", run / "model.safetensors")
     )
     assert turned.top1 == straight.top1 and turned.loss == pytest.approx(straight.loss)
@@ -104,7 +107,11 @@ def test_another_order_of_the_same_names(run: Path, data: Path, tmp_path: Path) 
     # A file without names is taken as it comes.
     save_file(weights, tmp_path / "bare.safetensors")
     (bare,) = evaluate_weights(
-        weights=tmp_path / "bare.safetensors", model="test_resnet", sizes=[32], data=str(data), workers=0, device="cpu"
+        Origin(weights=tmp_path / "bare.safetensors", model="test_resnet"),
+        images,
+        sizes=[32],
+        loading=AT_ONCE,
+        device="cpu",
     )
     assert bare.evaluation.top1 < 50
 

@@ -31,12 +31,16 @@ from upchirp.reports.compare_html import write_report
 from upchirp.search import SearchConfig, search
 from upchirp.training import (
     Classification,
+    EvalData,
+    EvalLoading,
     LabelScores,
     MultiLabel,
+    Origin,
     Ranked,
     estimate,
     evaluate_weights,
     predict,
+    read_thresholds,
     validate,
 )
 from upchirp.training.checkpoints.description import read_description
@@ -44,8 +48,9 @@ from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.label_scores import average_precision, precision_recall
 from upchirp.training.methods.chosen import for_images
 from upchirp.training.recipes.groups import Start
-from upchirp.training.run.eval_job import _other_kind
+from upchirp.training.run.eval_data import other_kind
 
+AT_ONCE = EvalLoading(workers=0)
 TAGS = ("cat", "dog", "wet")
 
 
@@ -95,9 +100,13 @@ def test_figures_are_scikit_learns_and_say_nothing_of_absent_classes() -> None:
     assert made.figures["mAP"] == pytest.approx(100 * average_precision_score(truth[:, present], scores[:, present]))
     assert made.figures["micro_f1"] == pytest.approx(100 * f1_score(truth, scores > 0, average="micro"))
     by_class = made.by_class("abcd")
-    nothing = dict.fromkeys(("average_precision", "best_f1", "threshold"))
+    nothing = dict.fromkeys(("average_precision", "best_f1", "threshold", "precision", "recall"))
     assert by_class[2] == {"class": "c", "images": 0, **nothing}
     assert by_class[1]["images"] == truth[:, 1].sum()
+    # Probabilities in float32, as predictions have them, reach the threshold where those that it is of do.
+    for label in present:
+        taken = torch.from_numpy(scores[:, label]).float().sigmoid().numpy() >= by_class[label]["threshold"]
+        assert 100 * f1_score(truth[:, label], taken) == pytest.approx(by_class[label]["best_f1"])
 
 
 def test_outputs_that_are_no_numbers_rank_last() -> None:
@@ -138,7 +147,7 @@ def test_selection_and_fine_tuning_of_its_weights(run: TrainConfig, table: Path,
 
 def test_what_is_made_of_its_weights(run: TrainConfig, table: Path, tmp_path: Path) -> None:
     assert run.output is not None
-    (measured,) = evaluate_weights(run=run.output, workers=0, report_file=tmp_path / "eval.html")
+    (measured,) = evaluate_weights(Origin(run=run.output), loading=AT_ONCE, report_file=tmp_path / "eval.html")
     last = [line for line in logged(run.output, "evaluation") if line["weights"] == "ema"][-1]
     assert measured.evaluation.figures["mAP"] == pytest.approx(last["mAP"])
     rows = measured.by_class()
@@ -159,7 +168,9 @@ def test_what_is_made_of_its_weights(run: TrainConfig, table: Path, tmp_path: Pa
     cells = [[path, *(str(int(name in labels.split(";") and name != "dog")) for name in names)]
              for path, labels, split in lines if split == "val"]  # fmt: skip
     turned.write_text("\n".join(",".join(cell) for cell in [["path", *names], *cells]))
-    (matched,) = evaluate_weights(weights=run.output / "model_ema.safetensors", data=str(turned), workers=0)
+    (matched,) = evaluate_weights(
+        Origin(weights=run.output / "model_ema.safetensors"), EvalData(data=str(turned)), loading=AT_ONCE
+    )
     found = {row["class"]: row["average_precision"] for row in matched.by_class()}
     # In float32, while the run's evaluations are in bfloat16.
     assert found["wet"] == pytest.approx(rows[2]["average_precision"], abs=2) and found["dog"] is None
@@ -171,8 +182,8 @@ def test_evaluations_say_where_weights_and_images_are_of_two_kinds(run: TrainCon
     weights, images = read_weights(run.output / "model.safetensors"), open_evaluation(table, note=lambda line: None)
     single = replace(weights, description=replace(weights.description, multi_label=False))
     generated = GeneratedSource("val", num_images=4, num_classes=3)
-    assert "have one each" in _other_kind(generated, weights)[0] and "have several" in _other_kind(images, single)[0]
-    assert not _other_kind(images, weights) and not _other_kind(generated, single)
+    assert "have one each" in other_kind(generated, weights)[0] and "have several" in other_kind(images, single)[0]
+    assert not other_kind(images, weights) and not other_kind(generated, single)
 
 
 def test_predictions_are_those_above_a_threshold(run: TrainConfig, image_folder: Path, capsys: Any) -> None:
@@ -180,7 +191,7 @@ def test_predictions_are_those_above_a_threshold(run: TrainConfig, image_folder:
     images = [str(path) for path in sorted((image_folder / "val" / "cat").iterdir())[:3]]
 
     def asked(**options: Any) -> list[list[tuple[str, float]]]:
-        found = list(predict(LooseSource(images), run=run.output, workers=0, **options))
+        found = list(predict(LooseSource(images), Origin(run=run.output), loading=AT_ONCE, **options))
         return [[(guess.name, guess.probability) for guess in each.guesses] for each in found]
 
     every = asked(threshold=0.0)
@@ -191,8 +202,57 @@ def test_predictions_are_those_above_a_threshold(run: TrainConfig, image_folder:
     assert asked(threshold=1.0) == [[], [], []]
     with pytest.raises(InputError, match="`threshold` is 2"):
         asked(threshold=2.0)
+    each = dict(zip(TAGS, (0.0, 1.0, 0.5), strict=True))
+    assert asked(threshold=each) == [[guess for guess in guesses if guess[1] >= each[guess[0]]] for guesses in every]
+    with pytest.raises(InputError, match=r"`threshold` has no value for 2 of the 3 classes \(cat, wet\)"):
+        asked(threshold={"dog": 0.5, "horse": 0.5})
     assert main(["predict", "--run", str(run.output), "--workers", "0", "--threshold", "1", "--csv", *images[:1]]) == 0
     assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == [images[0], "", "", "", "", ""]
+
+
+def test_thresholds_go_from_an_evaluation_to_predictions(
+    run: TrainConfig, table: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Images that predictions give a class to are those that the class's precision and recall were measured by."""
+    assert run.output is not None
+    weights = ["--weights", str(run.output / "model_ema.safetensors"), "--workers", "0", "--device", "cpu"]
+    file = tmp_path / "classes.csv"
+    assert main(["eval", *weights, "--data", str(table), "--per-class-file", str(file)]) == 0
+    assert f"classes: {file}" in capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert [row["class"] for row in rows] == list(TAGS) and read_thresholds(file).keys() == set(TAGS)
+    told = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    shown = {path: set(labels.split(";")) for path, labels, split in told if split == "val"}
+    # In other batches than they were evaluated in.
+    words = ["predict", *weights, "--batch-size", "3", "--json", "--threshold"]
+    assert main([*words, str(file), *shown]) == 0
+    predicted = {
+        entry["image"]: {guess["class"] for guess in entry["predictions"]}
+        for entry in json.loads(capsys.readouterr().out)
+    }
+    for row in rows:
+        name, taken = row["class"], [path for path, names in predicted.items() if row["class"] in names]
+        right = sum(name in shown[path] for path in taken)
+        assert int(row["images"]) == sum(name in names for names in shown.values())
+        assert float(row["precision"]) == pytest.approx(100 * right / len(taken))
+        assert float(row["recall"]) == pytest.approx(100 * right / int(row["images"]))
+        assert float(row["best_f1"]) == pytest.approx(200 * right / (len(taken) + int(row["images"])))
+    # Written over is only what was written so.
+    assert main(["eval", *weights, "--data", str(table), "--per-class-file", str(table)]) == 2
+    assert main(["eval", *weights, "--per-class-file", str(tmp_path / "classes.html")]) == 2
+    refused = capsys.readouterr().err
+    assert f"{table} is there and is no table of an evaluation" in refused
+    assert "let --per-class-file end in .csv" in refused
+    for text, message in (
+        ("class,threshold\ncat,0.5\ndog,\nwet,0.1\n", "--threshold has no value for 1 of the 3 classes (dog)"),
+        ("class,threshold\ncat,much\n", "the threshold of cat is much: it is a probability"),
+        ("class,threshold\ncat,0.5\ncat,0.6\n", "has two thresholds for cat"),
+        ("class,images,right,accuracy\ncat,1,1,100\n", "has no columns class and threshold"),
+        (None, "cannot read"),
+    ):
+        file.unlink() if text is None else file.write_text(text)
+        assert main([*words, str(file), *shown]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_exported_weights_say_what_they_tell(run: TrainConfig, tmp_path: Path) -> None:
@@ -211,8 +271,8 @@ def test_exported_weights_say_what_they_tell(run: TrainConfig, tmp_path: Path) -
 def test_the_command_prints_it(run: TrainConfig, capsys: Any) -> None:
     assert main(["eval", "--run", str(run.output), "--workers", "0", "--per-class", "--confusion"]) == 0
     out, err = capsys.readouterr()
-    assert "mAP" in out and "micro F1" in out and "average precision" in out and "top-1" not in out
-    assert "best F1" in out and re.search(r"dog .* %.* % │ +0\.\d{3} │", out)
+    assert "mAP" in out and "micro F1" in out and "average" in out and "top-1" not in out
+    assert "best F1" in out and "recall" in out and re.search(r"dog .* %.* % │ +0\.\d{3} │", out)
     assert "--confusion has nothing to print" in err
 
 

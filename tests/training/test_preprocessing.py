@@ -17,7 +17,7 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
 from upchirp.data import EvalTransform, normalize, open_data
 from upchirp.models import create_model
-from upchirp.training import evaluate_weights, read_weights
+from upchirp.training import EvalData, Origin, evaluate_weights, read_weights
 from upchirp.training.checkpoints import named_weights
 from upchirp.training.checkpoints.description import read_description
 from upchirp.training.checkpoints.loading import HEAD_INIT_SCALE
@@ -171,7 +171,7 @@ def test_a_repository_of_the_hub(hub: list[tuple[str, str]]) -> None:
 
 def test_a_tag_is_evaluated(hub: list[tuple[str, str]], image_folder: Path) -> None:
     with pytest.raises(InputError, match=r"timm/test_vit\.r160_in1k is for 1000 classes but the data has 2"):
-        evaluate_weights(model="test_vit.r160_in1k", data=str(image_folder), workers=0, device="cpu")
+        evaluate_weights(Origin(model="test_vit.r160_in1k"), EvalData(data=str(image_folder)))
 
 
 @pytest.mark.parametrize(

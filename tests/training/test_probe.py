@@ -13,8 +13,19 @@ from tests.runs import settings, write_folder
 from upchirp import InputError, TrainConfig, train
 from upchirp.data import Augmentation, GeneratedSource
 from upchirp.models import create_model
-from upchirp.training import EvaluationSet, load_weights, probe_weights, read_weights, recipe
+from upchirp.training import (
+    EvalData,
+    EvalLoading,
+    EvaluationSet,
+    Origin,
+    load_weights,
+    probe_weights,
+    read_weights,
+    recipe,
+)
 from upchirp.training.evaluation.feature_quality import Features, all_features, linear_classifier, nearest_neighbours
+
+AT_ONCE = EvalLoading(workers=0)
 
 CPU = torch.device("cpu")
 
@@ -74,11 +85,15 @@ def test_features_are_those_of_the_model() -> None:
 
 def test_weights_of_any_training_are_probed(pretrained: Path, uninterrupted: Path, image_folder: Path) -> None:
     """Images whose colour tells the class, so that even these weights know it."""
-    of_run = probe_weights(run=pretrained, workers=0)
+    of_run = probe_weights(Origin(run=pretrained), loading=AT_ONCE)
     assert of_run["knn"]["top1"] == of_run["linear"]["top1"] == 100
     assert (of_run["images"], of_run["val_images"]) == (58, 6) and of_run["features"] == "the mean of the patches"
     supervised = probe_weights(
-        weights=uninterrupted / "model.safetensors", data=str(image_folder), workers=0, knn=False, most_images=20
+        Origin(weights=uninterrupted / "model.safetensors"),
+        EvalData(data=str(image_folder)),
+        knn=False,
+        most_images=20,
+        loading=AT_ONCE,
     )
     assert supervised["features"] == "what the classifier is shown" and "knn" not in supervised
     assert (supervised["images"], supervised["val_images"]) == (20, 16)
@@ -123,9 +138,9 @@ def test_published_checkpoints_load(tmp_path: Path) -> None:
 
 def test_bad_input_is_told(pretrained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`most_images` is 0: it must be 1 or more"):
-        probe_weights(run=pretrained, most_images=0)
+        probe_weights(Origin(run=pretrained), most_images=0)
     with pytest.raises(InputError, match="no data"):
-        probe_weights(weights=pretrained / "model.safetensors")
+        probe_weights(Origin(weights=pretrained / "model.safetensors"))
     flat = write_folder(tmp_path / "data", train=1, val=1) / "train" / "cat"
     with pytest.raises(InputError, match="no class folders"):
-        probe_weights(run=pretrained, data=str(flat))
+        probe_weights(Origin(run=pretrained), EvalData(data=str(flat)))

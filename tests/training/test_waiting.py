@@ -10,12 +10,11 @@ import torch
 from PIL import Image
 
 from upchirp import Loader, TrainConfig, validate
-from upchirp.compare import similarity
 from upchirp.data import MapStyleSource, open_data
 from upchirp.data.packing import PackSettings, pack
 from upchirp.data.settings import loader_processes
 from upchirp.machine import hardware, usable_cores
-from upchirp.training import Event, Logged, Noted, evaluate_weights, predict, probe_weights, train
+from upchirp.training import EvalLoading, Event, Logged, Noted, train
 from upchirp.training.engine import step_batches
 from upchirp.training.engine.step_batches import Arriving
 from upchirp.training.probing.waiting import advice
@@ -159,7 +158,7 @@ def test_cores_are_those_that_the_process_may_use(image_folder) -> None:
     finally:
         os.sched_setaffinity(0, before)
     # Whatever loads takes that number by default.
-    for loading in (Loader, validate, evaluate_weights, probe_weights, predict, similarity):
+    for loading in (Loader, validate, EvalLoading):
         assert inspect.signature(loading).parameters["workers"].default is None
 
 

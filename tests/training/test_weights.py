@@ -14,9 +14,11 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.models import create_model, fit_stored, in_classifier, size_of_weights
-from upchirp.training import evaluate_weights, load_weights, read_weights
+from upchirp.training import EvalData, EvalLoading, Origin, evaluate_weights, load_weights, read_weights
 from upchirp.training.checkpoints.description import read_description
 from upchirp.training.checkpoints.loading import HEAD_INIT_SCALE
+
+AT_ONCE = EvalLoading(workers=0)
 
 VIT = {"embed_dim": 24, "depth": 1, "num_heads": 3}
 SWIN = {"embed_dim": 12, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 3, 3)}
@@ -128,20 +130,24 @@ def test_a_deeper_model_is_another_model(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite(tmp_path: Path, image_folder: Path) -> None:
-    model = small("test_vit", 64, classes=2)
+    model, data = small("test_vit", 64, classes=2), EvalData(data=str(image_folder))
     with torch.no_grad():
         model.norm.weight[3] = float("nan")
     file = written(model, tmp_path / "nan", "safetensors")
     with pytest.raises(InputError, match=r"nan.safetensors: norm.weight is not finite: its training diverged"):
-        evaluate_weights(weights=file, model="test_vit", data=str(image_folder), sizes=[64], workers=0, device="cpu")
+        evaluate_weights(Origin(weights=file, model="test_vit"), data, sizes=[64], loading=AT_ONCE, device="cpu")
     with torch.no_grad():
         model.norm.weight.fill_(3e38)
     file = written(model, tmp_path / "huge", "safetensors")
     notes: list[Any] = []
     (result,) = evaluate_weights(
-        weights=file, model="test_vit", data=str(image_folder), sizes=[64], workers=0, device="cpu",
+        Origin(weights=file, model="test_vit"),
+        data,
+        sizes=[64],
+        loading=AT_ONCE,
+        device="cpu",
         observers=[notes.append],
-    )  # fmt: skip
+    )
     assert result.evaluation.loss != result.evaluation.loss
     assert "the loss at 64 px is not finite" in notes[-1].message
 
@@ -279,7 +285,9 @@ def test_a_run_says_what_its_weights_are_of(config: Any, tmp_path: Path) -> None
     plain = timm.create_model("resnet10t", num_classes=2, channels=[8, 8, 16, 16])
     plain.load_state_dict(load_file(output / "model.safetensors"), strict=True)
     assert TrainConfig.from_flat({"weights": str(checkpoint)}).model == "resnet10t"
-    results = evaluate_weights(weights=checkpoint, data=settings.data, sizes=(32, 64), workers=0, device="cpu")
+    results = evaluate_weights(
+        Origin(weights=checkpoint), EvalData(data=settings.data), sizes=(32, 64), loading=AT_ONCE, device="cpu"
+    )
     assert [result.size for result in results] == [32, 64]
 
 
@@ -295,7 +303,11 @@ def test_each_size_is_evaluated_from_the_stored_weights(tmp_path: Path, image_fo
 
     def losses(*sizes: int) -> dict[int, float]:
         results = evaluate_weights(
-            weights=file, model="test_vit", data=str(image_folder), sizes=sizes, workers=0, device="cpu"
+            Origin(weights=file, model="test_vit"),
+            EvalData(data=str(image_folder)),
+            sizes=sizes,
+            loading=AT_ONCE,
+            device="cpu",
         )
         return {result.size: result.evaluation.loss for result in results}
 

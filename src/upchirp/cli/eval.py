@@ -18,6 +18,8 @@ from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
 from upchirp.reports.words import figure_name, in_percent
 from upchirp.training.parallel.launcher import is_first_process
+from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
+from upchirp.training.recipes.group import group_of
 
 if TYPE_CHECKING:
     from upchirp.training import SizedEvaluation
@@ -84,6 +86,9 @@ class EvalCommand:
     report_file: Path | None = None
     """Write an HTML file: accuracy by class, and the worst confusions with pictures; of several labels an image each
     class's figures, and precision against recall."""
+    per_class_file: Path | None = None
+    """Write a CSV file with a row for each class: what --per-class prints, and where images have several labels the
+    precision and the recall at the threshold. `upchirp predict` --threshold takes it."""
     json: bool = False
     """Print JSON."""
 
@@ -93,15 +98,25 @@ def run(words: Sequence[str]) -> int:
     command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
     if command.sizes and command.final_size is not None:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
-    shown = ("json", "final_size", "sizes", "per_class", "confusion")
-    options = {name: value for name, value in vars(command).items() if name not in shown}
     sizes = command.sizes if command.final_size is None else (command.final_size,)
     # Beside the results, which may be read by a program.
     console = Console(stderr=True, quiet=not is_first_process())
     with opening(console):
         from upchirp.training import evaluate_weights
     with Display(console) as display:
-        results = evaluate_weights(**options, sizes=sizes, observers=(display,))
+        results = evaluate_weights(
+            group_of(Origin, command),
+            group_of(EvalData, command),
+            sizes=sizes,
+            frequencies=group_of(Frequencies, command),
+            preprocessing=group_of(EvalPreprocessing, command),
+            loading=group_of(EvalLoading, command),
+            checkpoints=command.checkpoints,
+            device=command.device,
+            report_file=command.report_file,
+            per_class_file=command.per_class_file,
+            observers=(display,),
+        )
     if not is_first_process():
         return 0
     if command.json:
@@ -131,8 +146,9 @@ def run(words: Sequence[str]) -> int:
     for result in results:
         for title, rows in _details(result, command).items():
             _print_details(f"{title.replace('_', ' ')} at {result.size} px", rows)
-    if command.report_file is not None:
-        print(f"report: {printable(command.report_file)}")
+    for what, file in (("report", command.report_file), ("classes", command.per_class_file)):
+        if file is not None:
+            print(f"{what}: {printable(file)}")
     return 0
 
 

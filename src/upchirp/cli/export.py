@@ -11,6 +11,7 @@ from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import print_note, printable
 from upchirp.errors import InputError
+from upchirp.training.recipes.eval_groups import Origin
 
 DESCRIPTION = "Write trained weights as another library reads them, and say how it loads them."
 
@@ -49,13 +50,8 @@ def run(words: Sequence[str]) -> int:
         from upchirp.exporting import export
         from upchirp.exporting.hub import push, run_facts
         from upchirp.training.run.trained_model import load_trained
-    trained = load_trained(
-        run=command.run,
-        weights=command.weights,
-        model=command.model,
-        model_kwargs=command.model_kwargs,
-        final_size=command.final_size,
-    )
+    origin = Origin(run=command.run, weights=command.weights, model=command.model, model_kwargs=command.model_kwargs)
+    trained = load_trained(origin, final_size=command.final_size)
     for note in trained.notes:
         print_note(note)
     facts = {} if command.run is None else run_facts(command.run)

@@ -18,6 +18,8 @@ from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
+from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
+from upchirp.training.recipes.group import group_of
 
 DESCRIPTION = """Say what images show, by the weights of a run or a weights file. IMAGES are files, folders of any
 shape, or - for an image, or one path a line, on standard input."""
@@ -40,8 +42,9 @@ class PredictCommand:
     top: int | None = None
     """Classes for each image at most, the most probable ones; by default 5, or of weights that tell several labels all
     that reach the threshold."""
-    threshold: float | None = None
-    """Least probability of a class that is told; by default 0.5 for weights that tell several labels, else 0."""
+    threshold: float | Path | None = None
+    """Least probability of a class that is told, or a CSV file with one for each class, as `upchirp eval` writes it by
+    --per-class-file; by default 0.5 for weights that tell several labels, else 0."""
     tta: bool = False
     """Test-time augmentation: average each image's probabilities with its mirror image's."""
     final_size: int | None = None
@@ -71,17 +74,30 @@ def run(words: Sequence[str]) -> int:
         raise InputError("no images: name files or folders, or - for standard input")
     if command.csv and command.json:
         raise InputError("give one of --csv and --json")
-    options = {name: value for name, value in vars(command).items() if name not in ("images", "csv", "json")}
     console = Console(stderr=True)
     with opening(console):
         from upchirp.data import LooseSource, find_images
-        from upchirp.training import predict
+        from upchirp.training import predict, read_thresholds
+    threshold = read_thresholds(command.threshold) if isinstance(command.threshold, Path) else command.threshold
     with TemporaryDirectory() as folder:
         paths, passed_over = find_images(_places(command.images, Path(folder)))
         for note in passed_over.notes():
             print_note(note)
         with Display(console) as display:
-            predictions = predict(LooseSource(paths), **options, observers=(display,))
+            predictions = predict(
+                LooseSource(paths),
+                Origin(
+                    run=command.run, weights=command.weights, model=command.model, model_kwargs=command.model_kwargs
+                ),
+                top=command.top,
+                threshold=threshold,
+                tta=command.tta,
+                final_size=command.final_size,
+                preprocessing=EvalPreprocessing(crop_pct=command.crop_pct, interpolation=command.interpolation),
+                loading=group_of(EvalLoading, command),
+                device=command.device,
+                observers=(display,),
+            )
         # What came on standard input has no path.
         named = (
             {**found.to_dict(), "image": "-" if found.image.startswith(folder) else found.image}

@@ -41,13 +41,14 @@ def run(words: Sequence[str]) -> int:
 
 def _tell_neighbours(result: "TrainResult", console: Console) -> None:
     """Say what the features are worth, as far as the images have labels."""
-    from upchirp.training import probe_weights
+    from upchirp.training import Origin, probe_weights
 
     if world_size() > 1:
         return
     try:
         with Display(console) as display:
-            knn = probe_weights(run=result.output, linear=False, most_images=_MOST_IMAGES, observers=(display,))["knn"]
+            origin = Origin(run=result.output)
+            knn = probe_weights(origin, linear=False, most_images=_MOST_IMAGES, observers=(display,))["knn"]
     except InputError as error:
         say(console, f"no nearest neighbours are asked: {error}")
         return

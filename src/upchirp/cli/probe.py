@@ -12,6 +12,8 @@ from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text
 from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, Origin
+from upchirp.training.recipes.group import group_of
 
 DESCRIPTION = """Say what a model's features are worth as they are: how well nearest neighbours and a linear classifier
 tell labels by them. For weights of any training, with labels or without."""
@@ -59,13 +61,23 @@ class ProbeCommand:
 def run(words: Sequence[str]) -> int:
     """Probe and print, and return the exit code."""
     command = parse(ProbeCommand, words, prog="upchirp probe", description=DESCRIPTION, default=ProbeCommand())
-    options = {name: value for name, value in vars(command).items() if name not in ("json", "knn", "linear")}
     both = not (command.knn or command.linear)
     console = Console(stderr=True)
     with opening(console):
         from upchirp.training import probe_weights
     with Display(console) as display:
-        found = probe_weights(**options, knn=command.knn or both, linear=command.linear or both, observers=(display,))
+        found = probe_weights(
+            Origin(run=command.run, weights=command.weights, model=command.model, model_kwargs=command.model_kwargs),
+            EvalData(data=command.data, val_share=command.val_share),
+            knn=command.knn or both,
+            linear=command.linear or both,
+            pooled=command.pooled,
+            final_size=command.final_size,
+            most_images=command.most_images,
+            loading=group_of(EvalLoading, command),
+            device=command.device,
+            observers=(display,),
+        )
     if command.json:
         print(json_text(found))
         return 0

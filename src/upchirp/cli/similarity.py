@@ -13,6 +13,7 @@ from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, printable
 from upchirp.errors import InputError
+from upchirp.training.recipes.eval_groups import EvalData, EvalLoading
 
 DESCRIPTION = """Compare the checkpoints of two RUNs by what they make of the same images (linear CKA, Figure 6); write
 similarity.json, similarity.html and similarity.png. Runs keep their checkpoints by --checkpoint-keep all."""
@@ -49,13 +50,21 @@ def run(words: Sequence[str]) -> int:
     )
     if len(command.runs) != 2:
         raise InputError(f"{len(command.runs)} runs: name two run folders, which may be the same")
-    options = {name: value for name, value in vars(command).items() if name not in ("runs", "json")}
     console = Console(stderr=True)
     with opening(console):
         from upchirp.compare.checkpoint_similarity import REPORT, similarity
         from upchirp.reports.similarity_html import verdict
     with Display(console) as display:
-        found = similarity(*command.runs, **options, observers=(display,))
+        found = similarity(
+            *command.runs,
+            output=command.output,
+            data=EvalData(data=command.data),
+            images=command.images,
+            which=command.which,
+            loading=EvalLoading(batch_size=command.batch_size, workers=command.workers),
+            device=command.device,
+            observers=(display,),
+        )
     if command.json:
         print(json_text({**found.summary, "output": str(found.output)}))
         return 0

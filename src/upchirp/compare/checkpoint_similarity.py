@@ -11,11 +11,11 @@ from torch import nn
 
 from upchirp.compare.alignment import linear_cka
 from upchirp.curriculum import Plan
-from upchirp.data import Source, SubsetSource, open_evaluation
+from upchirp.data import Source, SubsetSource
 from upchirp.errors import InputError
 from upchirp.files import write_text
 from upchirp.models import create_model
-from upchirp.training import EvaluationSet, Observer, load_weights, read_weights
+from upchirp.training import EvalData, EvalLoading, EvaluationSet, Observer, load_weights, read_weights
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.weights import Which
 from upchirp.training.evaluation.feature_quality import all_features
@@ -23,6 +23,7 @@ from upchirp.training.events import Report, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_stored
+from upchirp.training.run.eval_data import beside_run, open_asked
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.run_folder import CHECKPOINTS, holds_run, read_plan
 
@@ -59,11 +60,10 @@ def similarity(
     second: Path,
     *,
     output: Path | None = None,
-    data: str | None = None,
+    data: EvalData = EvalData(),
     images: int = 1024,
     which: Which = "raw",
-    batch_size: int = 256,
-    workers: int | None = None,
+    loading: EvalLoading = EvalLoading(),
     device: str | None = None,
     observers: Sequence[Observer] = (),
 ) -> Similarity:
@@ -76,11 +76,10 @@ def similarity(
         first: folder of a run that kept its checkpoints (`checkpoint_keep="all"`).
         second: folder of another, or the same.
         output: folder to write; by default a new one under runs/.
-        data: images; by default those that the first run validated on.
+        data: which images; by default those that the first run validated on.
         images: how many of them, spread over the classes.
         which: the raw weights of checkpoints, or their averages.
-        batch_size: images in a forward pass and in a batch of the estimate.
-        workers: loader processes, by default one for each core, 16 at most.
+        loading: of the images; a batch of the estimate has as many as a forward pass.
         device: where to compute.
         observers: called with what goes on.
 
@@ -91,32 +90,13 @@ def similarity(
         raise InputError(f"`images` is {images}: it must be 4 or more")
     report = reporting(observers)
     runs = [_read(folder) for folder in (first, second)]
-    chosen = data or runs[0].config.data
-    if not chosen:
-        raise InputError("no data: give a folder of images")
     report("scanning the data", None, None)
-    size = runs[0].config.final_size
-    named = ("val_share", "train_split", "val_split", "label_column")
-    splits = {name: getattr(runs[0].config, name) for name in named}
-    opened = open_evaluation(chosen, size, note=lambda line: None, **(splits if data is None else {}))
-    source = _spread(opened, images)
+    chosen, _ = beside_run(data, runs[0].config)
+    source = _spread(open_asked(data, runs[0].config, runs[0].config.final_size), images)
     target = choose_device(device)
-    stacks = []
-    for run in runs:
-        # Of the second run the inputs are prepared anew, as it may have another size.
-        seen = EvaluationSet(
-            source,
-            run.config.final_size,
-            run.config.augmentation,
-            workers=workers,
-            batch_size=batch_size,
-        )
-        stacks.append(
-            torch.stack(
-                [_features(run, file, which, seen, len(source.classes), target) for file in _told(report, run.files)]
-            )
-        )
-    similarities = linear_cka(*stacks, batch_size=batch_size).clamp(0, 1)
+    # Of the second run the inputs are prepared anew, as it may have another size.
+    stacks = [_stacked(run, which, source, loading, target, report) for run in runs]
+    similarities = linear_cka(*stacks, batch_size=loading.batch_size).clamp(0, 1)
     summary = {
         "runs": [
             {
@@ -128,7 +108,7 @@ def similarity(
             }
             for run in runs
         ],
-        "data": chosen,
+        "data": chosen.data,
         "images": len(source),
         "which": which,
         "cka": [[round(value, 6) for value in row] for row in similarities.tolist()],
@@ -178,6 +158,22 @@ def _spread(source: Source, images: int) -> Source:
     """So many images, evenly over the whole order, which goes class by class."""
     count = min(images, len(source))
     return SubsetSource(source, [k * len(source) // count for k in range(count)])
+
+
+def _stacked(
+    run: _Checkpoints, which: Which, source: Source, loading: EvalLoading, device: torch.device, report: Report
+) -> torch.Tensor:
+    """What the weights of each checkpoint make of the images, (checkpoints, N, D)."""
+    images = EvaluationSet(
+        source,
+        run.config.final_size,
+        run.config.augmentation,
+        workers=loading.workers,
+        batch_size=loading.batch_size,
+        timeout=loading.loader_timeout,
+    )
+    files = _told(report, run.files)
+    return torch.stack([_features(run, file, which, images, len(source.classes), device) for file in files])
 
 
 def _features(

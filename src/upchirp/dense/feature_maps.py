@@ -19,6 +19,7 @@ from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.named_weights import name_of
 from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.eval_groups import Origin
 from upchirp.training.run.trained_weights import read_trained
 
 _ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
@@ -152,7 +153,7 @@ def _arguments(network: type) -> set[str]:
     return names if len(names) == len(own) else names | _arguments(network.__mro__[1])
 
 
-class _Origin(NamedTuple):
+class _Read(NamedTuple):
     """What the backbone begins from."""
 
     config: TrainConfig
@@ -164,21 +165,21 @@ class _Origin(NamedTuple):
 
 def _read(
     weights: str | Path | None, model: str | None, model_kwargs: Mapping[str, Any] | None, final_size: int | None
-) -> _Origin:
+) -> _Read:
     kwargs = dict(model_kwargs or {})
     if weights is None:
         if model is None:
             raise InputError("no weights: give `weights`, or `model` for a backbone with new ones")
         values = {"model": model, "model_kwargs": kwargs, **({} if final_size is None else {"final_size": final_size})}
         config = TrainConfig.from_flat(values)
-        return _Origin(config, None, config.final_size, config.augmentation.mean, config.augmentation.std)
+        return _Read(config, None, config.final_size, config.augmentation.mean, config.augmentation.std)
     path, text = Path(weights), str(weights)
     run = path if path.is_dir() else None
     if run is None and not path.exists() and timm.is_model(text.partition(".")[0]):
         path = name_of(text)
-    trained = read_trained(run, None if run else path, model, kwargs)
+    trained = read_trained(Origin(run=run, weights=None if run else path, model=model, model_kwargs=kwargs))
     seen = trained.seen
-    return _Origin(trained.config, trained.weights, final_size or trained.size, seen.mean, seen.std)
+    return _Read(trained.config, trained.weights, final_size or trained.size, seen.mean, seen.std)
 
 
 def _check_any_size(maps: FeatureMaps, name: str) -> None:

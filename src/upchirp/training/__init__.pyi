@@ -8,6 +8,7 @@ from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.step import StepResult
 from upchirp.training.engine.task import Classification, Ranked, Task
 from upchirp.training.engine.trainer import Trainer
+from upchirp.training.evaluation.class_table import read_thresholds
 from upchirp.training.evaluation.evaluation import Evaluation, View
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.sized import SizedEvaluation
@@ -33,6 +34,7 @@ from upchirp.training.probing.planning import curriculum_for, make_plan, price, 
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import load_config, save_config
 from upchirp.training.recipes.defaults import Settled, check_model
+from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
 from upchirp.training.recipes.named import RECIPES, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
@@ -50,11 +52,15 @@ __all__ = [
     "RECIPES",
     "REGIMES",
     "Classification",
+    "EvalData",
+    "EvalLoading",
+    "EvalPreprocessing",
     "Evaluated",
     "Evaluation",
     "EvaluationSet",
     "Event",
     "Finished",
+    "Frequencies",
     "Guess",
     "Interrupted",
     "LabelScores",
@@ -63,6 +69,7 @@ __all__ = [
     "Noted",
     "Observer",
     "Optimization",
+    "Origin",
     "Prediction",
     "Ranked",
     "Ranks",
@@ -102,6 +109,7 @@ __all__ = [
     "probe_weights",
     "read_metrics",
     "read_plan",
+    "read_thresholds",
     "read_weights",
     "recipe",
     "recipe_name",

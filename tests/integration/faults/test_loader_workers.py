@@ -16,7 +16,7 @@ from tests.runs import Make, at_step
 
 from upchirp import InputError, TrainConfig
 from upchirp.data import Source, open_data, worker_processes
-from upchirp.training import EvaluationSet, evaluate_weights
+from upchirp.training import EvalLoading, EvaluationSet, Origin, evaluate_weights
 from upchirp.training.probing import shared_memory
 
 
@@ -152,9 +152,12 @@ def test_a_worker_of_the_command_that_evaluates(
 ) -> None:
     parts = data("evaluation", action)
     hurry(monkeypatch, parts)
-    monkeypatch.setattr("upchirp.training.run.eval_job.open_evaluation", lambda *_, **__: parts[1])
+    monkeypatch.setattr("upchirp.training.run.eval_data.open_evaluation", lambda *_, **__: parts[1])
     with pytest.raises(InputError, match=message_of(action)):
-        evaluate_weights(run=faults.undisturbed, workers=1, loader_timeout=PATIENCE if action is hang else 600.0)
+        evaluate_weights(
+            Origin(run=faults.undisturbed),
+            loading=EvalLoading(workers=1, loader_timeout=PATIENCE if action is hang else 600.0),
+        )
 
 
 STOPPED = """

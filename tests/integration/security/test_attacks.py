@@ -20,7 +20,7 @@ from upchirp.curriculum import load_curriculum
 from upchirp.data import open_data
 from upchirp.data.images.decoding import open_picture
 from upchirp.data.packing import PackSettings, pack
-from upchirp.training import Event, Interrupted, Stepped, evaluate_weights, load_checkpoint
+from upchirp.training import EvalData, Event, Interrupted, Origin, Stepped, evaluate_weights, load_checkpoint
 from upchirp.training.checkpoints import checkpoint
 
 Make = Callable[..., TrainConfig]
@@ -82,7 +82,7 @@ def test_a_checkpoint_with_a_valid_checksum(
     uses = [
         lambda: train(config(resume=str(path))),
         lambda: train(config(weights=str(path), model="test_vit", regime="finetune")),
-        lambda: evaluate_weights(weights=path, model="test_vit", data=str(image_folder), sizes=[64], workers=0),
+        lambda: evaluate_weights(Origin(weights=path, model="test_vit"), EvalData(data=str(image_folder))),
     ]
     for use in uses:
         with pytest.raises(InputError) as caught:
@@ -151,7 +151,7 @@ def test_weights_that_name_another_file_to_load(image_folder: Path, tmp_path: Pa
         path = tmp_path / "model.safetensors"
         save_file({"weight": torch.zeros(3)}, path, metadata={"described": json.dumps(described)})
         with pytest.raises(InputError, match=f"`model_kwargs` cannot set {option}"):
-            evaluate_weights(weights=path, data=str(image_folder), workers=0)
+            evaluate_weights(Origin(weights=path), EvalData(data=str(image_folder)))
         with pytest.raises(InputError, match=f"`model_kwargs` cannot set {option}"):
             TrainConfig.from_flat({"weights": str(path)})
 

@@ -133,6 +133,7 @@ def open_evaluation(
     final_size: int = 224,
     *,
     val_share: float | None = None,
+    held_out: float | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
     label_column: str | None = None,
@@ -144,7 +145,8 @@ def open_evaluation(
     Args:
         data: as in `open_data`.
         final_size: as in `open_data`.
-        val_share: of one folder of classes take only what `open_data` would hold out.
+        val_share: of one folder of classes take only what `open_data` would hold out; a line says where it is not used.
+        held_out: the same where `val_share` is not given, and without that line: what a training on the data held out.
         train_split: as in `open_data`.
         val_split: as in `open_data`.
         label_column: as in `open_data`.
@@ -160,11 +162,14 @@ def open_evaluation(
     for line in notes:
         note(line)
     if val is not None:
+        if val_share is not None:
+            note(f"{data} has validation images: `val_share` is not used")
         return val
-    if val_share is None and not parted:
+    share = held_out if val_share is None else val_share
+    if share is None and not parted:
         note(f"{data} has no splits: all of its {len(train):,} images are evaluated")
         return train
-    val = hold_out(train, VAL_SHARE if val_share is None else val_share)[1]
+    val = hold_out(train, VAL_SHARE if share is None else share)[1]
     note(f"{data} has no validation images: the {len(val):,} that training holds out are evaluated")
     return val
 

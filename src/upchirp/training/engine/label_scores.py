@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+_FIGURES = ("average_precision", "best_f1", "threshold", "precision", "recall")
+_ROUNDING = 1e-6
+"""Share of a probability that float32 may lose or add on its way."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelScores:
@@ -61,21 +65,25 @@ class LabelScores:
     def by_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """For each class its name, how many images have it, and its average precision in percent; none if none do.
 
-        `best_f1`, in percent too, is the highest that any threshold gives, and `threshold` that one, the least
-        probability that is taken for a yes. Without names classes have their numbers.
+        `best_f1`, in percent too, is the highest that any threshold gives; `threshold` is that one, the least
+        probability that is taken for a yes, and `precision` and `recall` are what it gives, in percent. Without names
+        classes have their numbers.
         """
         names = names or tuple(map(str, range(self.truth.shape[1])))
         return [{"class": name, **self._figures_of(label)} for label, name in enumerate(names)]
 
     def _figures_of(self, label: int) -> dict[str, Any]:
         if not (images := int(self.truth[:, label].sum())):
-            return {"images": 0, "average_precision": None, "best_f1": None, "threshold": None}
+            return {"images": 0, **dict.fromkeys(_FIGURES)}
         best = self.curve(label).best
         return {
             "images": images,
             "average_precision": 100 * float(self.precisions[label]),
             "best_f1": 100 * best.f1,
-            "threshold": best.threshold,
+            # Another device, or a batch of another size, rounds the very score that it is of in another way.
+            "threshold": best.threshold * (1 - _ROUNDING),
+            "precision": 100 * best.precision,
+            "recall": 100 * best.recall,
         }
 
     def curve(self, label: int) -> "PrecisionRecall":

@@ -1,19 +1,18 @@
 """Evaluation of trained weights, from files to figures."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from upchirp.data import Interpolation, Source, are_numbers, match_classes, open_evaluation
+from upchirp.data import Source
 from upchirp.data.label_sets import label_sets_of
-from upchirp.data.labels import unranked
-from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
-from upchirp.data.sources.relabelled import renumbered
+from upchirp.data.sources import Note
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.files import check_folder_of
@@ -21,48 +20,35 @@ from upchirp.models import at_size, check_sizes, create_model
 from upchirp.spectral import high_pass_filter, low_pass_filter
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.loading import load_weights
-from upchirp.training.checkpoints.weights import Weights, Which
 from upchirp.training.engine.multi_label import MultiLabel
-from upchirp.training.evaluation.evaluation import View, evaluate
+from upchirp.training.evaluation.class_table import check_class_table, write_class_table
+from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.sized import SizedEvaluation
-from upchirp.training.events import Observer, noting, reporting
+from upchirp.training.events import Observer, Report, noting, reporting
 from upchirp.training.parallel.device import choose_device
-from upchirp.training.parallel.ranks import open_ranks
-from upchirp.training.recipes.checks import at_least, check_model_kwargs
+from upchirp.training.parallel.ranks import Ranks, open_ranks
+from upchirp.training.recipes.checks import at_least
+from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
 from upchirp.training.recipes.optimizer import fast_autocast_dtype
+from upchirp.training.run.eval_data import open_labelled
 from upchirp.training.run.eval_report import report_evaluation
 from upchirp.training.run.run_folder import CHECKPOINTS, REPORT, holds_run
-from upchirp.training.run.trained_weights import is_same_data, read_trained
-
-Filter = Callable[[torch.Tensor], torch.Tensor]
-"""From normalised images, (N, 3, S, S), to filtered ones."""
+from upchirp.training.run.trained_weights import TrainedWeights, read_trained
 
 
 def evaluate_weights(
+    origin: Origin,
+    data: EvalData = EvalData(),
     *,
-    run: Path | None = None,
-    model: str | None = None,
-    model_kwargs: dict[str, Any] | None = None,
-    weights: Path | None = None,
-    which: Which | None = None,
-    checkpoints: bool = False,
-    data: str | None = None,
-    val_share: float | None = None,
-    val_split: str | None = None,
-    label_column: str | None = None,
     sizes: Sequence[int] = (),
-    low_pass: Sequence[float] = (),
-    high_pass: Sequence[float] = (),
-    crop_pct: float | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    interpolation: Interpolation | None = None,
-    batch_size: int = 256,
-    workers: int | None = None,
-    loader_timeout: float = DEFAULT_TIMEOUT,
+    frequencies: Frequencies = Frequencies(),
+    preprocessing: EvalPreprocessing = EvalPreprocessing(),
+    loading: EvalLoading = EvalLoading(),
+    checkpoints: bool = False,
     device: str | None = None,
     report_file: Path | None = None,
+    per_class_file: Path | None = None,
     observers: Sequence[Observer] = (),
 ) -> list[SizedEvaluation]:
     """Evaluate a run's weights, or a weights file, on the validation images, at one input side or several.
@@ -74,203 +60,159 @@ def evaluate_weights(
     (compared with in Table 11) rests on the finding that a somewhat larger side than in training does better.
 
     Args:
-        run: run folder; gives model, data, weights and side where they are not given.
-        model: timm's name; by default what the weights file says.
-        model_kwargs: arguments for the model's constructor.
-        weights: see `read_weights`.
-        which: the average of the weights, or the raw ones; by default the average where there is one.
-        checkpoints: evaluate every checkpoint that the run kept instead, the oldest first (Figure 4, Table 1).
-        data: see `open_evaluation`.
-        val_share: of one folder of classes evaluate only the share that training holds out; by default that is done
-            for the data of the run, and all images of other folders are evaluated.
-        val_split: name of the validation images' folder, split, or value in a table's column of splits.
-        label_column: the column of labels of a table or a Hugging Face data set, where its name does not tell.
+        origin: which weights.
+        data: which images; without a word all of a folder of classes, but of the run's own what it was not trained on.
         sizes: input sides, pixels; by default the run's final size, else what the weights say, else 224.
-        low_pass: evaluate images without the frequencies beyond each of these radii, periods per image (Figure 4).
-        high_pass: evaluate images without those within each of these radii (Table 1).
-        crop_pct: share of the resized image that the centre crop keeps; by default what the weights say for their
-            own input side, and the paper's rule for others.
-        mean: of the values of each channel; by default what the weights say, else the run.
-        std: standard deviation of the same; likewise.
-        interpolation: filter of the resize; likewise.
-        batch_size: images in one forward pass; ranks that torchrun started share the images out.
-        workers: loader processes, by default one for each core, 16 at most.
-        loader_timeout: seconds without a batch from them after which the evaluation stops; 0 waits forever.
+        frequencies: evaluate filtered images instead.
+        preprocessing: of the images, where it shall be another than the weights say.
+        loading: of the images; ranks that torchrun started share them out.
+        checkpoints: evaluate every checkpoint that the run kept instead, the oldest first (Figure 4, Table 1).
         device: where to evaluate.
         report_file: write an HTML file there, with pictures of the worst confusions; for one evaluation only.
+        per_class_file: write a CSV there with a row for each class, as `SizedEvaluation.by_class` has it; for one
+            evaluation only.
         observers: called with a `Noted` for what the figures rest on and `Working` for what goes on, on every rank.
 
     Raises:
         InputError: something is missing or does not fit together.
+
+    >>> import tempfile, timm
+    >>> from PIL import Image
+    >>> from safetensors.torch import save_file
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog"):
+    ...     (folder / "photos" / name).mkdir(parents=True)
+    ...     Image.new("RGB", (40, 30)).save(folder / "photos" / name / "1.png")
+    >>> save_file(timm.create_model("test_resnet", num_classes=2).state_dict(), folder / "model.safetensors")
+    >>> weights = Origin(weights=folder / "model.safetensors", model="test_resnet")
+    >>> photos = EvalData(data=str(folder / "photos"))
+    >>> found = evaluate_weights(weights, photos, sizes=(32, 48), loading=EvalLoading(workers=0))
+    >>> [(result.size, result.evaluation.images, round(result.evaluation.top1)) for result in found]
+    [(32, 2, 50), (48, 2, 50)]
     """
-    filters = _filters(low_pass, high_pass)
-    if report_file is not None and max(len(sizes), 1) * len(filters) > 1:
-        raise InputError("a report is of one evaluation: give one size and one filter, or leave out `report_file`")
-    if report_file is not None:
-        _check_report_file(report_file)
-    files = _checkpoints(run, weights, report_file) if checkpoints else [weights]
-    origin = read_trained(run, files[0], model, model_kwargs, which)
-    config, stored = origin.config, origin.weights
-    chosen = data or config.data
-    if not chosen:
-        raise InputError("no data: give a folder of images, or 'generated'")
-    of_run = run is not None and is_same_data(chosen, config.data)
-    if val_share is None and of_run:
-        # What the run was trained on is no test of it.
-        val_share = config.val_share
-    check_model_kwargs(config.model_kwargs)
-    sizes = list(sizes) or [origin.size]
-    workers = loader_processes(workers)
-    at_least(1, sizes=min(sizes), batch_size=batch_size)
-    at_least(0, loader_timeout=loader_timeout)
-    seen = origin.seen_with(mean, std)
-    first = sizes[0]
-    report = reporting(observers)
-    report("scanning the data", None, None)
-    notes: list[str] = []
-    source, matched = _by_name(
-        open_evaluation(
-            chosen,
-            first,
-            val_share=val_share,
-            train_split=config.train_split if of_run else None,
-            val_split=val_split or (config.val_split if of_run else None),
-            label_column=label_column or (config.label_column if of_run else None),
-            note=notes.append,
-            counted=lambda images: report("scanning the data", images, None),
-        ),
-        stored,
-    )
-    notes += matched
-    notes += [*unranked(source), *_other_kind(source, stored)]
-    sets = label_sets_of(source)
-    task = None if sets is None else MultiLabel(sets)
+    origins: Mapping[int | None, Origin] = _checkpoints_of(origin) if checkpoints else {None: origin}
+    filters = _filters(frequencies)
+    _check_files(report_file, per_class_file, evaluations=len(origins) * max(len(sizes), 1) * len(filters))
+    note, report = noting(observers), reporting(observers)
+    trained = read_trained(next(iter(origins.values())), preprocessing)
+    sizes = tuple(sizes) or (trained.size,)
+    at_least(1, sizes=min(sizes))
+    source = open_labelled(data, trained, sizes[0], note, report)
     report("making the model", None, None)
-    network = create_model(config.model, num_classes=len(source.classes), final_size=first, **config.made_with)
-    notes += load_weights(network, stored, first).notes(stored.path)
-    check_sizes(network, sizes)
-    target = choose_device(device)
-    network = network.to(target)
-    tell = noting(observers)
-    for note in notes:
-        tell(note)
-    results: list[SizedEvaluation] = []
+    network = _network(trained, source, sizes, note).to(target := choose_device(device))
+    evaluator = _Evaluator(trained, source, network, sizes[0], target, filters, loading, note, report)
     with open_ranks() as ranks, loader_failures():
-        for size in sizes:
-            images = EvaluationSet(
-                source,
-                size,
-                replace(seen, interpolation=interpolation or seen.interpolation),
-                crop_pct=origin.told.crop_at(size) if crop_pct is None else crop_pct,
-                workers=workers,
-                batch_size=batch_size,
-                timeout=loader_timeout,
-                ranks=ranks,
-            )
-            for place, file in enumerate(files):
-                report(f"evaluating at {size} px", *((place, len(files)) if checkpoints else (None, None)))
-                if checkpoints:
-                    stored = read_trained(run, file, model, model_kwargs, which).weights
-                if checkpoints or size != first:
-                    # From the stored ones, not from those of another size: there and back would blur positions.
-                    load_weights(network, stored, size)
-                with at_size(network, size) as fitted:
-                    own = evaluate(
-                        [View("model", fitted, size, filtered=filtered) for _, filtered in filters],
-                        images,
-                        device=target,
-                        # As the run evaluated itself; weights from elsewhere are evaluated in float32.
-                        autocast=fast_autocast_dtype(config.optimization, target) if run is not None else None,
-                        task=task,
-                    )
-                results += [
-                    SizedEvaluation(
-                        size,
-                        result,
-                        **left,
-                        classes=tuple(source.classes),
-                        step=checkpoint.step_of(file) if checkpoints and file is not None else None,
-                    )
-                    for result, (left, _) in zip(own, filters, strict=True)
-                ]
-                if not all(math.isfinite(result.loss) for result in own):
-                    tell(f"the loss at {size} px is not finite: the model's outputs are no numbers")
-        if report_file is not None and ranks.is_first:
-            report("writing the report", None, None)
-            ((size, evaluation),) = ((result.size, result.evaluation) for result in results)
-            report_evaluation((run or stored.path).name, evaluation, size, source, seen, report_file)
+        results = [result for size in sizes for result in evaluator.at(size, origins, ranks)]
+        if ranks.is_first:
+            evaluator.write(results[0], (origin.run or trained.weights.path).name, report_file, per_class_file)
     # By checkpoint: images are prepared once for each size.
     return sorted(results, key=lambda result: result.step or 0)
 
 
+def _checkpoints_of(origin: Origin) -> dict[int | None, Origin]:
+    """What a run kept of its training, by its steps, the oldest first."""
+    if origin.run is None or origin.weights is not None:
+        raise InputError("`checkpoints` are those of a `run`: leave out `weights`")
+    files = checkpoint.checkpoints(origin.run / CHECKPOINTS)
+    kept: dict[int | None, Origin] = {checkpoint.step_of(file): replace(origin, weights=file) for file in files}
+    if not kept:
+        raise InputError(f"{origin.run} kept no checkpoints: train with `checkpoint_keep='all'`")
+    return kept
+
+
+class _Filtering(NamedTuple):
+    """What is left of images, under the names of `SizedEvaluation`, and what does it."""
+
+    left: dict[str, float]
+    filtered: Callable[[torch.Tensor], torch.Tensor] | None
+
+
+def _filters(frequencies: Frequencies) -> list[_Filtering]:
+    """One for each evaluation of a size: all frequencies are left, unless something is asked for."""
+    below = [_Filtering({"low_pass": r}, partial(low_pass_filter, radius=r)) for r in frequencies.low_pass]
+    above = [_Filtering({"high_pass": r}, partial(high_pass_filter, radius=r)) for r in frequencies.high_pass]
+    return [*below, *above] or [_Filtering({}, None)]
+
+
+def _check_files(report_file: Path | None, per_class_file: Path | None, evaluations: int) -> None:
+    """Refuse what would not be of one evaluation, and files that are none of ours to write over."""
+    for setting, path in (("report_file", report_file), ("per_class_file", per_class_file)):
+        if path is None:
+            continue
+        if evaluations > 1:
+            raise InputError(f"`{setting}` is of one evaluation: give one size and one filter, or leave it out")
+        check_folder_of(path, setting)
+    if report_file is not None:
+        _check_report_file(report_file)
+    if per_class_file is not None:
+        check_class_table(per_class_file)
+
+
 def _check_report_file(path: Path) -> None:
-    """Refuse a file that is none of ours to write over: what a run left, and what is no report."""
-    check_folder_of(path, "report_file")
+    """Refuse what a run left, and what is no report."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"a report is HTML, and {path} is called otherwise: let `report_file` end in .html")
     if path.name == REPORT and holds_run(path.parent):
         raise InputError(f"{path} is the report of the run's training: give `report_file` another name")
 
 
-def _checkpoints(run: Path | None, weights: Path | None, report_file: Path | None) -> list[Path | None]:
-    """What a run kept of its training, the oldest first."""
-    if run is None or weights is not None or report_file is not None:
-        raise InputError("`checkpoints` are those of a `run`: leave out `weights` and `report_file`")
-    files: list[Path | None] = list(checkpoint.checkpoints(run / CHECKPOINTS))
-    if not files:
-        raise InputError(f"{run} kept no checkpoints: train with `checkpoint_keep='all'`")
-    return files
+def _network(trained: TrainedWeights, source: Source, sizes: Sequence[int], note: Note) -> nn.Module:
+    """The model with its weights, at the first size."""
+    config, stored = trained.config, trained.weights
+    network = create_model(config.model, num_classes=len(source.classes), final_size=sizes[0], **config.made_with)
+    for line in load_weights(network, stored, sizes[0]).notes(stored.path):
+        note(line)
+    check_sizes(network, sizes)
+    return network
 
 
-def _filters(low_pass: Sequence[float], high_pass: Sequence[float]) -> list[tuple[dict[str, float], Filter | None]]:
-    """What is left of images and what does it, for each evaluation of one size: all, unless something is asked for.
+@dataclass(frozen=True, eq=False)
+class _Evaluator:
+    """A model and images, and all that stays as it is from size to size."""
 
-    Raises:
-        InputError: a radius that makes no sense.
-    """
-    for radius in (*low_pass, *high_pass):
-        if not 0 <= radius < math.inf:
-            raise InputError(f"radius {radius}: it must be 0 or more periods per image")
-    below = [({"low_pass": radius}, partial(low_pass_filter, radius=radius)) for radius in low_pass]
-    above = [({"high_pass": radius}, partial(high_pass_filter, radius=radius)) for radius in high_pass]
-    return [*below, *above] or [({}, None)]
+    trained: TrainedWeights
+    source: Source
+    network: nn.Module
+    first: int
+    """Input side at which the network has the weights already, pixels."""
+    device: torch.device
+    filters: Sequence[_Filtering]
+    loading: EvalLoading
+    note: Note
+    report: Report
 
+    def at(self, size: int, origins: Mapping[int | None, Origin], ranks: Ranks) -> Iterator[SizedEvaluation]:
+        """Evaluate weights, each under the number of its steps, at an input side in pixels."""
+        images = self.trained.images(self.source, size, self.loading, ranks)
+        for place, (step, origin) in enumerate(origins.items()):
+            self.report(f"evaluating at {size} px", *((None, None) if step is None else (place, len(origins))))
+            weights = read_trained(origin).weights if place else self.trained.weights
+            if place or size != self.first:
+                # From the stored ones, not from those of another size: there and back would blur positions.
+                load_weights(self.network, weights, size)
+            found = self._evaluated(images, autocast=origin.run is not None)
+            if not all(math.isfinite(each.loss) for each in found):
+                self.note(f"the loss at {size} px is not finite: the model's outputs are no numbers")
+            for each, filtering in zip(found, self.filters, strict=True):
+                yield SizedEvaluation(size, each, **filtering.left, classes=tuple(self.source.classes), step=step)
 
-def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
-    """The images under the labels that the weights have for their classes, and notes on them.
+    def _evaluated(self, images: EvaluationSet, *, autocast: bool) -> list[Evaluation]:
+        """By each filter."""
+        sets = label_sets_of(self.source)
+        with at_size(self.network, images.size) as fitted:
+            return evaluate(
+                [View("model", fitted, images.size, filtered=each.filtered) for each in self.filters],
+                images,
+                device=self.device,
+                # As the run evaluated itself; weights from elsewhere are evaluated in float32.
+                autocast=fast_autocast_dtype(self.trained.config.optimization, self.device) if autocast else None,
+                task=None if sets is None else MultiLabel(sets),
+            )
 
-    Raises:
-        InputError: the weights lack a class of the data.
-    """
-    known, own = weights.description.classes, tuple(source.classes)
-    if not known or not own:
-        return source, []
-    try:
-        labels = match_classes(own, known)
-    except InputError as error:
-        if len(own) == len(known) and (are_numbers(own) or are_numbers(known)):
-            numbered = "the data" if are_numbers(own) else "the weights"
-            return source, [f"{numbered} have numbers for classes, which are taken in the order of the other's names"]
-        raise InputError(f"{weights.path}: {error}: give data with the weights' classes") from None
-    if labels == tuple(range(len(known))):
-        return source, []
-    notes = []
-    if len(own) < len(known) and label_sets_of(source) is None:
-        notes = [f"the data has {len(own)} of the weights' {len(known)} classes: a guess of another one is wrong"]
-    if list(labels) != sorted(labels):
-        notes.append("the data has its classes in another order than the weights: labels are matched by name")
-    return renumbered(source, labels, known), notes
-
-
-def _other_kind(source: Source, weights: Weights) -> list[str]:
-    """A note on weights that were trained for several labels an image, and images with one each; or the reverse."""
-    several, told = label_sets_of(source) is not None, weights.description
-    if told.multi_label and not several:
-        return [f"{weights.path} tells several labels an image, and these have one each: the likeliest is the guess"]
-    # Files of others do not say what they tell.
-    if several and told.classes and not told.multi_label:
-        return [
-            f"{weights.path} tells one label an image, and these have several: its outputs rank them, and above 0 they "
-            "do not mean more likely than not, as micro F1 takes them"
-        ]
-    return []
+    def write(self, result: SizedEvaluation, name: str, report_file: Path | None, per_class_file: Path | None) -> None:
+        """Write the files that are asked for, of what is called `name`."""
+        if report_file is not None:
+            self.report("writing the report", None, None)
+            report_evaluation(name, result.evaluation, result.size, self.source, self.trained.seen, report_file)
+        if per_class_file is not None:
+            write_class_table(per_class_file, result.by_class())

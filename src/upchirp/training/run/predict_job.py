@@ -1,8 +1,7 @@
 """Predictions of trained weights for images, from files to names of classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,21 +12,21 @@ from torch.utils.data import DataLoader, Dataset
 from upchirp.data import (
     DECODE_ERRORS,
     EvalTransform,
-    Interpolation,
     Source,
-    default_crop_pct,
     normalize,
     outlive_interrupts,
     scale_of,
 )
-from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
+from upchirp.data.settings import loader_processes
+from upchirp.data.sources.listing import some
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.data.worker_processes import batches_of, loader_of
 from upchirp.errors import InputError, one_line
 from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.checks import at_least
-from upchirp.training.run.trained_model import load_trained
+from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
+from upchirp.training.run.trained_model import TrainedModel, load_trained
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,14 @@ class Prediction:
 
 def predict(
     images: Source,
+    origin: Origin,
     *,
-    run: Path | None = None,
-    weights: Path | None = None,
-    model: str | None = None,
-    model_kwargs: dict[str, Any] | None = None,
     top: int | None = None,
-    threshold: float | None = None,
+    threshold: float | Mapping[str, float] | None = None,
     tta: bool = False,
     final_size: int | None = None,
-    crop_pct: float | None = None,
-    interpolation: Interpolation | None = None,
-    batch_size: int = 64,
-    workers: int | None = None,
-    loader_timeout: float = DEFAULT_TIMEOUT,
+    preprocessing: EvalPreprocessing = EvalPreprocessing(),
+    loading: EvalLoading = EvalLoading(batch_size=64),
     device: str | None = None,
     observers: Sequence[Observer] = (),
 ) -> Iterator[Prediction]:
@@ -89,61 +82,84 @@ def predict(
 
     Args:
         images: any source; labels play no part.
-        run: run folder: its average if there is one, else its weights.
-        weights: a weights file instead; see `read_weights`.
-        model: timm's name, for files that do not say it.
-        model_kwargs: arguments for its constructor.
+        origin: which weights.
         top: guesses for each image at most; by default 5, or all of those that reach the threshold where images may
             have several classes.
-        threshold: least probability of a guess; by default 0.5 where images may have several classes, else 0.
+        threshold: least probability of a guess, or that of each class by its name, as `read_thresholds` gives them; by
+            default 0.5 where images may have several classes, else 0.
         tta: average the probabilities of each image and its mirror image (test-time augmentation).
         final_size: input side, pixels; by default that of the weights.
-        crop_pct: share of the resized image that the centre crop keeps; by default what the weights say.
-        interpolation: filter of the resize; likewise.
-        batch_size: images in one forward pass.
-        workers: loader processes, by default one for each core, 16 at most.
-        loader_timeout: seconds without a batch from them after which it ends; 0 waits forever.
+        preprocessing: of the images, where it shall be another than the weights say.
+        loading: of the images.
         device: where to compute.
         observers: called with `Noted` and `Working`.
 
     Raises:
         InputError: something is missing or does not fit together; raised before the first prediction.
     """
-    at_least(1, top=top, batch_size=batch_size)
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise InputError(f"`threshold` is {threshold}: it is a probability, from 0 to 1")
-    processes = loader_processes(workers)
-    report = reporting(observers)
-    report("making the model", None, None)
-    network = load_trained(run=run, weights=weights, model=model, model_kwargs=model_kwargs, final_size=final_size)
-    seen = network.described.preprocessing
-    assert seen.input_size and seen.mean and seen.std and seen.interpolation
-    names = network.described.classes or tuple(map(str, range(network.outputs)))
-    tell = noting(observers)
-    for note in network.notes:
-        tell(note)
-    crop = crop_pct or seen.crop_pct or default_crop_pct(seen.input_size)
-    prepared = _Prepared(
-        images, EvalTransform(seen.input_size, crop, interpolation or seen.interpolation, seen.channels)
-    )
-    loader = loader_of(
-        prepared, batch_size=batch_size, num_workers=processes, collate_fn=list, worker_init_fn=outlive_interrupts
-    )
-    several = network.described.multi_label
-    most = top or (network.outputs if several else 5)
-    target = choose_device(device)
-    guesser = _Guesser(
-        network.model.to(target),
-        target,
+    at_least(1, top=top)
+    reporting(observers)("making the model", None, None)
+    trained = load_trained(origin, final_size=final_size, preprocessing=preprocessing)
+    note = noting(observers)
+    for line in trained.notes:
+        note(line)
+    guesser = _guesser(trained, choose_device(device), top=top, threshold=threshold, tta=tta)
+    return _predicted(guesser, _loader(images, trained, loading), images, loading.loader_timeout)
+
+
+def _guesser(
+    trained: TrainedModel,
+    device: torch.device,
+    *,
+    top: int | None,
+    threshold: float | Mapping[str, float] | None,
+    tta: bool,
+) -> "_Guesser":
+    told, several = trained.described.preprocessing, trained.described.multi_label
+    assert told.mean and told.std
+    names = trained.described.classes or tuple(map(str, range(trained.outputs)))
+    usual = 0.5 if several else 0.0
+    return _Guesser(
+        trained.model.to(device),
+        device,
         names,
-        mean=seen.mean,
-        std=seen.std,
-        top=min(most, network.outputs),
-        threshold=(0.5 if several else 0.0) if threshold is None else threshold,
+        mean=told.mean,
+        std=told.std,
+        top=min(top or (trained.outputs if several else 5), trained.outputs),
+        thresholds=_thresholds(usual if threshold is None else threshold, names),
         several=several,
         tta=tta,
     )
-    return _predicted(guesser, loader, images, loader_timeout)
+
+
+def _thresholds(asked: float | Mapping[str, float], names: Sequence[str]) -> Sequence[float]:
+    """That of each class.
+
+    Raises:
+        InputError: one is no probability, or a class has none.
+    """
+    if not isinstance(asked, Mapping):
+        asked = dict.fromkeys(names, asked)
+    if lacking := [name for name in names if name not in asked]:
+        raise InputError(
+            f"`threshold` has no value for {len(lacking)} of the {len(names)} classes ({some(lacking)}): give each one"
+        )
+    for name in names:
+        if not 0 <= asked[name] <= 1:
+            raise InputError(f"`threshold` is {asked[name]}: it is a probability, from 0 to 1")
+    return [asked[name] for name in names]
+
+
+def _loader(images: Source, trained: TrainedModel, loading: EvalLoading) -> "DataLoader[Any]":
+    told = trained.described.preprocessing
+    assert told.input_size and told.crop_pct and told.interpolation
+    return loader_of(
+        _Prepared(images, EvalTransform(told.input_size, told.crop_pct, told.interpolation, told.channels)),
+        batch_size=loading.batch_size,
+        num_workers=loader_processes(loading.workers),
+        collate_fn=list,
+        worker_init_fn=outlive_interrupts,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +173,8 @@ class _Guesser:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     top: int
-    threshold: float
+    thresholds: Sequence[float]
+    """Of each class."""
     several: bool
     """Whether an image may have several classes."""
     tta: bool
@@ -177,7 +194,7 @@ class _Guesser:
             tuple(
                 Guess(label, self.names[label], value)
                 for label, value in zip(row, of_row, strict=True)
-                if value >= self.threshold
+                if value >= self.thresholds[label]
             )
             for row, of_row in zip(labels.tolist(), values.tolist(), strict=True)
         ]

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from upchirp.data import Source, SubsetSource
 from upchirp.data.label_sets import one_label_each
-from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.data.sources import Note
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import check_sizes, classifier_names, create_model, in_classifier
 from upchirp.training.checkpoints.loading import load_weights
-from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.evaluation.feature_quality import (
     Features,
     Pooled,
@@ -23,33 +22,26 @@ from upchirp.training.evaluation.feature_quality import (
     linear_classifier,
     nearest_neighbours,
 )
-from upchirp.training.evaluation.images import EvaluationSet
-from upchirp.training.events import Observer, noting, reporting
+from upchirp.training.events import Observer, Report, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.checks import at_least
-from upchirp.training.recipes.group import group_of
-from upchirp.training.recipes.groups import Start
+from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, Origin
 from upchirp.training.run.data import open_named_data
-from upchirp.training.run.trained_weights import is_same_data, read_trained
+from upchirp.training.run.eval_data import beside_run
+from upchirp.training.run.trained_weights import TrainedWeights, read_trained
 
 
 def probe_weights(
+    origin: Origin,
+    data: EvalData = EvalData(),
     *,
-    weights: Path | None = None,
-    data: str | None = None,
-    run: Path | None = None,
-    model: str | None = None,
-    model_kwargs: dict[str, Any] | None = None,
     knn: bool = True,
     linear: bool = True,
     pooled: Pooled | None = None,
     final_size: int | None = None,
     most_images: int | None = None,
-    val_share: float | None = None,
-    batch_size: int = 256,
-    workers: int | None = None,
-    loader_timeout: float = DEFAULT_TIMEOUT,
+    loading: EvalLoading = EvalLoading(),
     device: str | None = None,
     observers: Sequence[Observer] = (),
 ) -> dict[str, Any]:
@@ -58,21 +50,16 @@ def probe_weights(
     The features of all images are computed once, without augmentation.
 
     Args:
-        weights: see `read_weights`; of any training, with labels or without.
-        data: labelled images, as in `open_data`; by default the run's.
-        run: run folder; gives model, data and weights where they are not given.
-        model: timm's name; by default what the weights file says.
-        model_kwargs: arguments for the model's constructor.
+        origin: which weights, of any training, with labels or without.
+        data: which labelled images, those for training and those for validation; a share of the former validates by
+            default where there are none of the latter.
         knn: whether to ask the nearest neighbours.
         linear: whether to fit a linear classifier.
         pooled: `head` takes what the model's classifier is shown, `mean` the mean of a vision transformer's patches; by
             default the latter for its weights without a classifier, which no label has taught the class token.
         final_size: input side, pixels; by default that of the weights.
         most_images: training images at most, evenly spaced; by default all.
-        val_share: share of each class that is tested on where there are no validation images.
-        batch_size: images in one forward pass.
-        workers: loader processes, by default one for each core, 16 at most.
-        loader_timeout: seconds without a batch from them after which it ends; 0 waits forever.
+        loading: of the images.
         device: where to compute.
         observers: called with `Noted` and `Working`.
 
@@ -85,50 +72,18 @@ def probe_weights(
     """
     if world_size() > 1:
         raise InputError("a probe computes in one process: leave out torchrun")
-    at_least(1, final_size=final_size, most_images=most_images, batch_size=batch_size)
-    report = reporting(observers)
-    origin = read_trained(run, weights, model, model_kwargs)
-    config, stored, seen = origin.config, origin.weights, origin.seen
-    size = final_size or origin.size
-    start = replace(
-        group_of(Start, config),
-        data=data or config.data,
-        final_size=size,
-        val_share=config.val_share if val_share is None else val_share,
-    )
-    if not is_same_data(start.data, config.data):
-        # The run's names of splits and further data are those of its own data.
-        start = replace(start, train_split=None, val_split=None, label_column=None, more_data=())
-    notes: list[str] = []
-    train, val = open_named_data(start, notes.append, report)
-    one_label_each(train, "a probe")
-    if most_images is not None and most_images < len(train):
-        train = SubsetSource(train, np.linspace(0, len(train) - 1, most_images).astype(np.int64))
+    at_least(1, final_size=final_size, most_images=most_images)
+    note, report = noting(observers), reporting(observers)
+    trained = read_trained(origin)
+    size = final_size or trained.size
+    train, val = _opened(data, trained, size, most_images, note, report)
     report("making the model", None, None)
-    network = create_model(config.model, num_classes=0, final_size=size, **config.made_with)
-    notes += load_weights(network, stored, size, new_head=True).notes(stored.path)
-    check_sizes(network, [size])
-    tell = noting(observers)
-    for note in notes:
-        tell(note)
-    if pooled is None:
-        pooled = "mean" if has_patches(network) and not _has_head(stored, network) else "head"
-    target = choose_device(device)
-    network = network.to(target)
+    network = _network(trained, size, note).to(target := choose_device(device))
+    judged_by = pooled or _usual_features(trained, network)
 
     def features(source: Source, what: str) -> Features:
         report(f"computing the features of {len(source):,} {what} images", None, None)
-        images = EvaluationSet(
-            source,
-            size,
-            seen,
-            crop_pct=origin.told.crop_at(size),
-            workers=workers,
-            batch_size=batch_size,
-            timeout=loader_timeout,
-        )
-        assert pooled is not None
-        return all_features(network, images, pooled=pooled, device=target)
+        return all_features(network, trained.images(source, size, loading), pooled=judged_by, device=target)
 
     with loader_failures():
         known, asked = features(train, "training"), features(val, "validation")
@@ -140,14 +95,37 @@ def probe_weights(
         found["linear"] = asdict(linear_classifier(known, asked, device=target))
     return {
         **found,
-        "features": "the mean of the patches" if pooled == "mean" else "what the classifier is shown",
+        "features": "the mean of the patches" if judged_by == "mean" else "what the classifier is shown",
         "size": size,
         "images": len(known.labels),
         "val_images": len(asked.labels),
     }
 
 
-def _has_head(stored: Weights, network: Any) -> bool:
-    """Whether weights come with a classifier."""
+def _opened(
+    data: EvalData, trained: TrainedWeights, size: int, most_images: int | None, note: Note, report: Report
+) -> tuple[Source, Source]:
+    """The training and the validation images."""
+    chosen, _ = beside_run(data, trained.config)
+    train, val = open_named_data(replace(chosen, final_size=size), note, report)
+    one_label_each(train, "a probe")
+    if most_images is not None and most_images < len(train):
+        train = SubsetSource(train, np.linspace(0, len(train) - 1, most_images).astype(np.int64))
+    return train, val
+
+
+def _network(trained: TrainedWeights, size: int, note: Note) -> nn.Module:
+    """The model with its weights, without a classifier."""
+    config, stored = trained.config, trained.weights
+    network = create_model(config.model, num_classes=0, final_size=size, **config.made_with)
+    for line in load_weights(network, stored, size, new_head=True).notes(stored.path):
+        note(line)
+    check_sizes(network, [size])
+    return network
+
+
+def _usual_features(trained: TrainedWeights, network: nn.Module) -> Pooled:
+    """The mean of the patches where they come without a classifier, which no label has taught the class token."""
     heads = classifier_names(network)
-    return any(in_classifier(name, heads) for part in stored.parts.values() for name in part)
+    classifies = any(in_classifier(name, heads) for part in trained.weights.parts.values() for name in part)
+    return "mean" if has_patches(network) and not classifies else "head"

@@ -9,6 +9,7 @@ from upchirp.data import Augmentation, same_classes
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.methods.distillation import Distillation, Teacher
+from upchirp.training.recipes.eval_groups import Origin
 from upchirp.training.recipes.groups import Objective
 from upchirp.training.run.trained_model import load_trained
 
@@ -36,7 +37,7 @@ def with_teacher(
     """
     if objective.kd_model is None:
         return task, []
-    trained = load_trained(weights=Path(objective.kd_model))
+    trained = load_trained(Origin(weights=Path(objective.kd_model)))
     named = trained.described.classes
     if trained.outputs != len(classes) or (named and not same_classes(named, classes)):
         raise InputError(

@@ -1,8 +1,6 @@
 """A trained model from its files alone: the network, and what its weights say of classes and preprocessing."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +13,7 @@ from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weight_names import find
 from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.recipes.checks import at_least
+from upchirp.training.recipes.eval_groups import EvalPreprocessing, Origin
 from upchirp.training.recipes.groups import Start
 from upchirp.training.run.trained_weights import read_trained
 
@@ -34,29 +33,22 @@ class TrainedModel:
 
 
 def load_trained(
-    *,
-    run: Path | None = None,
-    weights: Path | None = None,
-    model: str | None = None,
-    model_kwargs: dict[str, Any] | None = None,
-    final_size: int | None = None,
+    origin: Origin, *, final_size: int | None = None, preprocessing: EvalPreprocessing = EvalPreprocessing()
 ) -> TrainedModel:
     """The model of a run or of a weights file.
 
     Args:
-        run: run folder: its average if there is one, else its weights.
-        weights: a weights file instead; see `read_weights`.
-        model: timm's name, for files that do not say it.
-        model_kwargs: arguments for its constructor.
+        origin: which weights.
         final_size: input side, pixels; by default that of the weights.
+        preprocessing: of images, where it shall be another than the weights say.
 
     Raises:
         InputError: something is missing or does not fit together.
     """
     at_least(1, final_size=final_size)
-    origin = read_trained(run, weights, model, model_kwargs)
-    config, stored, seen = origin.config, origin.weights, origin.seen
-    size = final_size or origin.size
+    trained = read_trained(origin, preprocessing)
+    config, stored, seen = trained.config, trained.weights, trained.seen
+    size = final_size or trained.size
     outputs = _outputs(stored, config, size)
     network = create_model(config.model, num_classes=outputs, final_size=size, **config.made_with)
     notes = load_weights(network, stored, size).notes(stored.path)
@@ -70,7 +62,7 @@ def load_trained(
         final_size=size,
         data=stored.description.data,
         multi_label=stored.description.multi_label,
-        preprocessing=Preprocessing.of(seen, size, origin.told.crop_at(size)),
+        preprocessing=Preprocessing.of(seen, size, trained.crop_at(size)),
     )
     return TrainedModel(network.eval(), outputs, described, tuple(notes))
 

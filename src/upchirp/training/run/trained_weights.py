@@ -4,14 +4,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from upchirp.data import Augmentation
+from upchirp.data import Augmentation, Source, default_crop_pct
 from upchirp.errors import InputError
 from upchirp.training.checkpoints.description import preprocessing_for
 from upchirp.training.checkpoints.named_weights import has_tag, name_of
 from upchirp.training.checkpoints.preprocessing import Preprocessing
-from upchirp.training.checkpoints.weights import Weights, Which, read_weights
+from upchirp.training.checkpoints.weights import Weights, read_weights
+from upchirp.training.evaluation.images import EvaluationSet
+from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config
+from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
 from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 
 
@@ -27,20 +30,18 @@ class TrainedWeights:
     """What the weights themselves say of preprocessing."""
     size: int
     """Input side that they are used at where no other is asked for, pixels."""
+    asked: EvalPreprocessing
+    """What is asked for beside."""
 
     @property
     def seen(self) -> Augmentation:
-        """The settings of images: as the weights say, else as the run has them.
+        """The settings of images: as they are asked for, else as the weights say, else as the run has them.
 
         Raises:
-            InputError: neither has a mean for the channels of the images.
+            InputError: nobody has a mean for the channels of the images.
         """
-        return self.seen_with(None, None)
-
-    def seen_with(self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Augmentation:
-        """The same with another mean and standard deviation, if these are given."""
-        told, own = self.told, self.config.augmentation
-        mean, channels = mean or told.mean or own.mean, self.config.in_chans
+        asked, told, own = self.asked, self.told, self.config.augmentation
+        mean, channels = asked.mean or told.mean or own.mean, self.config.in_chans
         if len(mean) != channels:
             raise InputError(
                 f"{self.weights.path} is for images of {channels} channel{'s' if channels > 1 else ''}, and the mean "
@@ -50,48 +51,47 @@ class TrainedWeights:
         return replace(
             own,
             mean=mean,
-            std=std or told.std or own.std,
+            std=asked.std or told.std or own.std,
             pixel_type=told.pixel_type or own.pixel_type,
-            interpolation=told.interpolation or own.interpolation,
+            interpolation=asked.interpolation or told.interpolation or own.interpolation,
+        )
+
+    def crop_at(self, size: int) -> float:
+        """The share of the resized image that the centre crop keeps at an input side."""
+        return self.asked.crop_pct or self.told.crop_at(size) or default_crop_pct(size)
+
+    def images(self, source: Source, size: int, loading: EvalLoading, ranks: Ranks | None = None) -> EvaluationSet:
+        """A source's images, prepared for the weights at an input side in pixels."""
+        return EvaluationSet(
+            source,
+            size,
+            self.seen,
+            crop_pct=self.crop_at(size),
+            workers=loading.workers,
+            batch_size=loading.batch_size,
+            timeout=loading.loader_timeout,
+            ranks=ranks,
         )
 
 
-def read_trained(
-    run: Path | None,
-    weights: Path | None,
-    model: str | None,
-    model_kwargs: dict[str, Any] | None,
-    which: Which | None = None,
-) -> TrainedWeights:
-    """Read the weights of a run, or of a file.
-
-    Args:
-        run: run folder; gives what is not given otherwise.
-        weights: a weights file; by default the run's, its average if there is one.
-        model: timm's name, by default what run or file says.
-        model_kwargs: arguments for its constructor.
-        which: the average of the weights, or the raw ones; by default the average where there is one.
+def read_trained(origin: Origin, preprocessing: EvalPreprocessing = EvalPreprocessing()) -> TrainedWeights:
+    """Read the weights of a run, or of a file, which are the run's average by default, if it has one.
 
     Raises:
         InputError: a folder that holds no run, or neither weights nor a finished run; see `read_weights`.
     """
-    config, path = _named(run, weights, model, model_kwargs, which)
+    config, path = _named(origin)
     stored = read_weights(path)
-    if which is not None:
-        stored = stored.only(which)
-    told = preprocessing_for(stored.description, model)
-    size = config.final_size if run is not None else told.input_size or config.final_size
-    return TrainedWeights(config, stored, told, size)
+    if origin.which is not None:
+        stored = stored.only(origin.which)
+    told = preprocessing_for(stored.description, origin.model)
+    size = config.final_size if origin.run is not None else told.input_size or config.final_size
+    return TrainedWeights(config, stored, told, size, preprocessing)
 
 
-def _named(
-    run: Path | None,
-    weights: Path | None,
-    model: str | None,
-    model_kwargs: dict[str, Any] | None,
-    which: Which | None,
-) -> tuple[TrainConfig, Path]:
+def _named(origin: Origin) -> tuple[TrainConfig, Path]:
     """The settings, and the file of the weights."""
+    run, weights, model = origin.run, origin.weights, origin.model
     if weights is None and run is None and model is not None and has_tag(model):
         weights = name_of(model)
     values: dict[str, Any] = {}
@@ -106,23 +106,17 @@ def _named(
         values = {"weights": str(weights)}
     if model is not None:
         values |= {"model": model, "model_kwargs": {}}
-    if model_kwargs:
+    if origin.model_kwargs:
         # Of files that do not say it.
-        channels = {name: value for name, value in model_kwargs.items() if name == "in_chans"}
-        others = {name: value for name, value in model_kwargs.items() if name != "in_chans"}
+        channels = {name: value for name, value in origin.model_kwargs.items() if name == "in_chans"}
+        others = {name: value for name, value in origin.model_kwargs.items() if name != "in_chans"}
         values |= {**channels, **({"model_kwargs": others} if others or not channels else {})}
     config = TrainConfig.from_flat(values, source=str(run / CONFIG) if run is not None else "weights")
     if weights is None and run is not None:
-        names = {"average": (WEIGHTS_EMA,), "raw": (WEIGHTS,), None: (WEIGHTS_EMA, WEIGHTS)}[which]
+        names = {"average": (WEIGHTS_EMA,), "raw": (WEIGHTS,), None: (WEIGHTS_EMA, WEIGHTS)}[origin.which]
         weights = next((run / name for name in names if (run / name).exists()), None)
-        if weights is None and which == "average" and (run / WEIGHTS).exists():
+        if weights is None and origin.which == "average" and (run / WEIGHTS).exists():
             raise InputError(f"{run} keeps no average of its weights: leave out `which`")
     if weights is None:
         raise InputError("no weights: give `weights`, or a `run` that is finished")
     return config, weights
-
-
-def is_same_data(one: str, other: str) -> bool:
-    """Whether two names of data stand for the same files."""
-    paths = [Path(name).expanduser() for name in (one, other)]
-    return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))

@@ -1,0 +1,127 @@
+"""The images that trained weights are tried on: what is asked for and what the run says, and labels by name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from upchirp.data import Source, are_numbers, match_classes, open_evaluation
+from upchirp.data.label_sets import label_sets_of
+from upchirp.data.labels import unranked
+from upchirp.data.sources import Note
+from upchirp.data.sources.listing import Counted, ignore
+from upchirp.data.sources.relabelled import renumbered
+from upchirp.errors import InputError
+from upchirp.training.checkpoints.weights import Weights
+from upchirp.training.events import Report
+from upchirp.training.recipes.eval_groups import EvalData
+from upchirp.training.recipes.group import group_of
+from upchirp.training.recipes.groups import Start
+from upchirp.training.run.trained_weights import TrainedWeights
+
+
+def beside_run(asked: EvalData, run: Start) -> tuple[Start, bool]:
+    """The data that is asked for, else the run's, and whether it is the run's.
+
+    Raises:
+        InputError: there is neither.
+    """
+    data = asked.data or run.data
+    if not data:
+        raise InputError("no data: give a folder of images, or 'generated'")
+    own, of_run = group_of(Start, run), bool(run.data) and _is_same_data(data, run.data)
+    if not of_run:
+        # The run's names of splits and further data are those of its own data.
+        own = replace(own, train_split=None, val_split=None, label_column=None, more_data=())
+    named = {name: getattr(asked, name) for name in ("val_share", "val_split", "label_column")}
+    return replace(own, data=data, **{name: value for name, value in named.items() if value is not None}), of_run
+
+
+def open_asked(
+    asked: EvalData, run: Start, size: int, note: Note = lambda line: None, counted: Counted = ignore
+) -> Source:
+    """Open it for an evaluation; see `open_evaluation`.
+
+    Args:
+        asked: what is asked for.
+        run: the settings of the run, or those that weights say.
+        size: input side, pixels, for generated images.
+        note: called with each line on what was chosen or passed over; by default nobody is told.
+        counted: called now and then with the number of images found so far.
+
+    Raises:
+        InputError: no data is named, or it cannot be opened.
+    """
+    chosen, of_run = beside_run(asked, run)
+    return open_evaluation(
+        chosen.data,
+        size,
+        val_share=asked.val_share,
+        # What the run was trained on is no test of it.
+        held_out=run.val_share if of_run else None,
+        train_split=chosen.train_split,
+        val_split=chosen.val_split,
+        label_column=chosen.label_column,
+        note=note,
+        counted=counted,
+    )
+
+
+def open_labelled(asked: EvalData, trained: TrainedWeights, size: int, note: Note, report: Report) -> Source:
+    """Open it under the labels that the weights have for its classes, and note what does not fit them.
+
+    Raises:
+        InputError: as `open_asked`, or the weights lack a class of the data.
+    """
+    report("scanning the data", None, None)
+    opened = open_asked(
+        asked, trained.config, size, note, counted=lambda images: report("scanning the data", images, None)
+    )
+    source, matched = _by_name(opened, trained.weights)
+    for line in (*matched, *unranked(source), *other_kind(source, trained.weights)):
+        note(line)
+    return source
+
+
+def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
+    """The images under the labels that the weights have for their classes, and notes on them.
+
+    Raises:
+        InputError: the weights lack a class of the data.
+    """
+    known, own = weights.description.classes, tuple(source.classes)
+    if not known or not own:
+        return source, []
+    try:
+        labels = match_classes(own, known)
+    except InputError as error:
+        if len(own) == len(known) and (are_numbers(own) or are_numbers(known)):
+            numbered = "the data" if are_numbers(own) else "the weights"
+            return source, [f"{numbered} have numbers for classes, which are taken in the order of the other's names"]
+        raise InputError(f"{weights.path}: {error}: give data with the weights' classes") from None
+    if labels == tuple(range(len(known))):
+        return source, []
+    notes = []
+    if len(own) < len(known) and label_sets_of(source) is None:
+        notes = [f"the data has {len(own)} of the weights' {len(known)} classes: a guess of another one is wrong"]
+    if list(labels) != sorted(labels):
+        notes.append("the data has its classes in another order than the weights: labels are matched by name")
+    return renumbered(source, labels, known), notes
+
+
+def other_kind(source: Source, weights: Weights) -> list[str]:
+    """A note on weights that were trained for several labels an image, and images with one each; or the reverse."""
+    several, told = label_sets_of(source) is not None, weights.description
+    if told.multi_label and not several:
+        return [f"{weights.path} tells several labels an image, and these have one each: the likeliest is the guess"]
+    # Files of others do not say what they tell.
+    if several and told.classes and not told.multi_label:
+        return [
+            f"{weights.path} tells one label an image, and these have several: its outputs rank them, and above 0 they "
+            "do not mean more likely than not, as micro F1 takes them"
+        ]
+    return []
+
+
+def _is_same_data(one: str, other: str) -> bool:
+    """Whether two names of data stand for the same files."""
+    paths = [Path(name).expanduser() for name in (one, other)]
+    return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))
