@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import Any
 
-PLANNING = ("upchirp.cli.plan", "upchirp.training.run.pricing")
+PLANNING = ("upchirp.cli.plan", "upchirp.training.jobs.pricing")
 """What `upchirp plan` imports."""
 PRELOADED = (
     "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.run", "torch.utils.tensorboard", "matplotlib.figure",

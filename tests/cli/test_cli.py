@@ -156,7 +156,9 @@ def test_plan_counts_the_images_and_says_what_the_data_decide(
     priced = json.loads(capsys.readouterr().out)
     # 32 + 32 images of two classes.
     assert (priced["images"], priced["classes"]) == (64, 2)
-    assert [line.split(":")[0] for line in priced["chosen"]][:2] == ["recipe light", "batch size 16"]
+    assert [line.split(":")[0] for line in priced["chosen"]][:3] == [
+        "recipe light", "learning rate 0.0015", "batch size 16",
+    ]  # fmt: skip
     # Six epochs are six epochs, not 50 times less than the paper's 300; the first layers pad, so not to the digit.
     assert priced["baseline_epochs"] == priced["equivalent_epochs"]
     assert priced["speedup"] == pytest.approx(1, abs=0.15)

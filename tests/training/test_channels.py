@@ -19,10 +19,10 @@ from upchirp.training import EvalData, EvalLoading, Origin, estimate, evaluate_w
 from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.task import Classification
+from upchirp.training.jobs.pricing import settings_for_data
+from upchirp.training.jobs.probe_job import probe_weights
 from upchirp.training.methods.distillation import Distillation
 from upchirp.training.recipes.groups import Objective
-from upchirp.training.run.pricing import settings_for_data
-from upchirp.training.run.probe_job import probe_weights
 from upchirp.training.run.run_folder import read_settings
 from upchirp.training.run.teacher import with_teacher
 from upchirp.training.run.trained_model import load_trained

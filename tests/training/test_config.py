@@ -175,6 +175,6 @@ def test_functions_take_the_group_that_they_read() -> None:
                 if any(each.annotation and "TrainConfig" in ast.unparse(each.annotation) for each in arguments):
                     takers.add(f"{path.stem}.{function.name}")
     assert takers <= {
-        "job.train", "job._train", "pricing.estimate", "pricing.settings_for_data", "beginning.begin",
+        "train_job.train", "train_job._train", "pricing.estimate", "pricing.settings_for_data", "beginning.begin",
         "trainer.of", "defaults.choose_recipe", "planning.settle",
     }  # fmt: skip

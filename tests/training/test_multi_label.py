@@ -46,9 +46,9 @@ from upchirp.training import (
 from upchirp.training.checkpoints.description import read_description
 from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.label_scores import average_precision, precision_recall
+from upchirp.training.jobs.eval_data import other_kind
 from upchirp.training.methods.chosen import for_images
 from upchirp.training.recipes.groups import Start
-from upchirp.training.run.eval_data import other_kind
 
 AT_ONCE = EvalLoading(workers=0)
 TAGS = ("cat", "dog", "wet")

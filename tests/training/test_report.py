@@ -32,7 +32,7 @@ def test_a_report_that_fails_fails_no_run(small: Make, monkeypatch: pytest.Monke
     def fail(*_: Any) -> None:
         raise RuntimeError("no\nfonts")
 
-    monkeypatch.setattr("upchirp.training.run.report.report_run", fail)
+    monkeypatch.setattr("upchirp.training.jobs.report.report_run", fail)
     events: list[Event] = []
     result = train(small(report=True), observers=(events.append,))
     assert (result.output / "model.safetensors").exists()

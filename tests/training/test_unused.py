@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from upchirp import TrainConfig
+from upchirp.training.jobs.pricing import estimate
 from upchirp.training.recipes.unused import unused_settings
-from upchirp.training.run.pricing import estimate
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def train_by(command: TrainCommand, then: Callable[["TrainResult", Console], Non
         training = command.training
         if training.data and training.model:
             from upchirp.training.events import reporting
-            from upchirp.training.run.pricing import settings_for_data
+            from upchirp.training.jobs.pricing import settings_for_data
 
             try:
                 with Display(Console(stderr=True)) as display:

@@ -20,10 +20,10 @@ from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.weights import Which
 from upchirp.training.evaluation.feature_quality import all_features
 from upchirp.training.events import Report, reporting
+from upchirp.training.jobs.eval_data import beside_run, open_asked
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_stored
-from upchirp.training.run.eval_data import beside_run, open_asked
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.run_folder import CHECKPOINTS, holds_run, read_plan
 

@@ -27,6 +27,12 @@ from upchirp.training.events import (
     Stepped,
     Working,
 )
+from upchirp.training.jobs.eval_job import evaluate_weights
+from upchirp.training.jobs.predict_job import Guess, Prediction, predict
+from upchirp.training.jobs.pricing import estimate
+from upchirp.training.jobs.probe_job import probe_weights
+from upchirp.training.jobs.result import TrainResult
+from upchirp.training.jobs.train_job import train
 from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import micro_batches
@@ -39,13 +45,7 @@ from upchirp.training.recipes.named import RECIPES, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES, Regime
-from upchirp.training.run.eval_job import evaluate_weights
 from upchirp.training.run.interruption import Interrupted
-from upchirp.training.run.job import train
-from upchirp.training.run.predict_job import Guess, Prediction, predict
-from upchirp.training.run.pricing import estimate
-from upchirp.training.run.probe_job import probe_weights
-from upchirp.training.run.result import TrainResult
 from upchirp.training.run.run_folder import read_metrics, read_plan
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""One run in its folder, from configuration to exported weights."""
+"""One run in its folder: how it begins and goes on, what stops it, and what it keeps."""

@@ -14,8 +14,8 @@ from upchirp.reports.words import figure_text
 from upchirp.training.engine.label_scores import LabelScores
 from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.predictions import Predictions
+from upchirp.training.jobs.report import scores_of
 from upchirp.training.run.examples import pixels_of
-from upchirp.training.run.report import scores_of
 
 if TYPE_CHECKING:
     from upchirp.reports.precision_figures import PrecisionCurve

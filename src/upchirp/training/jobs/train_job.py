@@ -14,6 +14,8 @@ from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Noted, Observer, reporting
+from upchirp.training.jobs.report import report_at_end
+from upchirp.training.jobs.result import TrainResult, finished_before
 from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.opening import open_parallel
@@ -29,8 +31,6 @@ from upchirp.training.run.loop import Run
 from upchirp.training.run.material import material_of
 from upchirp.training.run.plans import Plans
 from upchirp.training.run.records import recorded
-from upchirp.training.run.report import report_at_end
-from upchirp.training.run.result import TrainResult, finished_before
 from upchirp.training.run.resumption import go_on_with
 from upchirp.training.run.setup import set_up
 from upchirp.training.run.trackers import check_tracker

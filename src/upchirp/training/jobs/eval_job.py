@@ -26,13 +26,13 @@ from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.sized import SizedEvaluation
 from upchirp.training.events import Observer, Report, noting, reporting
+from upchirp.training.jobs.eval_data import open_labelled
+from upchirp.training.jobs.eval_report import report_evaluation
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
 from upchirp.training.recipes.optimizer import fast_autocast_dtype
-from upchirp.training.run.eval_data import open_labelled
-from upchirp.training.run.eval_report import report_evaluation
 from upchirp.training.run.run_folder import CHECKPOINTS, REPORT, holds_run
 from upchirp.training.run.trained_weights import TrainedWeights, read_trained
 

@@ -23,12 +23,12 @@ from upchirp.training.evaluation.feature_quality import (
     nearest_neighbours,
 )
 from upchirp.training.events import Observer, Report, noting, reporting
+from upchirp.training.jobs.eval_data import beside_run
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, Origin
 from upchirp.training.run.data import open_named_data
-from upchirp.training.run.eval_data import beside_run
 from upchirp.training.run.trained_weights import TrainedWeights, read_trained
 
 
