@@ -6,6 +6,8 @@ NCCL on GPUs, else Gloo. Examples:
 """
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterable
 from statistics import median
@@ -49,6 +51,8 @@ def measure(size: int, device: torch.device) -> float:
 
 
 def main() -> None:
+    if "RANK" not in os.environ:
+        sys.exit("start it in several processes: torchrun --nproc-per-node 2 benchmarks/all_reduce.py")
     on_gpu = torch.cuda.is_available()
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     rank, ranks = distributed.get_rank(), distributed.get_world_size()

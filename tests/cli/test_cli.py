@@ -221,6 +221,7 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         # Before the data are looked for.
         (["train", "--data", "nowhere", "--workers", "999", "--model", "test_vit"], "workers is 999"),
         (["pack", "--data", "generated", "--output", "x", "--workers", "999"], "workers is 999"),
+        (["compare", ".", "--data", "generated"], "is a folder: name an experiment's file"),
         (["train", "--config", "none.yaml"], "cannot read the config none.yaml"),
         (["train", "--config"], "--config needs a value"),
         (["train", "--device", "tpu"], "--device is 'tpu': choose one of cpu, cuda, mps"),

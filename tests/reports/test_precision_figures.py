@@ -11,7 +11,7 @@ from upchirp.reports.precision_figures import MOST_CURVES, precision_curves
 from upchirp.reports.style import NARROW, WIDE
 from upchirp.training import LabelScores
 from upchirp.training.evaluation.evaluation import Evaluation
-from upchirp.training.run import eval_report
+from upchirp.training.jobs import eval_report
 
 
 @pytest.fixture(scope="module")

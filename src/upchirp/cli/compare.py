@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ def run(words: Sequence[str]) -> int:
     given = words
     if words and not words[0].startswith("-"):
         # An experiment is a file of settings.
+        if Path(words[0]).is_dir():
+            raise InputError(f"{words[0]} is a folder: name an experiment's file, or what to compare by flags (--help)")
         words = ["--config", *words]
     command = parse_training(
         CompareCommand,
