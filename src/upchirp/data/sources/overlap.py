@@ -1,7 +1,7 @@
 """Images that two sources have in common, without reading them all."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import PurePath
 from typing import NamedTuple
@@ -12,6 +12,8 @@ from upchirp.data.sources.relabelled import RelabelledSource
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import SubsetSource
 
+_Place = tuple[ListedSource, int]
+"""A listing, and the place of an image there."""
 _MOST_READ = 100
 """Pairs of files of the same name and length whose bytes are compared."""
 
@@ -35,29 +37,57 @@ def overlap(one: Source, other: Source) -> Overlap:
     >>> overlap(GeneratedSource("val"), GeneratedSource("val"))
     Overlap(same=[], copies=[])
     """
-    places: dict[str, list[tuple[ListedSource, int]]] = defaultdict(list)
-    for source, index in _files(one):
-        places[_name(source, index)].append((source, index))
+    places: dict[str, list[_Place]] = defaultdict(list)
+    for place in _files(one):
+        places[_name(*place)].append(place)
+    # Many classes may have an image of one name: each file is looked at once, not once for each pair.
+    looked_at: dict[str, _Stored] = {}
     same, copies, left = dict[str, None](), dict[str, None](), _MOST_READ
     for source, index in _files(other):
-        for held, place in places.get(_name(source, index), ()):
-            # What cannot be read is told where it is used.
-            with suppress(OSError):
-                (file, length), (held_file, held_length) = source.stored(index), held.stored(place)
-                if file == held_file:
-                    same[held.describe(place)] = None
-                elif length == held_length and left:
-                    left -= 1
-                    if source.encoded(index)[0] == held.encoded(place)[0]:
-                        copies[held.describe(place)] = None
+        name = _name(source, index)
+        if name not in places:
+            continue
+        if name not in looked_at:
+            looked_at[name] = _Stored.of(places[name])
+        held = looked_at[name]
+        # What cannot be read is told where it is used.
+        with suppress(OSError):
+            file, length = source.stored(index)
+            if file in held.by_file:
+                same[held.by_file[file]] = None
+                continue
+            for whose, position in held.by_length.get(length, ())[:left]:
+                left -= 1
+                if source.encoded(index)[0] == whose.encoded(position)[0]:
+                    copies[whose.describe(position)] = None
     return Overlap([*same], [*copies])
+
+
+class _Stored(NamedTuple):
+    """Files of one name."""
+
+    by_file: dict[Hashable, str]
+    """Their paths, by what tells each file from all others."""
+    by_length: dict[int, list[_Place]]
+    """Their places, by their lengths in bytes."""
+
+    @classmethod
+    def of(cls, places: Sequence[_Place]) -> "_Stored":
+        """What the files at these places are; those that are gone are left out."""
+        found = cls({}, defaultdict(list))
+        for source, index in places:
+            with suppress(OSError):
+                file, length = source.stored(index)
+                found.by_file[file] = source.describe(index)
+                found.by_length[length].append((source, index))
+        return found
 
 
 def _name(source: ListedSource, index: int) -> str:
     return PurePath(source.describe(index)).name
 
 
-def _files(source: Source) -> Iterator[tuple[ListedSource, int]]:
+def _files(source: Source) -> Iterator[_Place]:
     """The images of a source that are files, each as the listing that it is from and its place there."""
     if isinstance(source, ListedSource):
         yield from ((source, index) for index in range(len(source)))
