@@ -15,6 +15,7 @@ from upchirp.training.events import Report
 from upchirp.training.recipes.eval_groups import EvalData
 from upchirp.training.recipes.group import group_of
 from upchirp.training.recipes.groups import Start
+from upchirp.training.run.data import SCANNING
 from upchirp.training.run.trained_weights import TrainedWeights
 
 
@@ -71,10 +72,8 @@ def open_labelled(asked: EvalData, trained: TrainedWeights, size: int, note: Not
     Raises:
         InputError: as `open_asked`, or the weights lack a class of the data.
     """
-    report("scanning the data", None, None)
-    opened = open_asked(
-        asked, trained.config, size, note, counted=lambda images: report("scanning the data", images, None)
-    )
+    report(SCANNING, None, None)
+    opened = open_asked(asked, trained.config, size, note, counted=lambda images: report(SCANNING, images, None))
     source, matched = _by_name(opened, trained.weights)
     for line in (*matched, *unranked(source), *other_kind(source, trained.weights)):
         note(line)

@@ -153,9 +153,10 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
         >>> config.prepare, config.optimization.amp_dtype
         ('device', 'float16')
         """
-        flat = self.to_flat()
-        chosen = {name: value for name, value in before.items() if flat[name] == "auto"}
-        return replace(self.from_flat({**flat, **chosen}), given=self.given) if chosen else self
+        now: dict[str, Any] = {"prepare": self.prepare, "amp_dtype": self.optimization.amp_dtype}
+        chosen = {name: before.get(name, value) if value == "auto" else value for name, value in now.items()}
+        optimization = replace(self.optimization, amp_dtype=chosen["amp_dtype"])
+        return replace(self, prepare=chosen["prepare"], optimization=optimization)
 
     def to_flat(self) -> dict[str, Any]:
         """All settings under their flag names, as plain data."""
