@@ -18,6 +18,10 @@ from upchirp.training.probing.planning import with_replay
 from upchirp.training.probing.probe import loaded_ahead, loaded_side, probe_plan
 from upchirp.training.recipes.groups import Replaying
 
+SECONDS = 60.0
+"""How long the speeds are measured by default, all bandwidths together, unless two steps at each take longer."""
+SHARE = 0.1
+"""Of a time budget, what is spent at most on measuring what fits into it, with the same exception."""
 _CALIBRATION_STEPS = 6
 _MEASURING = "measuring the speed at each bandwidth"
 
@@ -63,6 +67,7 @@ def measure_seconds(
     replays: int | Mapping[int, int] = 0,
     *,
     replaying: Replaying | None = None,
+    seconds: float = SECONDS,
     report: Report = unreported,
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
@@ -79,6 +84,8 @@ def measure_seconds(
         micro_batch: images that a rank computes at once, by bandwidth; no fewer at a smaller one.
         replays: further uses of each image, of all bandwidths or by bandwidth.
         replaying: how images are replayed.
+        seconds: how long to measure at most, all bandwidths together, unless two steps at each take longer: a slow
+            network on a CPU is left after fewer steps, which are long enough to tell its speed.
         report: called with what is done, the steps done, and all steps.
     """
     sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.sizes}
@@ -89,12 +96,21 @@ def measure_seconds(
     probe = with_replay(probe_plan(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
     state = trainer.probe_state(model, bandwidth=curriculum.final_size)
     times: dict[int, list[float]] = {side: [] for side in sizes}
-    before = time.perf_counter()
     report(_MEASURING, 0, probe.total_steps)
-    for result in trainer.run(state, probe, source):
-        result.loss.item()  # waits for the device
-        now = time.perf_counter()
-        times[result.step.bandwidth].append(now - before)
-        before = now
-        report(_MEASURING, result.step.index + 1, probe.total_steps)
-    return CostTable("seconds", {side: fmean(spent[warmup:]) / sizes[side] for side, spent in times.items()})
+    while state.step < probe.total_steps:
+        before = time.perf_counter()
+        for result in trainer.run(state, probe, source):
+            result.loss.item()  # waits for the device
+            now = time.perf_counter()
+            spent = times[result.step.bandwidth]
+            spent.append(now - before)
+            before = now
+            report(_MEASURING, state.step, probe.total_steps)
+            # The first step waits for workers and compiles.
+            late = len(spent) % cycle == 0 and len(spent) >= 2 * cycle and sum(spent[1:]) > seconds / len(sizes)
+            (late,) = trainer.parallel.ranks.largest(late)
+            if late:
+                state.step += -state.step % count  # on to the next bandwidth
+                break
+    counted = {side: spent[min(warmup, len(spent) - cycle) :] for side, spent in times.items()}
+    return CostTable("seconds", {side: fmean(spent) / sizes[side] for side, spent in counted.items()})

@@ -34,7 +34,8 @@ from upchirp.training.probing.planning import (
 )
 from upchirp.training.probing.preparing import choose_prepare, pays_to_measure
 from upchirp.training.probing.replay import choose_replay
-from upchirp.training.probing.speed import measure_seconds
+from upchirp.training.probing.speed import SECONDS, SHARE, measure_seconds
+from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.defaults import (
     Settled,
     choose_batch_size,
@@ -170,7 +171,15 @@ class Plans:
 
         def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
             table = measure_seconds(
-                trainer, curriculum, model, self.source, micro_batch, replays, replaying=config, report=self.report
+                trainer,
+                curriculum,
+                model,
+                self.source,
+                micro_batch,
+                replays,
+                replaying=config,
+                seconds=min(SECONDS, SHARE * parse_duration(config.time_budget or "1h")),
+                report=self.report,
             )
             return ranks.from_first(lambda: table)
 
