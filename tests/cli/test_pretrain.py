@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from upchirp.cli import main
-from upchirp.training import load_config
+from upchirp.training import load_config, read_metrics
 
 SMALL = ["--model", "test_vit", "--model-kwargs", "depth=1", "--final-size", "64", "--decoder-depth", "1",
          "--decoder-width", "32"]  # fmt: skip
@@ -26,6 +26,7 @@ def test_it_pretrains_and_ends_as_it_was_asked(
     assert {name: stored[name] for name in ("regime", "target", "mask_ratio", "batch_size", "lr_base")} == {
         "regime": "pretrain", "target": "pixels", "mask_ratio": 0.5, "batch_size": 16, "lr_base": 1.5e-4,
     }  # fmt: skip
+    assert "magnitude" not in read_metrics(output)[0]
     assert main(["pretrain", "--resume", "auto", "--output", str(output)]) == 0
     assert "was finished before" in capsys.readouterr().out
 
@@ -37,6 +38,7 @@ def test_its_price_counts_visible_tokens(capsys: pytest.CaptureFixture[str]) -> 
         assert main(words) == 0
         said = capsys.readouterr().out
         assert "1,281,167 images without labels" in said and "less computation than 1600 epochs as usual" in said
+        assert "magnitude" not in said
         gigas.append(said)
     assert gigas[0] != gigas[1]
 

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upchirp import constant, efficienttrain_plus_plus, plan
+from upchirp import Plan, constant, efficienttrain_plus_plus, plan
 from upchirp.curriculum import plans
 from upchirp.curriculum.table import WIDTH
 
@@ -23,6 +24,14 @@ def test_replay_has_a_column_of_its_own() -> None:
     first = str(made).splitlines()[1].split()
     assert "decoded" in str(made).splitlines()[0]
     assert first[first.index("279.0") :][:4] == ["279.0", "M", "139.5", "M"]
+
+
+def test_there_is_no_magnitude_without_randaugment() -> None:
+    made = plan(efficienttrain_plus_plus(), epochs=200)
+    plain = replace(made, stages=tuple(replace(stage, magnitude=None) for stage in made.stages))
+    assert str(plain).splitlines()[0].split() == ["progress", "B", "steps", "images", "batch", "max", "lr", "compute"]
+    assert [step.magnitude for step in plain.steps(plain.total_steps - 1)] == [None]
+    assert Plan.from_dict(plain.to_dict()) == plain
 
 
 @given(

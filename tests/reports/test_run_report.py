@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,16 @@ def test_it_tells_plan_and_what_happened(record: Callable[..., RunRecord], tmp_p
     assert not re.search(r"(?:src|href|srcset)=\"(?!data:)", html)
     # What stands there on a phone, and in the dark.
     assert "(max-width: 40rem)" in html and "prefers-color-scheme: dark" in html
+
+
+def test_no_magnitude_is_told_without_randaugment(
+    record: Callable[..., RunRecord], examples: list[Examples], tmp_path: Path
+) -> None:
+    plain = replace(PLAN, stages=tuple(replace(stage, magnitude=None) for stage in PLAN.stages))
+    rows = [replace(row, magnitude=None) for row in examples[0].rows]
+    shown = texts(page(record(plan=plain, examples=replace(examples[0], rows=rows)), tmp_path))
+    first = PLAN.stages[0]
+    assert "magnitude" not in shown and f"0 to 20 28 {first.steps:,} {first.samples:,} 250 20" in shown
 
 
 def test_a_small_matrix_is_a_table_of_counts(tmp_path: Path, record: Callable[..., RunRecord]) -> None:

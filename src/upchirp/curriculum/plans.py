@@ -111,12 +111,15 @@ class Plan:
         first, last = stage.progress
         share = offset / stage.steps
         progress = first + (last - first) * share
-        low, high = stage.magnitude
+        magnitude = None
+        if stage.magnitude is not None:
+            low, high = stage.magnitude
+            magnitude = low + (high - low) * share
         return Step(
             index=index,
             stage=k,
             bandwidth=stage.bandwidth,
-            magnitude=low + (high - low) * share,
+            magnitude=magnitude,
             batch_size=stage.batch_size,
             learning_rate=self.schedule.at(progress, ceiling=stage.learning_rate),
             progress=progress,

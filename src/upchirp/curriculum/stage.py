@@ -16,8 +16,8 @@ class Stage:
     """Side in pixels of the low-frequency input."""
     progress: tuple[float, float]
     """Progress at the start and at the end."""
-    magnitude: tuple[float, float]
-    """RandAugment magnitude at the start and at the end."""
+    magnitude: tuple[float, float] | None
+    """RandAugment magnitude at the start and at the end; None where there is no RandAugment."""
     steps: int
     """Optimizer steps."""
     batch_size: int
@@ -57,7 +57,7 @@ class Stage:
         """
         derived = ("samples", "fresh_samples", "micro_batch")
         own = {name: value for name, value in data.items() if name not in derived}
-        ranges = {name: tuple(own[name]) for name in ("progress", "magnitude")}
+        ranges = {name: tuple(own[name]) for name in ("progress", "magnitude") if own[name] is not None}
         # Plans that were written before there was a buffer replay nothing.
         return cls(**{**own, **ranges, "replay": Replay(**own.get("replay", {})).if_used})
 
@@ -77,8 +77,8 @@ class Step:
     """Index of the stage."""
     bandwidth: int
     """Side in pixels of the low-frequency input."""
-    magnitude: float
-    """RandAugment magnitude."""
+    magnitude: float | None
+    """RandAugment magnitude; None where there is no RandAugment."""
     batch_size: int
     """Samples in the step, over all ranks and micro-batches."""
     learning_rate: float

@@ -14,7 +14,8 @@ WIDTH = 80
 def plan_table(plan: "Plan") -> str:
     """The stages of a plan, a line each, at most 80 columns wide.
 
-    `decoded` stands there only with replay: how many of the images are newly prepared.
+    `decoded` stands there only with replay: how many of the images are newly prepared. `magnitude` stands there only
+    with RandAugment.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> print(plan_table(plan(efficienttrain_plus_plus(), epochs=200)))
@@ -23,26 +24,30 @@ def plan_table(plan: "Plan") -> str:
      20-60 %  160  49,045  200.9 M  4,096    1.8-5.4   0.004     40 %
     60-100 %  224  25,023  102.5 M  4,096    5.4-9.0   0.004     40 %
     """
-    replays = any(stage.replay.batches for stage in plan.stages)
     total = sum(stage.cost for stage in plan.stages)
-    rows = [("progress", "B", "steps", "images", "decoded", "batch", "magnitude", "max lr", "compute")]
+    rows = []
     for stage in plan.stages:
         start, end = stage.progress
-        low, high = stage.magnitude
         rows.append(
-            (
-                f"{100 * start:.0f}-{100 * end:.0f} %",
-                input_text(stage),
-                f"{stage.steps:,}",
-                count_text(stage.samples),
-                count_text(stage.fresh_samples),
-                f"{stage.batch_size:,}",
-                f"{low:.1f}-{high:.1f}",
-                f"{stage.learning_rate:.2g}",
-                f"{100 * stage.cost / total:.0f} %",
-            )
+            {
+                "progress": f"{100 * start:.0f}-{100 * end:.0f} %",
+                "B": input_text(stage),
+                "steps": f"{stage.steps:,}",
+                "images": count_text(stage.samples),
+                "decoded": count_text(stage.fresh_samples),
+                "batch": f"{stage.batch_size:,}",
+                "magnitude": "" if stage.magnitude is None else "{:.1f}-{:.1f}".format(*stage.magnitude),
+                "max lr": f"{stage.learning_rate:.2g}",
+                "compute": f"{100 * stage.cost / total:.0f} %",
+            }
         )
-    return aligned(rows if replays else [row[:4] + row[5:] for row in rows])
+    left_out = set()
+    if not any(stage.replay.batches for stage in plan.stages):
+        left_out.add("decoded")
+    if all(stage.magnitude is None for stage in plan.stages):
+        left_out.add("magnitude")
+    names = [name for name in rows[0] if name not in left_out]
+    return aligned([names, *([row[name] for name in names] for row in rows)])
 
 
 def input_text(stage: "Stage") -> str:

@@ -129,7 +129,7 @@ def requests_of(step: Step, order: Order, rows: range | None = None) -> list[Req
     indices, _ = order.take(positions.start, len(positions))
     seeds = sample_seeds(order.seed, positions.start, len(positions))
     return [
-        Request(index, step.bandwidth, step.magnitude, sample_seed, step.operator)
+        Request(index, step.bandwidth, step.magnitude or 0.0, sample_seed, step.operator)
         for index, sample_seed in zip(indices.tolist(), seeds.tolist(), strict=True)
     ]
 

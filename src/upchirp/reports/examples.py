@@ -19,8 +19,8 @@ class ExampleRow:
     """Side in pixels of the low-frequency input."""
     progress: tuple[float, float]
     """Progress at the start and at the end of the stage."""
-    magnitude: tuple[float, float]
-    """RandAugment magnitude at the start and at the end."""
+    magnitude: tuple[float, float] | None
+    """RandAugment magnitude at the start and at the end; None where there is no RandAugment."""
     images: Sequence[NDArray[np.uint8]]
     """uint8 arrays of shape `(bandwidth, bandwidth, 3)`, as the model sees them."""
 

@@ -36,6 +36,7 @@ class Strip:
     bandwidth: int
     progress: str
     magnitude: str
+    """Empty where there is none."""
     source: str
     width: int
     height: int
@@ -117,12 +118,12 @@ def answer_strips(answers: Sequence[tuple[str, ExampleRow]], final_size: int) ->
 
 def _strip(place: int, row: ExampleRow, final_size: int) -> Strip:
     strip = example_strip(row, final_size)
-    (start, end), (weakest, strongest) = row.progress, row.magnitude
+    start, end = row.progress
     return Strip(
         stage=place,
         bandwidth=row.bandwidth,
         progress=f"{100 * start:.0f} to {100 * end:.0f} %",
-        magnitude=f"{weakest:.1f} to {strongest:.1f}" if weakest != strongest else f"{weakest:.1f}",
+        magnitude="" if row.magnitude is None else " to ".join(dict.fromkeys(f"{m:.1f}" for m in row.magnitude)),
         source=png_source(strip),
         width=strip.shape[1],
         height=strip.shape[0],

@@ -57,6 +57,7 @@ class _Stage:
     progress: str
     bandwidth: int
     magnitude: str
+    """Empty where there is none."""
     steps: str
     images: str
     batch_size: str
@@ -109,14 +110,14 @@ def _stages(record: RunRecord) -> list[_Stage]:
     loaded = loaded_by_stage(record.log, len(record.plan.stages))
     stages = []
     for place, (stage, spent) in enumerate(zip(record.plan.stages, seconds, strict=True)):
-        (start, end), (low, high) = stage.progress, stage.magnitude
+        start, end = stage.progress
         own = [line for line in record.log if line["kind"] == "train" and line["stage"] == place]
         waits = [line["wait_share"] for line in own]
         stages.append(
             _Stage(
                 progress=f"{100 * start:.0f} to {100 * end:.0f}",
                 bandwidth=stage.bandwidth,
-                magnitude=f"{low:.1f} to {high:.1f}",
+                magnitude="" if stage.magnitude is None else "{:.1f} to {:.1f}".format(*stage.magnitude),
                 steps=f"{stage.steps:,}",
                 images=count_text(stage.samples),
                 batch_size=f"{stage.batch_size:,}",

@@ -135,7 +135,7 @@ class Planner:
             last,
             steps=steps,
             progress=_first_part(last.progress, share),
-            magnitude=_first_part(last.magnitude, share),
+            magnitude=last.magnitude and _first_part(last.magnitude, share),
         )
         *before, stage = run.stages[:parts]
         done = middle - sum(stage.steps for stage in before)

@@ -124,6 +124,8 @@ def make_plan(
 
     `seconds` is the measured cost table that a time budget is planned with; `flops` was counted before, for that cost.
 
+    Where there is no RandAugment its stages have no magnitude.
+
     `replay="auto"` replays nothing yet: `with_replay` puts in what `choose_replay` found on the machine.
 
     Raises:
@@ -152,6 +154,8 @@ def make_plan(
         lr_cap=optimization.lr_cap,
         **budget,
     )
+    if not planning.augmentation.randaug_layers:
+        made = replace(made, stages=tuple(replace(stage, magnitude=None) for stage in made.stages))
     replays = replays_of(planning, curriculum)
     return made if replays == "auto" else with_replay(made, planning, replays)
 

@@ -88,7 +88,7 @@ def _inputs(
     """The images as they enter the model, (N, channels, B, B); None if none can be read."""
     load = TrainTransform(augmentation, plan.final_size, mode=loading.mode, low_frequency=loading.low_frequency)
     enter = BatchTransform(augmentation, seed=loading.seed, low_frequency=loading.low_frequency)
-    middle = sum(stage.magnitude) / 2
+    middle = sum(stage.magnitude or (0.0, 0.0)) / 2
     loaded, labels = [], []
     for index, seed in zip(chosen, seeds, strict=True):
         try:

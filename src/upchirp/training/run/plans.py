@@ -79,6 +79,9 @@ def as_stored(plan: Plan, stored: Plan, asked: Collection[str]) -> Plan:
     for stage, before in zip(plan.stages, stored.stages, strict=True):
         if "lr_cap" not in asked and before.batch_size > stored.stages[-1].batch_size:
             stage = replace(stage, learning_rate=before.learning_rate)
+        if stage.magnitude is None:
+            # Plans of before have one where there is no RandAugment.
+            stage = replace(stage, magnitude=before.magnitude)
         if "replay_gib" not in asked:
             stage = replace(stage, replay=replace(stage.replay, buffer_bytes=before.replay.buffer_bytes))
         if "replay_images" not in asked:

@@ -12,11 +12,12 @@ def scalars(event: Event, exported: tuple[str, int]) -> tuple[int, dict[str, flo
     """
     if isinstance(event, Logged):
         step = event.step
+        magnitude = {} if step.magnitude is None else {"magnitude": step.magnitude}
         values = {
             "loss": event.loss,
             "learning_rate": step.learning_rate,
             "bandwidth": step.bandwidth,
-            "magnitude": step.magnitude,
+            **magnitude,
             "images_per_second": event.images_per_second,
             "wait_share": event.wait_share,
             "prepared_per_second": event.prepared_per_second,
