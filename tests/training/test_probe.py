@@ -129,11 +129,13 @@ def test_published_checkpoints_load(tmp_path: Path) -> None:
     decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_embed.weight": torch.zeros(8, 48)}
     torch.save({"model": {**tensors, **decoder}}, tmp_path / "authors.pth")
     options: dict[str, Any] = {"depth": 1, "embed_dim": 48, "num_heads": 3, "global_pool": "avg"}
-    for name in ("timm.safetensors", "authors.pth"):
+    for name, left_out in (("timm.safetensors", set()), ("authors.pth", set(decoder))):
         model = create_model("vit_base_patch16_224", num_classes=5, final_size=64, **options)
         loaded = load_weights(model, read_weights(tmp_path / name), 64, new_head=True)
         assert torch.equal(model.state_dict()["blocks.0.attn.qkv.weight"], tensors["blocks.0.attn.qkv.weight"])
         assert torch.equal(model.fc_norm.weight, torch.ones(48)) and loaded.size == 64
+        # That a head on the mean of all tokens has a norm of its own is as intended.
+        assert set(loaded.left_out) == left_out
 
 
 def test_bad_input_is_told(pretrained: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
     fit_stored(model, final_size)
     own = model.state_dict()
     head = classifier_names(model) if new_head else ()
-    head += _new_norms(own, weights) if new_head else ()
+    norms = _swapped_norms(own, weights) if new_head else None
+    head += norms[:1] if norms else ()
     expected = {name: tensor for name, tensor in own.items() if not in_classifier(name, head)}
     try:
         found = find(model, weights.parts, list(expected))
@@ -81,22 +82,24 @@ def load_weights(model: nn.Module, weights: Weights, final_size: int, *, new_hea
             for name, parameter in model.named_parameters():
                 if in_classifier(name, classifier_names(model)):
                     parameter.mul_(HEAD_INIT_SCALE)
-    # That a classifier is left out was asked for, also by a model without one; a projection head is none.
-    classifier = {f"{layer}.{kind}" for layer in head for kind in ("weight", "bias")}
-    return Loaded(size, tuple(name for name in found.left_out if name not in classifier), channels)
+    # That a classifier is left out was asked for, also by a model without one; a projection head is none. So was the
+    # norm that another way of pooling has in place of the model's.
+    replaced = {f"{layer}.{kind}" for layer in (*head, *(norms or ())) for kind in ("weight", "bias")}
+    return Loaded(size, tuple(name for name in found.left_out if name not in replaced), channels)
 
 
-def _new_norms(own: Mapping[str, torch.Tensor], weights: Weights) -> tuple[str, ...]:
-    """The norm before a new head where the model has it after pooling and the weights before, or the other way round.
+def _swapped_norms(own: Mapping[str, torch.Tensor], weights: Weights) -> tuple[str, str] | None:
+    """The norm before a new head, and the one of the weights that it stands for, where they lie elsewhere; else None.
 
-    Vision transformers of timm do so by how their head pools. It begins anew with the head, as in MAE's fine-tuning.
+    Vision transformers of timm have it after pooling or before, by how their head pools. It begins anew with the head,
+    as in MAE's fine-tuning.
     """
     ends = {name for part in weights.parts.values() for name in part}
     for mine, other in (("fc_norm", "norm"), ("norm", "fc_norm")):
         has = {norm: any(name.split(".")[-2:] == [norm, "weight"] for name in ends) for norm in (mine, other)}
         if f"{mine}.weight" in own and has[other] and not has[mine]:
-            return (mine,)
-    return ()
+            return mine, other
+    return None
 
 
 def _completed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
