@@ -238,6 +238,8 @@ def test_a_search_prices_and_takes_it(run: Callable[..., TrainConfig], image_fol
 def test_the_report_shows_what_was_hidden(run: Callable[..., TrainConfig]) -> None:
     result = train(run(epochs=2, report=True))
     html = (result.output / "report.html").read_text(encoding="utf-8")
+    # Labels play no part.
+    assert "<dt>classes</dt>" not in html
     assert 'id="answers"' in html and 'id="classes"' not in html and "% explained" in html
     for what in ("the images", "what it saw", "what was asked", "what it took the rest for"):
         assert html.count(f'alt="{what}, ') == len(result.plan.stages)

@@ -49,7 +49,7 @@ def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Sour
         settings=settings,
         plan=plan,
         log=read_metrics(folder),
-        facts=_facts(settings, train, val),
+        facts=_facts(settings, train, val, labelled=trainer.task.labelled),
         hardware=hardware(),
         versions=versions(),
         scores=scores_of(predictions, val.classes) if predictions is not None and len(predictions) else None,
@@ -79,11 +79,13 @@ def scores_of(predictions: Predictions, classes: Sequence[str]) -> "ClassScores"
     )
 
 
-def _facts(settings: Mapping[str, Any], train: Source, val: Source) -> dict[str, str]:
+def _facts(settings: Mapping[str, Any], train: Source, val: Source, *, labelled: bool) -> dict[str, str]:
+    classes = {"classes": f"{len(train.classes):,}" if train.classes else "without names"}
     return {
         "data": settings["data"] or "given from Python",
         "training images": f"{len(train):,}",
         "validation images": f"{len(val):,}",
-        "classes": f"{len(train.classes):,}" if train.classes else "without names",
+        # Without labels to learn nothing is to be said of them.
+        **(classes if labelled else {}),
         "recipe": settings["recipe"],
     }
