@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 
 import pytest
+from tests.runs import interrupted, notes
 
 from upchirp import TrainConfig, train
 from upchirp.training import Event, Noted
@@ -26,6 +28,15 @@ def test_a_run_ends_with_a_report(small: Make) -> None:
     # 16 validation images, all in the matrix.
     assert sum(int(count or 0) for count in re.findall(r'--share: [\d.]+">(\d*)<', html)) == 16
     assert '<td class="text">reprob</td><td class="text">1.0</td>' in html
+
+
+def test_the_report_of_a_resumed_run_holds_all_notes_once(small: Make) -> None:
+    seen: list[Event] = []
+    resumed = interrupted(small(report=True), 3, seen.append)
+    train(resumed, observers=(seen.append,))
+    assert resumed.output is not None
+    (told,) = re.findall(r"<dt>notes</dt><dd>(.*?)</dd>", (resumed.output / "report.html").read_text(encoding="utf-8"))
+    assert [unescape(note) for note in told.split("<br>")] == list(dict.fromkeys(notes(seen)))
 
 
 def test_a_report_that_fails_fails_no_run(small: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Sour
         scores=scores_of(predictions, val.classes) if predictions is not None and len(predictions) else None,
         by_class=ranked.by_class(val.classes) if ranked is not None and val.classes else (),
         examples=examples,
-        notes=run.notes,
+        notes=run.totals.notes,
         figure=trainer.task.best,
         # Parts of a model cannot be asked by one rank alone.
         answers=() if run.state.parallel.in_step else answers_of(trainer, plan, train, run.state.model),

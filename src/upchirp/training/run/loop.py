@@ -3,7 +3,7 @@
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -48,8 +48,6 @@ class Run:
     """How to go on with the run, as the end of messages."""
     adviser: Adviser
     """What to tell a run that waits for data."""
-    notes: list[str] = field(default_factory=list, init=False)
-    """What was told so far."""
 
     def __post_init__(self) -> None:
         setup = self.setup
@@ -63,8 +61,8 @@ class Run:
 
     def emit(self, event: Event) -> None:
         """Tell all observers."""
-        if isinstance(event, Noted):
-            self.notes.append(event.message)
+        if isinstance(event, Noted) and event.message not in self.totals.notes:
+            self.totals.notes.append(event.message)
         for observer in self.observers:
             observer(event)
 

@@ -22,6 +22,8 @@ class Totals:
     """Step of the latest of them: a run that goes on from there evaluates it again."""
     spent: Spent = field(default_factory=Spent)
     """Where the time went so far."""
+    notes: list[str] = field(default_factory=list)
+    """What was told so far, each once."""
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Totals":
@@ -32,8 +34,9 @@ class Totals:
             stale=int(stored.get("stale", 0)),
             evaluated=int(stored.get("evaluated", 0)),
             spent=Spent(**stored.get("spent", {})),
+            notes=list(stored.get("notes", ())),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
-        return {**vars(self), "spent": self.spent.seconds()}
+        return {**vars(self), "spent": self.spent.seconds(), "notes": list(self.notes)}
