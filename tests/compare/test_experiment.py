@@ -83,6 +83,8 @@ def test_an_experiment_end_to_end(capsys: pytest.CaptureFixture[str], image_fold
         ([USUAL, {"curriculum": "linear"}], {}, "each of variants has a `name`"),
         ([USUAL, "ours"], {}, "each of variants has a `name`"),
         ([USUAL, {**OURS, "name": "a/b"}], {}, "variant 'a/b': a name begins with"),
+        ([USUAL, {**OURS, "name": True}], {}, "the name of a variant is True, as YAML reads numbers, yes, no"),
+        ([USUAL, {**OURS, "name": 2}], {}, "the name of a variant is 2, as YAML reads numbers, yes, no"),
         ([USUAL, {**OURS, "model": "resnet5"}], {}, "variant 'ours': timm has no model 'resnet5'"),
         ([USUAL, {**OURS, "model": "test_vit", "final_size": 60}], {}, "variant 'ours': "),
         ([USUAL, {**OURS, "curriculum": {"phases": [{"end": 1.0, "bandwidth": 63}]}}], {}, "variant 'ours': "),

@@ -72,7 +72,12 @@ class Variant:
         """
         if not isinstance(data, Mapping) or data.get("name") in (None, ""):
             raise InputError(f"{source}: each of variants has a `name` and the settings that it changes")
-        name = str(data["name"])
+        name = data["name"]
+        if not isinstance(name, str):
+            raise InputError(
+                f"{source}: the name of a variant is {name!r}, as YAML reads numbers, yes, no, on and off without "
+                "quotes: write it in quotes"
+            )
         own = typed(cls, {key: data[key] for key in ("budgets", "after") if key in data}, f"{source}: variant {name!r}")
         settings = {str(key): value for key, value in data.items() if key not in ("name", "budgets", "after")}
         if isinstance(curriculum := settings.get("curriculum"), Mapping):

@@ -196,9 +196,15 @@ class Curriculum:
             magnitude = (float(first), float(last))
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: {error}: magnitude is [first, last]") from error
+        name = data.get("name", source)
+        if not isinstance(name, str):
+            raise InputError(
+                f"{source}: name is {name!r}, as YAML reads numbers, yes, no, on and off without quotes: write it in "
+                "quotes"
+            )
         test_size = None if data.get("final_size") is None else _side(data["final_size"], "final_size", source)
         return cls(
-            name=str(data.get("name", source)),
+            name=name,
             axis=data.get("axis", "compute"),
             phases=tuple(_phase(phase, f"{source}: phase {number}") for number, phase in enumerate(phases, 1)),
             magnitude=magnitude,
