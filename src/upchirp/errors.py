@@ -1,5 +1,7 @@
 """The one exception type for bad input, and errors of others as a line."""
 
+import os
+
 
 class InputError(ValueError):
     """Input that the user can correct.
@@ -12,6 +14,25 @@ class InputError(ValueError):
     ...
     upchirp.errors.InputError: batch size is 0: choose 1 or more
     """
+
+
+def reason_of(error: Exception, path: str | os.PathLike[str]) -> str:
+    """Why a file cannot be read, on one line, for a message that names it.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.csv"), "a.csv")
+    'there is no such file'
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.sha256"), "a.pt")
+    'a.sha256: there is no such file'
+
+    Args:
+        error: that came of reading it.
+        path: the file; another one that the error names is told.
+    """
+    if not isinstance(error, OSError) or not error.strerror:
+        return one_line(error)
+    reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+    named = error.filename
+    return reason if named is None or os.fsdecode(named) == os.fspath(path) else f"{os.fsdecode(named)}: {reason}"
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import yaml
 
-from upchirp.errors import InputError, one_line
+from upchirp.errors import InputError, one_line, reason_of
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -106,7 +106,7 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _OnceEach)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the {what} {path}: {error}") from error
+        raise InputError(f"cannot read the {what} {path}: {reason_of(error, path)}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {one_line(error)}") from error
 

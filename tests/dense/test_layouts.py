@@ -164,7 +164,7 @@ def no_val(root: Path) -> None:
         (unknown_class, "two.xml marks a cat, a class that no training picture has: those are dog"),
         (other_size, "one.jpg is 32 x 24 pixels but"),
         (no_picture, "cannot read the picture of"),
-        (no_annotation, "two.xml: No such file"),
+        (no_annotation, "two.xml: there is no such file"),
         (no_xml, "is no annotation of Pascal VOC"),
         (unknown_category, "annotation 2 is of category 5, which its categories lack"),
         (no_json, "is no annotation of COCO"),

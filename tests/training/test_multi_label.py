@@ -221,6 +221,9 @@ def test_thresholds_go_from_an_evaluation_to_predictions(
     assert f"classes: {file}" in capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     assert [row["class"] for row in rows] == list(TAGS) and read_thresholds(file).keys() == set(TAGS)
+    missing = file.with_name("none.csv")
+    with pytest.raises(InputError, match=f"^cannot read {missing}: there is no such file$"):
+        read_thresholds(missing)
     told = [line.split(",") for line in table.read_text().splitlines()[1:]]
     shown = {path: set(labels.split(";")) for path, labels, split in told if split == "val"}
     # In other batches than they were evaluated in.

@@ -36,7 +36,8 @@ def run(words: list[str]) -> int:
         # The reader of the output went away, as with `| head`.
         return 141
     except OSError as error:
-        _say_error(printable(one_line(error)))
+        where = f"{error.filename}: " if error.filename else ""
+        _say_error(printable(f"{where}{error.strerror or one_line(error)}"))
         return 2
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from upchirp.data.sources.coco import category_of, read_coco
 from upchirp.dense.pictures import Marked, Picture
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 
 _TOLERANCE = 1.0
 """Pixels by which a box may leave its picture, as rounding and counting from 1 make it; it is clipped."""
@@ -83,7 +83,7 @@ def _checked(picture: Picture, empty: list[Path]) -> Picture:
         with Image.open(picture.path) as opened:
             size = opened.size
     except OSError as error:
-        raise InputError(f"cannot read the picture of {picture.source}: {error}") from error
+        raise InputError(f"cannot read the picture of {picture.source}: {reason_of(error, picture.source)}") from error
     if size != picture.size:
         said, found = (f"{width} x {height}" for width, height in (picture.size, size))
         raise InputError(f"{picture.path} is {found} pixels but {picture.source} says {said}")
@@ -129,7 +129,7 @@ def _voc_picture(data: Path, name: str) -> Picture:
         objects = tuple(_voc_object(entry) for entry in root.iter("object"))
         filename = root.findtext("filename") or f"{name}.jpg"
     except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
+        raise InputError(f"cannot read {source}: {reason_of(error, source)}") from error
     except _XML_ERRORS as error:
         raise InputError(f"{source} is no annotation of Pascal VOC: {error}") from error
     # Its own name first: what a file says of another that was renamed is out of date.

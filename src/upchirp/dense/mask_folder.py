@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 
 IGNORED = 255
 """The value of pixels that are of no class: neither trained on nor counted."""
@@ -106,5 +106,5 @@ def _values(file: MaskedFile) -> set[int]:
                 raise InputError(f"{file.mask} is of kind {mask.mode}: masks hold one number, 0 to 255, at each pixel")
             counts = mask.histogram()
     except OSError as error:
-        raise InputError(f"cannot read {file.mask} or its image: {error}") from error
+        raise InputError(f"cannot read {file.mask} or its image: {reason_of(error, file.mask)}") from error
     return {value for value, count in enumerate(counts) if count and value != IGNORED}

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from upchirp.curriculum import Plan
 from upchirp.data import Augmentation, Loader, as_source
 from upchirp.data.label_sets import one_label_each
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 from upchirp.hf.adapted import Batches, Images, Rates, as_classifier, interpolates, top1
 from upchirp.hf.library import TRANSFORMERS
 from upchirp.models import check_sizes, fit_to_tried, lent_at_size
@@ -180,7 +180,9 @@ class CurriculumTrainer(_Trainer):
         try:
             done = int(json.loads(path.read_text(encoding="utf-8"))["global_step"])
         except (OSError, ValueError, LookupError) as error:
-            raise InputError(f"cannot read {path} ({error}): go on from a folder that Trainer saved") from error
+            raise InputError(
+                f"cannot read {path} ({reason_of(error, path)}): go on from a folder that Trainer saved"
+            ) from error
         if done > 0:
             self._bandwidth = bandwidth = self.plan.step(done - 1).bandwidth
             self._fit(bandwidth, None)

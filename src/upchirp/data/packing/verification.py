@@ -18,7 +18,7 @@ from upchirp.data.settings import check_workers
 from upchirp.data.tars.index import Level, TarIndex, index_path, load_index
 from upchirp.data.tars.manifest import load_manifest
 from upchirp.data.workers import DECODE_ERRORS
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 from upchirp.machine import usable_cores
 
 _LINE = re.compile(r"^([0-9a-f]{64})  (\S+)$", re.MULTILINE)
@@ -80,7 +80,7 @@ def _checksums(root: Path, names: Sequence[str]) -> dict[str, str]:
     except FileNotFoundError:
         raise InputError(f"{path} is missing: {_REMAKE}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} ({error}): delete it, then {_REMAKE}") from error
+        raise InputError(f"cannot read {path} ({reason_of(error, path)}): delete it, then {_REMAKE}") from error
     recorded = {name: digest for digest, name in _LINE.findall(text)}
     if lacking := [name for name in names if name not in recorded]:
         raise InputError(
@@ -109,7 +109,7 @@ def _check(root: Path, recorded: dict[str, str], shard: Path) -> str | None:
     except InputError as error:
         return str(error)
     except (OSError, tarfile.TarError) as error:
-        return f"it cannot be read ({error})"
+        return f"it cannot be read ({reason_of(error, shard)})"
 
 
 def _compare(index: TarIndex, shard: Path) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 
 # More than any image file has: what claims to be larger is not unpacked into memory.
 MOST_BYTES = 2**30
@@ -76,7 +76,7 @@ def index_archive(path: Path) -> ArchiveIndex:
             f"{path} is no zip and no plain tar archive, or it is cut off ({error}): download it again, or unpack it"
         ) from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error, path)}") from error
     return ArchiveIndex(zipped, found)
 
 

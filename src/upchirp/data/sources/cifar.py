@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.images.decoding import DecodedPicture, Picture
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 
 _ARCHIVE = re.compile(r"cifar-100?-python\.tar(\.gz)?", re.IGNORECASE)
 _FILES = re.compile(r"(?:data_batch_[1-5]|test_batch|batches\.meta|train|test|meta)")
@@ -120,7 +120,7 @@ def _read(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                     assert stream is not None
                     yield name, _unpickled(stream.read(), path / member.name)
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read {path} ({error}): download it again") from error
+        raise InputError(f"cannot read {path} ({reason_of(error, path)}): download it again") from error
 
 
 class _Arrays(pickle.Unpickler):

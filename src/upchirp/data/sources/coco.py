@@ -12,7 +12,7 @@ from upchirp.data.label_sets import LabelSets
 from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
 from upchirp.data.sources.listing import some
 from upchirp.data.sources.table import TableSource
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 
 _TRAIN = re.compile(rf"(?<![a-z])(?:{'|'.join(TRAIN_NAMES)})(?![a-z])", re.IGNORECASE)
 _VAL = [name for name in VAL_NAMES if name not in TEST_NAMES]
@@ -120,7 +120,7 @@ def read_coco(path: Path, *, outlines: bool = True) -> Mapping[str, Any]:
         for entry in content["categories"]:
             _ = entry["id"], entry["name"]
     except (OSError, *_ERRORS) as error:
-        raise InputError(f"{path} is no annotation of COCO: {error}") from error
+        raise InputError(f"{path} is no annotation of COCO: {reason_of(error, path)}") from error
     own: Mapping[str, Any] = content
     return own
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from upchirp.data.sources.tree import is_image
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 
 _PATHS = (
     "path", "filepath", "file_path", "filename", "file_name", "file", "image", "image_path", "image_name", "image_id",
@@ -72,7 +72,7 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the table {path}: {error}") from error
+        raise InputError(f"cannot read the table {path}: {reason_of(error, path)}") from error
     try:
         lines = list(_cells(text, path.suffix.lower()))
     except csv.Error as error:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 from upchirp.files import clear_leftovers, whole_file, whole_path, write_text
 
 PARTS = "shards"
@@ -67,7 +67,7 @@ def load(path: Path) -> dict[str, Any]:
         digest = sha256(path)
         recorded = _checksum_file(path).read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the checkpoint {path}: {error}") from error
+        raise InputError(f"cannot read the checkpoint {path}: {reason_of(error, path)}") from error
     if not recorded or recorded[0] != digest:
         raise InputError(f"the checkpoint {path} is damaged: its SHA-256 is not the recorded one")
     try:
@@ -83,7 +83,7 @@ def load(path: Path) -> dict[str, Any]:
         try:
             damaged = sha256(file) != digest
         except OSError as error:
-            raise InputError(f"cannot read the checkpoint {path}: {error}") from error
+            raise InputError(f"cannot read the checkpoint {path}: {reason_of(error, path)}") from error
         if damaged:
             raise InputError(f"the checkpoint {path} is damaged: the SHA-256 of {file} is not the recorded one")
     return content
@@ -197,7 +197,7 @@ def read_description(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
         return dict(json.loads(metadata.get(_DESCRIPTION, "{}")))
     except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"cannot read the weights {path}: {error}") from error
+        raise InputError(f"cannot read the weights {path}: {reason_of(error, path)}") from error
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from upchirp.data import same_classes
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 from upchirp.training.checkpoints import checkpoint, named_weights
 from upchirp.training.checkpoints.description import Description, read_description
 from upchirp.training.checkpoints.weight_names import is_average, parts
@@ -111,7 +111,7 @@ def read_weights(path: Path) -> Weights:
     except pickle.UnpicklingError as error:
         raise InputError(_objects_refusal(path)) from error
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read the weights {path}: {error}") from error
+        raise InputError(f"cannot read the weights {path}: {reason_of(error, path)}") from error
     except _READ_ERRORS as error:
         raise InputError(_NO_WEIGHTS.format(path)) from error
     if isinstance(content, dict) and isinstance(own := content.get("described"), dict):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from upchirp.errors import InputError, one_line
+from upchirp.errors import InputError, reason_of
 from upchirp.files import whole_file
 
 _FIRST = ("class", "images")
@@ -73,7 +73,7 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             columns, *rows = list(csv.reader(stream)) or [[]]
     except (OSError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error, path)}") from error
     return columns, rows
 
 

@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 from upchirp.files import whole_file
 from upchirp.training.engine.label_scores import LabelScores
 
@@ -94,4 +94,6 @@ def read_answers(kind: type[Answers], path: Path) -> Answers | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return kind(**{entry.name: kept[entry.name] for entry in fields(kind)})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(f"cannot read {path} ({error}): delete it, and the comparison does without") from error
+        raise InputError(
+            f"cannot read {path} ({reason_of(error, path)}): delete it, and the comparison does without"
+        ) from error

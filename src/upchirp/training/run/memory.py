@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from upchirp.curriculum import Plan
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 from upchirp.files import write_text
 from upchirp.training.engine.memory import MicroBatches, device_name
 from upchirp.training.engine.trainer import Trainer
@@ -72,7 +72,9 @@ class RunMemory:
                 return {}
             return {int(side): int(size) for side, size in kept["sizes"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"cannot read {self._file} ({error}): delete it, and memory is tried anew") from error
+            raise InputError(
+                f"cannot read {self._file} ({reason_of(error, self._file)}): delete it, and memory is tried anew"
+            ) from error
 
 
 def memory_of(

@@ -9,7 +9,7 @@ from typing import Any
 from upchirp.conversion import plain
 from upchirp.curriculum import Plan
 from upchirp.data import Augmentation, DataIdentity
-from upchirp.errors import InputError
+from upchirp.errors import InputError, reason_of
 from upchirp.files import TEMPORARY_SUFFIX, clear_leftovers, write_text
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 from upchirp.training.recipes.config import TrainConfig
@@ -168,7 +168,9 @@ def read_data(folder: Path) -> DataIdentity:
     try:
         return DataIdentity.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"cannot read {path} ({error}): delete it, and the data are taken as the same") from error
+        raise InputError(
+            f"cannot read {path} ({reason_of(error, path)}): delete it, and the data are taken as the same"
+        ) from error
 
 
 def read_plan(folder: Path) -> Plan:
@@ -181,7 +183,7 @@ def read_plan(folder: Path) -> Plan:
     try:
         return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error, path)}") from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
