@@ -43,6 +43,25 @@ def test_its_price_counts_visible_tokens(capsys: pytest.CaptureFixture[str]) -> 
     assert gigas[0] != gigas[1]
 
 
+def test_a_decoder_that_outweighs_its_encoder_is_told(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "8 blocks of 512 are published for ViT-B and larger, try --decoder-width 64"
+    words = ["pretrain", *SMALL[:-4], "--epochs", "0.25"]
+    run = ["--data", str(image_folder / "train"), "--batch-size", "16", "--curriculum", "constant", "--workers", "0",
+           "--device", "cpu", "--evaluations", "1", "--output", str(tmp_path / "run")]  # fmt: skip
+    assert main([*words, *run, "--dry-run"]) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert main([*words, *run]) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+    # Whoever asks for it knows.
+    assert main([*words, *run, "--decoder-depth", "8", "--dry-run"]) == 0
+    assert "try --decoder-width" not in capsys.readouterr().out
+    for model, told in (("vit_tiny_patch16_224", True), ("vit_base_patch16_224", False)):
+        assert main(["pretrain", "--model", model, "--dry-run"]) == 0
+        assert ("--decoder-width 192" in " ".join(capsys.readouterr().out.split())) == told
+
+
 def test_what_does_not_go_with_it_is_refused(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "--model", "resnet18", "--dry-run"]) == 2
     assert "ResNet cannot drop tokens" in capsys.readouterr().err

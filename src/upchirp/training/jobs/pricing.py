@@ -12,6 +12,7 @@ from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report, unreported
 from upchirp.training.methods.chosen import for_images, task_of
+from upchirp.training.methods.masked_autoencoder import decoder_note
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
@@ -70,6 +71,8 @@ def estimate(
         config, told = config.with_channels_of(source)
         notes += told + enlarged_note(config, config, source)
     model = without_values(config, classes, task)
+    if not config.asks_for("decoder_depth", "decoder_width"):
+        notes += filter(None, [decoder_note(model)])
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None

@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from upchirp.errors import InputError
+from upchirp.models import count_parameters
 from upchirp.training.methods.masks import patch_order, positions
 from upchirp.training.recipes.groups import DECODER_HEAD
 
@@ -200,6 +201,30 @@ class _Visible(nn.Module):
             patches = patches.gather(1, self.kept[:, :, None].expand(-1, -1, patches.shape[2]))
         seen = torch.cat([ahead, patches], dim=1)
         return (seen, self.kept) if self.tells else seen
+
+
+def decoder_note(model: nn.Module) -> str | None:
+    """What to tell of a decoder that outweighs its encoder, as the published one does in a small model; else None.
+
+    >>> from upchirp.models import create_model
+    >>> vit = create_model("vit_tiny_patch16_224", depth=1, num_classes=0)
+    >>> decoder_note(MaskedAutoencoder(vit, width=12, mask_ratio=0.75, decoder_depth=1)).partition(", so that")[0]
+    'the decoder, 1 block of width 512, has 3.3 M parameters and the encoder 0.6 M'
+    """
+    if not isinstance(model, MaskedAutoencoder):
+        return None
+    encoder = count_parameters(model.encoder)
+    decoder = count_parameters(model) - encoder
+    if decoder <= encoder:
+        return None
+    depth, width = len(model.decoder), model.mask_token.shape[-1]
+    narrower = max(model.encoder.embed_dim // DECODER_HEAD, 1) * DECODER_HEAD
+    advice = f"`decoder_width={narrower}`" if narrower < width else "a smaller `decoder_depth`"
+    return (
+        f"the decoder, {depth} block{'' if depth == 1 else 's'} of width {width}, has {decoder / 1e6:.1f} M parameters "
+        f"and the encoder {encoder / 1e6:.1f} M, so that most of a step goes into what is left behind in the end: "
+        f"8 blocks of 512 are published for ViT-B and larger, try {advice}"
+    )
 
 
 def initialise(module: nn.Module) -> None:

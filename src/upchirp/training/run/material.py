@@ -12,6 +12,7 @@ from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
 from upchirp.training.methods.chosen import for_images
+from upchirp.training.methods.masked_autoencoder import decoder_note
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
@@ -90,6 +91,8 @@ def material_of(
     report("making the model", None, None)
     started, told = ranks.together(lambda: made(settled))
     notes += told
+    if new and not config.asks_for("decoder_depth", "decoder_width"):
+        notes += filter(None, [decoder_note(started)])
     identity = DataIdentity.of(train, val)
     trained = str(loaded.path if loaded and not resuming else beginning.folder)
     notes += ranks.together(lambda: beginning.data.check_same(identity, trained))
