@@ -47,6 +47,34 @@ def test_final_accuracy_has_a_point_per_seed_and_a_line_through_the_means(make_s
     assert legend(figure) == ["constant", "efficienttrain_plus_plus"]
 
 
+def test_figures_of_times_leave_out_what_was_disturbed(make_summary: Make) -> None:
+    summary = make_summary()
+    usual, first, second, _ = summary["runs"]
+    for run, count in ((usual, [True, False]), (first, [False, True]), (second, [False, False])):
+        run["times_count"] = count
+    (axes,) = accuracy_against_time(summary).axes
+    sizes = sorted(len(points.get_offsets()) for points in axes.collections if isinstance(points, PathCollection))
+    assert sizes == [1, 1, 1, 2, 2]  # seeds of the three runs that are left; one mean and two
+    _, line = curves(axes)
+    # Accuracies are those of the tables, of all seeds.
+    np.testing.assert_allclose(line.get_xdata(), np.array([161, 320.5]) / 60)
+    np.testing.assert_allclose(line.get_ydata(), [49, 54])
+    during = accuracy_during_training(summary).axes
+    assert [axes.get_title(loc="left").split("budget ")[1] for axes in during[:2]] == ["0.5", "1"]
+    # Final size and current bandwidth of each seed, and one of the baseline.
+    assert [len(curves(axes)) for axes in during] == [3, 5]
+    assert sum(stage_seconds(first)) == pytest.approx(161)
+    assert sum(stage_seconds(second)) == pytest.approx(213.5)
+
+
+def test_figures_of_times_are_empty_where_all_was_disturbed(make_summary: Make) -> None:
+    summary = make_summary()
+    for run in summary["runs"]:
+        run["times_count"] = [False, False]
+    for draw in (accuracy_against_time, accuracy_during_training):
+        assert not any(curves(axes) for axes in draw(summary).axes)
+
+
 def test_accuracy_against_compute_takes_it_relative_to_the_baselines(make_summary: Make) -> None:
     summary = make_summary()
     (axes,) = accuracy_against_compute(summary).axes

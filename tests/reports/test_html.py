@@ -246,9 +246,13 @@ def test_times_in_the_tables_are_of_runs_that_nothing_disturbed(make_summary: Ma
     other["train_seconds"] = [100.0, 100.0]
     text = words(summary)
     assert "200.0 3 min 20 s, 1 of 2 seeds 1.00" in text and "100.0 1 min 40 s 0.50" in text
+    assert text.count("Runs that were disturbed are left out") == 2
     assert "900.0 (disturbed)" in text and "means without the runs that were disturbed" in text
     usual["times_count"] = [False, False]
     assert "– disturbed –" in words(summary)
+    for run in summary["runs"]:
+        run["times_count"] = [False, False]
+    assert "Every run was disturbed, so that no times can be shown." in words(summary)
 
 
 def test_a_damaged_plan_is_refused(make_summary: Make, tmp_path: Path) -> None:

@@ -96,14 +96,11 @@ def slowed(speeds: Mapping[str, Mapping[Work, float]]) -> set[str]:
     Args:
         speeds: of each run, by its name.
     """
-    fastest: dict[Work, float] = {}
-    for own in speeds.values():
-        for work, speed in own.items():
-            fastest[work] = max(speed, fastest.get(work, speed))
+    fastest = _fastest(speeds)
     return {
         name
         for name, own in speeds.items()
-        if any(speed < (1 - TOLERANCE) * fastest[work] for work, speed in own.items())
+        if any(speed < (1 - TOLERANCE) * fastest[work][0] for work, speed in own.items())
     }
 
 
@@ -118,11 +115,19 @@ def disturbances(speeds: Mapping[str, Mapping[Work, float]]) -> list[Disturbance
         speeds: of each run, by its name.
     """
     found = []
-    for work in sorted({work for own in speeds.values() for work in own}):
-        of_runs = sorted((own[work], name) for name, own in speeds.items() if work in own)
-        (slow, slow_name), (fast, fast_name) = of_runs[0], of_runs[-1]
+    for work, (fast, fast_name) in _fastest(speeds).items():
+        slow, slow_name = min(_at(work, speeds))
         if slow < (1 - TOLERANCE) * fast:
             found.append(
                 Disturbance(bandwidth=work.bandwidth, slow=slow_name, slow_speed=slow, fast=fast_name, fast_speed=fast)
             )
     return found
+
+
+def _fastest(speeds: Mapping[str, Mapping[Work, float]]) -> dict[Work, tuple[float, str]]:
+    """The highest speed at each kind of work, in its order, and which run had it."""
+    return {work: max(_at(work, speeds)) for work in sorted({work for own in speeds.values() for work in own})}
+
+
+def _at(work: Work, speeds: Mapping[str, Mapping[Work, float]]) -> list[tuple[float, str]]:
+    return [(own[work], name) for name, own in speeds.items() if work in own]

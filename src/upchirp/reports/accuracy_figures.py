@@ -25,7 +25,7 @@ from upchirp.reports.style import (
     time_unit,
     variant_colors,
 )
-from upchirp.reports.words import accuracy_name, budget_text, shortened
+from upchirp.reports.words import accuracy_name, budget_text, counted, counted_seconds, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,8 @@ class _Axis:
     """What accuracy is drawn against."""
 
     label: str
-    of_run: Callable[[Mapping[str, Any]], Sequence[float]]
-    """One value for each seed."""
+    of_run: Callable[[Mapping[str, Any]], Sequence[tuple[float, float]]]
+    """Of each seed that is drawn what it took, and its accuracy; runs without any are left out."""
     of_speedup: Callable[[Mapping[str, Any]], tuple[float, float]] | None = None
     """Where an arrow begins and ends; without it there are none."""
 
@@ -44,16 +44,23 @@ def accuracy_against_time(summary: Mapping[str, Any], width: float = WIDE) -> Fi
     """Final accuracy against training time: a point per run and seed, a line through the means of a variant.
 
     A dashed line marks the baseline's mean accuracy; an arrow along it leads from the baseline's training time to the
-    time at which a variant reaches the same accuracy.
+    time at which a variant reaches the same accuracy. Seeds that something disturbed are left out.
 
     Args:
         summary: the content of `summary.json`; seconds and top-1 in percent.
         width: inches.
     """
-    unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in summary["runs"]))
+    times = [seconds for run in summary["runs"] for seconds in counted_seconds(run)]
+    unit, seconds_in_unit = time_unit(max(times, default=0.0))
     axis = _Axis(
         label=f"training time ({unit})",
-        of_run=lambda run: [seconds / seconds_in_unit for seconds in run["train_seconds"]],
+        of_run=lambda run: counted(
+            run,
+            [
+                (seconds / seconds_in_unit, accuracy)
+                for seconds, accuracy in zip(run["train_seconds"], run["accuracy"], strict=True)
+            ],
+        ),
         of_speedup=lambda speedup: (
             speedup["baseline_seconds"] / seconds_in_unit,
             speedup["seconds"] / seconds_in_unit,
@@ -73,13 +80,13 @@ def accuracy_against_compute(summary: Mapping[str, Any], width: float = WIDE) ->
     name = shortened(summary["runs"][0]["name"])
     axis = _Axis(
         label=f"compute, relative to {plain(name)} at its largest budget",
-        of_run=lambda run: [run["relative_compute"]] * len(run["accuracy"]),
+        of_run=lambda run: [(run["relative_compute"], accuracy) for accuracy in run["accuracy"]],
     )
     return _accuracy_against(summary, width, axis)
 
 
 def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> Figure:
-    runs = summary["runs"]
+    runs = [run for run in summary["runs"] if axis.of_run(run)]
     figure = new_figure(4.4 if width == WIDE else 3.9, width)
     axes = figure.add_subplot()
     handles = []
@@ -87,12 +94,15 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
     marks: list[tuple[float, float]] = []
     lines: list[tuple[list[float], list[float]]] = []
     for name, color in variant_colors(summary).items():
-        own = sorted((run for run in runs if run["name"] == name), key=lambda run: fmean(axis.of_run(run)))
+        own = sorted((run for run in runs if run["name"] == name), key=lambda run: _mean_amount(axis, run))
+        if not own:
+            continue
         for run in own:
-            amounts = axis.of_run(run)
-            axes.scatter(amounts, run["accuracy"], s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
-            marks += zip(amounts, run["accuracy"], strict=True)
-        mean_amounts = [fmean(axis.of_run(run)) for run in own]
+            points = axis.of_run(run)
+            amounts, accuracies = zip(*points, strict=True)
+            axes.scatter(amounts, accuracies, s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
+            marks += points
+        mean_amounts = [_mean_amount(axis, run) for run in own]
         means = [fmean(run["accuracy"]) for run in own]
         axes.plot(mean_amounts, means, color=color, linewidth=1.6, zorder=2)
         lines.append((mean_amounts, means))
@@ -107,13 +117,14 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
             if len({run["budget"] for run in runs}) > 1
         ]
         handles.append(Line2D([], [], color=color, marker="D", markersize=5, label=plain(shortened(name))))
-    level = fmean(runs[0]["accuracy"])
+    level = fmean(summary["runs"][0]["accuracy"])
     axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xlabel(axis.label)
     axes.set_ylabel(f"{accuracy_name(summary)} at {summary['final_size']} px (%)")
     axes.margins(y=0.2)
-    axes.set_xlim(0, 1.12 * max(max(axis.of_run(run)) for run in runs))
-    add_legend(figure, handles)
+    axes.set_xlim(0, 1.12 * max((amount for amount, _ in marks), default=1.0))
+    if handles:
+        add_legend(figure, handles)
     ratios = _arrows(figure, axes, summary, level, axis)
     figure.draw_without_rendering()
     obstacles = [_around(axes, mark, 4) for mark in marks]
@@ -121,6 +132,10 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
     obstacles += [_along(axes, arrow) for arrow in axes.texts]
     place_labels(figure, axes, [*ratios, *labels], obstacles)
     return figure
+
+
+def _mean_amount(axis: _Axis, run: Mapping[str, Any]) -> float:
+    return fmean(amount for amount, _ in axis.of_run(run))
 
 
 def _on_the_line(xs: Sequence[float], ys: Sequence[float]) -> Iterator[tuple[float, float]]:

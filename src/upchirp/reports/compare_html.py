@@ -20,6 +20,7 @@ from upchirp.reports.verdict import difference_text, remark, verdict
 from upchirp.reports.words import (
     SPENT,
     budget_text,
+    counted,
     counted_seconds,
     duration_text,
     hardware_text,
@@ -97,7 +98,7 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
     """
     # A variant may be trained or tuned at a larger size than the baseline.
     largest = max([summary["final_size"], *(row.bandwidth for each in examples for row in each.rows)])
-    has_history = any(history for run in summary["runs"] for history in run.get("history", ()))
+    has_history = any(history for run in summary["runs"] for history in counted(run, run.get("history", ())))
     page = render(
         "compare.html.j2",
         summary=summary,
@@ -114,7 +115,8 @@ def write_report(summary: Mapping[str, Any], path: Path, *, examples: Sequence[E
         spent=[spent_name(name) for name in SPENT],
         runs=_seeds(summary),
         against_compute=picture(accuracy_against_compute, summary),
-        against_time=picture(accuracy_against_time, summary),
+        disturbed=not all(all(run.get("times_count", ())) for run in summary["runs"]),
+        against_time=picture(accuracy_against_time, summary) if any(map(counted_seconds, summary["runs"])) else None,
         during_training=picture(accuracy_during_training, summary) if has_history else None,
         time_line=picture(stages_on_a_time_line, summary),
         examples=[(each.label, strip_rows(each, largest)) for each in examples],

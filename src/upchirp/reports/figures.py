@@ -28,7 +28,7 @@ from upchirp.reports.style import (
     time_unit,
     variant_colors,
 )
-from upchirp.reports.words import accuracy_name, budget_text, shortened
+from upchirp.reports.words import accuracy_name, budget_text, counted, counted_seconds, shortened
 
 _MOST_STAGES = 12
 """Stages whose ends are drawn as lines."""
@@ -39,30 +39,31 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
     """Accuracy during training, a panel per run against the baseline (Figure 8).
 
     Solid lines are evaluations at the final size of the weights that the run exports: the average's if there is one.
-    Dashed lines are evaluations at the bandwidth of the current stage. One line for each seed.
+    Dashed lines are evaluations at the bandwidth of the current stage. One line for each seed that nothing disturbed.
 
     Args:
         summary: the content of `summary.json`; seconds and accuracy in percent.
         width: inches.
     """
     baseline, *rest = summary["runs"]
-    others = [run for run in rest if run["name"] != baseline["name"]]
+    others = [run for run in rest if run["name"] != baseline["name"] and counted_seconds(run)]
     panels = others or [baseline]
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3) if width == WIDE else 1
     rows = -(-len(panels) // columns)
     figure = new_figure(0.7 + ((2.9 if columns > 1 else 3.4) if width == WIDE else 2.2) * rows, width)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    unit, seconds_in_unit = time_unit(max(max(run["train_seconds"]) for run in summary["runs"]))
+    times = [seconds for run in summary["runs"] for seconds in counted_seconds(run)]
+    unit, seconds_in_unit = time_unit(max(times, default=0.0))
     colors, final = variant_colors(summary), summary["final_size"]
     plot = partial(_plot_history, score=summary.get("figure", "top1"), seconds_in_unit=seconds_in_unit)
     for axes, run in zip(grid.flat, panels, strict=False):
         color = colors[run["name"]]
-        for history in run.get("history", ()):
+        for history in counted(run, run.get("history", ())):
             plot(axes, _exported(history, final), color=color, zorder=3)
             early = [point for point in history if point["bandwidth"] != final]
             plot(axes, early, color=color, linestyle=DASHED, zorder=3)
         if run is not baseline:
-            for history in baseline.get("history", ()):
+            for history in counted(baseline, baseline.get("history", ())):
                 plot(axes, _exported(history, final), color=FAINT, zorder=2)
         # Sizes that change all the time are no stages to tell apart.
         for boundary in np.cumsum(stage_seconds(run))[:-1] if len(_plan(run).stages) <= _MOST_STAGES else ():
@@ -106,18 +107,19 @@ def stages_on_a_time_line(summary: Mapping[str, Any], width: float = WIDE) -> Fi
     """The stages of each run on a time line, a bar per run coloured by bandwidth.
 
     Args:
-        summary: the content of `summary.json`; seconds are means over the seeds.
+        summary: the content of `summary.json`; seconds are means over the seeds, without disturbed ones where there
+            are others.
         width: inches.
     """
     runs = summary["runs"]
     figure = new_figure(1.2 + 0.52 * len(runs), width)
     axes = figure.add_subplot()
-    longest = max(fmean(run["train_seconds"]) for run in runs)
+    longest = max(_mean(run, run["train_seconds"]) for run in runs)
     unit, seconds_in_unit = time_unit(longest)
     colors = bandwidth_colors([stage.bandwidth for run in runs for stage in _plan(run).stages])
     for place, run in enumerate(runs):
         # What another run took, whose weights this one starts from, has no stages of its own.
-        left = fmean(run.get("seconds_before") or [0.0])
+        left = _seconds_before(run)
         for stage, seconds in zip(_plan(run).stages, stage_seconds(run), strict=True):
             color = colors[stage.bandwidth]
             axes.barh(
@@ -171,9 +173,18 @@ def stage_seconds(run: Mapping[str, Any]) -> list[float]:
         shares = [stage.samples / speeds[str(stage.bandwidth)] for stage in stages]
     else:
         shares = [stage.cost for stage in stages]
-    own = fmean(run["train_seconds"]) - fmean(run.get("seconds_before") or [0.0])
+    own = _mean(run, run["train_seconds"]) - _seconds_before(run)
     scale = own / sum(shares)
     return [share * scale for share in shares]
+
+
+def _seconds_before(run: Mapping[str, Any]) -> float:
+    return _mean(run, before) if (before := run.get("seconds_before")) else 0.0
+
+
+def _mean(run: Mapping[str, Any], seconds: Sequence[float]) -> float:
+    """The mean over the seeds that nothing disturbed; over all if there are none."""
+    return fmean(counted(run, seconds) or seconds)
 
 
 def _row_name(run: Mapping[str, Any], width: float) -> str:

@@ -1,8 +1,10 @@
 """Numbers as a reader wants them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress, repeat
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 SPENT = ("computing", "waiting", "changing_bandwidth", "compiling", "evaluating", "saving")
 """What the time of a run goes to; the first four make up its training time."""
@@ -32,16 +34,19 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def counted_seconds(run: Mapping[str, Any]) -> list[float]:
-    """The training times of a run of a comparison, without those of its seeds that something disturbed.
+def counted(run: Mapping[str, Any], values: Iterable[Value]) -> list[Value]:
+    """Of one value for each seed of a run of a comparison, those of seeds whose times nothing disturbed.
 
-    >>> counted_seconds({"train_seconds": [9.0, 14.0], "times_count": [True, False]})
-    [9.0]
-    >>> counted_seconds({"train_seconds": [9.0, 14.0]})
-    [9.0, 14.0]
+    >>> counted({"times_count": [True, False]}, [9.0, 14.0]), counted({}, [9.0, 14.0])
+    ([9.0], [9.0, 14.0])
     """
     # Summaries of before it was told apart lack it.
-    return list(compress(run["train_seconds"], run.get("times_count", repeat(True))))
+    return list(compress(values, run.get("times_count", repeat(True))))
+
+
+def counted_seconds(run: Mapping[str, Any]) -> list[float]:
+    """The training times of those seeds."""
+    return counted(run, run["train_seconds"])
 
 
 _PERCENT = ("top1", "top5", "mAP", "micro_f1", "explained")
