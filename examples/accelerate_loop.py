@@ -12,12 +12,12 @@ goes on where its checkpoint is, with the batches that would have come next.
 import argparse
 from pathlib import Path
 
-import timm
 import torch
 from accelerate import Accelerator
 from timm.optim import create_optimizer_v2
 
 import upchirp
+from upchirp.models import create_model
 
 
 def main(
@@ -36,7 +36,7 @@ def main(
     accelerator = Accelerator(mixed_precision="no")
     train, val = upchirp.open_data(data, size)  # upchirp
     torch.manual_seed(0)
-    net = timm.create_model(model, img_size=size, num_classes=len(train.classes)).to(accelerator.device)
+    net = create_model(model, final_size=size, num_classes=len(train.classes)).to(accelerator.device)
     optimizer = create_optimizer_v2(net, opt="adamw", weight_decay=0.05, fused=True)
 
     curriculum = upchirp.efficienttrain_plus_plus(size, multiple=upchirp.size_multiple(net))  # upchirp

@@ -12,7 +12,6 @@ The learner's epochs have as many steps each; the learning rates are the plan's,
 import argparse
 from functools import partial
 
-import timm
 import torch
 from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import Learner
@@ -21,6 +20,7 @@ from fastai.optimizer import OptimWrapper
 
 import upchirp
 from upchirp.fastai import Curriculum, curriculum_loaders  # upchirp
+from upchirp.models import create_model
 
 
 def main(
@@ -38,7 +38,7 @@ def main(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     train, val = upchirp.open_data(data, size)  # upchirp
-    net = timm.create_model(model, img_size=size, num_classes=len(train.classes))
+    net = create_model(model, final_size=size, num_classes=len(train.classes))
     curriculum = upchirp.efficienttrain_plus_plus(size, multiple=upchirp.size_multiple(net))  # upchirp
     plan = upchirp.plan(  # upchirp
         curriculum, epochs=epochs, dataset_size=len(train), batch_size=batch_size, learning_rate=1e-3
@@ -59,5 +59,8 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True)
     parser.add_argument("--start-epoch", type=int, default=0)
     parser.add_argument("--model", default="vit_tiny_patch16_224")
+    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=90)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=4)
     main(**vars(parser.parse_args()))

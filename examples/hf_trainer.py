@@ -13,6 +13,7 @@ Run again, it goes on from the last checkpoint at the very step. A model of tran
 import argparse
 from typing import Any
 
+from timm import get_pretrained_cfg
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -36,7 +37,9 @@ def main(
     set_seed(0)
     train, val = upchirp.open_data(data, size)  # upchirp
     labels = {"id2label": dict(enumerate(train.classes)), "num_labels": len(train.classes)}
-    config = TimmWrapperConfig(architecture=model, model_args={"img_size": size}, **labels)
+    made_for_a_size = get_pretrained_cfg(model).fixed_input_size  # as vision transformers are; ResNets take any
+    sized = {"model_args": {"img_size": size}} if made_for_a_size else {}
+    config = TimmWrapperConfig(architecture=model, **sized, **labels)
     net = TimmWrapperForImageClassification(config)
     curriculum = upchirp.efficienttrain_plus_plus(size, multiple=upchirp.size_multiple(as_classifier(net)))  # upchirp
     plan = upchirp.plan(  # upchirp
@@ -62,5 +65,8 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True)
     parser.add_argument("--output", default="hf_trainer")
     parser.add_argument("--model", default="vit_tiny_patch16_224")
+    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=float, default=90.0)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=4)
     main(**vars(parser.parse_args()))

@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
@@ -21,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 import upchirp
 from upchirp.lightning import Curriculum, CurriculumData  # upchirp
+from upchirp.models import create_model
 
 Labelled = tuple[torch.Tensor, torch.Tensor]
 
@@ -30,7 +30,7 @@ class Classifier(LightningModule):
 
     def __init__(self, model: str, size: int, classes: int) -> None:
         super().__init__()
-        self.net = timm.create_model(model, img_size=size, num_classes=classes)
+        self.net = create_model(model, final_size=size, num_classes=classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.net(images)
@@ -82,5 +82,8 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--model", default="vit_tiny_patch16_224")
+    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=float, default=90.0)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=4)
     main(**vars(parser.parse_args()))

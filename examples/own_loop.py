@@ -12,12 +12,12 @@ import argparse
 import os
 from pathlib import Path
 
-import timm
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import upchirp
+from upchirp.models import create_model
 
 
 def main(
@@ -44,7 +44,8 @@ def main(
 
     train, val = upchirp.open_data(data, size)  # upchirp
     torch.manual_seed(0)  # before the model: all ranks start from the same weights
-    net = timm.create_model(model, img_size=size, num_classes=len(train.classes)).to(device)
+    # A network of timm's, whether it is made for a size or takes any; one of your own will do.
+    net = create_model(model, final_size=size, num_classes=len(train.classes)).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
 
     curriculum = upchirp.efficienttrain_plus_plus(size, multiple=upchirp.size_multiple(net))  # upchirp

@@ -9,7 +9,6 @@ curriculum takes. The script itself takes two of them, which plan from its argum
 
 import argparse
 
-import timm
 import torch
 from timm.data import ImageDataset, create_loader, resolve_model_data_config
 from timm.loss import SoftTargetCrossEntropy
@@ -17,6 +16,7 @@ from timm.optim import create_optimizer_v2
 from timm.utils import AverageMeter, ModelEmaV3, NativeScaler, accuracy
 
 import upchirp
+from upchirp.models import create_model
 from upchirp.timm import CurriculumLoader, CurriculumScheduler  # upchirp
 
 
@@ -62,7 +62,7 @@ def main(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     train, _ = upchirp.open_data(data, size)  # upchirp
-    net = timm.create_model(model, img_size=size, num_classes=len(train.classes), drop_path_rate=0.1).to(device)
+    net = create_model(model, final_size=size, num_classes=len(train.classes), drop_path=0.1).to(device)
     optimizer = create_optimizer_v2(net, opt="adamw", weight_decay=0.05, layer_decay=layer_decay)
     ema = ModelEmaV3(net, decay=ema_decay, use_warmup=True)
     scaler = NativeScaler(device=device.type)

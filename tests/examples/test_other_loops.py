@@ -111,3 +111,22 @@ def test_fastai(image_folder: Path, tmp_path: Path) -> None:
     assert loss < 0.7 and accuracy > 0.75
     again = main_of("fastai_learner")(str(image_folder), 1, **small)
     torch.testing.assert_close(again.model.state_dict(), learner.model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the libraries
+@pytest.mark.parametrize(
+    ("name", "needs", "told"),
+    [
+        ("timm_loop", "timm", {}),
+        ("accelerate_loop", "accelerate", {"output": Path("weights.pt")}),
+        ("lightning_module", "lightning", {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}),
+        ("hf_trainer", "transformers", {"use_cpu": True, "report_to": "none", "disable_tqdm": True}),
+        ("fastai_learner", "fastai", {}),
+    ],
+)
+def test_networks_do_that_are_made_for_no_size(
+    name: str, needs: str, told: dict[str, Any], image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(needs, reason=f"{needs} is not installed")
+    monkeypatch.chdir(tmp_path)
+    main_of(name)(str(image_folder), **{**SMALL, "model": "test_resnet", "epochs": 1}, **told)

@@ -34,6 +34,11 @@ def test_goes_on_exactly_where_it_was_interrupted(uninterrupted, image_folder, t
     assert "of 16 validation images at 64 px" in shown
 
 
+def test_a_network_does_that_is_made_for_no_size(image_folder, tmp_path):
+    small = {**SMALL, "model": "test_resnet", "epochs": 1.0}
+    assert 0 <= runpy.run_path(str(EXAMPLE))["main"](str(image_folder), tmp_path / "any.pt", **small) <= 100
+
+
 def test_two_ranks_train_on_the_rows_of_one(uninterrupted, image_folder, tmp_path):
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     finish(2, EXAMPLE, f"--data={image_folder}", f"--output={tmp_path / 'two.pt'}", *words)
