@@ -14,6 +14,7 @@ release = metadata.version("upchirp")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = f"upchirp {release}"
+html_static_path = html_css_files = ["wide.css"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4
 autodoc_typehints = "description"

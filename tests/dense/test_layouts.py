@@ -179,6 +179,13 @@ def test_bad_input_is_refused_in_one_line(make: Callable[[Path], None], said: st
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    archive = tmp_path / "bccd.zip"
+    archive.touch()
+    with pytest.raises(InputError, match=r"bccd.zip is no folder: unpack an archive, and give the folder"):
+        read_pictures(archive)
+
+
 def test_boxes_alone_make_no_masks(tmp_path: Path) -> None:
     alone(tmp_path, ("dog", SQUARE, 0))
     splits = read_pictures(tmp_path)

@@ -30,6 +30,13 @@ def test_examples_run(path):
     assert failed == 0
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", *DOCS], ids=lambda path: path.name)
+def test_examples_are_shown_as_code(path):
+    # Without a fence each `>` is a quotation.
+    outside = path.read_text(encoding="utf-8").split("```")[::2]
+    assert not any(">>>" in part for part in outside)
+
+
 def test_table_of_families_is_the_measured_one():
     record = json.loads((ROOT / "benchmarks" / "results" / "model-families.json").read_text(encoding="utf-8"))
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")

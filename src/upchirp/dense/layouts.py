@@ -46,9 +46,11 @@ def read_pictures(data: Path, *, val_share: float = 0.2) -> PictureSplits:
         val_share: share of the pictures of a folder without lists that validate.
 
     Raises:
-        InputError: neither layout, a file that is missing or damaged, a picture of another size than its annotation
-            says, a box outside its picture, or a class that the training pictures lack.
+        InputError: no folder, neither layout, a file that is missing or damaged, a picture of another size than its
+            annotation says, a box outside its picture, or a class that the training pictures lack.
     """
+    if not data.is_dir():
+        raise InputError(f"{data} is no folder: unpack an archive, and give the folder of Pascal VOC or COCO in it")
     if (data / "Annotations").is_dir():
         train, val = _read_voc(data, val_share)
         classes = tuple(sorted({marked.name for picture in train for marked in picture.objects}))
