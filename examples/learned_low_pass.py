@@ -62,7 +62,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     settings = {"curriculum": curriculum(options["final_size"]), "resume": "auto"}
     learned = run(upchirp.TrainConfig.from_flat({**settings, **options}))
-    print("each band opens at", [round(float(place + 1) / 2, 2) for place in learned.opening])
+    print("each band opens at", [round((place + 1) / 2, 2) for place in learned.opening.tolist()])
 
 
 if __name__ == "__main__":

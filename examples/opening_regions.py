@@ -39,9 +39,9 @@ def curriculum(size: int) -> dict:
     }
 
 
-def run(config: upchirp.TrainConfig) -> None:
+def run(config: upchirp.TrainConfig) -> upchirp.TrainResult:
     """Train, or go on."""
-    upchirp.train(config, transforms={"regions": opening_regions})
+    return upchirp.train(config, transforms={"regions": opening_regions})
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3)
     options = vars(parser.parse_args())
     settings = {"curriculum": curriculum(options["final_size"]), "resume": "auto"}
-    run(upchirp.TrainConfig.from_flat({**settings, **options}))
+    print(f"top-1 {run(upchirp.TrainConfig.from_flat({**settings, **options})).top1:.1f} %")
 
 
 if __name__ == "__main__":
