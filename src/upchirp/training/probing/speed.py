@@ -108,8 +108,8 @@ def measure_seconds(
             report(_MEASURING, state.step, probe.total_steps)
             # The first step waits for workers and compiles.
             late = len(spent) % cycle == 0 and len(spent) >= 2 * cycle and sum(spent[1:]) > seconds / len(sizes)
-            (late,) = trainer.parallel.ranks.largest(late)
-            if late:
+            (on_any_rank,) = trainer.parallel.ranks.largest(late)
+            if on_any_rank:
                 state.step += -state.step % count  # on to the next bandwidth
                 break
     counted = {side: spent[min(warmup, len(spent) - cycle) :] for side, spent in times.items()}
