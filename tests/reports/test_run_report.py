@@ -161,6 +161,12 @@ def test_stages_take_what_the_log_says() -> None:
     assert cost_after(PLAN, PLAN.total_steps) == pytest.approx(PLAN.equivalent_epochs)
 
 
+def test_no_percentage_is_below_0() -> None:
+    nothing = [{**line, "top1": 0.0} if line["kind"] == "evaluation" else line for line in log()]
+    by_time, by_compute, *_ = curves(nothing, PLAN).axes
+    assert by_time.get_ylim() == by_compute.get_ylim() == (0, 1)
+
+
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_the_curves_are_those_of_the_log_and_no_texts_overlap(width: float) -> None:
     figure = curves(log(), PLAN, width)

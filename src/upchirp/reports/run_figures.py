@@ -70,6 +70,10 @@ def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1
         axes.set_xlabel(f"training time ({unit})")
         for seconds in stage_ends(log, plan)[:-1]:
             axes.axvline(seconds / second, color=FAINT, linewidth=1, linestyle=":", zorder=1)
+    for axes in (by_time, by_compute):
+        low, high = axes.get_ylim()
+        # Percentages that are all 0 would lie between negative ones.
+        axes.set_ylim(max(low, 0.0), max(high, 1.0))
     by_time.set_ylabel(f"{figure_name(figure)} (%)")
     by_compute.set_ylabel(f"{figure_name(figure)} (%)")
     loss.set_ylabel("training loss")

@@ -105,8 +105,13 @@ def budget_text(budget: float) -> str:
 
 
 def hardware_text(hardware: Mapping[str, Any]) -> str:
-    """The machine, in words."""
-    parts = [f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']:.0f} GiB of memory"]
+    """The machine, in words.
+
+    >>> hardware_text({"cpu": "Some CPU", "cores": 1, "memory_gib": 15.6, "accelerator": None})
+    'Some CPU, 1 core, 16 GiB of memory, no accelerator'
+    """
+    cores = f"{hardware['cores']} core{'' if hardware['cores'] == 1 else 's'}"
+    parts = [f"{hardware['cpu']}, {cores}, {hardware['memory_gib']:.0f} GiB of memory"]
     return ", ".join([*parts, hardware["accelerator"] or "no accelerator"])
 
 
