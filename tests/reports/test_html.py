@@ -246,6 +246,8 @@ def test_times_in_the_tables_are_of_runs_that_nothing_disturbed(make_summary: Ma
     other["train_seconds"] = [100.0, 100.0]
     text = words(summary)
     assert "200.0 3 min 20 s, 1 of 2 seeds 1.00" in text and "100.0 1 min 40 s 0.50" in text
+    other["train_seconds"] = [50.0, 50.0]
+    assert "50.0 0.25" in words(summary)
     assert text.count("Runs that were disturbed are left out") == 2
     assert "900.0 (disturbed)" in text and "means without the runs that were disturbed" in text
     usual["times_count"] = [False, False]

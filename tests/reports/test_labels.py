@@ -72,3 +72,18 @@ def test_the_arrows_label_covers_no_budget(
     found = boxes(accuracy_against_time(summary, width))
     assert len(found) == 2 + 7
     assert not overlapping(found)
+
+
+def test_labels_leave_the_baselines_level_free(make_summary: Callable[..., dict[str, Any]]) -> None:
+    """A budget below the level, whose label would stand on its line: a seed lies where it stands otherwise."""
+    summary = make_summary()
+    usual, first = summary["runs"] = summary["runs"][:2]
+    summary["speedups"] = {}
+    usual.update(accuracy=[41.67, 41.67], train_seconds=[63.5, 63.5])
+    first.update(accuracy=[42.22, 38.89], train_seconds=[42.7, 47.6])
+    for run in (usual, first):
+        run["mean"]["margin"] = 10.0
+    figure = accuracy_against_time(summary)
+    labels = boxes(figure)
+    _, level = figure.axes[0].transData.transform((0, 41.67))
+    assert len(labels) == 2 and not any(box.y0 <= level <= box.y1 for box in labels)

@@ -129,6 +129,7 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
     figure.draw_without_rendering()
     obstacles = [_around(axes, mark, 4) for mark in marks]
     obstacles += [_around(axes, place, 1) for xs, ys in lines for place in _on_the_line(xs, ys)]
+    obstacles += [_around(axes, place, 1) for place in _on_the_line(axes.get_xlim(), (level, level))]
     obstacles += [_along(axes, arrow) for arrow in axes.texts]
     place_labels(figure, axes, [*ratios, *labels], obstacles)
     return figure

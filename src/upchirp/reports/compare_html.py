@@ -47,6 +47,7 @@ class _Line:
     difference: str
     seconds: str
     duration: str
+    """The same in words, from a minute on; or that no time counts."""
     of_times: str
     """Of how many seeds, if times of others were disturbed."""
     relative_time: str
@@ -136,6 +137,7 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
         compute = run["relative_compute"]
         spent = [each for each in run.get("spent", ()) if each]
         speeds = run.get("images_per_second", {})
+        in_words = "disturbed" if seconds is None else duration_text(seconds)
         lines.append(
             _Line(
                 variant=run["name"],
@@ -146,7 +148,7 @@ def _lines(summary: Mapping[str, Any]) -> list[_Line]:
                 top1_range=f"{min(accuracy):.2f} to {max(accuracy):.2f}" if len(accuracy) > 1 else "",
                 difference=difference_text(run["difference"]) if run["difference"] else "",
                 seconds=_MISSING if seconds is None else f"{seconds:,.1f}",
-                duration="disturbed" if seconds is None else duration_text(seconds),
+                duration="" if seconds is not None and in_words == f"{seconds:.1f} s" else in_words,
                 of_times="" if len(times) in (0, len(accuracy)) else f"{len(times)} of {len(accuracy)} seeds",
                 relative_time=_MISSING if time is None else f"{time:.2f}",
                 relative_compute=f"{compute:.2f}",
