@@ -109,7 +109,7 @@ def measure_seconds(
             # The first step waits for workers and compiles.
             late = len(spent) % cycle == 0 and len(spent) >= 2 * cycle and sum(spent[1:]) > seconds / len(sizes)
             (on_any_rank,) = trainer.parallel.ranks.largest(late)
-            if on_any_rank:
+            if on_any_rank and state.step % count:
                 state.step += -state.step % count  # on to the next bandwidth
                 break
     counted = {side: spent[min(warmup, len(spent) - cycle) :] for side, spent in times.items()}
