@@ -28,6 +28,7 @@ from upchirp.data.packing import pack
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig, Trainer, curriculum_for
 from upchirp.training.probing.preparing import choose_prepare
+from upchirp.training.probing.probe import Bench
 from upchirp.training.run.models import make_model
 from upchirp.training.run.run_folder import read_metrics
 
@@ -108,9 +109,8 @@ def choice(feed: Feed, models: Sequence[str], found: dict[str, Any], keep: Keep)
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         run = plan(curriculum, epochs=1, dataset_size=len(source), batch_size=feed.batch_size)
         begun = time.perf_counter()
-        prepare, line = choose_prepare(
-            config, trainer, curriculum, run, model, source, packing_helps=lambda: True, report=lambda *told: None
-        )
+        bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=source)
+        prepare, line = choose_prepare(bench, config, run, packing_helps=lambda: True, report=lambda *told: None)
         found[name] = {"prepare": prepare, "line": line, "seconds": round(time.perf_counter() - begun, 2)}
         keep()
         print(f"choice {name}: {found[name]}", file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ from upchirp.training.probing.preparing import (
     choose_prepare,
     pays_to_measure,
 )
+from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.rates import loader_speed
 from upchirp.training.recipes.run_groups import Loading
 from upchirp.training.run import plans
@@ -127,14 +128,15 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What is measured of the loader, in order; on a machine on which the device prepares twice as fast as workers."""
     asked: list[tuple[str, int]] = []
 
-    def loader(trainer: Trainer, curriculum: Any, side: int, source: Any, *, meanwhile: Callable, **how: Any) -> float:
-        asked.append((trainer.loading.way, side))
+    def loader(bench: Bench, side: int, *, meanwhile: Callable, **how: Any) -> float:
+        way = bench.trainer.loading.way
+        asked.append((way, side))
         meanwhile()
-        return {"cpu": 100.0, "device": 200.0}[trainer.loading.way]
+        return {"cpu": 100.0, "device": 200.0}[way]
 
     monkeypatch.setattr(plans, "pays_to_measure", lambda *given, **how: True)
     monkeypatch.setattr(preparing, "loader_speed", loader)
-    monkeypatch.setattr(preparing, "model_speed", lambda trainer, curriculum, side, *rest, **how: 64 / side * 250.0)
+    monkeypatch.setattr(preparing, "model_speed", lambda bench, side, *rest, **how: 64 / side * 250.0)
     return asked
 
 
@@ -148,12 +150,9 @@ def chosen_for(config: TrainConfig, ranks: Ranks | None = None) -> tuple[str, st
         object.__setattr__(trainer.parallel, "ranks", ranks)
     told: list[str] = []
     result = choose_prepare(
+        Bench(trainer=trainer, curriculum=curriculum, model=model, source=source),
         config,
-        trainer,
-        curriculum,
         run,
-        model,
-        source,
         packing_helps=lambda: True,
         report=lambda what, done, total: told.append(what),
     )
@@ -256,9 +255,9 @@ def test_both_ways_are_measured_on_this_machine(config: Make, monkeypatch: pytes
     monkeypatch.setattr(preparing, "WORTH", -1.0)
     ways: list[str] = []
 
-    def measured(trainer: Trainer, *asked: Any, **options: Any) -> Any:
-        ways.append(trainer.loading.way)
-        return loader_speed(trainer, *asked, **options)
+    def measured(bench: Bench, *asked: Any, **options: Any) -> Any:
+        ways.append(bench.trainer.loading.way)
+        return loader_speed(bench, *asked, **options)
 
     monkeypatch.setattr(preparing, "loader_speed", measured)
     way, line = chosen_for(config())

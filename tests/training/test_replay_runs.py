@@ -21,6 +21,7 @@ from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.probing import planning
 from upchirp.training.probing import rates as measuring
 from upchirp.training.probing import replay as replay_choice
+from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.rates import loader_speed, model_speed
 from upchirp.training.probing.replay import MOST_REPLAYS, Speeds, replays_needed
 
@@ -95,8 +96,8 @@ def test_replay_at_the_final_size_is_asked_for(config: Make) -> None:
 def speeds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Speeds]:
     """What is measured for each bandwidth."""
     table = {32: Speeds(loader=100, model=450), 48: Speeds(loader=100, model=150), 64: Speeds(loader=100, model=90)}
-    monkeypatch.setattr(replay_choice, "loader_speed", lambda config, curriculum, side, *rest: table[side].loader)
-    monkeypatch.setattr(replay_choice, "model_speed", lambda config, curriculum, side, *rest: table[side].model)
+    monkeypatch.setattr(replay_choice, "loader_speed", lambda bench, side: table[side].loader)
+    monkeypatch.setattr(replay_choice, "model_speed", lambda bench, side, micro_batch: table[side].model)
     return table
 
 
@@ -190,8 +191,9 @@ def test_speeds_are_measured_on_loader_and_model(config: Make, monkeypatch: pyte
     before = copy.deepcopy(model.state_dict())
     curriculum = curriculum_for(model, run.curriculum, 64)
     trainer = Trainer.of(run, torch.device("cpu"))
-    assert loader_speed(trainer, curriculum, 32, Slow(run)) == pytest.approx(10)
-    speeds = [model_speed(trainer, curriculum, side, model, 16) for side in (32, 64)]
+    bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=Slow(run))
+    assert loader_speed(bench, 32) == pytest.approx(10)
+    speeds = [model_speed(bench, side, 16) for side in (32, 64)]
     assert speeds == pytest.approx([1000, 250])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

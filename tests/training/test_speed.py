@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from upchirp.data import open_data
 from upchirp.training import Trainer, curriculum_for
 from upchirp.training.probing import speed
+from upchirp.training.probing.probe import Bench
 from upchirp.training.run.models import make_model
 
 
@@ -43,10 +44,7 @@ def test_a_slow_network_is_left_after_fewer_steps(
     curriculum = curriculum_for(model, "efficienttrain_plus_plus", made.final_size)
     told: list[tuple[int, int]] = []
     table = speed.measure_seconds(
-        trainer,
-        curriculum,
-        model,
-        source,
+        Bench(trainer=trainer, curriculum=curriculum, model=model, source=source),
         dict.fromkeys(curriculum.sizes, 32),
         replays,
         seconds=seconds,

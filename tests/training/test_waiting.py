@@ -17,7 +17,7 @@ from upchirp.machine import hardware, usable_cores
 from upchirp.training import EvalLoading, Event, Logged, Noted, train
 from upchirp.training.engine import step_batches
 from upchirp.training.engine.step_batches import Arriving
-from upchirp.training.probing.waiting import advice
+from upchirp.training.probing.waiting import Supply
 from upchirp.training.run.data import packing_helps
 
 
@@ -100,9 +100,9 @@ def test_on_an_accelerator_only_an_idle_device_waits(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_advice_names_the_numbers(changes: dict[str, object], expected: str) -> None:
-    situation = {"share": 0.5, "bandwidth": 96, "workers": 4, "cores": 8, "packing_helps": True, "replay": 0}
-    situation |= {"device_helps": False, **changes}
-    assert expected in advice(situation.pop("share"), **situation)
+    situation = {"share": 0.5, "replay": 0, "workers": 4, "cores": 8, "packing_helps": True, **changes}
+    share, replay = situation.pop("share"), situation.pop("replay")
+    assert expected in Supply(**situation).advice(share, bandwidth=96, replay=replay)
 
 
 class Pictures(torch.utils.data.Dataset):

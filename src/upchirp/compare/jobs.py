@@ -18,6 +18,7 @@ from upchirp.training.engine.trainer import Trainer
 from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import tried_at_once
+from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.speed import measure_seconds
 from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.run.models import make_model
@@ -150,5 +151,6 @@ def _speeds_on_this_machine(jobs: Sequence[Job]) -> Mapping[int, float]:
         replace(last, end=(place + 1) / len(bandwidths), bandwidth=side) for place, side in enumerate(bandwidths)
     )
     every = Curriculum(name="every bandwidth", axis="samples", phases=phases, magnitude=usual.magnitude)
-    table: CostTable = measure_seconds(trainer, every, model, source, tried_at_once(training, every, trainer.device))
+    bench = Bench(trainer=trainer, curriculum=every, model=model, source=source)
+    table: CostTable = measure_seconds(bench, tried_at_once(training, every, trainer.device))
     return {side: 1 / table(side) for side in bandwidths}

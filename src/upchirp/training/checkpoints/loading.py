@@ -111,10 +111,7 @@ def _completed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[st
 
 
 def _for_channels(
-    model: nn.Module,
-    weights: Weights,
-    expected: Mapping[str, torch.Tensor],
-    tensors: Mapping[str, torch.Tensor],
+    model: nn.Module, weights: Weights, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], int | None]:
     """The tensors with the first layer's adapted to the model's channels, and their number if they were.
 

@@ -216,11 +216,7 @@ class Steps:
 
 
 def accumulate(
-    passes: Passes,
-    scaler: torch.amp.GradScaler,
-    batch: Batch,
-    computing: Computing,
-    record: Record,
+    passes: Passes, scaler: torch.amp.GradScaler, batch: Batch, computing: Computing, record: Record
 ) -> torch.Tensor:
     """Add one micro-batch's share of the gradient; returns its share of the step's mean loss.
 

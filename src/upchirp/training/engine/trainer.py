@@ -99,11 +99,7 @@ class Trainer:
     def computing(self) -> Computing:
         """How a step computes."""
         return Computing(
-            device=self.device,
-            transform=self.transform,
-            seed=self.loading.seed,
-            task=self.task,
-            autocast=self.autocast,
+            device=self.device, transform=self.transform, seed=self.loading.seed, task=self.task, autocast=self.autocast
         )
 
     def place(self, model: nn.Module) -> nn.Module:

@@ -36,13 +36,7 @@ class Features(NamedTuple):
 
 
 @torch.no_grad()
-def all_features(
-    model: nn.Module,
-    images: EvaluationSet,
-    *,
-    pooled: Pooled,
-    device: torch.device,
-) -> Features:
+def all_features(model: nn.Module, images: EvaluationSet, *, pooled: Pooled, device: torch.device) -> Features:
     """The features of a set's images, in its order.
 
     Args:
@@ -154,9 +148,7 @@ def linear_classifier(train: Features, val: Features, *, device: torch.device) -
             best, decay = share, each
     fitted = _fit(scaled[0], labels, classes, decay)
     return Linear(
-        top1=_right(fitted, scaled[1], val.labels.to(device)),
-        train_top1=_right(fitted, scaled[0], labels),
-        decay=decay,
+        top1=_right(fitted, scaled[1], val.labels.to(device)), train_top1=_right(fitted, scaled[0], labels), decay=decay
     )
 
 

@@ -9,14 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from upchirp.data import (
-    DECODE_ERRORS,
-    EvalTransform,
-    Source,
-    normalize,
-    outlive_interrupts,
-    scale_of,
-)
+from upchirp.data import DECODE_ERRORS, EvalTransform, Source, normalize, outlive_interrupts, scale_of
 from upchirp.data.settings import loader_processes
 from upchirp.data.sources.listing import some
 from upchirp.data.worker_deaths import loader_failures

@@ -16,6 +16,7 @@ from upchirp.training.methods.masked_autoencoder import decoder_note
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
+from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
@@ -153,8 +154,7 @@ def _measured(first: Settled, source: Source, task: Task, report: Report) -> tup
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         micro_batch = tried_at_once(config, curriculum, device)
         replays = {stage.bandwidth: stage.replay.batches for stage in plan.stages}
-        table = measure_seconds(
-            trainer, curriculum, model, source, micro_batch, replays, replaying=config, report=report
-        )
+        bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=source)
+        table = measure_seconds(bench, micro_batch, replays, replaying=config, report=report)
         needs = measure_needs(plan, table, device)
     return settled, plan, {"device": str(device), "needs": asdict(needs)}

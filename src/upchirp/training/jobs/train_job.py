@@ -20,6 +20,7 @@ from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.opening import open_parallel
 from upchirp.training.parallel.parallel import Parallel
+from upchirp.training.probing.waiting import Supply
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.recipes.unused import unused_settings
@@ -143,14 +144,16 @@ def _train(
         with recorded(setup, settings, material, observers, new=not resuming, trained_on=trained_on) as observing:
             adviser = Adviser(
                 plan=plan,
-                workers=config.processes,
                 replay_final=config.replay_final,
-                # What was measured needs no advice.
-                device_helps=device.type == "cuda"
-                and asked.prepare == "cpu"
-                and config.device_could_prepare
-                and config.augmentation.channels.photographs,
-                packing_helps=packing_helps(material.train, plan.final_size),
+                supply=Supply(
+                    workers=config.processes,
+                    # What was measured needs no advice.
+                    device_helps=device.type == "cuda"
+                    and asked.prepare == "cpu"
+                    and config.device_could_prepare
+                    and config.augmentation.channels.photographs,
+                    packing_helps=packing_helps(material.train, plan.final_size),
+                ),
             )
             run = Run(setup=setup, observers=observing, go_on=go_on, adviser=adviser)
             for note in notes:

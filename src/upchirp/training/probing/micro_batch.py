@@ -114,11 +114,7 @@ def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool]) -> int 
 
 
 def find_micro_batches(
-    augmentation: Augmentation,
-    plan: Plan,
-    fits: Fits,
-    *,
-    ranks: Ranks | None = None,
+    augmentation: Augmentation, plan: Plan, fits: Fits, *, ranks: Ranks | None = None
 ) -> dict[int, int]:
     """`micro_batch='auto'`: for each bandwidth the largest micro-batch that fits in memory, with a margin.
 

@@ -9,19 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
-from upchirp.curriculum import Curriculum, Plan, Stage
-from upchirp.data import Source
+from upchirp.curriculum import Plan, Stage
 from upchirp.data.settings import Prepare
-from upchirp.machine import usable_cores
 from upchirp.training.engine.memory import OutOfMemory, free_memory, ran_out
-from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.micro_batch import micro_batches
+from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.rates import loader_speed, model_speed
 from upchirp.training.probing.shared_memory import Demand
-from upchirp.training.probing.waiting import ADVISED_SHARE, remedies
+from upchirp.training.probing.waiting import ADVISED_SHARE, Supply
 from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.run_groups import Loading
 
@@ -116,15 +113,7 @@ def _figures(rates: Rates) -> str:
 
 
 def choose_prepare(
-    planning: Planning,
-    trainer: Trainer,
-    curriculum: Curriculum,
-    plan: Plan,
-    model: nn.Module,
-    source: Source,
-    *,
-    packing_helps: Callable[[], bool],
-    report: Report,
+    bench: Bench, planning: Planning, plan: Plan, *, packing_helps: Callable[[], bool], report: Report
 ) -> tuple[Prepare, str]:
     """Who is to prepare the images of a run, by measuring, and a line on it: the first rank decides for all.
 
@@ -133,17 +122,14 @@ def choose_prepare(
     model is measured. All ranks measure at once, as they will load at once in training.
 
     Args:
+        bench: the training.
         planning: how the plan was made.
-        trainer: how to train and load.
-        curriculum: of the plan.
         plan: what is to be trained.
-        model: made for the final size, on the device.
-        source: the training images.
         packing_helps: whether `upchirp pack` would make them cheaper to read.
         report: called with what is done.
     """
     report("measuring who prepares images fast enough", None, None)
-    ranks = trainer.parallel.ranks
+    trainer, ranks = bench.trainer, bench.trainer.parallel.ranks
     at_once = micro_batches(planning, plan, ranks.size)
     alone, asked = trainer.alone(), trainer.loading.processes
     models: dict[int, float] = {}
@@ -156,17 +142,16 @@ def choose_prepare(
         for side in sorted({plan.bandwidths[0], plan.bandwidths[-1]}):
             # Other images each time: those of the time before are in the file cache by now.
             seed += 1
-            of_way = replace(alone, loading=replace(alone.loading, prepare=way, workers=workers, seed=seed))
+            loading = replace(alone.loading, prepare=way, workers=workers, seed=seed)
+            of_way = replace(bench, trainer=replace(alone, loading=loading))
 
-            def measure_model(of_way: Trainer = of_way, side: int = side) -> None:
+            def measure_model(of_way: Bench = of_way, side: int = side) -> None:
                 if side not in models:
-                    models[side] = model_speed(of_way, curriculum, side, model, at_once[side], seconds=_SECONDS)
+                    models[side] = model_speed(of_way, side, at_once[side], seconds=_SECONDS)
 
             batch = min(_AT_ONCE, at_once[side])
             try:
-                rates[side] = loader_speed(
-                    of_way, curriculum, side, source, batch_size=batch, seconds=_SECONDS, meanwhile=measure_model
-                )
+                rates[side] = loader_speed(of_way, side, batch_size=batch, seconds=_SECONDS, meanwhile=measure_model)
             except (OutOfMemory, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and not ran_out(error):
                     raise
@@ -180,7 +165,10 @@ def choose_prepare(
             break
     line = choice.reason
     if choice.waiting > ADVISED_SHARE:
-        line += f"; {_still_waiting(planning, plan, choice.waiting, workers=asked, packing_helps=packing_helps())}"
+        supply = Supply(workers=asked, packing_helps=packing_helps())
+        replayable = planning.replay != "auto" and (len(plan.bandwidths) > 1 or planning.replay_final)
+        helping = supply.remedies(choice.waiting, replay=plan.stages[0].replay.batches if replayable else None)
+        line += f"; the device will wait for {100 * choice.waiting:.0f} % of the time even so: try {helping}"
     return choice.prepare, line
 
 
@@ -198,16 +186,3 @@ def pays_to_measure(
     reduced = {stage.operator or loading.low_frequency for stage in plan.stages}
     able = device.type == "cuda" and loading.mode != "faithful" and reduced | {loading.low_frequency} == {"lanczos"}
     return able and not (deterministic or shared_out) and plan.total_fresh_samples >= LEAST_IMAGES
-
-
-def _still_waiting(planning: Planning, plan: Plan, share: float, *, workers: int, packing_helps: bool) -> str:
-    replayable = planning.replay != "auto" and (len(plan.bandwidths) > 1 or planning.replay_final)
-    helping = remedies(
-        share,
-        workers=workers,
-        cores=usable_cores(),
-        device_helps=False,
-        packing_helps=packing_helps,
-        replay=plan.stages[0].replay.batches if replayable else None,
-    )
-    return f"the device will wait for {100 * share:.0f} % of the time even so: try {helping}"

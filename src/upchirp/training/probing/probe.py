@@ -1,14 +1,42 @@
-"""Plans to measure by, and what is loaded for them."""
+"""What is measured before a training: plans to measure by, and what is loaded for them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from torch import nn
+
 from upchirp.curriculum import Curriculum, Plan, plan
+from upchirp.data import Source
 from upchirp.data.arrival import AHEAD
 from upchirp.data.chunks import batches_ahead
 from upchirp.data.settings import image_side
 from upchirp.training.engine.trainer import PROBE_RATE, Trainer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A training that is tried on this machine; a copy of its model trains, so the run itself starts untouched."""
+
+    trainer: Trainer
+    """How to train and load."""
+    curriculum: Curriculum
+    """Gives the bandwidths, the magnitude and the final size."""
+    model: nn.Module
+    """Made for the final size, on the device."""
+    source: Source
+    """The training images."""
+
+    def loaded_side(self, bandwidth: int) -> int:
+        """The side of the images that are loaded for a bandwidth, pixels."""
+        phase = self.curriculum.phase_at(bandwidth)
+        return image_side(phase, self.trainer.loading.low_frequency, self.curriculum.final_size)
+
+    def loaded_ahead(self, batches: Sequence[tuple[int, int]]) -> int:
+        """How many batches may be ready before their turn, of batches that are given by the images' side and number."""
+        loading = self.trainer.loading
+        ahead = batches_ahead(loading.processes, batches, loading.way, self.trainer.augmentation.channels)
+        return ahead + AHEAD + 1 if self.trainer.device.type == "cuda" else ahead
 
 
 def probe_plan(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, dataset_size: int) -> Plan:
@@ -38,14 +66,3 @@ def probe_plan(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, dat
         early_batch=[size for side, size in sizes.items() if side < curriculum.final_size],
         learning_rate=PROBE_RATE,
     )
-
-
-def loaded_side(trainer: Trainer, curriculum: Curriculum, bandwidth: int) -> int:
-    """The side of the images that are loaded for a bandwidth, pixels."""
-    return image_side(curriculum.phase_at(bandwidth), trainer.loading.low_frequency, curriculum.final_size)
-
-
-def loaded_ahead(trainer: Trainer, batches: Sequence[tuple[int, int]]) -> int:
-    """How many batches may be ready before their turn, of batches that are given by the images' side and number."""
-    ahead = batches_ahead(trainer.loading.processes, batches, trainer.loading.way, trainer.augmentation.channels)
-    return ahead + AHEAD + 1 if trainer.device.type == "cuda" else ahead

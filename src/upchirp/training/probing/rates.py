@@ -4,14 +4,10 @@ import time
 from collections.abc import Callable
 from itertools import islice, repeat
 
-from torch import nn
-
-from upchirp.curriculum import Curriculum, Plan
-from upchirp.data import Source
+from upchirp.curriculum import Plan
 from upchirp.training.engine.step import StepResult
-from upchirp.training.engine.trainer import Trainer
 from upchirp.training.probing.grey import grey_batch
-from upchirp.training.probing.probe import loaded_ahead, loaded_side, probe_plan
+from upchirp.training.probing.probe import Bench, probe_plan
 
 SECONDS = 3.0
 """How long each is measured by default."""
@@ -21,10 +17,8 @@ _MANY_STEPS = 1_000_000
 
 
 def loader_speed(
-    trainer: Trainer,
-    curriculum: Curriculum,
+    bench: Bench,
     bandwidth: int,
-    source: Source,
     *,
     batch_size: int = _LOADER_BATCH,
     seconds: float = SECONDS,
@@ -33,20 +27,16 @@ def loader_speed(
     """Images per second that the configured workers bring to the device while nothing is trained.
 
     Args:
-        trainer: how to load.
-        curriculum: gives the magnitude and the final size.
+        bench: the training.
         bandwidth: side of the images, pixels.
-        source: the training images.
         batch_size: images that arrive together.
         seconds: how long to measure.
         meanwhile: done while the workers start and prepare what is not counted.
     """
-    probe = _probe(curriculum, bandwidth, len(source), batch_size)
-    batches = iter(trainer.loader(source, probe))
+    batches = iter(bench.trainer.loader(bench.source, _probe(bench, bandwidth, len(bench.source), batch_size)))
     next(batches)
     meanwhile()
-    side = loaded_side(trainer, curriculum, bandwidth)
-    for _ in islice(batches, loaded_ahead(trainer, [(side, batch_size)])):
+    for _ in islice(batches, bench.loaded_ahead([(bench.loaded_side(bandwidth), batch_size)])):
         pass
     images, begun, spent = 0, time.perf_counter(), 0.0
     while spent < seconds:
@@ -59,33 +49,20 @@ def loader_speed(
     return images / spent
 
 
-def model_speed(
-    trainer: Trainer,
-    curriculum: Curriculum,
-    bandwidth: int,
-    model: nn.Module,
-    micro_batch: int,
-    *,
-    seconds: float = SECONDS,
-) -> float:
+def model_speed(bench: Bench, bandwidth: int, micro_batch: int, *, seconds: float = SECONDS) -> float:
     """Images per second that a copy of the model trains on, when they are on the device already.
 
     Args:
-        trainer: how to train.
-        curriculum: gives the magnitude and the final size, which the model is made for.
+        bench: the training.
         bandwidth: side of the images, pixels.
-        model: on the device; it is left as it is.
         micro_batch: images that are computed at once.
         seconds: how long to measure at most, unless one step takes longer.
     """
-    probe = _probe(curriculum, bandwidth, micro_batch, micro_batch)
-    side = loaded_side(trainer, curriculum, bandwidth)
-    state = trainer.probe_state(model, bandwidth=curriculum.final_size)
-    results = trainer.run(
-        state,
-        probe,
-        repeat(grey_batch(probe.step(0), range(micro_batch), side, trainer.augmentation.channels, trainer.device)),
-    )
+    trainer, probe = bench.trainer, _probe(bench, bandwidth, micro_batch, micro_batch)
+    side, channels = bench.loaded_side(bandwidth), trainer.augmentation.channels
+    state = trainer.probe_state(bench.model, bandwidth=bench.curriculum.final_size)
+    batch = grey_batch(probe.step(0), range(micro_batch), side, channels, trainer.device)
+    results = trainer.run(state, probe, repeat(batch))
     ends = [_end(result) for result in islice(results, _MODEL_WARMUP)]
     steps = max(1, min(_MODEL_STEPS, int(seconds / (ends[-1] - ends[-2]))))
     *_, last = islice(results, steps)
@@ -98,7 +75,7 @@ def _end(result: StepResult) -> float:
     return time.perf_counter()
 
 
-def _probe(curriculum: Curriculum, bandwidth: int, dataset_size: int, batch_size: int) -> Plan:
+def _probe(bench: Bench, bandwidth: int, dataset_size: int, batch_size: int) -> Plan:
     """A plan that begins at a bandwidth and stays there for longer than anything is measured."""
-    sizes = dict.fromkeys((bandwidth, curriculum.final_size), batch_size)
-    return probe_plan(curriculum, sizes, _MANY_STEPS, dataset_size)
+    sizes = dict.fromkeys((bandwidth, bench.curriculum.final_size), batch_size)
+    return probe_plan(bench.curriculum, sizes, _MANY_STEPS, dataset_size)

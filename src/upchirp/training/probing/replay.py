@@ -4,11 +4,8 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
-from upchirp.curriculum import Curriculum
-from upchirp.data import Source
-from upchirp.training.engine.trainer import Trainer
+from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.rates import loader_speed, model_speed
 from upchirp.training.probing.waiting import MOST_REPLAYS
 
@@ -30,26 +27,22 @@ def replays_needed(speeds: Speeds) -> int:
     return min(MOST_REPLAYS, max(0, math.ceil(speeds.model / speeds.loader * (1 - 1e-9)) - 1))
 
 
-def choose_replay(
-    trainer: Trainer, curriculum: Curriculum, model: nn.Module, source: Source, micro_batch: int, *, final: bool
-) -> tuple[dict[int, int], list[str]]:
+def choose_replay(bench: Bench, micro_batch: int, *, final: bool) -> tuple[dict[int, int], list[str]]:
     """Replayed batches for each bandwidth that may replay, and one line on each with what was measured.
 
     Loader and model are measured one after the other, each for a few seconds. On a CPU they share the cores in
     training, so neither reaches what was measured: there the choice brings the loader's work below the model's, and
     more replay would save more time. `final` says whether the final size may replay too.
     """
+    trainer, curriculum = bench.trainer, bench.curriculum
     sides = [side for side in curriculum.bandwidths if side < curriculum.final_size or final]
     chosen: dict[int, int] = {}
     notes: list[str] = []
     for number, side in enumerate(sides):
         # Other images at each bandwidth: those of the one before are in the file cache by now.
         loading = replace(trainer.loading, seed=trainer.loading.seed + 1 + number)
-        of_side = replace(trainer.alone(), loading=loading)
-        speeds = Speeds(
-            loader=loader_speed(of_side, curriculum, side, source),
-            model=model_speed(of_side, curriculum, side, model, micro_batch),
-        )
+        of_side = replace(bench, trainer=replace(trainer.alone(), loading=loading))
+        speeds = Speeds(loader=loader_speed(of_side, side), model=model_speed(of_side, side, micro_batch))
         chosen[side] = replays_needed(speeds)
         notes.append(_note(side, speeds, chosen[side], trainer.device))
     return chosen, notes

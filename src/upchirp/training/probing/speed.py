@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-from torch import nn
 
-from upchirp.curriculum import CostTable, Curriculum, Plan
-from upchirp.data import Source
-from upchirp.training.engine.trainer import Trainer
+from upchirp.curriculum import CostTable, Plan
 from upchirp.training.events import Report, unreported
 from upchirp.training.probing.planning import with_replay
-from upchirp.training.probing.probe import loaded_ahead, loaded_side, probe_plan
+from upchirp.training.probing.probe import Bench, probe_plan
 from upchirp.training.recipes.groups import Replaying
 
 SECONDS = 60.0
@@ -59,10 +56,7 @@ def measure_needs(plan: Plan, table: CostTable, device: torch.device) -> Needs:
 
 
 def measure_seconds(
-    trainer: Trainer,
-    curriculum: Curriculum,
-    model: nn.Module,
-    source: Source,
+    bench: Bench,
     micro_batch: Mapping[int, int],
     replays: int | Mapping[int, int] = 0,
     *,
@@ -72,15 +66,12 @@ def measure_seconds(
 ) -> CostTable:
     """Seconds of training for one image at each bandwidth, loading included: the mean of a few real steps.
 
-    A copy of the model is trained, so the run itself starts untouched. What the workers had prepared before a
-    bandwidth began is left out, so a machine that waits for data shows it. With replay a fresh batch lasts for
-    several steps, and as many more are measured. All ranks train, and each gets its own clock's times.
+    What the workers had prepared before a bandwidth began is left out, so a machine that waits for data shows it. With
+    replay a fresh batch lasts for several steps, and as many more are measured. All ranks train, and each gets its own
+    clock's times.
 
     Args:
-        trainer: how to train and load.
-        curriculum: its bandwidths are measured.
-        model: made for the final size, on the device.
-        source: the training images.
+        bench: the training.
         micro_batch: images that a rank computes at once, by bandwidth; no fewer at a smaller one.
         replays: further uses of each image, of all bandwidths or by bandwidth.
         replaying: how images are replayed.
@@ -88,18 +79,19 @@ def measure_seconds(
             network on a CPU is left after fewer steps, which are long enough to tell its speed.
         report: called with what is done, the steps done, and all steps.
     """
+    trainer, curriculum = bench.trainer, bench.curriculum
     sizes = {side: micro_batch[side] * trainer.parallel.ranks.size for side in curriculum.sizes}
     cycle = 1 + (replays if isinstance(replays, int) else max(replays.values(), default=0))
-    ahead = loaded_ahead(trainer, [(loaded_side(trainer, curriculum, side), micro_batch[side]) for side in sizes])
+    ahead = bench.loaded_ahead([(bench.loaded_side(side), micro_batch[side]) for side in sizes])
     warmup = (ahead + 1) * cycle
     count = warmup + _CALIBRATION_STEPS * cycle
-    probe = with_replay(probe_plan(curriculum, sizes, count, len(source)), replaying or Replaying(), replays)
-    state = trainer.probe_state(model, bandwidth=curriculum.final_size)
+    probe = with_replay(probe_plan(curriculum, sizes, count, len(bench.source)), replaying or Replaying(), replays)
+    state = trainer.probe_state(bench.model, bandwidth=curriculum.final_size)
     times: dict[int, list[float]] = {side: [] for side in sizes}
     report(_MEASURING, 0, probe.total_steps)
     while state.step < probe.total_steps:
         before = time.perf_counter()
-        for result in trainer.run(state, probe, source):
+        for result in trainer.run(state, probe, bench.source):
             result.loss.item()  # waits for the device
             now = time.perf_counter()
             spent = times[result.step.bandwidth]

@@ -116,12 +116,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
 
-def follow(
-    step: Step,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    ema: nn.Module | None = None,
-) -> bool:
+def follow(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None = None) -> bool:
     """Bring a model and its optimizer to where a step of a plan has them, before its forward pass.
 
     The model is fitted to the bandwidth with the optimizer's moments and the moving average (`fit_to_bandwidth`), and

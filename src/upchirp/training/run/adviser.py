@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from upchirp.curriculum import Plan, Step
-from upchirp.machine import usable_cores
-from upchirp.training.probing.waiting import ADVISED_SHARE, advice
+from upchirp.training.probing.waiting import ADVISED_SHARE, Supply
 
 _STEADY_STEPS = 10
 """Steps after which the share of time spent waiting says something."""
@@ -16,14 +15,10 @@ class Adviser:
 
     plan: Plan
     """What it executes."""
-    workers: int
-    """How many processes load images."""
     replay_final: bool
     """Whether images are replayed at the final size too."""
-    device_helps: bool
-    """Whether there is a device that could prepare images, and does not."""
-    packing_helps: bool
-    """Whether `upchirp pack` would make the images cheaper to read."""
+    supply: Supply
+    """What brings the images."""
 
     def __post_init__(self) -> None:
         self.wait = SteadyWait()
@@ -36,15 +31,8 @@ class Adviser:
             return None
         self._advised.add(step.stage)
         replays = step.bandwidth < self.plan.final_size or self.replay_final
-        return advice(
-            share,
-            bandwidth=step.bandwidth,
-            workers=self.workers,
-            cores=usable_cores(),
-            device_helps=self.device_helps,
-            packing_helps=self.packing_helps,
-            replay=self.plan.stages[step.stage].replay.batches if replays else None,
-        )
+        replay = self.plan.stages[step.stage].replay.batches if replays else None
+        return self.supply.advice(share, bandwidth=step.bandwidth, replay=replay)
 
 
 class SteadyWait:

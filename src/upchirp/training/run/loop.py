@@ -15,17 +15,7 @@ from upchirp.errors import InputError
 from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.engine.step import StepResult
 from upchirp.training.evaluation.of_state import evaluation_follows
-from upchirp.training.events import (
-    Event,
-    Finished,
-    Noted,
-    Observer,
-    Reduced,
-    Selected,
-    Started,
-    Stepped,
-    Working,
-)
+from upchirp.training.events import Event, Finished, Noted, Observer, Reduced, Selected, Started, Stepped, Working
 from upchirp.training.probing.compiling import compile_ahead
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.evaluations import Evaluations

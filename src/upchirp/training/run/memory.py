@@ -37,12 +37,7 @@ class RunMemory:
     """
 
     def __init__(
-        self,
-        micro_batches: MicroBatches,
-        folder: Path,
-        asked: int | str | None,
-        device: torch.device,
-        ranks: Ranks,
+        self, micro_batches: MicroBatches, folder: Path, asked: int | str | None, device: torch.device, ranks: Ranks
     ) -> None:
         self.micro_batches = micro_batches
         self._file = folder / _FILE

@@ -9,19 +9,13 @@ from typing import NamedTuple
 from torch import nn
 
 from upchirp.curriculum import CostTable, Plan
-from upchirp.data import (
-    Source,
-)
+from upchirp.data import Source
 from upchirp.data.settings import Prepare
 from upchirp.errors import InputError
 from upchirp.models import check_sizes
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
-from upchirp.training.probing.micro_batch import (
-    PROBE_BATCH,
-    choose_micro_batch,
-    tried_at_once,
-)
+from upchirp.training.probing.micro_batch import PROBE_BATCH, choose_micro_batch, tried_at_once
 from upchirp.training.probing.planning import (
     curriculum_for,
     kernel_note,
@@ -33,16 +27,11 @@ from upchirp.training.probing.planning import (
     with_replay,
 )
 from upchirp.training.probing.preparing import choose_prepare, pays_to_measure
+from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import SECONDS, SHARE, measure_seconds
 from upchirp.training.recipes.checks import parse_duration
-from upchirp.training.recipes.defaults import (
-    Settled,
-    choose_batch_size,
-    chooses_batch_size,
-    steps_note,
-    stop_note,
-)
+from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note, stop_note
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.run import run_folder
@@ -171,13 +160,11 @@ class Plans:
         config = settled.config
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         check_states(model, config.optimization, curriculum.sizes)
+        bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=self.source)
 
         def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
             table = measure_seconds(
-                trainer,
-                curriculum,
-                model,
-                self.source,
+                bench,
                 micro_batch,
                 replays,
                 replaying=config,
@@ -203,17 +190,16 @@ class Plans:
                 config, device, first, deterministic=config.deterministic, shared_out=shared_out
             ):
                 helps = partial(packing_helps, self.source, config.final_size)
-                way, line = choose_prepare(
-                    config, trainer, curriculum, first, model, self.source, packing_helps=helps, report=self.report
-                )
+                way, line = choose_prepare(bench, config, first, packing_helps=helps, report=self.report)
                 notes.append(line)
             config = replace(config, prepare=way)
             trainer = replace(trainer, loading=replace(trainer.loading, prepare=way))
+            bench = replace(bench, trainer=trainer)
         replays: int | Mapping[int, int] = 0
         if config.replay == "auto":
             self.report("measuring how many replayed batches keep the device busy", None, None)
             micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
-            found = choose_replay(trainer, curriculum, model, self.source, micro_batch, final=config.replay_final)
+            found = choose_replay(bench, micro_batch, final=config.replay_final)
             # Every rank measures, so that they load the machine as they will in training; the first one's counts.
             replays, lines = ranks.from_first(lambda: found)
             notes += lines

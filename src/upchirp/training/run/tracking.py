@@ -65,12 +65,7 @@ class Tracked:
     """
 
     def __init__(
-        self,
-        name: TrackerName,
-        folder: Path,
-        about: Mapping[str, Any],
-        exported: tuple[str, int],
-        note: Note,
+        self, name: TrackerName, folder: Path, about: Mapping[str, Any], exported: tuple[str, int], note: Note
     ) -> None:
         path = folder / TRACKING
         known: dict[str, str] = load_config(path) if path.exists() else {}
