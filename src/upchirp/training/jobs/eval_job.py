@@ -16,7 +16,7 @@ from upchirp.data.sources import Note
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.files import check_folder_of
-from upchirp.models import at_size, check_sizes, create_model
+from upchirp.models import at_size
 from upchirp.spectral import high_pass_filter, low_pass_filter
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.loading import load_weights
@@ -99,7 +99,10 @@ def evaluate_weights(
     at_least(1, sizes=min(sizes))
     source = open_labelled(data, trained, sizes[0], note, report)
     report("making the model", None, None)
-    network = _network(trained, source, sizes, note).to(target := choose_device(device))
+    network, notes = trained.network(len(source.classes), *sizes)
+    for line in notes:
+        note(line)
+    network.to(target := choose_device(device))
     evaluator = _Evaluator(trained, source, network, sizes[0], target, filters, loading, note, report)
     with open_ranks() as ranks, loader_failures():
         results = [result for size in sizes for result in evaluator.at(size, origins, ranks)]
@@ -154,16 +157,6 @@ def _check_report_file(path: Path) -> None:
         raise InputError(f"a report is HTML, and {path} is called otherwise: let `report_file` end in .html")
     if path.name == REPORT and holds_run(path.parent):
         raise InputError(f"{path} is the report of the run's training: give `report_file` another name")
-
-
-def _network(trained: TrainedWeights, source: Source, sizes: Sequence[int], note: Note) -> nn.Module:
-    """The model with its weights, at the first size."""
-    config, stored = trained.config, trained.weights
-    network = create_model(config.model, num_classes=len(source.classes), final_size=sizes[0], **config.made_with)
-    for line in load_weights(network, stored, sizes[0]).notes(stored.path):
-        note(line)
-    check_sizes(network, sizes)
-    return network
 
 
 @dataclass(frozen=True, eq=False)

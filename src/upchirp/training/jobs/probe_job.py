@@ -12,8 +12,7 @@ from upchirp.data.label_sets import one_label_each
 from upchirp.data.sources import Note
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, classifier_names, create_model, in_classifier
-from upchirp.training.checkpoints.loading import load_weights
+from upchirp.models import classifier_names, in_classifier
 from upchirp.training.evaluation.feature_quality import (
     Features,
     Pooled,
@@ -78,7 +77,10 @@ def probe_weights(
     size = final_size or trained.size
     train, val = _opened(data, trained, size, most_images, note, report)
     report("making the model", None, None)
-    network = _network(trained, size, note).to(target := choose_device(device))
+    network, notes = trained.network(0, size, new_head=True)
+    for line in notes:
+        note(line)
+    network.to(target := choose_device(device))
     judged_by = pooled or _usual_features(trained, network)
 
     def features(source: Source, what: str) -> Features:
@@ -112,16 +114,6 @@ def _opened(
     if most_images is not None and most_images < len(train):
         train = SubsetSource(train, np.linspace(0, len(train) - 1, most_images).astype(np.int64))
     return train, val
-
-
-def _network(trained: TrainedWeights, size: int, note: Note) -> nn.Module:
-    """The model with its weights, without a classifier."""
-    config, stored = trained.config, trained.weights
-    network = create_model(config.model, num_classes=0, final_size=size, **config.made_with)
-    for line in load_weights(network, stored, size, new_head=True).notes(stored.path):
-        note(line)
-    check_sizes(network, [size])
-    return network
 
 
 def _usual_features(trained: TrainedWeights, network: nn.Module) -> Pooled:

@@ -85,30 +85,23 @@ def budget_share(plan: Plan) -> float:
     return plan.equivalent_epochs / STANDARD_EPOCHS
 
 
-def without_values(start: Start, classes: int, task: Task) -> nn.Module:
-    """What a task trains around the model that is named: its shapes, without memory for its weights.
-
-    Args:
-        start: names the model.
-        classes: of the data.
-        task: what it is trained to do.
+def named_model(start: Start, classes: int, task: Task, **rates: float) -> nn.Module:
+    """The model that is named, for a task and data of so many classes, with rates of dropout if they are given.
 
     Raises:
         InputError: no model can be made for the task by name.
     """
-    outputs = task.outputs(classes)
-    if outputs is None:
-        raise no_model(task)
-    with torch.device("meta"):
-        model = create_model(start.model, num_classes=outputs, final_size=start.final_size, **start.made_with)
-        return task.around(model, fresh=True)
-
-
-def no_model(task: Task) -> InputError:
-    """The error of a task that no model can be made for by name."""
+    if (outputs := task.outputs(classes)) is not None:
+        return create_model(start.model, num_classes=outputs, final_size=start.final_size, **rates, **start.made_with)
     if task.labelled:
-        return InputError("the data set has no `classes`: add the attribute, or pass a model")
-    return InputError(f"a model for {type(task).__name__} cannot be made by name: pass a model")
+        raise InputError("the data set has no `classes`: add the attribute, or pass a model")
+    raise InputError(f"a model for {type(task).__name__} cannot be made by name: pass a model")
+
+
+def without_values(start: Start, classes: int, task: Task) -> nn.Module:
+    """What a task trains around the model that is named: its shapes, without memory for its weights."""
+    with torch.device("meta"):
+        return task.around(named_model(start, classes, task), fresh=True)
 
 
 def make_plan(

@@ -1,8 +1,10 @@
 """Images as the model sees them in each stage, for the report."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -19,10 +21,10 @@ _IMAGES, _STAGES = 8, 8
 
 def examples_of(label: str, plan: Plan, source: Source, augmentation: Augmentation, loading: Loading) -> Examples:
     """The same few images through every stage of a plan, as they enter the model: erased and mixed ones too."""
-    chosen, seeds = _chosen(source, loading)
+    images = _Images(plan, source, augmentation, loading)
     rows = []
     for stage in _shown(plan):
-        inputs = _inputs(stage, plan, source, augmentation, loading, chosen, seeds)
+        inputs = images.inputs(stage)
         rows.append(_row(stage, () if inputs is None else pixels_of(inputs, augmentation)))
     return Examples(label=label, rows=tuple(rows))
 
@@ -39,25 +41,18 @@ def _shown(plan: Plan) -> list[Stage]:
 
 
 def answers_of(trainer: Trainer, plan: Plan, source: Source, model: nn.Module) -> list[tuple[str, ExampleRow]]:
-    """What the task shows of the same images, in every stage of a plan, asked of the model as it is now.
-
-    Args:
-        trainer: who asks, and where.
-        plan: the stages.
-        source: the images.
-        model: the trained module.
-    """
-    augmentation, device = trainer.augmentation, trainer.device
-    chosen, seeds = _chosen(source, trainer.loading)
+    """What the task shows of the same images, in every stage of a plan, asked of the model as it is now."""
+    augmentation = trainer.augmentation
+    images = _Images(plan, source, augmentation, trainer.loading)
     rows: list[tuple[str, ExampleRow]] = []
     for stage in _shown(plan):
-        inputs = _inputs(stage, plan, source, augmentation, trainer.loading, chosen, seeds)
+        inputs = images.inputs(stage)
         if inputs is None:
             continue
         with at_size(model, stage.bandwidth) as fitted, torch.no_grad():
             training = fitted.training
-            own = np.array(seeds[: len(inputs)], np.uint64)
-            pictures = trainer.task.pictures(fitted.eval(), inputs.to(device), own, augmentation)
+            seeds = images.seeds[: len(inputs)]
+            pictures = trainer.task.pictures(fitted.eval(), inputs.to(trainer.device), seeds, augmentation)
             fitted.train(training)
         if pictures:
             rows.append(("the images", _row(stage, pixels_of(inputs, augmentation))))
@@ -65,53 +60,56 @@ def answers_of(trainer: Trainer, plan: Plan, source: Source, model: nn.Module) -
     return rows
 
 
-def _chosen(source: Source, loading: Loading) -> tuple[list[int], list[int]]:
-    chosen = [k * len(source) // _IMAGES for k in range(min(_IMAGES, len(source)))]
-    return chosen, sample_seeds(loading.seed, 0, len(chosen)).tolist()
+@dataclass(frozen=True)
+class _Images:
+    """A few images of a run, evenly spaced, as they enter the model."""
+
+    plan: Plan
+    source: Source
+    augmentation: Augmentation
+    loading: Loading
+
+    @property
+    def seeds(self) -> npt.NDArray[np.uint64]:
+        """One for each of them."""
+        return sample_seeds(self.loading.seed, 0, min(_IMAGES, len(self.source)))
+
+    def inputs(self, stage: Stage) -> torch.Tensor | None:
+        """They as they are in a stage, (N, channels, B, B); None if none can be read."""
+        mode, low_frequency = self.loading.mode, self.loading.low_frequency
+        load = TrainTransform(self.augmentation, self.plan.final_size, mode=mode, low_frequency=low_frequency)
+        enter = BatchTransform(self.augmentation, seed=self.loading.seed, low_frequency=low_frequency)
+        middle = sum(stage.magnitude or (0.0, 0.0)) / 2
+        loaded, labels = [], []
+        for place, seed in enumerate(self.seeds.tolist()):
+            index = place * len(self.source) // _IMAGES
+            try:
+                image, label = self.source.load(index)
+                request = Request(index, stage.bandwidth, middle, seed, stage.operator)
+                loaded.append(torch.from_numpy(load(image, request)))
+                labels.append(label)
+            except DECODE_ERRORS:
+                continue
+        # Images are mixed in pairs.
+        count = len(loaded) - len(loaded) % 2
+        if not count:
+            return None
+        inputs, _ = enter(
+            torch.stack(loaded[:count]).permute(0, 3, 1, 2),
+            torch.tensor(labels[:count]),
+            bandwidth=stage.bandwidth,
+            step=0,
+            batch_size=count,
+            operator=stage.operator,
+            radius=stage.radius,
+        )
+        return inputs
 
 
 def _row(stage: Stage, images: Sequence[np.ndarray]) -> ExampleRow:
     return ExampleRow(
         bandwidth=stage.bandwidth, progress=stage.progress, magnitude=stage.magnitude, images=tuple(images)
     )
-
-
-def _inputs(
-    stage: Stage,
-    plan: Plan,
-    source: Source,
-    augmentation: Augmentation,
-    loading: Loading,
-    chosen: Sequence[int],
-    seeds: Sequence[int],
-) -> torch.Tensor | None:
-    """The images as they enter the model, (N, channels, B, B); None if none can be read."""
-    load = TrainTransform(augmentation, plan.final_size, mode=loading.mode, low_frequency=loading.low_frequency)
-    enter = BatchTransform(augmentation, seed=loading.seed, low_frequency=loading.low_frequency)
-    middle = sum(stage.magnitude or (0.0, 0.0)) / 2
-    loaded, labels = [], []
-    for index, seed in zip(chosen, seeds, strict=True):
-        try:
-            image, label = source.load(index)
-            request = Request(index, stage.bandwidth, middle, seed, stage.operator)
-            loaded.append(torch.from_numpy(load(image, request)))
-            labels.append(label)
-        except DECODE_ERRORS:
-            continue
-    # Images are mixed in pairs.
-    count = len(loaded) - len(loaded) % 2
-    if not count:
-        return None
-    inputs, _ = enter(
-        torch.stack(loaded[:count]).permute(0, 3, 1, 2),
-        torch.tensor(labels[:count]),
-        bandwidth=stage.bandwidth,
-        step=0,
-        batch_size=count,
-        operator=stage.operator,
-        radius=stage.radius,
-    )
-    return inputs
 
 
 def pixels_of(inputs: torch.Tensor, augmentation: Augmentation) -> Sequence[np.ndarray]:

@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, classifier_names, create_model
+from upchirp.models import classifier_names, create_model
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weight_names import find
 from upchirp.training.checkpoints.weights import Weights
@@ -50,9 +49,7 @@ def load_trained(
     config, stored, seen = trained.config, trained.weights, trained.seen
     size = final_size or trained.size
     outputs = _outputs(stored, config, size)
-    network = create_model(config.model, num_classes=outputs, final_size=size, **config.made_with)
-    notes = load_weights(network, stored, size).notes(stored.path)
-    check_sizes(network, [size])
+    network, notes = trained.network(outputs, size)
     if not stored.description.classes:
         notes.append(f"{stored.path} names no classes: they are numbered")
     described = Description(

@@ -4,9 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from upchirp.data import Augmentation, Source, default_crop_pct
 from upchirp.errors import InputError
+from upchirp.models import check_sizes, create_model
 from upchirp.training.checkpoints.description import preprocessing_for
+from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.named_weights import has_tag, name_of
 from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weights import Weights, read_weights
@@ -59,6 +63,18 @@ class TrainedWeights:
     def crop_at(self, size: int) -> float:
         """The share of the resized image that the centre crop keeps at an input side."""
         return self.asked.crop_pct or self.told.crop_at(size) or default_crop_pct(size)
+
+    def network(self, outputs: int, *sizes: int, new_head: bool = False) -> tuple[nn.Module, list[str]]:
+        """The model at the first of the input sides that it is to take, in pixels, with the weights, and lines on it.
+
+        Raises:
+            InputError: weights of another model, or a side that it cannot take.
+        """
+        config = self.config
+        model = create_model(config.model, num_classes=outputs, final_size=sizes[0], **config.made_with)
+        notes = load_weights(model, self.weights, sizes[0], new_head=new_head).notes(self.weights.path)
+        check_sizes(model, sizes)
+        return model, notes
 
     def images(self, source: Source, size: int, loading: EvalLoading, ranks: Ranks | None = None) -> EvaluationSet:
         """A source's images, prepared for the weights at an input side in pixels."""
