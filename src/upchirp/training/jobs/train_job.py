@@ -29,7 +29,7 @@ from upchirp.training.run.beginning import begin
 from upchirp.training.run.data import packing_helps
 from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
-from upchirp.training.run.material import material_of
+from upchirp.training.run.material import Given, material_of
 from upchirp.training.run.plans import Plans
 from upchirp.training.run.records import recorded
 from upchirp.training.run.resumption import go_on_with
@@ -75,97 +75,91 @@ def train(
     # Where the folder can be seen; the first rank tells the others.
     config = config.with_stored()
     device = choose_device(config.device)
-    with (
-        open_parallel(config.parallel, device, deterministic=config.deterministic, sync_bn=config.sync_bn) as parallel,
-        ExitStack() as held,
-    ):
-        task, transforms = task or task_of(config, config.in_chans), transforms or {}
-        return _train(config, model, data, task, transforms, observers, device, parallel, held, go_on)
+    given = Given(model=model, data=data, task=task or task_of(config, config.in_chans), transforms=transforms or {})
+    with open_parallel(config.parallel, device, deterministic=config.deterministic, sync_bn=config.sync_bn) as parallel:
+        return _train(config, given, device, parallel, observers, go_on)
 
 
 def _train(
-    config: TrainConfig,
-    model: nn.Module | None,
-    data: tuple[Any, Any] | None,
-    task: Task,
-    transforms: Mapping[str, Transform],
-    observers: Sequence[Observer],
+    asked: TrainConfig,
+    given: Given,
     device: torch.device,
     parallel: Parallel,
-    held: ExitStack,
+    observers: Sequence[Observer],
     go_on: str | None,
 ) -> TrainResult:
-    ranks = parallel.ranks
-    report = reporting(observers)
-    asked, own_model = config, model is not None
-    config, beginning = ranks.from_first(
-        lambda: (asked, begin(asked, held, own_model=own_model, own_data=data is not None))
-    )
-    folder, resuming, trained_on = beginning.folder, beginning.resuming, beginning.data
-    # Chosen anew it might be another one, and the weights would differ by rounding.
-    config = config.as_chosen(beginning.chosen)
-    if beginning.end is not None:
-        return finished_before(folder, beginning.end, observers, ranks)
-    if go_on is None:
-        objects = own_model or data is not None or bool(transforms)
-        job = "train" if objects or config.facts.labelled else "pretrain"
-        go_on = go_on_with(folder, job=job, objects=objects)
-    if model is None:
-        check_model(config, labelled=config.facts.labelled)
-    if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in transforms.values()):
-        raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
-    # Refused before any data are read.
-    loader_processes(config.workers)
-    check_tracker(config.track)
-    material = material_of(Settled(config), beginning, task, model, data, device, ranks, report)
-    task = material.task
+    ranks, report, own_model = parallel.ranks, reporting(observers), given.model is not None
+    with ExitStack() as held:
+        config, beginning = ranks.from_first(
+            lambda: (asked, begin(asked, held, own_model=own_model, own_data=given.data is not None))
+        )
+        folder, resuming, trained_on = beginning.folder, beginning.resuming, beginning.data
+        # Chosen anew it might be another one, and the weights would differ by rounding.
+        config = config.as_chosen(beginning.chosen)
+        if beginning.end is not None:
+            return finished_before(folder, beginning.end, observers, ranks)
+        if go_on is None:
+            job = "train" if given.objects or config.facts.labelled else "pretrain"
+            go_on = go_on_with(folder, job=job, objects=given.objects)
+        if given.model is None:
+            check_model(config, labelled=config.facts.labelled)
+        if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in given.transforms.values()):
+            raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
+        # Refused before any data are read.
+        loader_processes(config.workers)
+        check_tracker(config.track)
+        material = material_of(Settled(config), beginning, given, device, ranks, report)
 
-    with numerics(device, deterministic=config.deterministic), one_line_failures(folder, go_on):
+        def trainer_for(chosen: Settled) -> Trainer:
+            return Trainer.of(chosen.config, device, parallel, material.task, given.transforms)
 
-        def made_for(chosen: Settled, module: nn.Module | None = None) -> tuple[Trainer, nn.Module]:
+        def made_for(chosen: Settled) -> tuple[Trainer, nn.Module]:
             """Trainer and model as for these settings from the start."""
-            made = Trainer.of(chosen.config, device, parallel, task, transforms)
-            return made, made.place(module or material.made_for(chosen))
+            trainer = trainer_for(chosen)
+            return trainer, trainer.place(material.made_for(chosen))
 
-        trainer, model = made_for(material.settled, material.model)
+        held.enter_context(numerics(device, deterministic=config.deterministic))
+        held.enter_context(one_line_failures(folder, go_on))
+        trainer = trainer_for(material.settled)
+        model = trainer.place(material.model)
         plans = Plans(source=material.train, made_for=made_for, own_model=own_model, report=report)
         named = {name for name, value in asked.asked().items() if value is not None} if beginning.loaded else ()
-        settled, plan, model = plans.of_run(material.settled, trainer, model, beginning, named)
-        check_transforms((stage.transform for stage in plan.stages), transforms)
-        config = settled.config
+        planned = plans.of_run(material.settled, trainer, model, beginning, named)
+        plan, settled = planned.plan, planned.settled
+        check_transforms((stage.transform for stage in plan.stages), given.transforms)
         # By what the plan's length decided, too.
-        trainer = Trainer.of(config, device, parallel, task, transforms)
-        setup = set_up(settled, plan, trainer, model, material, beginning, own_model=own_model, report=report)
+        trainer = trainer_for(settled)
+        setup = set_up(planned, trainer, material, beginning, own_model=own_model, report=report)
+        config = settled.config
         settings = config.to_flat()
         unused = unused_settings(settings, asked.asked()) if not resuming and asked.given is not None else ()
         notes = [*beginning.notes, *settled.reasons, *unused, *setup.notes]
         # Each rank holds a whole checkpoint there.
         del beginning
-        with recorded(setup, settings, material, observers, new=not resuming, trained_on=trained_on) as observing:
-            adviser = Adviser(
-                plan=plan,
-                replay_final=config.replay_final,
-                supply=Supply(
-                    workers=config.processes,
-                    # What was measured needs no advice.
-                    device_helps=device.type == "cuda"
-                    and asked.prepare == "cpu"
-                    and config.device_could_prepare
-                    and config.augmentation.channels.photographs,
-                    packing_helps=packing_helps(material.train, plan.final_size),
-                ),
-            )
-            run = Run(setup=setup, observers=observing, go_on=go_on, adviser=adviser)
-            for note in notes:
-                run.emit(Noted(message=note))
-            top1 = run.execute()
-            if config.report and ranks.is_first:
-                report_at_end(run, settings, material.train, material.val)
+        observing = held.enter_context(
+            recorded(setup, settings, material, observers, new=not resuming, trained_on=trained_on)
+        )
+        supply = Supply(
+            workers=config.processes,
+            # What was measured needs no advice.
+            device_helps=device.type == "cuda"
+            and asked.prepare == "cpu"
+            and config.device_could_prepare
+            and config.augmentation.channels.photographs,
+            packing_helps=packing_helps(material.train, plan.final_size),
+        )
+        adviser = Adviser(plan=plan, replay_final=config.replay_final, supply=supply)
+        run = Run(setup=setup, observers=observing, go_on=go_on, adviser=adviser)
+        for note in notes:
+            run.emit(Noted(message=note))
+        top1 = run.execute()
+        if config.report and ranks.is_first:
+            report_at_end(run, settings, material.train, material.val)
     return TrainResult(
         output=folder,
         plan=plan,
         top1=top1,
         best_top1=setup.totals.best_top1,
-        figure=task.best,
+        figure=material.task.best,
         train_seconds=setup.totals.train_seconds,
     )

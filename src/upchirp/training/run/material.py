@@ -1,13 +1,13 @@
 """What a run trains, and on what: its images, recipe, task and model, before there is a plan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from upchirp.data import DataIdentity, Source
+from upchirp.data import DataIdentity, Source, Transform
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
@@ -21,6 +21,25 @@ from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.data import enlarged_note, open_sources
 from upchirp.training.run.models import describe, start_model
 from upchirp.training.run.teacher import with_teacher
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """What a program gives a training as objects; None leaves it to the settings."""
+
+    model: nn.Module | None
+    """Maps (N, channels, B, B) to what the task compares with the labels."""
+    data: tuple[Any, Any] | None
+    """Training and validation images."""
+    task: Task
+    """What the model is trained to do."""
+    transforms: Mapping[str, Transform]
+    """What is done with finished batches, by name."""
+
+    @property
+    def objects(self) -> bool:
+        """Whether there are any that no command can give."""
+        return self.model is not None or self.data is not None or bool(self.transforms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +65,7 @@ class Material:
 
 
 def material_of(
-    settled: Settled,
-    beginning: Beginning,
-    task: Task,
-    model: nn.Module | None,
-    data: tuple[Any, Any] | None,
-    device: torch.device,
-    ranks: Ranks,
-    report: Report,
+    settled: Settled, beginning: Beginning, given: Given, device: torch.device, ranks: Ranks, report: Report
 ) -> Material:
     """Open a run's images, choose its recipe by them, and make its model; notes on all that are left in `beginning`.
 
@@ -63,8 +75,8 @@ def material_of(
         InputError: images, a teacher or a model that cannot be had, or do not go together.
     """
     notes, resuming, loaded = beginning.notes, beginning.resuming, beginning.loaded
-    train, val = ranks.together(lambda: open_sources(settled.config, data, task, notes, report))
-    task = ranks.together(lambda: for_images(task, settled.config, [train, val]))
+    train, val = ranks.together(lambda: open_sources(settled.config, given.data, given.task, notes, report))
+    task = ranks.together(lambda: for_images(given.task, settled.config, [train, val]))
     config, told = ranks.from_first(lambda: settled.config.with_channels_of(train))
     notes += told
     scaled, asked = config.parallel != "fsdp", config.optimization
@@ -86,7 +98,7 @@ def material_of(
     new = loaded is None and not resuming
 
     def made(by: Settled) -> tuple[nn.Module, list[str]]:
-        return start_model(by.config, by.config, train, model, task, seed=config.seed, new=new)
+        return start_model(by.config, by.config, train, given.model, task, seed=config.seed, new=new)
 
     report("making the model", None, None)
     started, told = ranks.together(lambda: made(settled))

@@ -47,9 +47,7 @@ def recorded(
         tracked: tuple[Observer, ...] = ()
         if keeping.track is not None:
             # Before the folder holds a run: what cannot be started leaves none.
-            tracker = track(
-                keeping.track, folder, settings, setup.trainer, setup.plan, material.train, setup.exported, observers
-            )
+            tracker = track(keeping.track, setup, settings, material.train, observers)
             tracked = (stack.enter_context(closing(tracker)),)
         if new:
             run_folder.create(folder, settings, setup.described, material.identity)

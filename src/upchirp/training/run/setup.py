@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from upchirp.curriculum import Plan
 from upchirp.data import Loader
 from upchirp.errors import InputError
@@ -21,11 +19,11 @@ from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.probing.shared_memory import Demand
-from upchirp.training.recipes.defaults import Settled
 from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.material import Material
 from upchirp.training.run.memory import RunMemory, memory_of
+from upchirp.training.run.plans import Planned
 from upchirp.training.run.states import go_on_from
 from upchirp.training.run.totals import Totals
 
@@ -66,25 +64,15 @@ class Setup:
 
 
 def set_up(
-    settled: Settled,
-    plan: Plan,
-    trainer: Trainer,
-    model: nn.Module,
-    material: Material,
-    beginning: Beginning,
-    *,
-    own_model: bool,
-    report: Report,
+    planned: Planned, trainer: Trainer, material: Material, beginning: Beginning, *, own_model: bool, report: Report
 ) -> Setup:
     """Make what carries out a run, and put its checkpoint into it if there is one.
 
     All ranks call it together.
 
     Args:
-        settled: the settings, with all that was chosen.
-        plan: what to execute.
+        planned: the settings, with all that was chosen, the plan, and the model, which is where the trainer computes.
         trainer: by these settings.
-        model: made for them too, where the trainer computes.
         material: images to train and evaluate on, and what the weights are of.
         beginning: the run folder, and the checkpoint that is gone on from.
         own_model: whether the model is the user's.
@@ -93,7 +81,8 @@ def set_up(
     Raises:
         InputError: the checkpoint is of another plan, model or recipe.
     """
-    config, loaded, ranks = settled.config, beginning.loaded, trainer.parallel.ranks
+    plan, model = planned.plan, planned.model
+    config, loaded, ranks = planned.settled.config, beginning.loaded, trainer.parallel.ranks
     memory, notes = memory_of(config, trainer, plan, model, beginning.folder, report)
     if own_model:
         # It may have been made for another side.

@@ -3,45 +3,37 @@
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upchirp.curriculum import Plan
 from upchirp.data import Source
 from upchirp.errors import InputError, one_line
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
-from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Event, Finished, Observer, noting
 from upchirp.training.recipes.config_file import load_config
 from upchirp.training.recipes.run_groups import TrackerName
 from upchirp.training.run.examples import examples_of
 from upchirp.training.run.run_folder import TRACKING
 from upchirp.training.run.scalars import scalars
+from upchirp.training.run.setup import Setup
 from upchirp.training.run.trackers import TRACKERS, Note, Tracker
 
 
 def track(
-    name: TrackerName,
-    folder: Path,
-    settings: Mapping[str, Any],
-    trainer: Trainer,
-    plan: Plan,
-    source: Source,
-    exported: tuple[str, int],
-    observers: Sequence[Observer],
+    name: TrackerName, setup: Setup, settings: Mapping[str, Any], source: Source, observers: Sequence[Observer]
 ) -> "Tracked":
     """Start a tracker, or go on with it; a run that is new there shows a few images as each stage does."""
+    trainer, plan = setup.trainer, setup.plan
     about = {
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
         "plan": plan.to_dict(),
         "environment": {"hardware": hardware(), "versions": versions()},
     }
-    tracked = Tracked(name, folder, about, exported, noting(observers))
+    tracked = Tracked(name, setup.folder, about, setup.exported, noting(observers))
     if not tracked.goes_on:
         shown = examples_of(plan.curriculum, plan, source, trainer.augmentation, trainer.loading)
         rows = [row for row in shown.rows if len(row.images)]
@@ -94,7 +86,7 @@ class Tracked:
     def images(self, named: Mapping[str, NDArray[np.uint8]], step: int) -> None:
         """Show pictures, (height, width, 3), by their names."""
         for name, pixels in named.items():
-            self._tell(partial(_show, name, pixels, step))
+            self._tell(lambda tracker, name=name, pixels=pixels: tracker.image(name, pixels, step))
 
     def close(self) -> None:
         """End what is not done, to be gone on with."""
@@ -114,7 +106,3 @@ class Tracked:
             self._note(
                 f"{self._name} is told nothing more of the run ({one_line(error)}); TensorBoard and metrics.jsonl are"
             )
-
-
-def _show(name: str, pixels: NDArray[np.uint8], step: int, tracker: Tracker) -> None:
-    tracker.image(name, pixels, step)
