@@ -35,12 +35,6 @@ class Executor(Protocol):
 def open_executor(name: ExecutorName, at_once: int, folder: Path, *, threads: int) -> Iterator[Executor]:
     """An executor by its name.
 
-    Args:
-        name: `local`, `ray` or `slurm`.
-        at_once: how many functions run at the same time.
-        folder: where the executor may keep logs.
-        threads: CPU threads that one function needs.
-
     Raises:
         InputError: what it needs is not installed.
     """

@@ -13,9 +13,6 @@ class Journal:
 
     A last line that was cut off by a crash is dropped when the journal is opened.
 
-    Args:
-        path: the file; it is made if it is missing.
-
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "journal.jsonl"
     >>> Journal(path).append({"kind": "stage", "bandwidth": 96})

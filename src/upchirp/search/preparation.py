@@ -27,22 +27,13 @@ class Prepared:
     planner: Planner
     """Makes the plans; has the settings, with what the data decide."""
     train: Source
-    """Images to train on."""
     val: Source
     """Images to score on."""
     task: Task
-    """What the model is trained to do."""
 
 
 def prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task | None, note: Note) -> Prepared:
-    """Open the images of a search, and settle all that they decide.
-
-    Args:
-        config: the settings.
-        model: the initial model; None makes the configured one.
-        data: the training images; None opens those that the settings name.
-        task: what the model is trained to do; None takes what the settings say.
-        note: told of what the user should know.
+    """Open the images of a search, and settle all that they decide; None of an object leaves it to the settings.
 
     Raises:
         InputError: images, settings or a model that cannot be searched with.

@@ -42,9 +42,7 @@ class TrialJob:
     """All that is needed to train a trial, wherever that happens; it can be pickled."""
 
     config: TrainConfig
-    """The training's settings."""
     plan: TrialPlan
-    """What to execute."""
     drop_path: float
     """What the model's stochastic-depth rates are multiplied by (Appendix A.1)."""
     folder: Path
@@ -56,7 +54,6 @@ class TrialJob:
     threads: int
     """CPU threads, where the CPU trains."""
     train: Source
-    """Images to train on."""
     val: Source
     """Images to score on."""
     model: nn.Module | None
@@ -86,7 +83,6 @@ class _Counted:
     steps: int = 0
     """How many they are."""
     seconds: float = 0.0
-    """Training time."""
 
 
 def run_trial(job: TrialJob) -> Result:

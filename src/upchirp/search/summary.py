@@ -22,15 +22,7 @@ def summarise(
     trials: Sequence[Mapping[str, Any]],
     command: str,
 ) -> dict[str, Any]:
-    """The content of `summary.json`.
-
-    Args:
-        prepared: what was searched with.
-        found: a bandwidth for each stage.
-        curriculum: the same, as it is written.
-        trials: the journal's records of trials.
-        command: the command line, for the record.
-    """
+    """The content of `summary.json`."""
     planner = prepared.planner
     config, price = planner.config, planner.price
     training = config.training

@@ -51,11 +51,6 @@ class TrialPlan:
 class Planner:
     """Makes the plans of trials, all from one set of settings.
 
-    Args:
-        config: the settings.
-        model: of which FLOPs are counted; it may be without values.
-        images: training images of the search.
-
     Raises:
         InputError: candidates that the model cannot take, or a budget too small for one step of each stage and of the
             fine-tuning.

@@ -35,19 +35,14 @@ class Trials:
     """Trains trials and remembers their outcomes; one that the journal knows is not trained again."""
 
     prepared: Prepared
-    """What the search is made of."""
     model: nn.Module | None
     """The initial model; None makes the configured one."""
     folder: Path
-    """The folder of the search."""
     journal: Journal
-    """Where outcomes are kept."""
     executor: Executor
-    """What runs the trainings."""
     received: Sequence[int]
     """Signals that ask to stop, as they come."""
     observers: Sequence[SearchObserver]
-    """Called with every event."""
     go_on: str
     """How to go on with the search, as the end of messages."""
 

@@ -28,7 +28,6 @@ class Loaded(NamedTuple):
     """A checkpoint that was read, and what was passed over on the way."""
 
     path: Path
-    """The file."""
     content: dict[str, Any]
     """What `save` was given."""
     damaged: tuple[str, ...]

@@ -29,7 +29,6 @@ class Description:
     model: str | None = None
     """The model's name, if timm makes it by a name."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments for its constructor."""
     in_chans: int = 3
     """Channels of the images."""
     final_size: int | None = None
@@ -39,7 +38,6 @@ class Description:
     multi_label: bool = False
     """Whether each class is told by itself, so that an image may have several."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    """How images are prepared for them."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -17,14 +17,9 @@ _OF_TIMMS_WEIGHTS = (
 
 
 def write_timm_config(model: nn.Module, described: Description, path: Path) -> None:
-    """Write what timm needs to make the model anew and to prepare images for it.
+    """Write what timm needs to make a model of its own, at its final size, anew and to prepare images for it.
 
     Nothing is written for a module of the user's own, which timm cannot make.
-
-    Args:
-        model: made by timm, at its final size.
-        described: what is known of its weights.
-        path: the file.
 
     Raises:
         OSError: it cannot be written.

@@ -67,11 +67,6 @@ def find(model: nn.Module, dictionaries: Mapping[str, Tensors], expected: Sequen
     Averages go before what they are averages of. Names that the authors of a model gave are translated by timm's own
     filter for it.
 
-    Args:
-        model: the model.
-        dictionaries: what `parts` gave.
-        expected: those of the model's names that are wanted.
-
     Raises:
         InputError: the model stands there twice, and nothing says which one is meant.
     """

@@ -68,11 +68,6 @@ class MicroBatches:
     def halve(self, bandwidth: int, *, rows: int, group: int) -> int:
         """Take half as many as did not fit, in whole mixing groups; returns how many.
 
-        Args:
-            bandwidth: where memory ran out.
-            rows: images that were there to compute.
-            group: images that are mixed as one.
-
         Raises:
             OutOfMemory: there is no half of it.
         """

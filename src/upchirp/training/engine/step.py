@@ -57,13 +57,10 @@ class Computing:
     """How a step computes; what it computes is in the batches and the state."""
 
     device: torch.device
-    """Where the model is."""
     transform: BatchTransform
-    """What the device does with a batch."""
     seed: int
     """Seeds dropout and drop path, anew at every step."""
     task: Task
-    """What the model is asked."""
     autocast: torch.dtype | None
     """Number format of mixed precision; none computes in float32."""
 
@@ -73,15 +70,11 @@ class Steps:
     """Takes one optimizer step after another on a state."""
 
     state: State
-    """Trained in place."""
     passes: Passes
-    """Forward and backward passes of its model."""
     computing: Computing
-    """How a step computes."""
     optimization: Optimization
     """What clips gradients, and how long all but the head is held."""
     record: Record
-    """Sees the losses of all rows."""
     micro_batches: MicroBatches
     """How many images are computed at once; where memory runs out it is brought down."""
 

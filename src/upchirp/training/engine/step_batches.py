@@ -15,10 +15,6 @@ class Arriving:
 
     On a CPU that is the time until a batch arrives. An accelerator works through queued steps in the meantime, so there
     it counts from the end of the work before on the device; a batch that arrives before that cost nothing.
-
-    Args:
-        batches: what comes.
-        device: what waits.
     """
 
     def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
@@ -50,12 +46,7 @@ class Arriving:
 
 
 class StepBatches:
-    """The batches of one step, which can be gone through again while the step is not done.
-
-    Args:
-        first: the first of them, and the seconds that the device waited for it.
-        arriving: the others; no more than the step's are taken.
-    """
+    """The batches of one step, which can be gone through again while the step is not done."""
 
     def __init__(self, first: tuple[Batch, float], arriving: Arriving) -> None:
         self._batches = [first[0]]

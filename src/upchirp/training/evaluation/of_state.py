@@ -19,11 +19,9 @@ class StateEvaluation(NamedTuple):
     """How well one of the state's sets of weights does."""
 
     weights: Literal["model", "ema"]
-    """Which weights these are."""
     bandwidth: int
     """Input side, pixels."""
     result: Evaluation
-    """How well they do."""
 
 
 def evaluation_follows(plan: Plan, steps: int, evaluations: int) -> bool:

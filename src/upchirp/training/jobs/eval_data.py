@@ -39,14 +39,7 @@ def beside_run(asked: EvalData, run: Start) -> tuple[Start, bool]:
 def open_asked(
     asked: EvalData, run: Start, size: int, note: Note = lambda line: None, counted: Counted = ignore
 ) -> Source:
-    """Open it for an evaluation; see `open_evaluation`.
-
-    Args:
-        asked: what is asked for.
-        run: the settings of the run, or those that weights say.
-        size: input side, pixels, for generated images.
-        note: called with each line on what was chosen or passed over; by default nobody is told.
-        counted: called now and then with the number of images found so far.
+    """Open it for an evaluation, generated images at a side in pixels; see `open_evaluation`.
 
     Raises:
         InputError: no data is named, or it cannot be opened.

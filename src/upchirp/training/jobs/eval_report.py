@@ -28,14 +28,6 @@ def report_evaluation(
 ) -> None:
     """Write it to a file.
 
-    Args:
-        name: of what was evaluated.
-        evaluation: with its predictions.
-        size: input side, pixels.
-        source: the images, under the labels that were evaluated.
-        seen: how they are prepared.
-        path: the file.
-
     Raises:
         OSError: the file cannot be written.
     """

@@ -28,12 +28,6 @@ def report_at_end(run: "Run", settings: Mapping[str, Any], train: Source, val: S
 def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Source) -> None:
     """Write a finished run's `report.html`.
 
-    Args:
-        run: with the whole log in its folder.
-        settings: its settings by their flag names.
-        train: its training images, of which a few are shown.
-        val: its validation images.
-
     Raises:
         OSError: the file cannot be written.
     """

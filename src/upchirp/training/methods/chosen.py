@@ -8,6 +8,7 @@ from upchirp.errors import InputError
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.methods.mae import MaskedAutoencoding
+from upchirp.training.recipes.group import group_of
 from upchirp.training.recipes.groups import Objective, TaskChoice
 
 
@@ -19,22 +20,11 @@ def task_of(choice: TaskChoice, channels: int = 3) -> Task:
     """
     if choice.facts.labelled:
         return Classification(choice.loss or "cross_entropy", channels)
-    return MaskedAutoencoding(
-        target=choice.target,
-        mask_ratio=choice.mask_ratio,
-        least_visible=choice.least_visible,
-        decoder_depth=choice.decoder_depth,
-        decoder_width=choice.decoder_width,
-    )
+    return group_of(MaskedAutoencoding, choice)
 
 
 def for_images(task: Task, objective: Objective, sources: Sequence[Source]) -> Task:
     """The task for the labels that images have: where they have several, each class is told by itself.
-
-    Args:
-        task: for images with one label each.
-        objective: of a model that tells classes.
-        sources: the images, which all have labels of the same kind.
 
     Raises:
         InputError: a loss, or a teacher, that is for one label each.

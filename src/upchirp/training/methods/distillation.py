@@ -72,7 +72,6 @@ class Distillation:
     task: Task
     """What the student is trained to do; its outputs are logits, (N, classes)."""
     teacher: Teacher
-    """Who knows."""
     mean: tuple[float, ...]
     """Of the values of each channel, by which the student's images are normalised."""
     std: tuple[float, ...]

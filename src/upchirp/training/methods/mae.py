@@ -33,6 +33,8 @@ _EPSILON = 1e-6
 class MaskedAutoencoding:
     """Most patches of an image are hidden, and the model says what they hold; labels play no part.
 
+    Its fields are the settings of `Pretraining`.
+
     >>> from upchirp.models import create_model
     >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_classes=0)
     >>> task = MaskedAutoencoding(target="hog", decoder_depth=1, decoder_width=32)
@@ -44,15 +46,10 @@ class MaskedAutoencoding:
     """
 
     target: Target = "hog"
-    """What is predicted of a hidden patch."""
     mask_ratio: float = 0.75
-    """Share of the patches that is hidden."""
     least_visible: int = 1
-    """Patches that are seen at least."""
     decoder_depth: int = 8
-    """Blocks of the decoder."""
     decoder_width: int = 512
-    """Width of its tokens."""
 
     labelled = False
     figures = {"explained": 100.0, "loss": 1.0}  # noqa: RUF012  a constant

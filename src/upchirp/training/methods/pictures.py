@@ -17,15 +17,7 @@ _BRIGHTNESS = 2.0
 def pictures_of(
     images: Tensor, predicted: Predicted, target: Target, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Pictures by what they show, each (N, 3, B, B) on the host, from 0 to 1.
-
-    Args:
-        images: normalised, (N, 3, B, B).
-        predicted: what the model made of them.
-        target: what it predicts.
-        mean: of the red, green and blue values, by which they were normalised.
-        std: standard deviation of the same.
-    """
+    """Pictures of normalised images (N, 3, B, B) by what they show, of the same shape, on the host, from 0 to 1."""
     images, predicted = images.float().cpu(), Predicted(*(each.float().cpu() for each in predicted))
     hidden = predicted.hidden[..., None]
     grid = math.isqrt(hidden.shape[1])

@@ -42,11 +42,7 @@ _HARMLESS = {
 
 
 class Writer:
-    """Writes one checkpoint at a time, while training goes on. All ranks call its methods together.
-
-    Args:
-        ranks: who holds a part.
-    """
+    """Writes one checkpoint at a time, while training goes on. All ranks call its methods together."""
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks

@@ -23,12 +23,7 @@ from upchirp.training.parallel.state import State, local
 
 
 class Sharded:
-    """Ranks that each hold a part of the state; see `Parallel` for the methods.
-
-    Args:
-        ranks: who holds a part.
-        deterministic: let a run that was interrupted end with the same bits.
-    """
+    """Ranks that each hold a part of the state; see `Parallel` for the methods."""
 
     # torch has no fused update of parts for all optimizers, and none for their average.
     fused = False
@@ -68,7 +63,6 @@ class Sharded:
         optimizer.param_groups[:] = groups
 
     def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
-        """Passes through a model that is shared out."""
         return _Parts(model, self.ranks)
 
     def resize(
@@ -88,7 +82,6 @@ class Sharded:
 
     @torch.no_grad()
     def clip(self, state: State, parameters: Sequence[Tensor], most: float) -> None:
-        """Scale all gradients so that their common norm over all ranks is at most `most`."""
         gradients = [each.grad for each in parameters if each.grad is not None]
         parts = [local(each) for each in gradients if isinstance(each, DTensor)]
         whole = [each for each in gradients if not isinstance(each, DTensor)]
@@ -97,16 +90,13 @@ class Sharded:
         torch._foreach_mul_([local(each) for each in gradients], factor)
 
     def average_statistics(self, *models: nn.Module) -> None:
-        """Give all ranks the mean of what their batch norms counted."""
         average_statistics(models, self.ranks)
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors gathered on the first rank's host."""
         whole = ((name, each.full_tensor() if isinstance(each, DTensor) else each) for name, each in tensors.items())
         return {name: each.cpu() for name, each in whole if self.ranks.is_first}
 
     def writer(self) -> Writer:
-        """Lets every rank write its part while training goes on."""
         return part_files.Writer(self.ranks)
 
     def restore(self, state: State, loaded: Loaded) -> None:
@@ -125,12 +115,7 @@ def is_available() -> bool:
 
 
 class _Parts:
-    """Forward passes that gather each block's parameters when their turn comes, and share its gradients out again.
-
-    Args:
-        model: that is shared out.
-        ranks: who holds a part.
-    """
+    """Forward passes that gather each block's parameters when their turn comes, and share its gradients out again."""
 
     sums = False
     """Whether a rank may redo a micro-batch while others wait: none may, as all gather parameters in every pass."""
@@ -144,16 +129,12 @@ class _Parts:
         """Nothing: what a bandwidth changes is not shared out."""
 
     def __call__(self, shown: Any) -> Any:
-        """What the model returns for images (N, 3, B, B), or for what else a task shows it."""
         return self._model(shown)
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[float]:
-        """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
-
-        Gives the factor that the loss needs, as FSDP takes means.
-        """
         self._model.set_requires_gradient_sync(last)
+        # FSDP takes means.
         yield float(self._ranks.size)
         if last:
             whole = [parameter for parameter in self._model.parameters() if not isinstance(parameter, DTensor)]

@@ -31,7 +31,6 @@ class Alone:
         self.ranks = ranks or Ranks()
 
     def place(self, model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:
-        """The model on its device, with the first rank's values on every rank."""
         model = model.to(device)
         if channels_last:
             model = model.to(memory_format=torch.channels_last)
@@ -45,13 +44,11 @@ class Alone:
         """Nothing: all parameters are of one kind."""
 
     def passes(self, model: nn.Module, forward: Callable[[Any], Any] | None = None) -> Passes:
-        """Passes through a model, or through a compiled `forward` of it."""
         return _Whole(model, forward or model, self.ranks, deterministic=self.deterministic)
 
     def resize(
         self, model: nn.Module, bandwidth: int, *, optimizer: torch.optim.Optimizer | None, ema: ModelEmaV3 | None
     ) -> None:
-        """Fit model, moments and average to a bandwidth."""
         fit_to_bandwidth(model, bandwidth, optimizer=optimizer, ema=ema)
 
     def at_sizes(self, models: Sequence[tuple[nn.Module, int]], current: int) -> Iterator[list[nn.Module]]:
@@ -60,24 +57,19 @@ class Alone:
             yield [stack.enter_context(at_size(model, size)) for model, size in models]
 
     def clip(self, state: State, parameters: Sequence[Tensor], most: float) -> None:
-        """Scale all gradients so that their common norm is at most `most`."""
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(parameters, most)
 
     def average_statistics(self, *models: nn.Module) -> None:
-        """Give all ranks the mean of what their batch norms counted, if there are several."""
         average_statistics(models, self.ranks)
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors, which are whole."""
         return dict(tensors)
 
     def writer(self) -> Writer:
-        """Writes at once."""
         return _WriterAtOnce(self.ranks)
 
     def restore(self, state: State, loaded: checkpoint.Loaded) -> None:
-        """Put a checkpoint's state into a state of the same model and recipe."""
         if checkpoint.PARTS in loaded.content:
             raise InputError(other_way(loaded))
         state.load_state_dict(loaded.content["state"])
@@ -112,12 +104,6 @@ class _Whole:
 
     Optimizer, average and checkpoints keep to the plain module, so all of them know the same names and parameters on
     any number of ranks.
-
-    Args:
-        model: the plain module.
-        forward: the same, perhaps compiled.
-        ranks: who holds a copy.
-        deterministic: take the same sums in the same order however often the model is wrapped anew.
     """
 
     def __init__(self, model: nn.Module, forward: Callable[[Any], Any], ranks: Ranks, *, deterministic: bool):
@@ -151,20 +137,15 @@ class _Whole:
 
     @property
     def sums(self) -> bool:
-        """Whether there are other ranks to sum gradients with."""
         return self._ranks.size > 1
 
     def __call__(self, shown: Any) -> Any:
-        """What the model returns for images (N, 3, B, B), or for what else a task shows it."""
         return self._forward(shown) if self._wrapped is None else self._wrapped(shown)
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[float]:
-        """One micro-batch, forward and backward; with the last one of a step the gradients are summed over the ranks.
-
-        Gives the factor that the loss needs, as DDP takes means: a rank's loss is its share of the global batch's.
-        """
         with nullcontext() if self._wrapped is None or last else self._wrapped.no_sync():
+            # DDP takes means, and a rank's loss is its share of the global batch's.
             yield float(self._ranks.size)
 
 

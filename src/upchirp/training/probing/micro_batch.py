@@ -121,12 +121,6 @@ def find_micro_batches(
     Chosen among the divisors of a rank's share of the batch that keep mixing groups whole, so that all parts of a step
     are of one size.
 
-    Args:
-        augmentation: how images are mixed.
-        plan: the stages.
-        fits: tries a number of images.
-        ranks: that share a batch; they agree on what fits on all of them.
-
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> run = plan(efficienttrain_plus_plus(), epochs=9, batch_size=1024)
     >>> find_micro_batches(Augmentation(), run, lambda stage, images: images * stage.bandwidth**2 < 10_000_000)

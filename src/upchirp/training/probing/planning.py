@@ -85,7 +85,7 @@ def budget_share(plan: Plan) -> float:
     return plan.equivalent_epochs / STANDARD_EPOCHS
 
 
-def named_model(start: Start, classes: int, task: Task, **rates: float) -> nn.Module:
+def named_model(start: Start, classes: int, task: Task, **rates: Any) -> nn.Module:
     """The model that is named, for a task and data of so many classes, with rates of dropout if they are given.
 
     Raises:

@@ -42,11 +42,9 @@ class PrepareChoice:
     """Who prepares images, and why."""
 
     prepare: Prepare
-    """The way."""
     waiting: float
     """Share of the time for which the device will wait even so, 0 to 1."""
     reason: str
-    """One line."""
 
 
 def choose(stages: Sequence[Stage], model: Rates, loaders: Mapping[Prepare, Rates]) -> PrepareChoice:
@@ -54,11 +52,6 @@ def choose(stages: Sequence[Stage], model: Rates, loaders: Mapping[Prepare, Rate
 
     A stage lasts as long as the slower of the two: the model, which trains on all of its images, and the loader, which
     prepares the fresh ones. `cpu` costs the device nothing, so another way has to save a tenth of the whole.
-
-    Args:
-        stages: what is trained.
-        model: what it takes.
-        loaders: what each way gives; `cpu` is one of them.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> stages = plan(efficienttrain_plus_plus(), epochs=200).stages
@@ -120,13 +113,6 @@ def choose_prepare(
     The model is measured, and the loader as it is; and only where that leaves the device waiting for more than `WORTH`
     of the time, the loader with preparation on the device. The loader's workers start and fill their queues while the
     model is measured. All ranks measure at once, as they will load at once in training.
-
-    Args:
-        bench: the training.
-        planning: how the plan was made.
-        plan: what is to be trained.
-        packing_helps: whether `upchirp pack` would make them cheaper to read.
-        report: called with what is done.
     """
     report("measuring who prepares images fast enough", None, None)
     trainer, ranks = bench.trainer, bench.trainer.parallel.ranks

@@ -19,13 +19,11 @@ class Bench:
     """A training that is tried on this machine; a copy of its model trains, so the run itself starts untouched."""
 
     trainer: Trainer
-    """How to train and load."""
     curriculum: Curriculum
     """Gives the bandwidths, the magnitude and the final size."""
     model: nn.Module
     """Made for the final size, on the device."""
     source: Source
-    """The training images."""
 
     def loaded_side(self, bandwidth: int) -> int:
         """The side of the images that are loaded for a bandwidth, pixels."""
@@ -42,11 +40,7 @@ class Bench:
 def probe_plan(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, dataset_size: int) -> Plan:
     """A plan of so many steps at each bandwidth of a curriculum.
 
-    Args:
-        curriculum: the bandwidths and the magnitude.
-        sizes: images in a step, by bandwidth; no fewer at a smaller one.
-        steps: at each bandwidth.
-        dataset_size: training images.
+    `sizes` are the images in a step by bandwidth, no fewer at a smaller one.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus
     >>> probe = probe_plan(efficienttrain_plus_plus(), {96: 2048, 160: 512, 224: 512}, 9, 6500)

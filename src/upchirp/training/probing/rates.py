@@ -26,12 +26,7 @@ def loader_speed(
 ) -> float:
     """Images per second that the configured workers bring to the device while nothing is trained.
 
-    Args:
-        bench: the training.
-        bandwidth: side of the images, pixels.
-        batch_size: images that arrive together.
-        seconds: how long to measure.
-        meanwhile: done while the workers start and prepare what is not counted.
+    `meanwhile` is done while the workers start and prepare what is not counted.
     """
     batches = iter(bench.trainer.loader(bench.source, _probe(bench, bandwidth, len(bench.source), batch_size)))
     next(batches)
@@ -52,11 +47,7 @@ def loader_speed(
 def model_speed(bench: Bench, bandwidth: int, micro_batch: int, *, seconds: float = SECONDS) -> float:
     """Images per second that a copy of the model trains on, when they are on the device already.
 
-    Args:
-        bench: the training.
-        bandwidth: side of the images, pixels.
-        micro_batch: images that are computed at once.
-        seconds: how long to measure at most, unless one step takes longer.
+    It takes no longer than `seconds`, unless one step does.
     """
     trainer, probe = bench.trainer, _probe(bench, bandwidth, micro_batch, micro_batch)
     side, channels = bench.loaded_side(bandwidth), trainer.augmentation.channels

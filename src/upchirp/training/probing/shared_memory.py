@@ -22,13 +22,10 @@ class Demand:
     """
 
     plan: Plan
-    """What is trained."""
     low_frequency: Operator = "lanczos"
     """What reduces training images: all but `lanczos` takes them at the final size, as evaluations do."""
     prepare: Prepare = "cpu"
-    """Where training images are prepared."""
     channels: Channels = RGB
-    """What images consist of."""
 
     def bytes(self, workers: int) -> int:
         """What so many workers need; without any nothing is shared."""

@@ -36,13 +36,7 @@ class Needs:
 
 
 def measure_needs(plan: Plan, table: CostTable, device: torch.device) -> Needs:
-    """Time and memory of a plan, after its speeds were measured in this process.
-
-    Args:
-        plan: what is to be trained.
-        table: seconds of one image at each of its bandwidths, as `measure_seconds` gives them.
-        device: where they were measured.
-    """
+    """Time and memory of a plan, after its speeds were measured in this process."""
     if device.type == "cuda":
         held = torch.cuda.max_memory_allocated(device)
     else:

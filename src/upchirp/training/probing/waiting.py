@@ -24,7 +24,6 @@ class Supply:
     workers: int
     """Loader processes now."""
     cores: int = field(default_factory=usable_cores)
-    """CPU cores."""
     device_helps: bool = False
     """Whether there is a device that could prepare images, and does not."""
     packing_helps: bool = False

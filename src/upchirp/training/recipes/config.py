@@ -107,9 +107,6 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
     def with_channels_of(self, source: "Source") -> tuple["TrainConfig", list[str]]:
         """With what the channels of images ask for, and lines on that for the user; see `for_channels`.
 
-        Args:
-            source: the training images.
-
         Raises:
             InputError: the images have other channels than the settings say, or values of another type.
         """

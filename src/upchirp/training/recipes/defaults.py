@@ -63,10 +63,6 @@ class Settled:
     def for_time(self, images: int, plan: Plan) -> "Settled | None":
         """The choice of another recipe for the length that a time budget turned out to have; None if this suits it.
 
-        Args:
-            images: to train on.
-            plan: with the recipe that `choose_recipe` took before the length was known.
-
         >>> from upchirp.curriculum import constant, plan
         >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet18", "time_budget": "3h"}), 200)
         >>> settled.config.recipe
@@ -100,10 +96,7 @@ def check_model(start: Start, *, labelled: bool) -> None:
 def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | None = None) -> Settled:
     """The recipe and the budget by the number of training images, where they are not given.
 
-    Args:
-        config: the settings.
-        images: to train on.
-        epochs_in_time: equivalent epochs that a time budget is enough for, once that was measured.
+    `epochs_in_time` are the equivalent epochs that a time budget is enough for, once that was measured.
 
     >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet50"}), 1_281_167)
     >>> settled.config.recipe, settled.config.epochs, settled.config.batch_size
@@ -157,11 +150,7 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
 def choose_batch_size(settled: Settled, samples: int, model: nn.Module, *, ranks: int = 1) -> Settled:
     """The batch size and the learning rate by the length of the run, where they are not given and no recipe says them.
 
-    Args:
-        settled: with its recipe chosen.
-        samples: images that the run trains on, each time counted.
-        model: what is trained.
-        ranks: that share a batch.
+    `samples` are the images that it trains on, each time counted.
     """
     config = settled.config
     if not follows_length(config):

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any, TypeVar
 
-AnyGroup = TypeVar("AnyGroup", bound="Group")
+Part = TypeVar("Part")
 
 
 class Group:
@@ -17,8 +17,8 @@ class Group:
         """
 
 
-def group_of(kind: type[AnyGroup], settings: Any) -> AnyGroup:
-    """A group of settings, from an object that has them under the same names."""
+def group_of(kind: type[Part], settings: Any) -> Part:
+    """A dataclass whose fields are settings, from an object that has them under the same names."""
     return kind(**{entry.name: getattr(settings, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]
 
 

@@ -124,11 +124,6 @@ def usual_epochs(curriculum: str | Mapping[str, Any], recipe: Recipe, regime: st
     baseline's epochs. `linear` gets as many as make its compute EfficientTrain's (Table 19 c), within 1 % whatever
     sizes a model takes.
 
-    Args:
-        curriculum: a preset's name, a YAML file, or what such a file holds.
-        recipe: gives the others' budget.
-        regime: a key of `REGIMES`.
-
     >>> [usual_epochs(name, Recipe(), "imagenet1k") for name in ("constant", "efficienttrain", "linear")]
     [300.0, 300.0, 353.0]
     >>> usual_epochs("efficienttrain_plus_plus", Recipe(), "imagenet1k")

@@ -150,10 +150,7 @@ def follow(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer, ema: 
 def with_amp_dtype(optimization: Optimization, device: torch.device, *, scaled: bool = True) -> Optimization:
     """With the number format of mixed precision that the device has instructions for, where it was left open.
 
-    Args:
-        optimization: the settings.
-        device: where the model is.
-        scaled: whether the loss can be scaled, as float16 needs it.
+    float16 is none of these unless the loss is `scaled`.
 
     >>> with_amp_dtype(Optimization(amp_dtype="bfloat16"), torch.device("cpu")).amp_dtype
     'bfloat16'
@@ -178,13 +175,7 @@ def fast_autocast_dtype(optimization: Optimization, device: torch.device) -> tor
 
 
 def amp_note(asked: Optimization, optimization: Optimization, device: torch.device) -> list[str]:
-    """A line on mixed precision that is not the usual, or that the device is slow at.
-
-    Args:
-        asked: the settings as they were asked for.
-        optimization: the same with what was left open.
-        device: where the model is.
-    """
+    """A line on mixed precision that is not the usual, or that the device is slow at."""
     dtype = autocast_dtype(optimization, device)
     if dtype is not None and not computes(device, dtype):
         return [

@@ -71,11 +71,6 @@ def check_states(model: nn.Module, optimization: Optimization, sizes: Iterable[i
     States of a parameter's own shape are resized as it is (`fit_to_bandwidth`), plain numbers stay. The optimizer is
     tried on the parameters concerned, in a copy of the model without any others' values.
 
-    Args:
-        model: what is to be trained, before its first step; it is not touched.
-        optimization: names the optimizer.
-        sizes: input sides of the run, pixels.
-
     Raises:
         InputError: naming the optimizer, the parameter and the state.
 

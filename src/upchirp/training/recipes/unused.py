@@ -67,10 +67,6 @@ def unused_settings(settings: Settings, asked: Collection[str]) -> list[str]:
 
     One with the value that the recipe has anyway is none: whole files of settings name all of them.
 
-    Args:
-        settings: all of them, as they are in the run, under their flag names.
-        asked: the names of those that were asked for.
-
     >>> unused_settings(TrainConfig.from_flat({"kd_alpha": 0.7}).to_flat(), {"kd_alpha"})
     ['`kd_alpha` is not used: it belongs to `kd_model`']
     """

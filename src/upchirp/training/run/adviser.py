@@ -14,11 +14,9 @@ class Adviser:
     """Watches how long a run waits for data, and advises once in a stage."""
 
     plan: Plan
-    """What it executes."""
     replay_final: bool
     """Whether images are replayed at the final size too."""
     supply: Supply
-    """What brings the images."""
 
     def __post_init__(self) -> None:
         self.wait = SteadyWait()

@@ -18,11 +18,8 @@ class Evaluations:
     """Evaluates a run's weights, and keeps the best. All ranks call its methods together."""
 
     setup: Setup
-    """What is evaluated, and on which images."""
     saving: Saving
-    """Writes the best state."""
     emit: Callable[[Event], None]
-    """Is told what is found."""
     exported: Evaluation | None = field(default=None, init=False)
     """The latest evaluation of what is exported: the average of the weights if there is one, else the weights."""
 

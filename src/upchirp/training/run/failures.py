@@ -15,10 +15,6 @@ from upchirp.training.run.run_folder import CHECKPOINTS
 def one_line_failures(folder: Path, go_on: str) -> Iterator[None]:
     """Turn a disk that fails or is full, and loader workers that die or stall, into one line; and too small a batch.
 
-    Args:
-        folder: the run folder.
-        go_on: how to go on with its run, as the end of a message.
-
     Raises:
         InputError: that line, with the last good checkpoint.
     """

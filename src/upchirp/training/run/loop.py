@@ -31,13 +31,11 @@ class Run:
     """One run in its folder: executes a plan and keeps what comes of it."""
 
     setup: Setup
-    """What carries it out."""
     observers: Sequence[Observer]
     """Called with every event, on the rank that they are given to."""
     go_on: str
     """How to go on with the run, as the end of messages."""
     adviser: Adviser
-    """What to tell a run that waits for data."""
 
     def __post_init__(self) -> None:
         setup = self.setup

@@ -30,9 +30,7 @@ class Given:
     model: nn.Module | None
     """Maps (N, channels, B, B) to what the task compares with the labels."""
     data: tuple[Any, Any] | None
-    """Training and validation images."""
     task: Task
-    """What the model is trained to do."""
     transforms: Mapping[str, Transform]
     """What is done with finished batches, by name."""
 
@@ -49,9 +47,7 @@ class Material:
     settled: Settled
     """The settings; of a run that begins, with the recipe that its data choose."""
     train: Source
-    """Images to train on."""
     val: Source
-    """Images to evaluate on."""
     identity: DataIdentity
     """What these images are, to know them again."""
     task: Task
@@ -59,7 +55,6 @@ class Material:
     model: nn.Module
     """What is trained, with the weights that it starts from; on the host."""
     description: Description
-    """What is written with its weights."""
     made_for: Callable[[Settled], nn.Module]
     """Makes the model as for another recipe from the start: it gives the model its drop path."""
 

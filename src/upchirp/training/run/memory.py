@@ -25,13 +25,6 @@ class RunMemory:
 
     What is kept holds for the same kind of device and the same setting only.
 
-    Args:
-        micro_batches: before memory ran out in this run.
-        folder: the run folder, where the first rank is.
-        asked: the setting `micro_batch`.
-        device: where the run computes.
-        ranks: who trains; all of them take what fits on each.
-
     Raises:
         InputError: what the folder keeps is damaged.
     """

@@ -52,13 +52,7 @@ def stored_plan(folder: Path, source: Source) -> Plan:
 
 
 def as_stored(plan: Plan, stored: Plan, asked: Collection[str]) -> Plan:
-    """A checkpoint's plan, if the new one differs from it by nothing but defaults and what follows from the machine.
-
-    Args:
-        plan: made anew.
-        stored: the checkpoint's.
-        asked: the names of the settings that were asked for.
-    """
+    """A checkpoint's plan, if the new one differs from it by nothing but defaults and what follows from the machine."""
     if len(plan.stages) != len(stored.stages):
         return plan
     alike = plan
@@ -93,25 +87,16 @@ class Plans:
     """Makes the plan of a run."""
 
     source: Source
-    """The training images."""
     made_for: Callable[[Settled], tuple[Trainer, nn.Module]]
     """Makes trainer and model anew for another recipe, which gives the model its drop path."""
     own_model: bool
     """Whether the model is the user's."""
     report: Report
-    """Told what is being done and how far it is."""
 
     def of_run(
         self, settled: Settled, trainer: Trainer, model: nn.Module, beginning: Beginning, named: Collection[str]
     ) -> Planned:
         """The stored plan where a run goes on, the checkpoint's where that was measured, else a new one.
-
-        Args:
-            settled: the settings, as far as the data decide.
-            trainer: by these settings.
-            model: made for them, too.
-            beginning: the run folder, and the checkpoint that is gone on from.
-            named: the settings that were asked for.
 
         Raises:
             InputError: a curriculum or budget that does not fit, or other data than the run's.

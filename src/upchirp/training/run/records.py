@@ -25,13 +25,7 @@ def recorded(
 ) -> Iterator[Sequence[Observer]]:
     """Open what a run writes, for as long as it goes on; the first rank does.
 
-    Args:
-        setup: what carries it out.
-        settings: by their flag names.
-        material: its images.
-        observers: the user's.
-        new: whether its folder holds no run yet.
-        trained_on: what it was trained on until now.
+    `new` says whether its folder holds no run yet, and `trained_on` on what it was trained until now.
 
     Yields:
         The observers, with those that write.

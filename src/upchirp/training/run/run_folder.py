@@ -209,12 +209,6 @@ class RunLog:
     """Writes events to `metrics.jsonl` and TensorBoard.
 
     On resuming, what was logged after the checkpoint is dropped, so each step stands there once.
-
-    Args:
-        folder: the run folder.
-        start_step: the step of the checkpoint.
-        evaluates: whether the run begins with the evaluation of that step.
-        exported: which weights the run exports and at which side, so that TensorBoard shows one accuracy by itself.
     """
 
     def __init__(self, folder: Path, start_step: int, *, evaluates: bool, exported: tuple[str, int]) -> None:

@@ -21,9 +21,7 @@ class Saving:
     """
 
     setup: Setup
-    """What is saved, and where."""
     emit: Callable[[Event], None]
-    """Is told what was written."""
 
     def __post_init__(self) -> None:
         self.state, self.ranks = self.setup.state, self.setup.trainer.parallel.ranks

@@ -33,29 +33,23 @@ class Setup:
     """What carries out a run."""
 
     folder: Path
-    """The run folder."""
     keeping: Keeping
-    """What is said and kept, and how often."""
     trainer: Trainer
     """Who trains, on which device; all ranks execute the run, and the first one writes."""
     plan: Plan
-    """What to execute."""
     state: State
     """Where to begin; it is trained in place."""
     totals: Totals
-    """What was counted before."""
     loader: Loader
     """The plan's batches from the state's step on."""
     images: EvaluationSet
     """Validation images at the final size."""
     memory: RunMemory
-    """How many images are computed at once."""
     description: Description
     """What the weights are of; goes into every file that holds them."""
     described: Mapping[str, Any]
     """The plan with the model's size and what a selection is expected to save, as the run folder holds it."""
     notes: tuple[str, ...]
-    """What is to be told at the start."""
 
     @property
     def exported(self) -> tuple[str, int]:
@@ -69,14 +63,6 @@ def set_up(
     """Make what carries out a run, and put its checkpoint into it if there is one.
 
     All ranks call it together.
-
-    Args:
-        planned: the settings, with all that was chosen, the plan, and the model, which is where the trainer computes.
-        trainer: by these settings.
-        material: images to train and evaluate on, and what the weights are of.
-        beginning: the run folder, and the checkpoint that is gone on from.
-        own_model: whether the model is the user's.
-        report: told of what takes long.
 
     Raises:
         InputError: the checkpoint is of another plan, model or recipe.

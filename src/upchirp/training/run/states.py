@@ -15,11 +15,6 @@ class States:
     """Writes states of a training into a folder, one at a time; of several ranks the first one, or all their parts.
 
     All ranks call its methods together.
-
-    Args:
-        state: what is trained.
-        folder: where its states are kept.
-        written: told of each one that is there.
     """
 
     def __init__(self, state: State, folder: Path, written: Callable[[Path], None]) -> None:
@@ -58,12 +53,7 @@ class States:
 
 
 def go_on_from(loaded: checkpoint.Loaded, state: State, counted: Callable[[Mapping[str, Any]], Counted]) -> Counted:
-    """Put a checkpoint into a state of the same model and recipe; returns what was counted until then.
-
-    Args:
-        loaded: the checkpoint.
-        state: takes it over.
-        counted: reads what is stored beside the state.
+    """Put a checkpoint into a state of the same model and recipe; returns what `counted` reads beside it.
 
     Raises:
         InputError: it belongs to another model or recipe, or is none of a training.

@@ -24,14 +24,6 @@ def with_teacher(
 ) -> tuple[Task, list[str]]:
     """A task with the teacher that the settings name, if they name one, and lines on it.
 
-    Args:
-        task: what the student is trained to do.
-        objective: names the teacher.
-        seen: how the student's images are normalised.
-        classes: of the data.
-        device: where the student is.
-        autocast: number format of mixed precision, if it is on.
-
     Raises:
         InputError: weights that cannot be read, or are for other classes; a task without classes.
     """

@@ -11,14 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from upchirp.data.sources import Note
 from upchirp.errors import InputError, one_line
 from upchirp.training.recipes.run_groups import TrackerName
 
 _PROJECT = "upchirp"
 _WANDB_SECONDS = 30
-
-Note = Callable[[str], None]
-"""Takes a line that the user should know."""
 
 
 class Tracker(Protocol):

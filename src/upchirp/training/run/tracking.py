@@ -2,14 +2,15 @@
 
 import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upchirp.data import Source
+from upchirp.data.sources import Note
 from upchirp.errors import InputError, one_line
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
@@ -20,7 +21,7 @@ from upchirp.training.run.examples import examples_of
 from upchirp.training.run.run_folder import TRACKING
 from upchirp.training.run.scalars import scalars
 from upchirp.training.run.setup import Setup
-from upchirp.training.run.trackers import TRACKERS, Note, Tracker
+from upchirp.training.run.trackers import TRACKERS, Tracker
 
 
 def track(
@@ -45,12 +46,7 @@ def track(
 class Tracked:
     """An observer that tells a tracker of a run; what fails there on the way is said once, and ends no training.
 
-    Args:
-        name: of the tracker.
-        folder: of the run, whose name is that of the run there; it keeps the id by which the run goes on.
-        about: what there is to know of it: settings, plan, environment.
-        exported: which weights the run exports and at which side.
-        note: takes what the user should know.
+    The run has its folder's name there; the folder keeps the id by which it goes on.
 
     Raises:
         InputError: it cannot be started.
@@ -78,7 +74,7 @@ class Tracked:
         """Tell it of an event."""
         if (measured := scalars(event, self._exported)) is not None:
             step, values = measured
-            self._tell(lambda tracker: tracker.log(values, step))
+            self._tell("log", values, step)
         elif isinstance(event, Finished):
             ended = {event.figure: event.top1, f"best_{event.figure}": event.best_top1}
             self._end({**ended, "train_seconds": event.train_seconds})
@@ -86,21 +82,21 @@ class Tracked:
     def images(self, named: Mapping[str, NDArray[np.uint8]], step: int) -> None:
         """Show pictures, (height, width, 3), by their names."""
         for name, pixels in named.items():
-            self._tell(lambda tracker, name=name, pixels=pixels: tracker.image(name, pixels, step))
+            self._tell("image", name, pixels, step)
 
     def close(self) -> None:
         """End what is not done, to be gone on with."""
         self._end(None)
 
     def _end(self, summary: Mapping[str, float] | None) -> None:
-        self._tell(lambda tracker: tracker.finish(summary))
+        self._tell("finish", summary)
         self._tracker = None
 
-    def _tell(self, what: Callable[[Tracker], None]) -> None:
+    def _tell(self, method: Literal["log", "image", "finish"], *values: Any) -> None:
         if self._tracker is None:
             return
         try:
-            what(self._tracker)
+            getattr(self._tracker, method)(*values)
         except Exception as error:
             self._tracker = None
             self._note(

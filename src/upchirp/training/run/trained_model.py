@@ -28,18 +28,12 @@ class TrainedModel:
     described: Description
     """What it is: its name, final size, classes where the weights name them, and the whole preprocessing."""
     notes: tuple[str, ...]
-    """Lines for the user on what was loaded."""
 
 
 def load_trained(
     origin: Origin, *, final_size: int | None = None, preprocessing: EvalPreprocessing = EvalPreprocessing()
 ) -> TrainedModel:
     """The model of a run or of a weights file.
-
-    Args:
-        origin: which weights.
-        final_size: input side, pixels; by default that of the weights.
-        preprocessing: of images, where it shall be another than the weights say.
 
     Raises:
         InputError: something is missing or does not fit together.

@@ -29,7 +29,6 @@ class TrainedWeights:
     config: TrainConfig
     """The settings of the run, or those that the file says."""
     weights: Weights
-    """The tensors."""
     told: Preprocessing
     """What the weights themselves say of preprocessing."""
     size: int
