@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from upchirp.curriculum import Axis
 from upchirp.curriculum.scaling import nearest_multiple
 from upchirp.errors import InputError
-from upchirp.search.objectives import ObjectiveName, axis_of, objective
+from upchirp.search.objectives import ObjectiveName, objective
 from upchirp.search.sequential import check_search
 from upchirp.training import TrainConfig
 from upchirp.training.recipes.around_training import AroundTraining
@@ -155,8 +155,8 @@ class SearchConfig(AroundTraining):
 
     @property
     def axis(self) -> Axis:
-        """What progress measures: Algorithm 1 and the objectives with a time have stages of equal passes."""
-        return "samples" if self.algorithm == "greedy" else axis_of(self.objective)
+        """What all stages have the same share of: passes in Algorithm 1 and with a time in the objective (Table 21)."""
+        return "compute" if self.algorithm == "sequential" and self.objective == "accuracy" else "samples"
 
     def bandwidths(self, multiple: int) -> tuple[int, ...]:
         """The candidates in rising order; default ones are rounded to what the model takes.

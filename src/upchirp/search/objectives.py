@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from upchirp.curriculum import Axis
 from upchirp.errors import InputError
 from upchirp.search.trial import Outcome
 
@@ -41,12 +40,3 @@ def objective(name: ObjectiveName, alpha: float = 0.5) -> Objective:
     formula = formulas[name]
     # What diverged has no state to go on from.
     return lambda outcome: -math.inf if math.isinf(outcome.loss) else formula(outcome)
-
-
-def axis_of(name: ObjectiveName) -> Axis:
-    """What stages have in common: the compute, or the number of iterations (column "Constant" of Table 21).
-
-    >>> axis_of("accuracy"), axis_of("loss_time")
-    ('compute', 'samples')
-    """
-    return "compute" if name == "accuracy" else "samples"

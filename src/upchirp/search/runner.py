@@ -108,7 +108,13 @@ class _Execution:
         self.corrupt = CorruptImages(self.plan.dataset_size)
         # The raw weights are scored, so no average is kept.
         optimization = replace(job.config.optimization, model_ema=False)
-        model = copy.deepcopy(job.model) if job.model is not None else self._new_model()
+        if job.model is not None:
+            model = copy.deepcopy(job.model)
+        else:
+            classes = len(job.train.classes)
+            model = make_model(
+                job.config, classes, job.task, optimization=job.config.optimization, seed=job.config.seed
+            )
         self.trainer = replace(Trainer.of(job.config, device, task=job.task), optimization=optimization)
         model = self.trainer.place(model)
         if job.model is None and optimization.drop_path_scaling:
@@ -117,11 +123,6 @@ class _Execution:
         self.state = self.trainer.state(model, bandwidth=self.plan.final_size, learning_rate=rate)
         self.states = States(self.state, job.folder, self._written)
         self._restore()
-
-    def _new_model(self) -> nn.Module:
-        config = self.job.config
-        classes = len(self.job.train.classes)
-        return make_model(config, classes, self.job.task, optimization=config.optimization, seed=config.seed)
 
     @property
     def plan(self) -> Plan:
@@ -165,7 +166,7 @@ class _Execution:
             now = time.perf_counter()
             if now - reported > _PROGRESS_SECONDS:
                 reported = now
-                _write_progress(self.job.folder, state.step)
+                write_text(self.job.folder / _PROGRESS, str(state.step), durable=False)
             if (saving and not last) or state.step == plan.middle:
                 self.counted.seconds += clock.lap()
                 self._count(losses)
@@ -239,10 +240,6 @@ def read_progress(folder: Path) -> int:
         return int((folder / _PROGRESS).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return 0
-
-
-def _write_progress(folder: Path, step: int) -> None:
-    write_text(folder / _PROGRESS, str(step), durable=False)
 
 
 @contextmanager

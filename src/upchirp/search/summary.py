@@ -14,6 +14,13 @@ from upchirp.search.trial import Trial
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
+_OF_SEARCH = (
+    "algorithm", "objective", "alpha", "halving", "tolerance", "baseline_accuracy", "search_val", "subset", "stages",
+    "beta", "epochs", "axis",
+)  # fmt: skip
+_OF_TRAINING = ("model", "model_kwargs", "data", "final_size", "batch_size", "recipe", "seed", "cost")
+"""Settings that are told as they are."""
+
 
 def summarise(
     prepared: Prepared,
@@ -28,31 +35,13 @@ def summarise(
     training = config.training
     spent = sum(trial["cost"] + trial["tuning_cost"] for trial in trials)
     return {
-        "algorithm": config.algorithm,
-        "objective": config.objective,
-        "alpha": config.alpha,
-        "halving": config.halving,
-        "tolerance": config.tolerance,
-        "baseline_accuracy": config.baseline_accuracy,
-        "model": training.model,
-        "model_kwargs": training.model_kwargs,
-        "data": training.data,
+        **{name: getattr(config, name) for name in _OF_SEARCH},
+        **{name: getattr(training, name) for name in _OF_TRAINING},
         "images": len(prepared.train),
-        "search_val": config.search_val,
-        "subset": config.subset,
-        "final_size": training.final_size,
         "figure": prepared.task.best,
-        "batch_size": training.batch_size,
-        "recipe": training.recipe,
-        "seed": training.seed,
-        "stages": config.stages,
         "candidates": list(planner.candidates),
-        "beta": config.beta,
-        "epochs": config.epochs,
         "baseline_epochs": config.baseline,
         "tuning_epochs": config.tuning,
-        "axis": config.axis,
-        "cost": training.cost,
         "relative_cost": {str(side): cost for side, cost in planner.rates.relative.items()},
         "found": list(found),
         "phases": curriculum.to_dict()["phases"],

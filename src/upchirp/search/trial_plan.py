@@ -1,6 +1,5 @@
 """The plan of a trial: exact steps for what an algorithm asks for."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -71,12 +70,13 @@ class Planner:
         beside = {side for curriculum in self.presets.values() for side in curriculum.bandwidths}
         sides = sorted({*self.candidates, self.final_size, *beside})
         self._flops = CostTable("flops", flops_table(model, sides)) if self._training.cost == "flops" else None
+        cost = self._flops or pixels
         self.rates = Rates(
             stages=config.stages,
             epochs=config.epochs,
             tuning=config.tuning,
             axis=config.axis,
-            relative=self._relative(sides),
+            relative={side: cost(side) / cost(self.final_size) for side in sides},
         )
         for side in self.candidates:
             self._check(side)
@@ -136,23 +136,15 @@ class Planner:
         done = middle - sum(stage.steps for stage in before)
         return replace(run, stages=(*before, replace(stage, steps=done), tuning))
 
-    def whole(self, bandwidths: tuple[int, ...]) -> Plan:
-        """The plan of a whole training by a schedule."""
-        return self._plan(bandwidths, float(self.config.stages))
-
     def _plan(self, bandwidths: tuple[int, ...], end: float) -> Plan:
         curriculum = self.curriculum(bandwidths, end)
         return make_plan(self._training, curriculum, self.images, model=self._model, flops=self._flops)
-
-    def _relative(self, sides: list[int]) -> Mapping[int, float]:
-        cost = self._flops or pixels
-        return {side: cost(side) / cost(self.final_size) for side in sides}
 
     def _check(self, side: int) -> None:
         """Make every kind of plan of a candidate once, so that a small budget shows before anything runs."""
         stages = self.config.stages
         if self.config.algorithm == "greedy":
-            self.whole((side,) * (stages - 1) + (self.final_size,))
+            self._plan((side,) * (stages - 1) + (self.final_size,), float(stages))
             return
         for share in rungs(len(self.candidates)) if self.config.halving else [1.0]:
             self.of(Trial((side,), 0, share, tuning=share))

@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -148,8 +148,12 @@ class Trials:
         if trial.parent is not None:
             start = checkpoint.step_path(self._state_folder(trial.parent), plan.begin)
         standard = STANDARD_EPOCHS if self.config.axis == "compute" else STANDARD_EPOCHS_CONSTANT
+        training = self.config.training
+        if training.workers is None and self.config.engine == "local":
+            # The candidates share the cores.
+            training = replace(training, workers=min(16, max(1, usable_cores() // self.config.candidates_at_once)))
         return TrialJob(
-            config=self._training(),
+            config=training,
             plan=plan,
             drop_path=min(1.0, self.config.epochs / standard),
             folder=self._state_folder(trial.name),
@@ -161,13 +165,6 @@ class Trials:
             model=self.model,
             task=self.prepared.task,
         )
-
-    def _training(self) -> Any:
-        """The training's settings, with the cores shared out among the candidates."""
-        training = self.config.training
-        if training.workers is None and self.config.engine == "local":
-            training = replace(training, workers=min(16, max(1, usable_cores() // self.config.candidates_at_once)))
-        return training
 
     def _record(self, trial: Trial, plan: TrialPlan, result: Result) -> None:
         for note in result.notes:
@@ -188,9 +185,8 @@ class Trials:
         self.finished[trial.name] = record
         self.emit(Scored(trial=trial, outcome=outcome, seconds=result.seconds))
 
-    def _tell(self, running: Any) -> None:
-        tasks = [job for _, job in running]
-        part = sum(job.plan.spent(max(job.plan.begin, read_progress(job.folder))) for job in tasks)
+    def _tell(self, running: Collection[tuple[Trial, TrialJob]]) -> None:
+        part = sum(job.plan.spent(max(job.plan.begin, read_progress(job.folder))) for _, job in running)
         spent = self.spent + part
         seconds = time.monotonic() - self.started
         done = spent - self.spent_before

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from upchirp.data import normalize, scale_of
 from upchirp.errors import InputError
-from upchirp.training.evaluation.features import features_of
+from upchirp.models.meta import unwrap
 from upchirp.training.evaluation.images import EvaluationSet
 
 Pooled = Literal["head", "mean"]
@@ -44,8 +44,6 @@ def all_features(model: nn.Module, images: EvaluationSet, *, pooled: Pooled, dev
         images: prepared for the side that the model takes.
         pooled: `head` gives what the model's own classifier is shown; `mean` the mean of a vision transformer's
             patches, normalised as the model does.
-        mean: of the values of each channel.
-        std: standard deviation of the same.
         device: where to compute.
 
     Raises:
@@ -81,6 +79,23 @@ def _extract(model: Any, pooled: Pooled) -> Any:
 
         return mean_of_patches
     return partial(features_of, model)
+
+
+def features_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The features that a classifier is put on, (N, D); the outputs of a module that has no `forward_head`.
+
+    >>> from upchirp.models import create_model
+    >>> model = create_model("resnet10t", num_classes=7).eval()
+    >>> with torch.no_grad():
+    ...     tuple(features_of(model, torch.zeros(2, 3, 64, 64)).shape)
+    (2, 512)
+    """
+    plain: Any = unwrap(model)
+    if not hasattr(plain, "forward_features") or not hasattr(plain, "forward_head"):
+        outputs: Tensor = plain(inputs)
+        return outputs.flatten(1)
+    features: Tensor = plain.forward_head(plain.forward_features(inputs), pre_logits=True)
+    return features.flatten(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,18 +145,12 @@ def _check_files(report_file: Path | None, per_class_file: Path | None, evaluati
         if evaluations > 1:
             raise InputError(f"`{setting}` is of one evaluation: give one size and one filter, or leave it out")
         check_folder_of(path, setting)
-    if report_file is not None:
-        _check_report_file(report_file)
+    if report_file is not None and report_file.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"a report is HTML, and {report_file} is called otherwise: let `report_file` end in .html")
+    if report_file is not None and report_file.name == REPORT and holds_run(report_file.parent):
+        raise InputError(f"{report_file} is the report of the run's training: give `report_file` another name")
     if per_class_file is not None:
         check_class_table(per_class_file)
-
-
-def _check_report_file(path: Path) -> None:
-    """Refuse what a run left, and what is no report."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"a report is HTML, and {path} is called otherwise: let `report_file` end in .html")
-    if path.name == REPORT and holds_run(path.parent):
-        raise InputError(f"{path} is the report of the run's training: give `report_file` another name")
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.data import DECODE_ERRORS, EvalTransform, Source, normalize, outlive_interrupts, scale_of
@@ -96,33 +95,18 @@ def predict(
     note = noting(observers)
     for line in trained.notes:
         note(line)
-    guesser = _guesser(trained, choose_device(device), top=top, threshold=threshold, tta=tta)
-    return _predicted(guesser, _loader(images, trained, loading), images, loading.loader_timeout)
-
-
-def _guesser(
-    trained: TrainedModel,
-    device: torch.device,
-    *,
-    top: int | None,
-    threshold: float | Mapping[str, float] | None,
-    tta: bool,
-) -> "_Guesser":
-    told, several = trained.described.preprocessing, trained.described.multi_label
-    assert told.mean and told.std
+    several = trained.described.multi_label
     names = trained.described.classes or tuple(map(str, range(trained.outputs)))
     usual = 0.5 if several else 0.0
-    return _Guesser(
-        trained.model.to(device),
-        device,
+    guesser = _Guesser(
+        trained,
+        choose_device(device),
         names,
-        mean=told.mean,
-        std=told.std,
         top=min(top or (trained.outputs if several else 5), trained.outputs),
         thresholds=_thresholds(usual if threshold is None else threshold, names),
-        several=several,
         tta=tta,
     )
+    return _predicted(guesser, _loader(images, trained, loading), images, loading.loader_timeout)
 
 
 def _thresholds(asked: float | Mapping[str, float], names: Sequence[str]) -> Sequence[float]:
@@ -159,24 +143,25 @@ def _loader(images: Source, trained: TrainedModel, loading: EvalLoading) -> "Dat
 class _Guesser:
     """A model on its device, and what its answers are taken for."""
 
-    model: nn.Module
+    trained: TrainedModel
     device: torch.device
     names: Sequence[str]
     _: KW_ONLY
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     top: int
     thresholds: Sequence[float]
     """Of each class."""
-    several: bool
-    """Whether an image may have several classes."""
     tta: bool
+
+    def __post_init__(self) -> None:
+        self.trained.model.to(self.device)
 
     @torch.inference_mode()
     def guesses(self, images: Sequence[NDArray[Any]]) -> list[tuple[Guess, ...]]:
         """The most probable classes of each of some images, (S, S, channels)."""
+        told = self.trained.described.preprocessing
+        assert told.mean and told.std
         pixels = torch.stack([torch.from_numpy(image) for image in images]).permute(0, 3, 1, 2)
-        inputs = normalize(pixels.to(self.device), self.mean, self.std, scale_of(pixels))
+        inputs = normalize(pixels.to(self.device), told.mean, told.std, scale_of(pixels))
         probabilities = self._probable(inputs)
         if self.tta:
             probabilities = (probabilities + self._probable(inputs.flip(3))) / 2
@@ -193,8 +178,8 @@ class _Guesser:
         ]
 
     def _probable(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.model(inputs).float()
-        return outputs.sigmoid() if self.several else outputs.softmax(dim=1)
+        outputs: torch.Tensor = self.trained.model(inputs).float()
+        return outputs.sigmoid() if self.trained.described.multi_label else outputs.softmax(dim=1)
 
 
 def _predicted(guesser: _Guesser, loader: "DataLoader[Any]", images: Source, timeout: float) -> Iterator[Prediction]:

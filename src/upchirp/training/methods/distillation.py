@@ -83,33 +83,26 @@ class Distillation:
 
     @property
     def labelled(self) -> bool:
-        """As the task."""
         return self.task.labelled
 
     @property
     def figures(self) -> Mapping[str, float]:
-        """Those of the task."""
         return self.task.figures
 
     @property
     def best(self) -> str:
-        """That of the task."""
         return self.task.best
 
     def outputs(self, classes: int) -> int | None:
-        """As many as the task needs."""
         return self.task.outputs(classes)
 
     def around(self, model: nn.Module, *, fresh: bool) -> nn.Module:
-        """What the task trains."""
         return self.task.around(model, fresh=fresh)
 
     def exported(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
-        """The student."""
         return self.task.exported(model, tensors)
 
     def check(self, model: nn.Module, size: int, classes: int) -> None:
-        """Look at the student."""
         self.task.check(model, size, classes)
 
     def ask(self, inputs: Tensor, targets: Targets, seeds: npt.NDArray[np.uint64]) -> tuple[Any, Lesson]:
@@ -130,11 +123,9 @@ class Distillation:
         return self.task.measure(outputs, asked.asked)
 
     def guesses(self, outputs: Any) -> Tensor | None:
-        """The student's."""
         return self.task.guesses(outputs)
 
     def pictures(
         self, model: nn.Module, inputs: Tensor, seeds: npt.NDArray[np.uint64], seen: Augmentation
     ) -> Mapping[str, Tensor]:
-        """Those of the task."""
         return self.task.pictures(model, inputs, seeds, seen)

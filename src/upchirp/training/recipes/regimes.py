@@ -9,10 +9,6 @@ from upchirp.training.recipes.recipe import Optimization, Recipe
 Regime = Literal["imagenet1k", "imagenet22k", "pretrain", "finetune", "mae", "fixres"]
 
 
-def _imagenet1k(recipe: Recipe, name: str, model: str) -> Recipe:
-    return recipe
-
-
 _IMAGENET22K_CHANGES: dict[str, dict[str, Any]] = {
     "convnext_base": {"drop_path": 0.1},
     "convnext_large": {"drop_path": 0.1},
@@ -147,10 +143,10 @@ _TUNING_ON_FEW_IMAGES: dict[str, Any] = {
 class RegimeFacts:
     """All that the package knows of a regime: another regime is another row of `REGIMES`."""
 
-    adapt: Callable[[Recipe, str, str], Recipe]
-    """From a recipe, its name and the model's to the recipe under this regime."""
     baseline_epochs: float
     """Passes over the data at the final size of training as usual."""
+    adapt: Callable[[Recipe, str, str], Recipe] = lambda recipe, name, model: recipe
+    """From a recipe, its name and the model's to the recipe under this regime."""
     dataset_size: int = 1_281_167
     """Images of the data set that the paper takes, with which `upchirp plan` compares."""
     num_classes: int = 1000
@@ -174,7 +170,7 @@ class RegimeFacts:
 
 
 REGIMES: dict[str, RegimeFacts] = {
-    "imagenet1k": RegimeFacts(adapt=_imagenet1k, baseline_epochs=300.0, paper_when_long=True),
+    "imagenet1k": RegimeFacts(baseline_epochs=300.0, paper_when_long=True),
     "imagenet22k": RegimeFacts(
         adapt=_imagenet22k, baseline_epochs=150.0, dataset_size=14_197_122, num_classes=21_841, follows_data=False
     ),
