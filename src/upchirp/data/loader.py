@@ -14,6 +14,7 @@ from upchirp.data.device.moment import Transform
 from upchirp.data.device.transform import BatchTransform, check_transforms
 from upchirp.data.fresh import FreshImages
 from upchirp.data.label_sets import label_sets_of
+from upchirp.data.loader_state import check_goes_on, order_of
 from upchirp.data.replay import ReplayBuffer, Samples
 from upchirp.data.requests import RequestSampler, fresh_positions, place_of
 from upchirp.data.selection import Merge, PassSummary, SelectedPasses
@@ -256,7 +257,7 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, after the step of the batch that came last: tensors and plain values."""
         selection = None if self.selected is None else self.selected.state_dict(self._oldest_position(self._next_step))
-        return {"step": self._next_step, "selection": selection, "order": self._order()}
+        return {"step": self._next_step, "selection": selection, "order": order_of(self.sampler)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`: the batches are those that would have come next.
@@ -264,29 +265,11 @@ class Loader:
         Raises:
             InputError: the state of a loader with another selection, plan or seed.
         """
-        if (order := state.get("order", self._order())) != self._order():
-            wrong = "seed" if order["stages"] == self._order()["stages"] else "plan"
-            raise InputError(
-                f"the state is of a run by another {wrong}, whose batches would not go on where it stopped: go on with "
-                f"the {wrong} of the run, or leave the state out and give `start_step`"
-            )
-        stored = state["selection"]
-        if (stored is None) != (self.selected is None):
-            here, there = ("without", "with") if stored is None else ("with", "without")
-            raise InputError(
-                f"the run was trained {here} selection and is to go on {there}: go on with the same settings"
-            )
-        if not 0 <= state["step"] <= self.sampler.plan.total_steps:
-            raise InputError(f"step {state['step']} lies outside the plan: go on with the plan of the run")
+        check_goes_on(state, self.sampler, selects=self.selected is not None)
         if self.selected is not None:
-            self.selected.load_state_dict(stored)
+            self.selected.load_state_dict(state["selection"])
         self.sampler.start_step = self._next_step = state["step"]
         self._iterated = False
-
-    def _order(self) -> dict[str, Any]:
-        """What the order of the images follows from."""
-        stages = [[stage.bandwidth, stage.batch_size, stage.steps] for stage in self.sampler.plan.stages]
-        return {"stages": stages, "seed": self.sampler.seed}
 
     def _extend(self, step: Step) -> tuple[PassSummary, ...]:
         """Make the passes that begin in a step, if any do."""

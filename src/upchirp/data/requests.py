@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -260,16 +261,12 @@ class RequestSampler(Sampler[list[Request]]):
     @property
     def micro_batches(self) -> int:
         """Micro-batches from the start step to the end of the plan, replayed ones too."""
+        stages = self.plan.stages
         return sum(
-            (stage.steps - skipped) * (len(self.share(stage.batch_size)) // self.batch_rows(stage))
-            for stage, skipped in zip(self.plan.stages, self._skipped(), strict=True)
+            min(stage.steps, max(0, end - self.start_step))
+            * (len(self.share(stage.batch_size)) // self.batch_rows(stage))
+            for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True)
         )
-
-    def _skipped(self) -> Iterator[int]:
-        left = self.start_step
-        for stage in self.plan.stages:
-            yield min(left, stage.steps)
-            left -= min(left, stage.steps)
 
 
 def _check_slices(batch_size: int, world_size: int, micro_batch: int | None) -> None:

@@ -174,11 +174,7 @@ class SearchConfig(AroundTraining):
 
     @classmethod
     def stored(cls, folder: Path) -> dict[str, Any]:
-        """The settings in the folder of a search, by their flag names; one of before gave its baseline the ramp.
-
-        Raises:
-            InputError: unreadable, or of another job.
-        """
+        """The settings in the folder of a search, by their flag names; one of before gave its baseline the ramp."""
         values = super().stored(folder)
         before = {"baseline_magnitude": "ramp"} if values.get("algorithm") == "greedy" else {}
         return {**before, **values}

@@ -20,9 +20,6 @@ def write_timm_config(model: nn.Module, described: Description, path: Path) -> N
     """Write what timm needs to make a model of its own, at its final size, anew and to prepare images for it.
 
     Nothing is written for a module of the user's own, which timm cannot make.
-
-    Raises:
-        OSError: it cannot be written.
     """
     if described.model is None:
         return

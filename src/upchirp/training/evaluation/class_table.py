@@ -16,9 +16,6 @@ def write_class_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write what `SizedEvaluation.by_class` gives: a row for each class, its figures in columns of their names.
 
     The cell of a figure that a class does not have is empty.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]) if rows else _FIRST, lineterminator="\n")
@@ -31,11 +28,7 @@ def write_class_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_class_table(path: Path) -> None:
-    """Refuse a name that is none of a CSV, and to write over another file than such a table: the data may be a CSV.
-
-    Raises:
-        InputError: saying which.
-    """
+    """Refuse a name that is none of a CSV, and to write over another file than such a table: the data may be a CSV."""
     if path.suffix.lower() != ".csv":
         raise InputError(
             f"the classes are written as CSV, and {path} is called otherwise: let `per_class_file` end in .csv"

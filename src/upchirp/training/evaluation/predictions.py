@@ -73,11 +73,7 @@ Answers = TypeVar("Answers", Predictions, LabelScores)
 
 
 def write_answers(path: Path, answers: Predictions | LabelScores) -> None:
-    """Keep what a model answered in a compressed NumPy archive.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Keep what a model answered in a compressed NumPy archive."""
     with whole_file(path) as file:
         np.savez_compressed(file, **{entry.name: getattr(answers, entry.name) for entry in fields(answers)})
 

@@ -74,11 +74,7 @@ def open_labelled(asked: EvalData, trained: TrainedWeights, size: int, note: Not
 
 
 def _by_name(source: Source, weights: Weights) -> tuple[Source, list[str]]:
-    """The images under the labels that the weights have for their classes, and notes on them.
-
-    Raises:
-        InputError: the weights lack a class of the data.
-    """
+    """The images under the labels that the weights have for their classes, and notes on them."""
     known, own = weights.description.classes, tuple(source.classes)
     if not known or not own:
         return source, []

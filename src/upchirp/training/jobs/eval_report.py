@@ -26,11 +26,7 @@ _PAIRS, _PICTURES, _SIDE = 12, 8, 96
 def report_evaluation(
     name: str, evaluation: Evaluation, size: int, source: Source, seen: Augmentation, path: Path
 ) -> None:
-    """Write it to a file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write it to a file."""
     # matplotlib takes most of a second, which others need not spend.
     from upchirp.reports.eval_html import Confused, write_eval_report, write_precision_report
 

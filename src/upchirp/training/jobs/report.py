@@ -26,11 +26,7 @@ def report_at_end(run: "Run", settings: Mapping[str, Any], train: Source, val: S
 
 
 def report_run(run: "Run", settings: Mapping[str, Any], train: Source, val: Source) -> None:
-    """Write a finished run's `report.html`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a finished run's `report.html`."""
     # matplotlib takes most of a second, which only a run that ends needs to spend.
     from upchirp.reports.run_html import RunRecord, write_run_report
 

@@ -60,11 +60,7 @@ class MaskedAutoencoding:
         return 0
 
     def around(self, model: nn.Module, *, fresh: bool) -> nn.Module:
-        """A masked autoencoder with the model as its encoder.
-
-        Raises:
-            InputError: a model that cannot drop tokens.
-        """
+        """A masked autoencoder with the model as its encoder."""
         if isinstance(model, MaskedAutoencoder):
             return model
         check_drops_tokens(model)

@@ -52,9 +52,6 @@ class MaskedAutoencoder(nn.Module):
         decoder_depth: blocks.
         decoder_width: of their tokens, a multiple of 32.
 
-    Raises:
-        InputError: a model that cannot drop tokens.
-
     >>> from upchirp.models import create_model
     >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_classes=0)
     >>> model = MaskedAutoencoder(vit, width=12, mask_ratio=0.75, decoder_depth=1, decoder_width=32)
@@ -236,11 +233,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def check_drops_tokens(model: nn.Module) -> None:
-    """Refuse a model whose tokens cannot be left out one by one.
-
-    Raises:
-        InputError: naming what can be taken instead.
-    """
+    """Refuse a model whose tokens cannot be left out one by one."""
     known = isinstance(model, VisionTransformer | Eva) and not isinstance(model, VisionTransformerDistilled)
     # Patches of a network of convolutions see into their neighbours.
     if not known or not isinstance(model.patch_embed, PatchEmbed):

@@ -76,11 +76,7 @@ class Writer:
         self._future = self._thread.submit(self._digests, written, folder)
 
     def finish(self) -> Path | None:
-        """Wait for what is being written, and make it a checkpoint; returns it, if there is one.
-
-        Raises:
-            OSError: it could not be written.
-        """
+        """Wait for what is being written, and make it a checkpoint; returns it, if there is one."""
         if self._future is None:
             return None
         future, self._future = self._future, None

@@ -8,11 +8,7 @@ from upchirp.errors import InputError
 
 
 def at_least(least: int, **values: float | None) -> None:
-    """Refuse what is less than a setting may be; None is left open.
-
-    Raises:
-        InputError: naming the first one.
-    """
+    """Refuse what is less than a setting may be; None is left open."""
     for name, value in values.items():
         if value is not None and value < least:
             raise InputError(f"`{name}` is {value}: it must be {least} or more")
@@ -24,21 +20,13 @@ def check_least(settings: object, least: int, *names: str) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse what torch takes for no seed.
-
-    Raises:
-        InputError: a number of more than 64 bits.
-    """
+    """Refuse what torch takes for no seed: more than 64 bits."""
     if not -(1 << 63) <= seed < 1 << 64:
         raise InputError(f"`seed` is {seed}: give a whole number from 0 to {(1 << 64) - 1}")
 
 
 def check_model_kwargs(options: Mapping[str, Any]) -> None:
-    """Refuse constructor arguments that settings of their own decide.
-
-    Raises:
-        InputError: naming the setting to use.
-    """
+    """Refuse constructor arguments that settings of their own decide."""
     instead = {
         "num_classes": "it follows from the data",
         "in_chans": "use `in_chans`",

@@ -28,11 +28,7 @@ def optimizer_names() -> list[str]:
 
 
 def check_optimizer(optimization: Optimization) -> None:
-    """Refuse an optimizer that there is not, or that does not take its arguments.
-
-    Raises:
-        InputError: offering the nearest names, or saying which argument is wrong.
-    """
+    """Refuse an optimizer that there is not, or that does not take its arguments."""
     opt, names = optimization.opt, optimizer_names()
     if opt not in names:
         if opt in list_optimizers():
@@ -70,9 +66,6 @@ def check_states(model: nn.Module, optimization: Optimization, sizes: Iterable[i
 
     States of a parameter's own shape are resized as it is (`fit_to_bandwidth`), plain numbers stay. The optimizer is
     tried on the parameters concerned, in a copy of the model without any others' values.
-
-    Raises:
-        InputError: naming the optimizer, the parameter and the state.
 
     >>> from upchirp.models import create_model
     >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24)

@@ -36,9 +36,6 @@ class Evaluations:
         """Evaluate at the final size, and at the current bandwidth; returns the top-1 of what is exported.
 
         In the last stage the state is written if it is better than all before.
-
-        Raises:
-            UnreadableImages: more than 1 % of the images cannot be read.
         """
         state, totals, plan = self.state, self.totals, self.setup.plan
         self.emit(Working(what="evaluating"))

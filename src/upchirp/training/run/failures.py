@@ -13,11 +13,7 @@ from upchirp.training.run.run_folder import CHECKPOINTS
 
 @contextmanager
 def one_line_failures(folder: Path, go_on: str) -> Iterator[None]:
-    """Turn a disk that fails or is full, and loader workers that die or stall, into one line; and too small a batch.
-
-    Raises:
-        InputError: that line, with the last good checkpoint.
-    """
+    """Turn a disk that fails or is full, and loader workers that die or stall, into one line; and too small a batch."""
     try:
         with loader_failures(), _quiet_board():
             yield

@@ -121,11 +121,7 @@ class Plans:
         return planned._replace(plan=as_stored(planned.plan, stored, named))
 
     def in_time(self, settled: Settled, trainer: Trainer, model: nn.Module) -> Planned:
-        """The plan of a new run; if its time budget is enough for another recipe, that of a run by that one.
-
-        Raises:
-            InputError: a curriculum or budget that does not fit.
-        """
+        """The plan of a new run; if its time budget is enough for another recipe, that of a run by that one."""
         chosen, plan = self.new(settled, trainer, model)
         if (longer := settled.for_time(len(self.source), plan)) is not None:
             trainer, model = self.made_for(longer)
@@ -137,9 +133,6 @@ class Plans:
 
         Returns:
             The settings with those chosen that the plan's length decides, and a line for each choice, and the plan.
-
-        Raises:
-            InputError: a curriculum or budget that does not fit.
         """
         device, ranks = trainer.device, trainer.parallel.ranks
         config = settled.config

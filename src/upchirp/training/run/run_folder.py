@@ -51,11 +51,7 @@ def holds_run(folder: Path) -> bool:
 
 
 def check_is_free(folder: Path) -> None:
-    """Raise unless the folder is missing, or empty but for its lock.
-
-    Raises:
-        InputError: it holds a run, or anything else.
-    """
+    """Raise unless the folder is missing, or empty but for its lock."""
     if holds_run(folder):
         raise InputError(f"{folder} holds another run: go on with it by `resume='auto'`, or choose another `output`")
     # These alone were left by a run that was killed while its folder was made; wandb has a folder in it, too.
@@ -93,11 +89,7 @@ def check_is_same_run(folder: Path, asked: Mapping[str, Any]) -> list[str]:
 def check_same_settings(
     folder: Path, job: str, stored: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Set[str]
 ) -> None:
-    """Raise if a folder's job was started with other settings; those that are not stored are taken as the same.
-
-    Raises:
-        InputError: naming the first that differ.
-    """
+    """Raise if a folder's job was started with other settings; those that are not stored are taken as the same."""
     asked = _as_measured(asked, stored)
     if different := [name for name in asked if name not in may_differ and asked[name] != stored.get(name, asked[name])]:
         listed = ", ".join(f"{name} {stored[name]} (now {asked[name]})" for name in different[:3])

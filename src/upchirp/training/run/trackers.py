@@ -122,10 +122,6 @@ TRACKERS: Mapping[TrackerName, Callable[..., Tracker]] = {"wandb": _Wandb, "trac
 
 
 def check_tracker(name: TrackerName | None) -> None:
-    """Refuse a tracker that is not installed, before anything is done.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Refuse a tracker that is not installed, before anything is done."""
     if name is not None and importlib.util.find_spec(name) is None:
         raise InputError(f"{name} is not installed: pip install 'upchirp[{name}]', or leave out `track`")
