@@ -20,9 +20,8 @@ from upchirp.models.resizing.grids import GridChange, apply_change
 class PyramidVisionTransformer(nn.Module):
     """A pyramid of four transformer stages, classified by a class token of the last (Section 3).
 
-    It follows timm's conventions, and resizes its positions itself when the input size changes
-    (`upchirp.models.ResizableInput`): each stage has learned positions, on grids 4, 8, 16 and 32 times
-    coarser than the image.
+    It follows timm's conventions, and resizes its positions itself when the input size changes (see
+    `upchirp.models.ResizableInput`): each stage has learned positions, on grids 4, 8, 16 and 32 times coarser.
 
     Args:
         img_size: side of the images, or height and width; multiples of 32 in the published models.
@@ -43,8 +42,7 @@ class PyramidVisionTransformer(nn.Module):
         drop_path_rate: stochastic depth rate of the last layer; it grows linearly from 0 over all layers.
         act_layer: makes the activation of the feed-forward layers.
         norm_layer: makes a normalisation for a number of channels.
-        dynamic_img_size: take images of any size that patches and reductions divide, with positions interpolated
-            for each batch.
+        dynamic_img_size: take images of any size that patches and reductions divide, and interpolate positions.
         device: where the parameters are made.
         dtype: their type.
 
@@ -98,7 +96,6 @@ class PyramidVisionTransformer(nn.Module):
         self.size_multiple = math.lcm(*(stride * ratio for stride, ratio in zip(strides, sr_ratios, strict=True)))
         self._check_size(size)
         self.in_chans = in_chans
-        self.num_classes = num_classes
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.num_prefix_tokens = 1
         self.feature_info = [
@@ -238,9 +235,6 @@ class PyramidVisionTransformer(nn.Module):
             stop_early: whether to leave out stages after the last one wanted.
             output_fmt: `NCHW`, nothing else.
             intermediates_only: whether to return the maps alone.
-
-        Raises:
-            InputError: another `output_fmt`.
         """
         if output_fmt != "NCHW":
             raise InputError(f"output_fmt is {output_fmt!r}: choose 'NCHW'")
