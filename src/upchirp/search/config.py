@@ -185,9 +185,6 @@ class SearchConfig(AroundTraining):
 
         >>> SearchConfig.from_flat({"model": "resnet18", "recipe": "light", "epochs": 6, "stages": 4}).tuning
         0.3
-
-        Raises:
-            InputError: an unknown name or a value of the wrong type.
         """
         if isinstance(values.get("parallel"), int):
             # Searches of earlier versions called it so; a training's setting of that name is a word.

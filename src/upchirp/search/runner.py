@@ -81,7 +81,6 @@ class _Counted:
     loss: float = 0.0
     """Sum of the losses that the outcome's loss is the mean of."""
     steps: int = 0
-    """How many they are."""
     seconds: float = 0.0
 
 
@@ -158,10 +157,9 @@ class _Execution:
             saving = state.step == plan.middle or state.step % config.checkpoint_interval == 0 or stopping
             if last or saving or self.device.type == "cpu":
                 finite = math.isfinite(result.loss.item())
+            if finite and (last or saving):
+                finite = self.states.is_finite()
             if not finite:
-                break
-            if (last or saving) and not self.states.is_finite():
-                finite = False
                 break
             now = time.perf_counter()
             if now - reported > _PROGRESS_SECONDS:

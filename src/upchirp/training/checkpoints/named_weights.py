@@ -37,9 +37,6 @@ def name_of(model: str) -> Path:
 
     >>> name_of("resnet10t").as_posix(), name_of("vit_tiny_patch16_224.augreg_in21k").as_posix()
     ('timm/resnet10t.c3_in1k', 'timm/vit_tiny_patch16_224.augreg_in21k')
-
-    Raises:
-        InputError: timm has no such model, tag or weights.
     """
     config = timm_config(model)
     return Path(f"{_TIMM}{config.architecture}.{config.tag}")

@@ -99,9 +99,7 @@ class Best(NamedTuple):
     threshold: float
     """The least probability that is taken for a yes."""
     precision: float
-    """At it."""
     recall: float
-    """At it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,14 +156,8 @@ def precision_recall(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floati
 def average_precision(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating[Any]]) -> float:
     """The sum over all thresholds of precision times what recall they add, AP = sum_n (R_n - R_(n-1)) P_n.
 
-    As scikit-learn has it: nothing is interpolated, and images of one score are taken together.
-
-    Args:
-        truth: whether an image has the class, (N,).
-        scores: the higher, the likelier; what is no number comes last, (N,).
-
-    Returns:
-        From 0 to 1; not a number if no image has the class.
+    As scikit-learn has it: nothing is interpolated, and images of one score are taken together. It lies in 0 to 1, and
+    is not a number if no image has the class. See `precision_recall` for the arguments.
 
     >>> average_precision(np.array([True, False, True]), np.array([0.9, 0.5, 0.5]))
     0.8333333333333333

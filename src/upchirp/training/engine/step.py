@@ -89,11 +89,7 @@ class Steps:
         train_mode(self.state.model)
 
     def take(self, batches: StepBatches) -> StepResult | None:
-        """Take a step; nothing comes of it if its batches end before it is whole.
-
-        Raises:
-            OutOfMemory: see `Trainer.run`.
-        """
+        """Take a step; nothing comes of it if its batches end before it is whole."""
         step = batches.step
         self._first_step = step.index if self._first_step is None else self._first_step
         self._fit_to(step)

@@ -62,17 +62,12 @@ class StepBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for k in itertools.count():
-            if k == len(self._batches) and not self._take():
-                return
+            if k == len(self._batches):
+                if self.complete or (arrived := self._arriving.next()) is None:
+                    return
+                self._batches.append(arrived[0])
+                self.waited += arrived[1]
             yield self._batches[k]
-
-    def _take(self) -> bool:
-        item = None if self.complete else self._arriving.next()
-        if item is None:
-            return False
-        self._batches.append(item[0])
-        self.waited += item[1]
-        return True
 
     def work_queued(self) -> None:
         """Take note that work on the step was handed to the device, which does not wait while it has some."""
@@ -102,13 +97,8 @@ class StepBatches:
 def regroup(batches: Iterable[Batch], rows: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
     """The batches of one step, cut or joined so that each has `rows` rows, and the last of the step what is left.
 
-    No more batches are taken than the next one needs. What is cut shares memory with what it was cut from; what is
-    joined is on the device.
-
-    Args:
-        batches: of one step, in order, the last one with `completes_step`.
-        rows: in each micro-batch. With mixing, a multiple of the mixing group.
-        device: where to join.
+    No more batches are taken than the next one needs, and the last one has `completes_step`. What is cut shares memory
+    with what it was cut from; what is joined is on the device. With mixing, `rows` is a multiple of the mixing group.
     """
     waiting: list[Batch] = []
     for batch in batches:

@@ -151,9 +151,7 @@ class OfLabels:
 def binary_cross_entropy(outputs: Tensor, shares: Tensor) -> Tensor:
     """The mean over the classes of their binary cross entropies, as timm and DeiT III average them, (N,).
 
-    Args:
-        outputs: logits, (N, classes).
-        shares: what is asked of each, 0 to 1, (N, classes).
+    Logits and the shares that are asked for, 0 to 1, are (N, classes).
     """
     return functional.binary_cross_entropy_with_logits(outputs.float(), shares, reduction="none").mean(dim=1)
 

@@ -55,9 +55,6 @@ def evaluate_state(
     """Evaluate the weights, then their average if there is one, at the set's size; then the weights at their bandwidth.
 
     Images are reduced to the bandwidth by the operator, as in training; by default by the trainer's own.
-
-    Raises:
-        UnreadableImages: more than 1 % of the images cannot be read.
     """
     state.average_statistics()
     of_state: list[tuple[Literal["model", "ema"], nn.Module, int]] = [("model", state.model, data.size)]

@@ -39,11 +39,7 @@ def beside_run(asked: EvalData, run: Start) -> tuple[Start, bool]:
 def open_asked(
     asked: EvalData, run: Start, size: int, note: Note = lambda line: None, counted: Counted = ignore
 ) -> Source:
-    """Open it for an evaluation, generated images at a side in pixels; see `open_evaluation`.
-
-    Raises:
-        InputError: no data is named, or it cannot be opened.
-    """
+    """Open it for an evaluation, generated images at a side in pixels; see `open_evaluation`."""
     chosen, of_run = beside_run(asked, run)
     return open_evaluation(
         chosen.data,

@@ -160,11 +160,7 @@ class MaskedAutoencoder(nn.Module):
         return predicted.to(torch.float32, copy=True)
 
     def exported(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The encoder's tensors under timm's names, with the positions of its size now, as plain timm loads them.
-
-        Args:
-            tensors: of the state of this, whole and on the host.
-        """
+        """The encoder's tensors under timm's names, with the positions of its size now, as plain timm loads them."""
         own = {name.removeprefix(_ENCODER): value for name, value in tensors.items() if name.startswith(_ENCODER)}
         if not self.encoder.patch_drop.placed:
             return own
@@ -174,19 +170,16 @@ class MaskedAutoencoder(nn.Module):
 
 
 class _Visible(nn.Module):
-    """Stands where timm drops patches at random: adds positions, and lets through the tokens that are to be seen.
-
-    Args:
-        prefix: tokens before the patches, which always are.
-        placed: whether tokens have positions of their own.
-        tells: whether the model asks which patches were kept.
-    """
+    """Stands where timm drops patches at random: adds positions, and lets through the tokens that are to be seen."""
 
     def __init__(self, *, prefix: int, placed: bool, tells: bool) -> None:
         super().__init__()
         self.prefix = prefix
+        """Tokens before the patches, which always are seen."""
         self.placed = placed
+        """Whether tokens have positions of their own."""
         self.tells = tells
+        """Whether the model asks which patches were kept."""
         self.kept: Tensor | None = None
 
     def forward(self, tokens: Tensor) -> Any:

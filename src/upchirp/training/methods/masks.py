@@ -10,11 +10,8 @@ _STRIDE = 0x9E3779B9
 def patch_order(seeds: Tensor, patches: int) -> Tensor:
     """A random order of the patches of each image, that of its seed alone: (N, patches), int64, on the seeds' device.
 
-    Whatever shares a batch with an image changes nothing, nor do ranks, micro-batches, the device and compiling.
-
-    Args:
-        seeds: one for each image, int64, (N,).
-        patches: of an image.
+    Whatever shares a batch with an image changes nothing, nor do ranks, micro-batches, the device and compiling. There
+    is one seed for each image: int64, (N,).
 
     >>> order = patch_order(torch.tensor([1, 2]), 4)
     >>> order.tolist(), patch_order(torch.tensor([2]), 4).tolist()
@@ -42,10 +39,7 @@ def positions(side: int, width: int, *, device: torch.device | None = None) -> T
     The first half tells the column and the second the row, each by the sines and then the cosines of width / 4
     frequencies from 1 to 1/10,000.
 
-    Args:
-        side: patches in a row.
-        width: of a token, a multiple of 4.
-        device: where they are made.
+    A row has `side` patches, and the width of a token is a multiple of 4.
 
     >>> positions(2, 4)
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],

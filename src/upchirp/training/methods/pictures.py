@@ -40,12 +40,7 @@ def pictures_of(
 
 
 def strokes(patches: Tensor, patch: int) -> Tensor:
-    """Histograms of gradients as strokes along the edges that they tell of: (N, 3, B, B).
-
-    Args:
-        patches: what `patch_targets` gives, (N, patches, numbers).
-        patch: its side, pixels.
-    """
+    """Histograms of gradients, as `patch_targets` gives them, as strokes along the edges they tell of: (N, 3, B, B)."""
     cell = cell_of(patch)
     bins = 3 * ORIENTATIONS
     maps = out_of_patches(patches, bins)

@@ -55,12 +55,10 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether this rank still writes."""
         return self._future is not None and not self._future.done()
 
     @property
     def pending(self) -> bool:
-        """Whether a checkpoint is begun that is not there yet."""
         return self._future is not None
 
     def begin(self, state: State, content: dict[str, Any], path: Path) -> None:
@@ -76,7 +74,6 @@ class Writer:
         self._future = self._thread.submit(self._digests, written, folder)
 
     def finish(self) -> Path | None:
-        """Wait for what is being written, and make it a checkpoint; returns it, if there is one."""
         if self._future is None:
             return None
         future, self._future = self._future, None

@@ -78,10 +78,7 @@ class Alone:
 class Replicated(Alone):
     """Ranks that each hold everything, with the same weights after every step, as their gradients are summed (DDP).
 
-    Args:
-        ranks: who holds a copy.
-        deterministic: take the same sums in the same order however often the model is wrapped anew, or a run begins.
-        sync_bn: let batch norms count the images of all ranks, for which these wait for each other in each of them.
+    With `sync_bn` batch norms count the images of all ranks, for which these wait for each other in each of them.
     """
 
     def __init__(self, ranks: Ranks, *, deterministic: bool = False, sync_bn: bool = False) -> None:

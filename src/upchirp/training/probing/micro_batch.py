@@ -34,11 +34,7 @@ def choose_micro_batch(planning: Planning, batch_size: int, ranks: int = 1, *, s
     That size is 512 images at the final size and as many pixels at smaller ones: a GPU needs so many small images to be
     busy, and holds them in the same memory.
 
-    Args:
-        planning: what is asked for, and how images are mixed.
-        batch_size: images in one step of all ranks.
-        ranks: that share them.
-        shrunk: how many times the images' side fits into the final one.
+    The batch is that of all ranks; `shrunk` says how many times the images' side fits into the final one.
 
     >>> [choose_micro_batch(Planning(), 4096, shrunk=224 / side) for side in (224, 160, 96)]
     [512, 512, 2048]

@@ -64,8 +64,15 @@ def curriculum_for(model: nn.Module, given: str | Mapping[str, Any], final_size:
 
 
 def scale_drop_path(model: nn.Module, plan: Plan) -> None:
-    """Lower a model's stochastic-depth rates in proportion to the budget, below the standard one (Appendix A.1)."""
-    lower_drop_path(model, min(1.0, budget_share(plan)))
+    """Lower a model's stochastic-depth rates in proportion to the budget, below the standard one (Appendix A.1).
+
+    The standard is 200 equivalent epochs, and for baselines and curricula that count samples 300 real passes.
+    """
+    if plan.axis == "samples" or len(plan.bandwidths) == 1:
+        share = plan.total_samples / plan.dataset_size / STANDARD_EPOCHS_CONSTANT
+    else:
+        share = plan.equivalent_epochs / STANDARD_EPOCHS
+    lower_drop_path(model, min(1.0, share))
 
 
 def lower_drop_path(model: nn.Module, share: float) -> None:
@@ -73,16 +80,6 @@ def lower_drop_path(model: nn.Module, share: float) -> None:
     for module in model.modules():
         if isinstance(module, DropPath):
             module.drop_prob *= share
-
-
-def budget_share(plan: Plan) -> float:
-    """The budget as a share of the standard one.
-
-    The standard is 200 equivalent epochs, and for baselines and curricula that count samples 300 real passes.
-    """
-    if plan.axis == "samples" or len(plan.bandwidths) == 1:
-        return plan.total_samples / plan.dataset_size / STANDARD_EPOCHS_CONSTANT
-    return plan.equivalent_epochs / STANDARD_EPOCHS
 
 
 def named_model(start: Start, classes: int, task: Task, **rates: Any) -> nn.Module:

@@ -33,11 +33,7 @@ _ONCE_WRITTEN_OUT: Mapping[str, Any] = {"opt_betas": [0.9, 0.999], "opt_eps": 1e
 
 
 def load_stored(path: Path) -> dict[str, Any]:
-    """The settings that a run, a search or a comparison stored: all of them, those too that it was begun without.
-
-    Raises:
-        InputError: an unreadable file, or one that is not a mapping.
-    """
+    """The settings that a run, a search or a comparison stored: all of them, those too that it was begun without."""
     stored = load_config(path)
     if "layer_groups" not in stored and stored.get("mode") == "fast":
         stored["mode"] = "fast_lanczos"

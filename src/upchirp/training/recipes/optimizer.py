@@ -57,11 +57,8 @@ def layer_groups(model: nn.Module, optimization: Optimization) -> list[dict[str,
     """Groups of parameters whose learning rates decay from the head to the stem, for torch's optimizers.
 
     As in ConvNeXt's fine-tuning, which Appendix A.2 follows, neighbouring blocks make a group: 36 blocks are 12 groups
-    of three. A model that does not say what its blocks are is cut into layers by timm.
-
-    Args:
-        model: timm's, or one with a `group_matcher` as timm's models have it.
-        optimization: `layer_decay` is each group's factor, `layer_groups` how many there are between stem and head.
+    of three. A model that does not say what its blocks are, by a `group_matcher` as timm's have it, is cut into layers
+    by timm.
     """
     unlike: Any = getattr(model, "no_weight_decay", None)
     options: dict[str, Any] = {"weight_decay": optimization.weight_decay, "layer_decay": optimization.layer_decay}

@@ -242,4 +242,4 @@ class Run:
 
     def _save(self) -> None:
         with self._off_the_clock(), self.totals.spent.on("saving"):
-            self.saving.step()
+            self.saving.save()

@@ -29,9 +29,6 @@ def recorded(
 
     Yields:
         The observers, with those that write.
-
-    Raises:
-        InputError: the tracker cannot be started.
     """
     if not setup.trainer.parallel.ranks.is_first:
         yield observers

@@ -27,13 +27,9 @@ class Saving:
         self.state, self.ranks = self.setup.state, self.setup.trainer.parallel.ranks
         self.states = States(self.state, self.setup.folder / run_folder.CHECKPOINTS, self._written)
 
-    def step(self) -> None:
-        """Write the checkpoint of the step that the state is at."""
-        self._save()
-
     def best(self) -> None:
         """Write the state as the best one so far."""
-        self._save(checkpoint.best_path(self.states.folder, self.state.step))
+        self.save(checkpoint.best_path(self.states.folder, self.state.step))
 
     def back_to_best(self) -> None:
         """Put the best state back, if it is another one; all ranks call it together."""
@@ -76,7 +72,8 @@ class Saving:
             "`clip_grad=1`"
         )
 
-    def _save(self, path: Path | None = None) -> None:
+    def save(self, path: Path | None = None) -> None:
+        """Write the state, by default as the checkpoint of its step."""
         if not self.states.is_finite():
             raise self.not_finite("weights are not finite")
         content = {

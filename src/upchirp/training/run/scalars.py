@@ -6,9 +6,7 @@ from upchirp.training.events import Evaluated, Event, Logged, Selected
 def scalars(event: Event, exported: tuple[str, int]) -> tuple[int, dict[str, float]] | None:
     """After how many steps something was measured, and what; none of events that hold no figures.
 
-    Args:
-        event: of a training.
-        exported: which weights the run exports and at which side, so that one accuracy is shown by itself.
+    `exported` are the weights that the run exports, and their side, so that one accuracy is shown by itself.
     """
     if isinstance(event, Logged):
         step = event.step

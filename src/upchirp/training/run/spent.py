@@ -54,7 +54,8 @@ class Spent:
     def step(self, *, stage: int, seconds: float, waited: float) -> None:
         """Count a step."""
         if stage != self._stage.number:
-            self._settle()
+            self.computing += self._stage.computing
+            self.changing_bandwidth += self._stage.changing_bandwidth
             self._stage = _Stage(stage)
         waited = min(waited, seconds)
         self.waiting += waited
@@ -79,15 +80,8 @@ class Spent:
 
     def seconds(self) -> dict[str, float]:
         """By name, as plain numbers."""
-        self._settle()
-        return {name: round(getattr(self, name), 3) for name in NAMES}
-
-    def _settle(self) -> None:
-        """Share the time of the stage so far out."""
-        changing, computing = self._stage.shares()
-        self.changing_bandwidth += changing - self._stage.settled[0]
-        self.computing += computing - self._stage.settled[1]
-        self._stage.settled = changing, computing
+        now = {"computing": self._stage.computing, "changing_bandwidth": self._stage.changing_bandwidth}
+        return {name: round(getattr(self, name) + now.get(name, 0.0), 3) for name in NAMES}
 
 
 @dataclass
@@ -98,13 +92,17 @@ class _Stage:
     steps: int = 0
     first: float = 0.0
     others: float = 0.0
-    settled: tuple[float, float] = (0.0, 0.0)
 
-    def shares(self) -> tuple[float, float]:
-        """Changing the bandwidth, and computing."""
+    @property
+    def changing_bandwidth(self) -> float:
+        """What the first step took more than the others."""
         usual = self.others / (self.steps - 1) if self.steps > 1 else self.first
-        changing = max(0.0, self.first - usual)
-        return changing, self.first + self.others - changing
+        return max(0.0, self.first - usual)
+
+    @property
+    def computing(self) -> float:
+        """All else."""
+        return self.first + self.others - self.changing_bandwidth
 
 
 NAMES = tuple(entry.name for entry in fields(Spent) if not entry.name.startswith("_"))

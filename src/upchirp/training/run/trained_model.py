@@ -33,11 +33,7 @@ class TrainedModel:
 def load_trained(
     origin: Origin, *, final_size: int | None = None, preprocessing: EvalPreprocessing = EvalPreprocessing()
 ) -> TrainedModel:
-    """The model of a run or of a weights file.
-
-    Raises:
-        InputError: something is missing or does not fit together.
-    """
+    """The model of a run or of a weights file."""
     at_least(1, final_size=final_size)
     trained = read_trained(origin, preprocessing)
     config, stored, seen = trained.config, trained.weights, trained.seen

@@ -11,10 +11,7 @@ from upchirp.training.parallel.ranks import Ranks
 class Window:
     """Means over the steps since the last log line, with the losses left on the device and on their ranks.
 
-    Args:
-        device: where the losses are.
-        ranks: who trains; all of them count the same steps.
-        begun: training time of the run when the window begins, seconds.
+    It begins at a training time of the run in seconds, `begun`; all ranks count the same steps.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks, begun: float) -> None:
