@@ -48,11 +48,7 @@ def timm_progressive(final_size: int = 224, *, multiple: int = 1) -> Curriculum:
         done += len(list(same))
         phases.append(Phase(end=done / len(drawn), bandwidth=side))
     return Curriculum(
-        name="timm_progressive",
-        axis="samples",
-        phases=tuple(phases),
-        magnitude=(9.0, 9.0),
-        test_size=final_size,
+        name="timm_progressive", axis="samples", phases=tuple(phases), magnitude=(9.0, 9.0), test_size=final_size
     )
 
 

@@ -29,17 +29,11 @@ _RULES = (
     _Rule(("sched_decay",), lambda c: c["sched"] != "wsd", "it belongs to `sched='wsd'`"),
     _Rule(("warmup_passes",), lambda c: c["warmup"] is not None, "`warmup` goes before it"),
     _Rule(
-        ("lr_base", "lr_base_size", "lr_base_scale"),
-        lambda c: c["lr"] is not None,
-        "the rate does not follow from it",
+        ("lr_base", "lr_base_size", "lr_base_scale"), lambda c: c["lr"] is not None, "the rate does not follow from it"
     ),
     _Rule(("lr_cap",), lambda c: c["early_batch"] is None, "it bounds the rate of `early_batch`"),
     _Rule(("layer_groups",), lambda c: c["layer_decay"] is None, "it belongs to `layer_decay`"),
-    _Rule(
-        ("model_ema_decay", "model_ema_warmup"),
-        lambda c: not c["model_ema"],
-        "it belongs to `model_ema=True`",
-    ),
+    _Rule(("model_ema_decay", "model_ema_warmup"), lambda c: not c["model_ema"], "it belongs to `model_ema=True`"),
     _Rule(("amp_dtype",), lambda c: not c["amp"], "it belongs to `amp=True`"),
     _Rule(("kd_temperature", "kd_alpha"), lambda c: c["kd_model"] is None, "it belongs to `kd_model`"),
     _Rule(("head_init_scale",), lambda c: c["keep_head"], "`keep_head=True` makes no new classifier"),
