@@ -152,7 +152,7 @@ def test_learning_rates_and_magnitudes_of_line_6(search_config: Make) -> None:
         assert made.training_cost == pytest.approx(40, rel=1e-3)
         assert made.spent(made.end) == pytest.approx(50, rel=1e-3)
         # The same rates as in a run that goes on at the final size to its end.
-        whole = planner.whole((48, side, 64, 64, 64))
+        whole = planner.of(Trial((48, side, 64, 64, 64), 0, 5)).run
         for index in (made.begin, made.middle - 1, made.middle, made.end - 1):
             ours, theirs = (made.run if index < made.middle else made.tuning).step(index), whole.step(index)
             assert ours.learning_rate == pytest.approx(theirs.learning_rate, rel=1e-3)
