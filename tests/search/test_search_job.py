@@ -18,6 +18,7 @@ from upchirp.data.sources import FolderSource
 from upchirp.models import create_model
 from upchirp.search import Begun, Found, Scored, SearchConfig, SearchEvent, Working, estimate, search
 from upchirp.search.journal import Journal
+from upchirp.search.trial import Trial
 from upchirp.search.trial_plan import Planner
 from upchirp.training import Interrupted, Noted
 from upchirp.training.recipes.config_file import save_config
@@ -290,7 +291,7 @@ def test_a_0_is_of_training_as_usual_unless_the_ramp_is_asked_for(tmp_path: Path
               "algorithm": "greedy", "candidates": [32], "stages": 3}  # fmt: skip
 
     def magnitudes(config: SearchConfig, *sides: int) -> tuple[float, float]:
-        run = Planner(config, create_model("test_vit", num_classes=2), 320).whole(sides)
+        run = Planner(config, create_model("test_vit", num_classes=2), 320).of(Trial(sides, 0, len(sides))).run
         return run.stages[0].magnitude[0], run.stages[-1].magnitude[1]
 
     plain = SearchConfig.from_flat(common)
