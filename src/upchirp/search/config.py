@@ -174,7 +174,11 @@ class SearchConfig(AroundTraining):
 
     @classmethod
     def stored(cls, folder: Path) -> dict[str, Any]:
-        """The settings in the folder of a search, by their flag names; one of before gave its baseline the ramp."""
+        """The settings in the folder of a search, by their flag names; one of before gave its baseline the ramp.
+
+        Raises:
+            InputError: unreadable, or of another job.
+        """
         values = super().stored(folder)
         before = {"baseline_magnitude": "ramp"} if values.get("algorithm") == "greedy" else {}
         return {**before, **values}
@@ -185,6 +189,9 @@ class SearchConfig(AroundTraining):
 
         >>> SearchConfig.from_flat({"model": "resnet18", "recipe": "light", "epochs": 6, "stages": 4}).tuning
         0.3
+
+        Raises:
+            InputError: an unknown name or a value of the wrong type.
         """
         if isinstance(values.get("parallel"), int):
             # Searches of earlier versions called it so; a training's setting of that name is a word.

@@ -43,7 +43,11 @@ class Weights:
     """What the file says they are of."""
 
     def check_head(self, classes: Sequence[str]) -> None:
-        """Refuse a classifier for other classes than those of the data, as far as both have names."""
+        """Refuse a classifier for other classes than those of the data, as far as both have names.
+
+        Raises:
+            InputError: naming some of them.
+        """
         own = self.description.classes
         if len(own) == len(classes) and not same_classes(own, classes):
             first = next(index for index, name in enumerate(own) if name != classes[index])

@@ -105,7 +105,14 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
         check_device_channels(self.way, Channels(self.in_chans, self.augmentation.pixel_type))
 
     def with_channels_of(self, source: "Source") -> tuple["TrainConfig", list[str]]:
-        """With what the channels of images ask for, and lines on that for the user; see `for_channels`."""
+        """With what the channels of images ask for, and lines on that for the user; see `for_channels`.
+
+        Args:
+            source: the training images.
+
+        Raises:
+            InputError: the images have other channels than the settings say, or values of another type.
+        """
         # Flags are parsed without what reads images.
         from upchirp.data import for_channels
 

@@ -63,6 +63,10 @@ class Settled:
     def for_time(self, images: int, plan: Plan) -> "Settled | None":
         """The choice of another recipe for the length that a time budget turned out to have; None if this suits it.
 
+        Args:
+            images: to train on.
+            plan: with the recipe that `choose_recipe` took before the length was known.
+
         >>> from upchirp.curriculum import constant, plan
         >>> settled = choose_recipe(TrainConfig.from_flat({"model": "resnet18", "time_budget": "3h"}), 200)
         >>> settled.config.recipe

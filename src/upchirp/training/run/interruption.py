@@ -18,7 +18,14 @@ second, or presses it a third time."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; its state is in a checkpoint."""
+    """The run was asked to stop; its state is in a checkpoint.
+
+    Args:
+        signum: the signal that asked.
+        folder: the run to go on with.
+        step: optimizer steps done.
+        go_on: how to go on, as the end of a message.
+    """
 
     def __init__(self, signum: int, folder: Path, step: int, go_on: str) -> None:
         super().__init__(f"stopped after step {step}; {go_on}")
