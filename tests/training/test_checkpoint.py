@@ -1,11 +1,13 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from upchirp import InputError
+from upchirp import InputError, efficienttrain_plus_plus, plan
 from upchirp.training.checkpoints import checkpoint
+from upchirp.training.run.plans import as_stored
 
 
 def content(step: int) -> dict:
@@ -115,3 +117,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="cannot be read"):
         checkpoint.load(path)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_plan_of_before_with_a_magnitude_that_played_no_part_is_the_same_plan() -> None:
+    stored = plan(efficienttrain_plus_plus(64), epochs=3, dataset_size=64, batch_size=32)
+    made = replace(stored, stages=tuple(replace(stage, magnitude=None) for stage in stored.stages))
+    assert as_stored(made, stored, ()) is stored
+    longer = plan(efficienttrain_plus_plus(64), epochs=6, dataset_size=64, batch_size=32)
+    assert as_stored(longer, stored, ()) is longer
