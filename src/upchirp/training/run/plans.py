@@ -1,5 +1,6 @@
 """The plan of a run: a stored one, or a new one with what is measured and chosen for it."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -140,18 +141,20 @@ class Plans:
         check_states(model, config.optimization, curriculum.sizes)
         bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=self.source)
 
+        budget = math.inf if config.time_budget is None else parse_duration(config.time_budget)
+        timed = math.isfinite(budget)
+
         def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
             table = measure_seconds(
                 bench,
                 micro_batch,
                 replays,
                 replaying=config,
-                seconds=min(SECONDS, SHARE * parse_duration(config.time_budget or "1h")),
+                seconds=min(SECONDS, SHARE * budget),
                 report=self.report,
             )
             return ranks.from_first(lambda: table)
 
-        timed = config.time_budget is not None
         probed = dict.fromkeys(curriculum.sizes, PROBE_BATCH)
         if not chooses_batch_size(config):
             probed = tried_at_once(config, curriculum, device, ranks.size)
