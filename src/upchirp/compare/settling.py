@@ -20,6 +20,7 @@ from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan
 from upchirp.training.engine.task import Classification
 from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config import flat_names
+from upchirp.training.recipes.evaluations import USUAL
 from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import usual_epochs
@@ -217,4 +218,7 @@ def _settled(
     if made.curriculum == "constant" and "early_batch" not in variant.settings:
         # Training as usual has no early stages.
         chosen = replace(chosen, early_batch=None, max_batch_size=None)
+    if chosen.evaluations is None:
+        # Curves are what it is for.
+        chosen = replace(chosen, evaluations=USUAL)
     return SettledVariant(variant, chosen, (train, val), network)

@@ -1,6 +1,6 @@
 """The price of a training before it runs: its plan beside training as usual, and time and memory here."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import nn
@@ -20,6 +20,7 @@ from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
+from upchirp.training.recipes.evaluations import choose_evaluations
 from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.unused import unused_settings
 from upchirp.training.run.data import enlarged_note, open_named_data
@@ -61,7 +62,9 @@ def estimate(
     regime = config.facts
     notes: list[str] = []
     task = task_of(config, config.in_chans)
-    source = open_named_data(config, notes.append, report, labelled=task.labelled)[0] if config.data else None
+    source, val = None, None
+    if config.data:
+        source, val = open_named_data(config, notes.append, report, labelled=task.labelled)
     task = for_images(task, config, [] if source is None else [source])
     if source is None:
         images = regime.dataset_size if dataset_size is None else dataset_size
@@ -82,16 +85,20 @@ def estimate(
     else:
         settled = settle(config, images, model)
         config = settled.config
-        plan = make_plan(config, curriculum_for(model, config.curriculum, config.final_size), images, model=model)
+        plan = _planned(config, images, model)
     if baseline_epochs is None:
         papers = source is None and dataset_size is None
         baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
+    evaluated = None
+    if val is not None:
+        _, evaluated = choose_evaluations(config, plan, len(val), average=config.optimization.model_ema)
     idle = [] if asked.given is None else unused_settings(config.to_flat(), asked.asked())
     priced = with_selection(price(plan, model, baseline_epochs), plan, config.selection, epochs=config.budget)
     at_once = micro_batches(config, plan)
     for stage in priced["stages"]:
         stage["micro_batch"] = at_once[stage["bandwidth"]]
-    return {**priced, "images": images, "classes": classes, "chosen": [*notes, *settled.told(plan), *idle], **needs}
+    chosen = [*notes, *settled.told(plan), *filter(None, [evaluated]), *idle]
+    return {**priced, "images": images, "classes": classes, "chosen": chosen, **needs}
 
 
 def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> TrainConfig:
@@ -104,12 +111,21 @@ def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> Tr
     """
     check_model(config, labelled=config.facts.labelled)
     task = task_of(config, config.in_chans)
-    source, _ = open_named_data(config, lambda line: None, report, labelled=task.labelled)
+    source, val = open_named_data(config, lambda line: None, report, labelled=task.labelled)
     config, _ = config.with_channels_of(source)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen
-    return settle(config, len(source), without_values(config, len(source.classes), task)).config
+    model = without_values(config, len(source.classes), task)
+    chosen = settle(config, len(source), model).config
+    plan = _planned(chosen, len(source), model)
+    evaluations, _ = choose_evaluations(chosen, plan, len(val), average=chosen.optimization.model_ema)
+    return replace(chosen, evaluations=evaluations)
+
+
+def _planned(config: TrainConfig, images: int, model: nn.Module) -> Plan:
+    """The plan where nothing is measured."""
+    return make_plan(config, curriculum_for(model, config.curriculum, config.final_size), images, model=model)
 
 
 def _check(

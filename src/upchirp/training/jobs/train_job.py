@@ -131,7 +131,7 @@ def _train(
         trainer = trainer_for(settled)
         setup = set_up(planned, trainer, material, beginning, own_model=own_model, report=report)
         config = settled.config
-        settings = config.to_flat()
+        settings = {**config.to_flat(), "evaluations": setup.evaluations}
         unused = unused_settings(settings, asked.asked()) if not resuming and asked.given is not None else ()
         notes = [*beginning.notes, *settled.reasons, *unused, *setup.notes]
         # Each rank holds a whole checkpoint there.

@@ -4,7 +4,6 @@ Pure functions of a configuration, the number of images and what the model is ma
 what they choose against a grid of batches, rates and recipes.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Choice, Start
 from upchirp.training.recipes.kinds import kind_of
 from upchirp.training.recipes.recipe import Optimization
-from upchirp.training.recipes.run_groups import Keeping
 
 IMAGENET_SIZED = 500_000
 """Training images from which the paper's recipe is chosen; it is for 1.28 million."""
@@ -200,31 +198,6 @@ def steps_note(plan: Plan) -> str | None:
     if better < size:
         return f"{told}{size} is a large batch for {plan.total_samples:,} images, try `batch_size={better}`"
     return f"{told}give more `epochs` or `time_budget`"
-
-
-def stop_note(plan: Plan, keeping: Keeping) -> str | None:
-    """What to tell of a run that is to stop early and cannot, for want of evaluations in its last stage; else None.
-
-    The first of these is always the best until then, and after the last one there is nothing left to stop.
-
-    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
-    >>> run = plan(efficienttrain_plus_plus(96), epochs=10, dataset_size=6500, batch_size=64)
-    >>> print(stop_note(run, Keeping(early_stop=3)))
-    the last stage has 4 evaluations, too few to stop after 3 without a better one: give 11 `evaluations` or more
-    >>> stop_note(run, Keeping(early_stop=3, evaluations=11)) is None
-    True
-    """
-    if keeping.early_stop is None:
-        return None
-    start, least = plan.stages[-1].progress[0], keeping.early_stop + 2
-    there = keeping.evaluations - int(start * keeping.evaluations)
-    if there >= least:
-        return None
-    enough = next(many for many in itertools.count(keeping.evaluations) if many - int(start * many) >= least)
-    return (
-        f"the last stage has {there} evaluation{'' if there == 1 else 's'}, too few to stop after {keeping.early_stop} "
-        f"without a better one: give {enough} `evaluations` or more"
-    )
 
 
 def _batch_size(samples: int) -> int:

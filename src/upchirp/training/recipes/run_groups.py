@@ -87,8 +87,9 @@ class Computation(Group):
 class Keeping(Group):
     """What a run says and keeps, and how often."""
 
-    evaluations: int = 10
-    """Evaluations, spread evenly over progress; the last is at the end."""
+    evaluations: int | None = None
+    """Evaluations, spread evenly over progress; the last is at the end. By default 10, or fewer where they would take
+    more than a fifth of the training's time."""
     early_stop: int | None = None
     """Stop after so many evaluations in the last stage without a better one, and export the best weights."""
     log_interval: int = 50

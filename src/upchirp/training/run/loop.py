@@ -70,7 +70,7 @@ class Run:
         with collected_signals(patient=several) as received, closing(self._results()) as results:
             self.clock = Clock()
             # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
-            if evaluation_follows(plan, state.step, keeping.evaluations):
+            if evaluation_follows(plan, state.step, self.setup.evaluations):
                 top1 = self._evaluate()
             for result in () if self.evaluations.give_up else results:
                 self._take_note(result)
@@ -104,7 +104,7 @@ class Run:
                     self.saving.states.finish()
                 elif signum:
                     raise self._interrupted(signum)
-                if evaluation_follows(plan, state.step, keeping.evaluations):
+                if evaluation_follows(plan, state.step, self.setup.evaluations):
                     top1 = self._evaluate()
                     (signum,) = self.ranks.largest(received[0] if received else 0)
                     if signum and not last:

@@ -32,7 +32,8 @@ from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import SECONDS, SHARE, measure_seconds
 from upchirp.training.recipes.checks import parse_duration
-from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note, stop_note
+from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
+from upchirp.training.recipes.evaluations import stop_note
 from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.run import run_folder

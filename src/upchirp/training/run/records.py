@@ -45,7 +45,7 @@ def recorded(
         elif trained_on == DataIdentity():
             # A run of an earlier version: from now on it is known.
             run_folder.write_data(folder, material.identity)
-        evaluates = evaluation_follows(setup.plan, setup.state.step, keeping.evaluations)
+        evaluates = evaluation_follows(setup.plan, setup.state.step, setup.evaluations)
         log = run_folder.RunLog(folder, setup.state.step, evaluates=evaluates, exported=setup.exported)
         stack.enter_context(closing(log))
         yield (log, *observers, *tracked)

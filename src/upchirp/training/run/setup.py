@@ -19,6 +19,7 @@ from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
 from upchirp.training.probing.shared_memory import Demand
+from upchirp.training.recipes.evaluations import choose_evaluations
 from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.material import Material
@@ -34,6 +35,8 @@ class Setup:
 
     folder: Path
     keeping: Keeping
+    evaluations: int
+    """How many there are, spread evenly over progress."""
     trainer: Trainer
     """Who trains, on which device; all ranks execute the run, and the first one writes."""
     plan: Plan
@@ -83,6 +86,8 @@ def set_up(
         bandwidths=plan.sizes,
         steps=plan.total_steps,
     )
+    evaluations, told = choose_evaluations(config, plan, len(material.val), average=state.ema is not None)
+    notes += [told] if told else []
     totals = Totals()
     if loaded:
         totals = _restore(loaded, plan, state)
@@ -112,6 +117,7 @@ def set_up(
     return Setup(
         folder=beginning.folder,
         keeping=config,
+        evaluations=evaluations,
         trainer=trainer,
         plan=plan,
         state=state,
