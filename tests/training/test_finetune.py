@@ -13,9 +13,11 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.cli import main
-from upchirp.models import create_model
+from upchirp.curriculum import constant, efficienttrain_plus_plus, plan
+from upchirp.models import create_model, dead_kernel_shares
 from upchirp.training import create_optimizer, set_learning_rate
 from upchirp.training.events import Noted
+from upchirp.training.probing.planning import kernel_note
 from upchirp.training.recipes.recipe import Optimization
 from upchirp.training.recipes.tuning import freeze
 
@@ -200,6 +202,16 @@ def test_a_small_network_is_told_of_kernels_without_gradient(
     train(settings, observers=[lambda event: notes.append(event.message) if isinstance(event, Noted) else None])
     # 32, 96 and 128 px: the last maps are 1 pixel wide at first.
     assert any("of the 7 x 7 kernel of stages.3.blocks.0.conv_dw" in note and "no gradient" in note for note in notes)
+
+
+def test_nothing_is_told_of_the_rims_of_small_kernels() -> None:
+    model = create_model("resnet10t", channels=[4, 4, 4, 4], num_classes=2)
+    run = plan(constant(64), epochs=1, dataset_size=64, batch_size=32)
+    assert kernel_note(run, model) is None
+    early = plan(efficienttrain_plus_plus(64), epochs=1, dataset_size=64, batch_size=16)
+    # Its last maps are 1 pixel wide at first, and it trains well all the same.
+    assert {each.kernel for each in dead_kernel_shares(model, early.bandwidths[0], 64)} == {(3, 3)}
+    assert kernel_note(early, model) is None
 
 
 def test_a_config_of_another_regime_is_refused(capsys: pytest.CaptureFixture[str], pretrained: Path) -> None:
