@@ -36,6 +36,18 @@ def test_dry_run_prints_the_cost_and_nothing_else(
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_measures_the_time(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([*words, "--dry-run", "--measure", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["device"] == "cpu" and told["seconds"] > 0
+    assert main([*words, "--dry-run", "--measure"]) == 0
+    shown = capsys.readouterr()
+    assert "time on this machine (cpu)" in shown.out and "measuring the speed at each bandwidth" in shown.err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--measure"]) == 2
+    assert "--measure goes with --dry-run" in capsys.readouterr().err
+
+
 def test_search_then_train_with_what_it_wrote(
     words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -100,7 +112,7 @@ def test_mistakes_get_one_line(
 def test_display_shows_what_was_spent_and_what_is_to_come() -> None:
     stream = io.StringIO()
     with SearchDisplay(Console(file=stream, force_terminal=True, width=120)) as display:
-        price = Price(trainings=4, equivalent_epochs=8.0, exact=False)
+        price = Price(trainings=4, cost=8.0, exact=False)
         display(Begun(price=price, candidates=(32, 64), finished=1, output=Path("runs/x\x1b[2J")))
         display(Working(running=("32", "64"), spent=2.0, seconds_left=90.0))
     shown = stream.getvalue()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -197,7 +198,7 @@ def test_greedy_search_keeps_the_accuracy_and_never_costs_more_than_said(
     rates = rates_of(stages, "samples")
     price = rates.greedy(candidates, FINAL, baseline_known=known)
     assert len(training.trials) <= price.trainings
-    assert sum(map(rates.of, training.trials)) <= price.equivalent_epochs + 1e-9
+    assert sum(map(rates.of, training.trials)) <= price.cost + 1e-9
     assert not price.exact
 
 
@@ -225,12 +226,32 @@ def test_the_price_of_a_sequential_search_is_what_its_trials_cost(
         spent = sum(map(rates.of, training.trials))
         assert price.trainings == len(training.trials)
         if price.exact:
-            assert spent == pytest.approx(price.equivalent_epochs)
+            assert spent == pytest.approx(price.cost)
         else:
-            assert spent <= price.equivalent_epochs + 1e-9
+            assert spent <= price.cost + 1e-9
         assert price.exact or (halving and axis == "samples" and len(candidates) > 1)
         if halving and len(candidates) > 1 and axis == "compute":
-            assert price.equivalent_epochs < rates.sequential(candidates).equivalent_epochs
+            assert price.cost < rates.sequential(candidates).cost
+
+
+@given(st.integers(2, 6), candidate_sets, st.sampled_from(["compute", "samples"]), st.booleans())
+def test_a_price_in_seconds_is_that_in_epochs_where_time_follows_compute(
+    stages: int, candidates: tuple[int, ...], axis: str, halving: bool
+) -> None:
+    rates = rates_of(stages, axis)
+    timed = replace(rates, pass_seconds={side: 7 * cost for side, cost in rates.relative.items()})
+    by_both = [each.sequential(candidates, halving=halving).cost for each in (rates, timed)]
+    assert by_both[1] == pytest.approx(7 * by_both[0])
+    by_both = [each.greedy(candidates, FINAL).cost for each in (rates, timed)]
+    assert by_both[1] == pytest.approx(7 * by_both[0])
+
+
+def test_small_images_that_save_no_time_make_a_stage_of_one_compute_long() -> None:
+    rates = replace(rates_of(5, "compute"), pass_seconds=dict.fromkeys(SIDES, 30.0))
+    # 40 equivalent epochs are as many more passes as the images are smaller; the fine-tuning's 10 are passes.
+    assert rates.of(Trial((96,), 0, 1, tuning=1)) == pytest.approx((40 * (224 / 96) ** 2 + 10) * 30)
+    # Which of them halving leaves is not known before.
+    assert not rates.sequential((96, 224), halving=True).exact and rates.sequential((96, 224)).exact
 
 
 def test_the_prices_of_the_paper() -> None:
@@ -240,8 +261,8 @@ def test_the_prices_of_the_paper() -> None:
     N + M - 1 times; stages N - 1 to 1 (line 5) and the baseline are at most N + M - 2.
     """
     rates = rates_of(5, "compute")
-    assert rates.sequential((96, 160, 224)).equivalent_epochs / 300 == pytest.approx(2.0)
-    assert rates.sequential((96, 160, 192, 224)).equivalent_epochs / 300 == pytest.approx(8 / 3)
+    assert rates.sequential((96, 160, 224)).cost / 300 == pytest.approx(2.0)
+    assert rates.sequential((96, 160, 192, 224)).cost / 300 == pytest.approx(8 / 3)
     assert rates_of(5, "samples").greedy((96, 160, 192), FINAL).trainings == 5 + 4 - 2
 
 

@@ -12,7 +12,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from upchirp.cli.display import Display
 from upchirp.cli.lasting_output import lasting_output
+from upchirp.cli.live_line import duration
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import json_text, print_note, printable
@@ -33,6 +35,8 @@ class SearchCommand:
     """The search."""
     dry_run: bool = False
     """Print what the search costs and stop."""
+    measure: bool = False
+    """With --dry-run: take a few steps at each candidate on this machine, for the time."""
     json: bool = False
     """Print JSON."""
     print_config: bool = False
@@ -57,11 +61,16 @@ def run(words: Sequence[str]) -> int:
     if command.print_config:
         print(yaml.safe_dump(config.to_flat(), sort_keys=False), end="")
         return 0
+    if command.measure and not command.dry_run:
+        raise InputError("--measure goes with --dry-run: a search that runs says how long it takes")
     console = Console(stderr=command.json)
     with opening(console):
         from upchirp.search import estimate
+        from upchirp.training.events import reporting
     if command.dry_run:
-        show_estimate(estimate(config, note=print_note), as_json=command.json)
+        with Display(Console(stderr=True)) as display:
+            estimated = estimate(config, measure=command.measure, note=print_note, report=reporting([display]))
+        show_estimate(estimated, as_json=command.json)
         return 0
     with lasting_output():
         return _search(command, console, shlex.join(["upchirp", "search", *words]))
@@ -113,6 +122,9 @@ def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:
         "images to train on": f"{estimated['images']:,}",
         "images to score on": f"{estimated['val_images']:,}",
     }
+    if "seconds" in estimated:
+        where = f"time on this machine ({estimated['device']}), one by one, without scoring"
+        rows[where] = f"{most}{duration(estimated['seconds'])}"
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)

@@ -42,10 +42,10 @@ class SearchDisplay:
             case Begun():
                 price = event.price
                 most = "" if price.exact else "at most "
-                self.task = self.progress.add_task("", total=price.equivalent_epochs, most=most, left="")
+                self.task = self.progress.add_task("", total=price.cost, most=most, left="")
                 self._print(
                     f"search over {', '.join(map(str, event.candidates))} px: {most}{price.trainings} trainings, "
-                    f"{price.equivalent_epochs:.1f} equivalent epochs, folder {event.output}"
+                    f"{price.cost:.1f} equivalent epochs, folder {event.output}"
                 )
                 if event.finished:
                     self._print(f"going on, trainings finished before: {event.finished}")

@@ -9,19 +9,13 @@ from upchirp.compare.config import CompareConfig
 from upchirp.compare.outcomes import Entry
 from upchirp.compare.progress import Speeds, seconds_of
 from upchirp.compare.settling import Sources, naming, settle_variants
-from upchirp.curriculum import CostTable, Curriculum, Plan
+from upchirp.curriculum import Plan
 from upchirp.data import Source
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
-from upchirp.training import TrainConfig, curriculum_for, read_metrics
-from upchirp.training.engine.trainer import Trainer
-from upchirp.training.methods.chosen import for_images, task_of
-from upchirp.training.parallel.device import choose_device
-from upchirp.training.probing.micro_batch import tried_at_once
-from upchirp.training.probing.probe import Bench
-from upchirp.training.probing.speed import measure_seconds
+from upchirp.training import TrainConfig, read_metrics
+from upchirp.training.jobs.pricing import seconds_here
 from upchirp.training.recipes.config_file import CONFIG, load_config
-from upchirp.training.run.models import make_model
 from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA
 
 
@@ -138,19 +132,6 @@ def measured_speeds(output: Path) -> dict[str, dict[int, float]]:
 def _speeds_on_this_machine(jobs: Sequence[Job]) -> Mapping[int, float]:
     """Images per second by bandwidth of jobs with one model."""
     job = jobs[0]
-    training, source = job.config, job.sources[0]
     bandwidths = sorted({side for each in jobs for side in each.plan.bandwidths})
-    task = for_images(task_of(training, training.in_chans), training, [source])
-    trainer = Trainer.of(training, choose_device(training.device), task=task)
-    model = trainer.place(
-        make_model(training, len(source.classes), optimization=training.optimization, seed=training.seed)
-    )
-    usual = curriculum_for(model, "constant", bandwidths[-1])
-    (last,) = usual.phases
-    phases = tuple(
-        replace(last, end=(place + 1) / len(bandwidths), bandwidth=side) for place, side in enumerate(bandwidths)
-    )
-    every = Curriculum(name="every bandwidth", axis="samples", phases=phases, magnitude=usual.magnitude)
-    bench = Bench(trainer=trainer, curriculum=every, model=model, source=source)
-    table: CostTable = measure_seconds(bench, tried_at_once(training, every, trainer.device))
+    table = seconds_here(job.config, job.sources[0], bandwidths)
     return {side: 1 / table(side) for side in bandwidths}

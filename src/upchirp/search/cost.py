@@ -15,15 +15,15 @@ class Price:
 
     trainings: int
     """How many candidates are trained; parts of a training in Algorithm 2, whole ones in Algorithm 1."""
-    equivalent_epochs: float
-    """Their compute, fine-tuning included, in passes over the data at the final size."""
+    cost: float
+    """What they cost together, fine-tuning included: equivalent epochs, or seconds by rates that know the speeds."""
     exact: bool
     """Whether it is known; else it is the most that the search can cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What trials cost, by their settings.
+    """What trials cost, by their settings: in equivalent epochs, or in seconds.
 
     >>> rates = Rates(stages=5, epochs=200, tuning=10, axis="compute", relative={96: 0.18, 224: 1.0})
     >>> rates.of(Trial((96,), 0, 1, tuning=1))
@@ -40,10 +40,15 @@ class Rates:
     """What all stages have the same share of."""
     relative: Mapping[int, float] = field(hash=False)
     """Cost of a sample at a bandwidth relative to one at the final size."""
+    pass_seconds: Mapping[int, float] | None = field(default=None, hash=False)
+    """Seconds of a pass over the images at each bandwidth; without it costs are equivalent epochs."""
 
     def of(self, trial: Trial) -> float:
-        """Equivalent epochs of a trial, up to the rounding to whole steps."""
-        return self.training(trial) + self.tuning * trial.tuning
+        """The cost of a trial, up to the rounding to whole steps."""
+        tuning = self.tuning * trial.tuning
+        if self.pass_seconds is not None:
+            tuning *= self.pass_seconds[max(self.pass_seconds)]
+        return self.training(trial) + tuning
 
     def training(self, trial: Trial) -> float:
         """The same without fine-tuning."""
@@ -61,7 +66,7 @@ class Rates:
 
         >>> rates = Rates(stages=5, epochs=200, tuning=10, axis="compute", relative={})
         >>> rates.sequential((96, 160, 224))
-        Price(trainings=12, equivalent_epochs=600.0, exact=True)
+        Price(trainings=12, cost=600.0, exact=True)
         """
         # Where candidates differ in cost, the dearest ones might be the survivors.
         left = sorted(candidates, key=lambda side: -self._unit(side))
@@ -70,17 +75,18 @@ class Rates:
         for share in rungs(len(candidates)) if halving else [1.0]:
             trainings += len(left)
             spent += sum(self.of(Trial((side,), begin, share, tuning=share)) for side in left)
-            exact = exact and (len(left) == len(candidates) or self.axis == "compute")
+            alike = self.axis == "compute" and self.pass_seconds is None
+            exact = exact and (len(left) == len(candidates) or alike)
             begin, left = share, left[: -(-len(left) // 2)]
         stages = self.stages - 1
-        return Price(trainings=stages * trainings, equivalent_epochs=stages * spent, exact=exact)
+        return Price(trainings=stages * trainings, cost=stages * spent, exact=exact)
 
     def greedy(self, candidates: tuple[int, ...], final_size: int, *, baseline_known: bool = False) -> Price:
         """The most that Algorithm 1 costs, over all ways that its trainings can end.
 
         >>> rates = Rates(stages=3, epochs=9, tuning=0, axis="samples", relative={32: 0.25, 64: 1.0})
         >>> rates.greedy((32,), 64)
-        Price(trainings=3, equivalent_epochs=20.25, exact=False)
+        Price(trainings=3, cost=20.25, exact=False)
         """
         levels = sorted({*candidates, final_size}, reverse=True)
 
@@ -99,7 +105,11 @@ class Rates:
         trainings, spent = most(self.stages - 1, 0, (final_size,))
         if not baseline_known:
             trainings, spent = trainings + 1, spent + whole((final_size,) * self.stages)
-        return Price(trainings=trainings, equivalent_epochs=spent, exact=False)
+        return Price(trainings=trainings, cost=spent, exact=False)
 
     def _unit(self, bandwidth: int) -> float:
-        return 1.0 if self.axis == "compute" else self.relative[bandwidth]
+        """The cost of one epoch of the budget."""
+        if self.pass_seconds is None:
+            return 1.0 if self.axis == "compute" else self.relative[bandwidth]
+        passes = 1 / self.relative[bandwidth] if self.axis == "compute" else 1.0
+        return passes * self.pass_seconds[bandwidth]

@@ -24,6 +24,9 @@ from upchirp.search.trial_plan import Planner
 from upchirp.search.trials import Trials
 from upchirp.training import Noted
 from upchirp.training.engine.task import Task
+from upchirp.training.events import Report, unreported
+from upchirp.training.jobs.pricing import seconds_here
+from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.run import run_folder
@@ -61,9 +64,21 @@ def estimate(
     model: nn.Module | None = None,
     data: Any = None,
     task: Task | None = None,
+    measure: bool = False,
     note: Note = warn,
+    report: Report = unreported,
 ) -> dict[str, Any]:
     """What a search costs, before anything runs: `trainings`, `equivalent_epochs`, `candidates`, and their grounds.
+
+    Args:
+        config: what to do.
+        model: as `search` takes it.
+        data: as `search` takes it.
+        task: as `search` takes it.
+        measure: train a few steps at each candidate, for the time: `seconds` of training on the `device` of this
+            machine, one candidate at a time and without scoring.
+        note: called with each line on the data; by default it is a warning.
+        report: told how far measuring is.
 
     Raises:
         InputError: bad input, as `search` would find it.
@@ -71,20 +86,27 @@ def estimate(
     prepared = prepare(config, model, data, task, note)
     planner = prepared.planner
     price, config = planner.price, planner.config
+    measured: dict[str, Any] = {}
+    if measure:
+        sides = (*planner.candidates, planner.final_size)
+        table = seconds_here(config.training, prepared.train, sides, task=prepared.task, model=model, report=report)
+        device = choose_device(config.training.device)
+        measured = {"seconds": planner.price_in_seconds(table).cost, "device": str(device)}
     return {
         "algorithm": config.algorithm,
         "trainings": price.trainings,
-        "equivalent_epochs": price.equivalent_epochs,
+        "equivalent_epochs": price.cost,
         "candidates": list(planner.candidates),
         "exact": price.exact,
         "stages": config.stages,
         "epochs": config.epochs,
         "baseline_epochs": config.baseline,
         "tuning_epochs": config.tuning,
-        "times_one_training": price.equivalent_epochs / config.epochs,
+        "times_one_training": price.cost / config.epochs,
         "images": len(prepared.train),
         "val_images": len(prepared.val),
         "relative_cost": {str(side): cost for side, cost in planner.rates.relative.items()},
+        **measured,
     }
 
 

@@ -51,7 +51,7 @@ def summarise(
         "equivalent_epochs": spent,
         "train_seconds": sum(trial["seconds"] for trial in trials),
         "planned_trainings": price.trainings,
-        "planned_equivalent_epochs": price.equivalent_epochs,
+        "planned_equivalent_epochs": price.cost,
         "command": command,
         "hardware": hardware(),
         "versions": versions(),

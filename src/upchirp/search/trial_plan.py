@@ -83,11 +83,20 @@ class Planner:
 
     @property
     def price(self) -> Price:
-        """What the search costs."""
+        """What the search costs, in equivalent epochs."""
+        return self._priced(self.rates)
+
+    def price_in_seconds(self, table: CostTable) -> Price:
+        """What the search costs in seconds, by those of training on one image at each bandwidth."""
+        sides = (*self.candidates, self.final_size)
+        passes = {side: self.images * table(side) for side in sides}
+        return self._priced(replace(self.rates, pass_seconds=passes))
+
+    def _priced(self, rates: Rates) -> Price:
         if self.config.algorithm == "greedy":
             known = self.config.baseline_accuracy is not None
-            return self.rates.greedy(self.candidates, self.final_size, baseline_known=known)
-        return self.rates.sequential(self.candidates, halving=self.config.halving)
+            return rates.greedy(self.candidates, self.final_size, baseline_known=known)
+        return rates.sequential(self.candidates, halving=self.config.halving)
 
     def curriculum(self, bandwidths: tuple[int, ...], end: float, *, name: str = "trial") -> Curriculum:
         """The schedule of a trial that ends at a progress in stages, at the final size from there on."""

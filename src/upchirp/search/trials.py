@@ -52,7 +52,7 @@ class Trials:
         # Tasks may run in processes with another working directory.
         self.folder = self.folder.resolve()
         self.finished = {record["name"]: record for record in self.journal.of("trial")}
-        self.total = self.planner.price.equivalent_epochs
+        self.total = self.planner.price.cost
         self.started = time.monotonic()
         self.spent_before = self.spent
         self.stop = self.folder / STOP

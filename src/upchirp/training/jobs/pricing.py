@@ -1,11 +1,13 @@
 """The price of a training before it runs: its plan beside training as usual, and time and memory here."""
 
+import copy
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from torch import nn
 
-from upchirp.curriculum import Plan
+from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
@@ -123,6 +125,44 @@ def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> Tr
     return replace(chosen, evaluations=evaluations)
 
 
+def seconds_here(
+    config: TrainConfig,
+    source: Source,
+    bandwidths: Sequence[int],
+    *,
+    task: Task | None = None,
+    model: nn.Module | None = None,
+    report: Report = unreported,
+) -> CostTable:
+    """Seconds of training for one image at each bandwidth on this machine, whatever the curriculum is.
+
+    Args:
+        config: the training.
+        source: its images.
+        bandwidths: the sides, pixels; the largest is the final size.
+        task: what the model is trained to do; by default what the settings say.
+        model: what is trained, which stays as it is; by default the model that the settings name.
+        report: told how far measuring is.
+    """
+    device = choose_device(config.device)
+    task = for_images(task or task_of(config, config.in_chans), config, [source])
+    with numerics(device, deterministic=config.deterministic):
+        trainer = Trainer.of(config, device, task=task)
+        made = copy.deepcopy(model) if model else _made(config, source, trainer)
+        placed = trainer.place(made)
+        sides = sorted(bandwidths)
+        usual = curriculum_for(placed, "constant", sides[-1])
+        (last,) = usual.phases
+        phases = [replace(last, end=(at + 1) / len(sides), bandwidth=side) for at, side in enumerate(sides)]
+        every = Curriculum(name="every bandwidth", axis="samples", phases=tuple(phases), magnitude=usual.magnitude)
+        bench = Bench(trainer=trainer, curriculum=every, model=placed, source=source)
+        return measure_seconds(bench, tried_at_once(config, every, device), report=report)
+
+
+def _made(config: TrainConfig, source: Source, trainer: Trainer) -> nn.Module:
+    return make_model(config, len(source.classes), trainer.task, optimization=config.optimization, seed=config.seed)
+
+
 def _planned(config: TrainConfig, images: int, model: nn.Module) -> Plan:
     """The plan where nothing is measured."""
     return make_plan(config, curriculum_for(model, config.curriculum, config.final_size), images, model=model)
@@ -158,8 +198,7 @@ def _measured(first: Settled, source: Source, task: Task, report: Report) -> tup
     def made_for(settled: Settled) -> tuple[Trainer, nn.Module]:
         config = settled.config
         trainer = Trainer.of(config, device, task=task)
-        made = make_model(config, len(source.classes), trainer.task, optimization=config.optimization, seed=config.seed)
-        return trainer, trainer.place(made)
+        return trainer, trainer.place(_made(config, source, trainer))
 
     with numerics(device, deterministic=first.config.deterministic):
         trainer, model = made_for(first)
