@@ -42,7 +42,7 @@ def test_dry_run_measures_the_time(words: list[str], capsys: pytest.CaptureFixtu
     assert told["device"] == "cpu" and told["seconds"] > 0
     assert main([*words, "--dry-run", "--measure"]) == 0
     shown = capsys.readouterr()
-    assert "time on this machine (cpu)" in shown.out and "measuring the speed at each bandwidth" in shown.err
+    assert "training time on this machine (cpu)" in shown.out and "measuring the speed at each bandwidth" in shown.err
     assert not (tmp_path / "out").exists()
     assert main([*words, "--measure"]) == 2
     assert "--measure goes with --dry-run" in capsys.readouterr().err

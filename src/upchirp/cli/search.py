@@ -36,7 +36,7 @@ class SearchCommand:
     dry_run: bool = False
     """Print what the search costs and stop."""
     measure: bool = False
-    """With --dry-run: take a few steps at each candidate on this machine, for the time."""
+    """With --dry-run: take a few steps at each candidate on this machine, for the time of one after another."""
     json: bool = False
     """Print JSON."""
     print_config: bool = False
@@ -112,7 +112,7 @@ def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:
     table.add_column(no_wrap=True)
     table.add_column(justify="right")
     rows = {
-        "candidate bandwidths": ", ".join(f"{side} px" for side in estimated["candidates"]),
+        "candidate bandwidths": f"{', '.join(map(str, estimated['candidates']))} px",
         "trainings": f"{most}{estimated['trainings']}",
         "equivalent epochs": f"{most}{estimated['equivalent_epochs']:.1f}",
         "times one training for T at the final size": f"{most}{estimated['times_one_training']:.1f}",
@@ -123,8 +123,7 @@ def show_estimate(estimated: dict[str, Any], *, as_json: bool) -> None:
         "images to score on": f"{estimated['val_images']:,}",
     }
     if "seconds" in estimated:
-        where = f"time on this machine ({estimated['device']}), one by one, without scoring"
-        rows[where] = f"{most}{duration(estimated['seconds'])}"
+        rows[f"training time on this machine ({estimated['device']})"] = f"{most}{duration(estimated['seconds'])}"
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
