@@ -154,7 +154,7 @@ def chosen_for(config: TrainConfig, ranks: Ranks | None = None) -> tuple[str, st
         config,
         run,
         packing_helps=lambda: True,
-        report=lambda what, done, total: told.append(what),
+        report=lambda what, done=None, total=None: told.append(what),
     )
     assert told == ["measuring who prepares images fast enough"]
     return result

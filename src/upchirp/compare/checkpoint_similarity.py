@@ -90,7 +90,7 @@ def similarity(
         raise InputError(f"`images` is {images}: it must be 4 or more")
     report = reporting(observers)
     runs = [_read(folder) for folder in (first, second)]
-    report("scanning the data", None, None)
+    report("scanning the data")
     chosen, _ = beside_run(data, runs[0].config)
     source = _spread(open_asked(data, runs[0].config, runs[0].config.final_size), images)
     target = choose_device(device)

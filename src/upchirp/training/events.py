@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from upchirp.curriculum import Plan, Step
 
@@ -127,21 +127,25 @@ class Finished:
 Event = Started | Working | Stepped | Logged | Evaluated | Reduced | Selected | Saved | Noted | Finished
 Observer = Callable[[Event], None]
 
-Report = Callable[[str, int | None, int | None], None]
-"""Takes the fields of `Working`."""
+
+class Report(Protocol):
+    """Tells somebody that something goes on."""
+
+    def __call__(self, what: str, done: int | None = None, total: int | None = None) -> None:
+        """Take the fields of `Working`."""
 
 
 def reporting(observers: Sequence[Observer]) -> Report:
     """What tells observers that something goes on."""
 
-    def report(what: str, done: int | None, total: int | None) -> None:
+    def report(what: str, done: int | None = None, total: int | None = None) -> None:
         for observer in observers:
             observer(Working(what=what, done=done, total=total))
 
     return report
 
 
-def unreported(what: str, done: int | None, total: int | None) -> None:
+def unreported(what: str, done: int | None = None, total: int | None = None) -> None:
     """A `Report` to nobody."""
 
 

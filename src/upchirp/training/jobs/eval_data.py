@@ -61,8 +61,8 @@ def open_labelled(asked: EvalData, trained: TrainedWeights, size: int, note: Not
     Raises:
         InputError: as `open_asked`, or the weights lack a class of the data.
     """
-    report(SCANNING, None, None)
-    opened = open_asked(asked, trained.config, size, note, counted=lambda images: report(SCANNING, images, None))
+    report(SCANNING)
+    opened = open_asked(asked, trained.config, size, note, counted=lambda images: report(SCANNING, images))
     source, matched = _by_name(opened, trained.weights)
     for line in (*matched, *unranked(source), *other_kind(source, trained.weights)):
         note(line)

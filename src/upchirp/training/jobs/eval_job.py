@@ -98,7 +98,7 @@ def evaluate_weights(
     sizes = tuple(sizes) or (trained.size,)
     at_least(1, sizes=min(sizes))
     source = open_labelled(data, trained, sizes[0], note, report)
-    report("making the model", None, None)
+    report("making the model")
     network, notes = trained.network(len(source.classes), *sizes)
     for line in notes:
         note(line)
@@ -172,7 +172,7 @@ class _Evaluator:
         """Evaluate weights, each under the number of its steps, at an input side in pixels."""
         images = self.trained.images(self.source, size, self.loading, ranks)
         for place, (step, origin) in enumerate(origins.items()):
-            self.report(f"evaluating at {size} px", *((None, None) if step is None else (place, len(origins))))
+            self.report(f"evaluating at {size} px", *(() if step is None else (place, len(origins))))
             weights = read_trained(origin).weights if place else self.trained.weights
             if place or size != self.first:
                 # From the stored ones, not from those of another size: there and back would blur positions.
@@ -199,7 +199,7 @@ class _Evaluator:
     def write(self, result: SizedEvaluation, name: str, report_file: Path | None, per_class_file: Path | None) -> None:
         """Write the files that are asked for, of what is called `name`."""
         if report_file is not None:
-            self.report("writing the report", None, None)
+            self.report("writing the report")
             report_evaluation(name, result.evaluation, result.size, self.source, self.trained.seen, report_file)
         if per_class_file is not None:
             write_class_table(per_class_file, result.by_class())

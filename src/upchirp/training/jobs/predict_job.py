@@ -90,7 +90,7 @@ def predict(
         InputError: something is missing or does not fit together; raised before the first prediction.
     """
     at_least(1, top=top)
-    reporting(observers)("making the model", None, None)
+    reporting(observers)("making the model")
     trained = load_trained(origin, final_size=final_size, preprocessing=preprocessing)
     note = noting(observers)
     for line in trained.notes:

@@ -76,7 +76,7 @@ def probe_weights(
     trained = read_trained(origin)
     size = final_size or trained.size
     train, val = _opened(data, trained, size, most_images, note, report)
-    report("making the model", None, None)
+    report("making the model")
     network, notes = trained.network(0, size, new_head=True)
     for line in notes:
         note(line)
@@ -84,7 +84,7 @@ def probe_weights(
     judged_by = pooled or _usual_features(trained, network)
 
     def features(source: Source, what: str) -> Features:
-        report(f"computing the features of {len(source):,} {what} images", None, None)
+        report(f"computing the features of {len(source):,} {what} images")
         return all_features(network, trained.images(source, size, loading), pooled=judged_by, device=target)
 
     with loader_failures():
@@ -93,7 +93,7 @@ def probe_weights(
     if knn:
         found["knn"] = asdict(nearest_neighbours(known, asked, device=target))
     if linear:
-        report("fitting a linear classifier", None, None)
+        report("fitting a linear classifier")
         found["linear"] = asdict(linear_classifier(known, asked, device=target))
     return {
         **found,

@@ -114,7 +114,7 @@ def choose_prepare(
     of the time, the loader with preparation on the device. The loader's workers start and fill their queues while the
     model is measured. All ranks measure at once, as they will load at once in training.
     """
-    report("measuring who prepares images fast enough", None, None)
+    report("measuring who prepares images fast enough")
     trainer, ranks = bench.trainer, bench.trainer.parallel.ranks
     at_once = micro_batches(planning, plan, ranks.size)
     alone, asked = trainer.alone(), trainer.loading.processes

@@ -52,7 +52,7 @@ def open_named_data(
         raise InputError("`more_data` is for labelled images: put those without into one folder")
 
     def counted(images: int | None) -> None:
-        report(SCANNING, images, None)
+        report(SCANNING, images)
 
     counted(None)
     columns = {"label_column": start.label_column} if labelled else {}
@@ -101,7 +101,7 @@ def open_sources(
 ) -> tuple[Source, Source]:
     """Training and validation images, with the labels that the task asks for."""
     if data is not None:
-        report(SCANNING, None, None)
+        report(SCANNING)
     else:
         data = open_named_data(start, notes.append, report, labelled=task.labelled)
     train_source, val_source = map(as_source, data)

@@ -95,7 +95,7 @@ def material_of(
     def made(by: Settled) -> tuple[nn.Module, list[str]]:
         return start_model(by.config, by.config, train, given.model, task, seed=config.seed, new=new)
 
-    report("making the model", None, None)
+    report("making the model")
     started, told = ranks.together(lambda: made(settled))
     notes += told
     if new and not config.asks_for("decoder_depth", "decoder_width"):

@@ -73,7 +73,7 @@ def memory_of(
     sizes = micro_batches(planning, plan, ranks.size)
     notes: list[str] = []
     if planning.micro_batch == "auto" and can_try(device):
-        report("trying how many images fit in memory", None, None)
+        report("trying how many images fit in memory")
         sizes = find_micro_batches(planning.augmentation, plan, fits_on(trainer, plan, model), ranks=ranks)
         notes.append(f"`micro_batch='auto'`: memory holds {_listed(sizes)}")
     elif planning.micro_batch == "auto":
