@@ -105,7 +105,7 @@ def choice(feed: Feed, models: Sequence[str], found: dict[str, Any], keep: Keep)
         values = {"model": name, "final_size": max(feed.sides), "batch_size": feed.batch_size, "workers": feed.workers}
         config = TrainConfig.from_flat({**values, "recipe": "paper"})
         trainer = Trainer.of(config, feed.device)
-        model = trainer.place(make_model(config, CLASSES, optimization=config.optimization, seed=0))
+        model = trainer.place(make_model(config, CLASSES))
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
         run = plan(curriculum, epochs=1, dataset_size=len(source), batch_size=feed.batch_size)
         begun = time.perf_counter()

@@ -12,7 +12,7 @@ from tests.runs import Make, differing, interrupted
 from torch import nn
 
 from upchirp import InputError, train
-from upchirp.data import Augmentation, LooseSource, find_images
+from upchirp.data import LooseSource, find_images
 from upchirp.exporting import export
 from upchirp.models import count_flops, create_model
 from upchirp.training import EvalData, EvalLoading, Origin, estimate, evaluate_weights, predict
@@ -22,7 +22,7 @@ from upchirp.training.engine.task import Classification
 from upchirp.training.jobs.pricing import settings_for_data
 from upchirp.training.jobs.probe_job import probe_weights
 from upchirp.training.methods.distillation import Distillation
-from upchirp.training.recipes.groups import Objective
+from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.run.run_folder import read_settings
 from upchirp.training.run.teacher import with_teacher
 from upchirp.training.run.trained_model import load_trained
@@ -165,14 +165,15 @@ def test_a_model_of_ones_own_takes_as_many_channels(arrays: Path, config: Make) 
 
 
 def test_a_teacher_sees_what_its_student_sees(arrays: Path, trained: Path) -> None:
-    objective = Objective(kd_model=trained / "model.safetensors")
-    cpu, known = torch.device("cpu"), read_settings(trained).augmentation
-    task, _ = with_teacher(Classification(channels=5), objective, known, ("field", "water"), cpu, None)
+    teacher, cpu = trained / "model.safetensors", torch.device("cpu")
+    student = replace(read_settings(trained), kd_model=teacher)
+    task, _ = with_teacher(Classification(channels=5), student, ("field", "water"), cpu)
     assert isinstance(task, Distillation)
+    known = student.augmentation
     answers = task.teacher.answers(torch.zeros(2, 5, 16, 16), mean=known.mean, std=known.std)
     assert answers.shape == (2, 2)
     with pytest.raises(InputError, match=r"takes images of 5 channel.* of float32 values, the student of 3 of uint8"):
-        with_teacher(Classification(), objective, Augmentation(), ("field", "water"), cpu, None)
+        with_teacher(Classification(), TrainConfig(kd_model=teacher), ("field", "water"), cpu)
 
 
 def test_grey_copies_of_photographs_are_trained(image_folder: Path, config: Make) -> None:

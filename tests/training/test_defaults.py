@@ -214,12 +214,12 @@ def test_images_that_would_be_enlarged_for_nothing_are_told_with_what_that_costs
 ) -> None:
     small = GeneratedSource("train", size=50, num_images=4, num_classes=2)
     config = TrainConfig.from_flat({"model": "resnet18", **asked})
-    lines = enlarged_note(config, config, small)
+    lines = enlarged_note(config, small)
     assert bool(lines) is told
     # 50 px are no multiple of 32; (224 / 64) ** 2 = 12.25.
     assert not told or ("50 px" in lines[0] and "`final_size=64`" in lines[0] and "12 times" in lines[0])
     large = GeneratedSource("train", size=150, num_images=4, num_classes=2)
-    assert not enlarged_note(config, config, large)
+    assert not enlarged_note(config, large)
 
 
 def test_plan_and_training_tell_of_images_that_would_be_enlarged(image_folder: Path, tmp_path: Path) -> None:

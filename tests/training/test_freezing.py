@@ -168,7 +168,7 @@ def test_a_new_heads_first_weights_are_scaled(config: Make, tmp_path: Path) -> N
     heads = []
     for changes in ({}, {"head_init_scale": 0.5}, {"head_init_scale": 0.5, "keep_head": True}):
         run = config(weights=str(path), **changes)
-        model, _ = start_model(run, run, source, None, Classification(), seed=0, new=True)
+        model, _ = start_model(run, source, None, Classification(), new=True)
         heads.append(model.get_parameter("head.weight"))
     assert torch.equal(heads[1], heads[0] * 0.5)
     assert torch.equal(heads[2], state["head.weight"])

@@ -29,7 +29,7 @@ from upchirp.training import (
 )
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.probing.planning import scale_drop_path
+from upchirp.training.run.models import scale_drop_path
 
 
 def test_a_run_folder_holds_what_it_should(uninterrupted: Path) -> None:

@@ -142,7 +142,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 def chosen_for(config: TrainConfig, ranks: Ranks | None = None) -> tuple[str, str]:
     source, _ = open_data(config.data, config.final_size)
-    model = make_model(config, 2, optimization=config.optimization, seed=0)
+    model = make_model(config, 2)
     curriculum = curriculum_for(model, config.curriculum, config.final_size)
     run = plan(curriculum, epochs=3, dataset_size=len(source), batch_size=32)
     trainer = Trainer.of(config, torch.device("cpu"))

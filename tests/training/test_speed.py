@@ -38,7 +38,7 @@ def test_a_slow_network_is_left_after_fewer_steps(
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     made = config(model="test_resnet", micro_batch=32, model_ema=False)
     source, _ = open_data(made.data, made.final_size)
-    model = make_model(made, 2, optimization=made.optimization, seed=0)
+    model = make_model(made, 2)
     model.register_forward_pre_hook(slowly)
     trainer = Trainer.of(made, torch.device("cpu"))
     curriculum = curriculum_for(model, "efficienttrain_plus_plus", made.final_size)

@@ -18,7 +18,6 @@ from upchirp.errors import InputError
 from upchirp.models import count_flops
 from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, settle
 from upchirp.training.engine.task import Classification
-from upchirp.training.probing.planning import without_values
 from upchirp.training.recipes.config import flat_names
 from upchirp.training.recipes.evaluations import USUAL
 from upchirp.training.recipes.group import names_of
@@ -26,6 +25,7 @@ from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import usual_epochs
 from upchirp.training.recipes.run_groups import Computation, Keeping, Loading
 from upchirp.training.run.data import open_named_data
+from upchirp.training.run.models import without_values
 
 _OF_THE_PLACE = (
     names_of(Start, Loading, Computation, Keeping) - {"weights", "pretrained"}

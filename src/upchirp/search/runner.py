@@ -24,8 +24,7 @@ from upchirp.training.engine.task import Task
 from upchirp.training.evaluation.of_state import evaluate_state, images_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
-from upchirp.training.probing.planning import lower_drop_path
-from upchirp.training.run.models import make_model
+from upchirp.training.run.models import lower_drop_path, make_model
 from upchirp.training.run.spent import Clock
 from upchirp.training.run.states import States, go_on_from
 
@@ -110,10 +109,7 @@ class _Execution:
         if job.model is not None:
             model = copy.deepcopy(job.model)
         else:
-            classes = len(job.train.classes)
-            model = make_model(
-                job.config, classes, job.task, optimization=job.config.optimization, seed=job.config.seed
-            )
+            model = make_model(job.config, len(job.train.classes), job.task)
         self.trainer = replace(Trainer.of(job.config, device, task=job.task), optimization=optimization)
         model = self.trainer.place(model)
         if job.model is None and optimization.drop_path_scaling:

@@ -24,7 +24,7 @@ from upchirp.search.trial import Outcome, Trial
 from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import Interrupted, Noted
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
+from upchirp.training.run.models import drop_path_share
 
 STATES, STOP = "states", "stop"
 _POLL_SECONDS = 0.5
@@ -147,7 +147,6 @@ class Trials:
         start = None
         if trial.parent is not None:
             start = checkpoint.step_path(self._state_folder(trial.parent), plan.begin)
-        standard = STANDARD_EPOCHS if self.config.axis == "compute" else STANDARD_EPOCHS_CONSTANT
         training = self.config.training
         if training.workers is None and self.config.engine == "local":
             # The candidates share the cores.
@@ -155,7 +154,7 @@ class Trials:
         return TrialJob(
             config=training,
             plan=plan,
-            drop_path=min(1.0, self.config.epochs / standard),
+            drop_path=drop_path_share(self.config.epochs, passes=self.config.axis == "samples"),
             folder=self._state_folder(trial.name),
             start=start,
             stop=self.stop,

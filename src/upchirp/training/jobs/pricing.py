@@ -17,16 +17,15 @@ from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.methods.masked_autoencoder import decoder_note
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
-from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection, without_values
+from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
 from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.evaluations import choose_evaluations
-from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.unused import unused_settings
 from upchirp.training.run.data import enlarged_note, open_named_data
-from upchirp.training.run.models import make_model
+from upchirp.training.run.models import make_model, without_values
 from upchirp.training.run.plans import Plans
 
 
@@ -60,7 +59,7 @@ def estimate(
     """
     asked = config
     check_model(config, labelled=config.facts.labelled)
-    _check(config, config.data, dataset_size, num_classes, baseline_epochs, measure=measure)
+    _check(config, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = config.facts
     notes: list[str] = []
     task = task_of(config, config.in_chans)
@@ -75,7 +74,7 @@ def estimate(
     else:
         images, classes = len(source), len(source.classes) if task.labelled else 0
         config, told = config.with_channels_of(source)
-        notes += told + enlarged_note(config, config, source)
+        notes += told + enlarged_note(config, source)
     model = without_values(config, classes, task)
     if not config.asks_for("decoder_depth", "decoder_width"):
         notes += filter(None, [decoder_note(model)])
@@ -169,8 +168,7 @@ def _planned(config: TrainConfig, images: int, model: nn.Module) -> Plan:
 
 
 def _check(
-    planning: Planning,
-    data: str,
+    config: TrainConfig,
     dataset_size: int | None,
     num_classes: int | None,
     baseline_epochs: float | None,
@@ -182,11 +180,11 @@ def _check(
     for name, count in (("dataset size", dataset_size), ("number of classes", num_classes)):
         if count is not None and count < 1:
             raise InputError(f"{name} is {count}: it must be 1 or more")
-        if count is not None and data:
-            raise InputError(f"the {name} is counted in {data}: leave it out, or leave out `data`")
-    if measure and not data:
+        if count is not None and config.data:
+            raise InputError(f"the {name} is counted in {config.data}: leave it out, or leave out `data`")
+    if measure and not config.data:
         raise InputError("`measure` trains a few steps: give the images by `data`")
-    for name, asked in {"`replay='auto'`": planning.replay == "auto", "`time_budget`": planning.time_budget}.items():
+    for name, asked in {"`replay='auto'`": config.replay == "auto", "`time_budget`": config.time_budget}.items():
         if asked and not measure:
             raise InputError(f"{name} needs the machine's speed: add `measure`, or give a number")
 

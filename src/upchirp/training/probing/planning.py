@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath
 from torch import nn
 
 from upchirp.curriculum import (
@@ -26,19 +25,16 @@ from upchirp.models import (
     check_sizes,
     count_flops,
     count_parameters,
-    create_model,
     dead_kernel_shares,
     flops_table,
     size_multiple,
 )
-from upchirp.training.engine.task import Task
 from upchirp.training.probing.peers import BY_OTHERS
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
-from upchirp.training.recipes.groups import Planning, Replaying, Start
+from upchirp.training.recipes.groups import Planning, Replaying
 from upchirp.training.recipes.kinds import kind_of
-from upchirp.training.recipes.named import STANDARD_EPOCHS, STANDARD_EPOCHS_CONSTANT
 from upchirp.training.recipes.recipe import Optimization
 
 _REACH_OF_A_HEAD = 0.1
@@ -63,44 +59,6 @@ def curriculum_for(model: nn.Module, given: str | Mapping[str, Any], final_size:
         curriculum = load_curriculum(given, final_size, multiple=multiple)
     check_sizes(model, curriculum.sizes)
     return curriculum
-
-
-def scale_drop_path(model: nn.Module, plan: Plan) -> None:
-    """Lower a model's stochastic-depth rates in proportion to the budget, below the standard one (Appendix A.1).
-
-    The standard is 200 equivalent epochs, and for baselines and curricula that count samples 300 real passes.
-    """
-    if plan.axis == "samples" or len(plan.bandwidths) == 1:
-        share = plan.total_samples / plan.dataset_size / STANDARD_EPOCHS_CONSTANT
-    else:
-        share = plan.equivalent_epochs / STANDARD_EPOCHS
-    lower_drop_path(model, min(1.0, share))
-
-
-def lower_drop_path(model: nn.Module, share: float) -> None:
-    """Multiply a model's stochastic-depth rates."""
-    for module in model.modules():
-        if isinstance(module, DropPath):
-            module.drop_prob *= share
-
-
-def named_model(start: Start, classes: int, task: Task, **rates: Any) -> nn.Module:
-    """The model that is named, for a task and data of so many classes, with rates of dropout if they are given.
-
-    Raises:
-        InputError: no model can be made for the task by name.
-    """
-    if (outputs := task.outputs(classes)) is not None:
-        return create_model(start.model, num_classes=outputs, final_size=start.final_size, **rates, **start.made_with)
-    if task.labelled:
-        raise InputError("the data set has no `classes`: add the attribute, or pass a model")
-    raise InputError(f"a model for {type(task).__name__} cannot be made by name: pass a model")
-
-
-def without_values(start: Start, classes: int, task: Task) -> nn.Module:
-    """What a task trains around the model that is named: its shapes, without memory for its weights."""
-    with torch.device("meta"):
-        return task.around(named_model(start, classes, task), fresh=True)
 
 
 def make_plan(

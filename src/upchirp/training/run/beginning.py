@@ -12,7 +12,6 @@ from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.events import Finished
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.groups import Choice
 from upchirp.training.run import run_folder
 from upchirp.training.run.held_folder import held_folder
 
@@ -54,7 +53,7 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bo
         if config.resume == "auto" and not (config.data or own_data):
             raise InputError(f"{folder} holds no run to go on with: check `output`, or give `data` for a new one")
         if not own_model:
-            _check_start(config, config.weights, keep_head=config.keep_head)
+            _check_start(config)
     loaded = _checkpoint(config.resume, folder, resuming=resuming)
     trained_on, chosen = DataIdentity(), {}
     if resuming:
@@ -65,16 +64,16 @@ def begin(config: TrainConfig, held: ExitStack, *, own_model: bool, own_data: bo
     return Beginning(folder, resuming, loaded, trained_on, chosen, notes)
 
 
-def _check_start(choice: Choice, weights: Path | None, *, keep_head: bool) -> None:
+def _check_start(config: TrainConfig) -> None:
     """Refuse a training that should start from weights and has none."""
-    if weights is not None:
+    if config.weights is not None:
         return
-    if choice.facts.from_weights:
+    if config.facts.from_weights:
         raise InputError(
-            f"the regime {choice.regime} starts from trained weights: name the file by `weights`, or give `pretrained` "
+            f"the regime {config.regime} starts from trained weights: name the file by `weights`, or give `pretrained` "
             "for timm's own"
         )
-    if keep_head:
+    if config.keep_head:
         raise InputError("there is no classifier to keep: name the weights to start from by `weights`")
 
 

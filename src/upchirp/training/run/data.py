@@ -27,7 +27,8 @@ from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report, unreported
-from upchirp.training.recipes.groups import Choice, Start
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.groups import Start
 
 SCANNING = "scanning the data"
 _LOOKED_AT = 15
@@ -119,9 +120,9 @@ def without_labels(source: Source) -> Source:
     return source if isinstance(source, UnlabelledSource) else UnlabelledSource(source)
 
 
-def enlarged_note(start: Start, choice: Choice, source: Source) -> list[str]:
+def enlarged_note(config: TrainConfig, source: Source) -> list[str]:
     """What to tell of images that are much smaller than the final size, if nobody asked for that size."""
-    if choice.asks_for("final_size") or start.weights is not None or start.pretrained:
+    if config.asks_for("final_size") or config.weights is not None or config.pretrained:
         return []
     sides = []
     count = min(_LOOKED_AT, len(source))
@@ -130,14 +131,14 @@ def enlarged_note(start: Start, choice: Choice, source: Source) -> list[str]:
             sides.append(min(source.load(place * len(source) // count)[0].size))
         except DECODE_ERRORS:
             continue
-    if not sides or start.final_size <= _ENLARGED * median_low(sides):
+    if not sides or config.final_size <= _ENLARGED * median_low(sides):
         return []
     smaller = -(-median_low(sides) // _SIDES) * _SIDES
-    if smaller >= start.final_size:
+    if smaller >= config.final_size:
         return []
-    less = (start.final_size / smaller) ** 2
+    less = (config.final_size / smaller) ** 2
     return [
-        f"final size {start.final_size}: larger than the images, whose shorter side is {median_low(sides)} px (the "
+        f"final size {config.final_size}: larger than the images, whose shorter side is {median_low(sides)} px (the "
         f"median); `final_size={smaller}` computes about {less:.2g} times less"
     ]
 

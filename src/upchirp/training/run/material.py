@@ -16,7 +16,7 @@ from upchirp.training.methods.masked_autoencoder import decoder_note
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
-from upchirp.training.recipes.optimizer import amp_note, autocast_dtype, with_amp_dtype
+from upchirp.training.recipes.optimizer import amp_note, with_amp_dtype
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.data import enlarged_note, open_sources
 from upchirp.training.run.models import describe, start_model
@@ -78,22 +78,18 @@ def material_of(
     optimization = ranks.from_first(lambda: with_amp_dtype(asked, device, scaled=scaled))
     settled = replace(settled, config=replace(config, optimization=optimization))
     if not resuming:
-        notes += ranks.from_first(lambda: enlarged_note(settled.config, settled.config, train))
+        notes += ranks.from_first(lambda: enlarged_note(settled.config, train))
         settled = choose_recipe(settled.config, len(train))
         if not chooses_batch_size(settled.config):
             choose_micro_batch(settled.config, settled.config.batch_size, ranks.size)
     config = settled.config
     notes += amp_note(asked, config.optimization, device)
-    task, told = ranks.together(
-        lambda: with_teacher(
-            task, config, config.augmentation, train.classes, device, autocast_dtype(config.optimization, device)
-        )
-    )
+    task, told = ranks.together(lambda: with_teacher(task, config, train.classes, device))
     notes += told
     new = loaded is None and not resuming
 
     def made(by: Settled) -> tuple[nn.Module, list[str]]:
-        return start_model(by.config, by.config, train, given.model, task, seed=config.seed, new=new)
+        return start_model(by.config, train, given.model, task, new=new)
 
     report("making the model")
     started, told = ranks.together(lambda: made(settled))
@@ -110,6 +106,6 @@ def material_of(
         identity=identity,
         task=task,
         model=started,
-        description=describe(config, config.augmentation, started, identity, task),
+        description=describe(config, started, identity, task),
         made_for=lambda chosen: made(chosen)[0],
     )

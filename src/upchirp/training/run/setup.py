@@ -17,13 +17,14 @@ from upchirp.training.evaluation.of_state import images_of
 from upchirp.training.events import Report
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
-from upchirp.training.probing.planning import scale_drop_path, with_selection, with_size
+from upchirp.training.probing.planning import with_selection, with_size
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.recipes.evaluations import choose_evaluations
 from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.material import Material
 from upchirp.training.run.memory import RunMemory, memory_of
+from upchirp.training.run.models import scale_drop_path
 from upchirp.training.run.plans import Planned
 from upchirp.training.run.states import go_on_from
 from upchirp.training.run.totals import Totals
