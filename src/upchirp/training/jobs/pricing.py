@@ -13,8 +13,7 @@ from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report, unreported
-from upchirp.training.methods.chosen import for_images, task_of
-from upchirp.training.methods.masked_autoencoder import decoder_note
+from upchirp.training.methods.chosen import for_images, model_notes, task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
 from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
@@ -76,8 +75,7 @@ def estimate(
         config, told = config.with_channels_of(source)
         notes += told + enlarged_note(config, source)
     model = without_values(config, classes, task)
-    if not config.asks_for("decoder_depth", "decoder_width"):
-        notes += filter(None, [decoder_note(model)])
+    notes += model_notes(config, model)
     needs: dict[str, Any] = {}
     if measure:
         assert source is not None

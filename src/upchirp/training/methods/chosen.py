@@ -1,6 +1,8 @@
-"""From settings and data to the task that they ask for."""
+"""From settings and data to the task that they ask for, and what there is to say of it."""
 
 from collections.abc import Sequence
+
+from torch import nn
 
 from upchirp.data import LabelSets, Source
 from upchirp.data.label_sets import label_sets_of
@@ -8,6 +10,7 @@ from upchirp.errors import InputError
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.methods.mae import MaskedAutoencoding
+from upchirp.training.methods.masked_autoencoder import decoder_note
 from upchirp.training.recipes.group import group_of
 from upchirp.training.recipes.groups import Objective, TaskChoice
 
@@ -36,6 +39,13 @@ def for_images(task: Task, objective: Objective, sources: Sequence[Source]) -> T
     if objective.kd_model is not None:
         raise InputError("`kd_model` teaches shares of one label an image, and these have several: leave it out")
     return MultiLabel(sets, task.channels)
+
+
+def model_notes(choice: TaskChoice, model: nn.Module) -> list[str]:
+    """What to tell of a model that a method is begun with, where its size was left to the method."""
+    if choice.asks_for("decoder_depth", "decoder_width") or (note := decoder_note(model)) is None:
+        return []
+    return [note]
 
 
 def _common(sources: Sequence[Source]) -> LabelSets | None:

@@ -11,8 +11,7 @@ from upchirp.data import DataIdentity, Source, Transform
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
-from upchirp.training.methods.chosen import for_images
-from upchirp.training.methods.masked_autoencoder import decoder_note
+from upchirp.training.methods.chosen import for_images, model_notes
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
@@ -94,8 +93,8 @@ def material_of(
     report("making the model")
     started, told = ranks.together(lambda: made(settled))
     notes += told
-    if new and not config.asks_for("decoder_depth", "decoder_width"):
-        notes += filter(None, [decoder_note(started)])
+    if new:
+        notes += model_notes(config, started)
     identity = DataIdentity.of(train, val)
     trained = str(loaded.path if loaded and not resuming else beginning.folder)
     notes += ranks.together(lambda: beginning.data.check_same(identity, trained))
