@@ -13,7 +13,7 @@ from upchirp.training.engine.memory import Buffers, MicroBatches, OutOfMemory, O
 from upchirp.training.engine.step_batches import StepBatches, regroup
 from upchirp.training.engine.task import Task
 from upchirp.training.parallel.parallel import Passes
-from upchirp.training.parallel.state import State
+from upchirp.training.parallel.state import State, average_statistics
 from upchirp.training.recipes.optimizer import set_learning_rate
 from upchirp.training.recipes.recipe import Optimization
 from upchirp.training.recipes.tuning import hold_all_but_head, train_mode
@@ -189,7 +189,7 @@ class Steps:
         """Move the weights along the gradients that were added up, and their average after them."""
         state = self.state
         if state.parallel.deterministic:
-            state.parallel.average_statistics(state.model)
+            average_statistics([state.model], state.parallel.ranks)
         set_learning_rate(state.optimizer, step.learning_rate)
         if learned := [p.grad for p in state.transforms.parameters() if p.grad is not None]:
             # The model's own are averaged in its backward pass.

@@ -1,6 +1,6 @@
 """The protocol of a training state on several ranks: all that the rest of the package asks of it."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from upchirp.training.checkpoints.checkpoint import Loaded
 from upchirp.training.parallel.ranks import Ranks
@@ -103,13 +102,6 @@ class Parallel(Protocol):
     def clip(self, state: "State", parameters: Sequence[Tensor], most: float) -> None:
         """Scale all gradients so that their common norm is at most `most`."""
 
-    def average_statistics(self, *models: nn.Module) -> None:
-        """Give all ranks the mean of what their batch norms counted, which is needed before anything reads it.
-
-        It enters no loss of a training, and running means are linear in what they are made of: averaged late, they are
-        the same but for rounding.
-        """
-
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors as a whole on the first rank; what other ranks get is of no use. All ranks call it together."""
 
@@ -127,11 +119,3 @@ class Parallel(Protocol):
 def other_way(loaded: Loaded) -> str:
     """What to say of a checkpoint whose ranks held their model in another way."""
     return f"{loaded.path} was written with another `parallel`: go on with the run's own"
-
-
-def average_statistics(models: Iterable[nn.Module], ranks: Ranks) -> None:
-    """Replace the running statistics of batch norms by their means over the ranks."""
-    if ranks.size > 1:
-        modules = (module for model in models for module in model.modules())
-        norms = [module for module in modules if isinstance(module, _NormBase)]
-        ranks.average([value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None])

@@ -17,7 +17,7 @@ from upchirp.errors import InputError
 from upchirp.models import fit_to_tried, resized_parameters
 from upchirp.training.checkpoints.checkpoint import PARTS, Loaded
 from upchirp.training.parallel import part_files
-from upchirp.training.parallel.parallel import Passes, Writer, average_statistics, other_way
+from upchirp.training.parallel.parallel import Passes, Writer, other_way
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State, local
 
@@ -88,9 +88,6 @@ class Sharded:
         squares = self.ranks.add(_square(parts, gradients[0].device)) + _square(whole, gradients[0].device)
         factor = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_([local(each) for each in gradients], factor)
-
-    def average_statistics(self, *models: nn.Module) -> None:
-        average_statistics(models, self.ranks)
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         whole = ((name, each.full_tensor() if isinstance(each, DTensor) else each) for name, each in tensors.items())

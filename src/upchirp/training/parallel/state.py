@@ -1,6 +1,6 @@
 """The state of a training: all that a segment changes and a checkpoint holds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,9 +8,11 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from upchirp.errors import InputError
 from upchirp.training.parallel.parallel import Parallel
+from upchirp.training.parallel.ranks import Ranks
 
 
 @dataclass(kw_only=True)
@@ -43,7 +45,7 @@ class State:
     def average_statistics(self) -> None:
         """Let all ranks hold the mean of what their batch norms counted, before it is read; all call it together."""
         if not self.parallel.deterministic:
-            self.parallel.average_statistics(*([self.model] if self.ema is None else [self.model, self.ema.module]))
+            average_statistics([self.model] if self.ema is None else [self.model, self.ema.module], self.parallel.ranks)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it loads with `weights_only=True`."""
@@ -109,6 +111,18 @@ class State:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(f"the checkpoint belongs to another model or recipe: {first}") from error
+
+
+def average_statistics(models: Iterable[nn.Module], ranks: Ranks) -> None:
+    """Give all ranks the mean of what their batch norms counted, which is needed before anything reads it.
+
+    It enters no loss of a training, and running means are linear in what they are made of: averaged late, they are the
+    same but for rounding.
+    """
+    if ranks.size > 1:
+        modules = (module for model in models for module in model.modules())
+        norms = [module for module in modules if isinstance(module, _NormBase)]
+        ranks.average([value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None])
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from upchirp.errors import InputError
 from upchirp.models import at_size, fit_to_bandwidth, has_unused_parameters
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.parallel.parallel import Passes, Writer, average_statistics, other_way
+from upchirp.training.parallel.parallel import Passes, Writer, other_way
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.state import State
 
@@ -59,9 +59,6 @@ class Alone:
     def clip(self, state: State, parameters: Sequence[Tensor], most: float) -> None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(parameters, most)
-
-    def average_statistics(self, *models: nn.Module) -> None:
-        average_statistics(models, self.ranks)
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(tensors)
