@@ -12,7 +12,7 @@ from tests.reports.overlaps import overlapping_texts
 from upchirp import efficienttrain_plus_plus, plan
 from upchirp.reports.class_tables import ClassScores
 from upchirp.reports.examples import Examples
-from upchirp.reports.run_figures import cost_after, curves, stage_seconds, time_of_stages
+from upchirp.reports.run_figures import curves, stage_seconds, time_of_stages
 from upchirp.reports.run_html import RunRecord, write_run_report
 from upchirp.reports.style import NARROW, WIDE
 
@@ -158,7 +158,7 @@ def test_names_are_escaped(record: Callable[..., RunRecord], tmp_path: Path) -> 
 def test_stages_take_what_the_log_says() -> None:
     assert stage_seconds(log(), PLAN) == [10.0, 20.0, 30.0]
     assert stage_seconds(log()[:4], PLAN) == [10.0, 0.0, 0.0]
-    assert cost_after(PLAN, PLAN.total_steps) == pytest.approx(PLAN.equivalent_epochs)
+    assert PLAN.spent(PLAN.total_steps) == pytest.approx(PLAN.equivalent_epochs)
 
 
 def test_no_percentage_is_below_0() -> None:
@@ -171,7 +171,7 @@ def test_no_percentage_is_below_0() -> None:
 def test_the_curves_are_those_of_the_log_and_no_texts_overlap(width: float) -> None:
     figure = curves(log(), PLAN, width)
     by_time, by_compute, loss, rate = figure.axes
-    for axes, places in ((by_time, [10, 30, 60]), (by_compute, [cost_after(PLAN, step) for step in ENDS])):
+    for axes, places in ((by_time, [10, 30, 60]), (by_compute, [PLAN.spent(step) for step in ENDS])):
         averaged = axes.get_lines()[0]
         np.testing.assert_allclose(averaged.get_xdata(), places)
         assert list(averaged.get_ydata()) == [0, 20, 40]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from upchirp.training.events import Report, reporting
 from upchirp.training.jobs.eval_data import beside_run, open_asked
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.recipes.config_file import CONFIG, load_stored
 from upchirp.training.run.held_folder import held_folder
-from upchirp.training.run.run_folder import CHECKPOINTS, holds_run, read_plan
+from upchirp.training.run.run_folder import holds_run, kept_checkpoints, read_plan, read_settings
 
 SUMMARY, REPORT, FIGURE = "similarity.json", "similarity.html", "similarity.png"
 
@@ -52,7 +51,7 @@ class _Checkpoints:
     @property
     def epochs(self) -> list[float]:
         """Compute spent at each checkpoint, equivalent epochs."""
-        return [spent(self.plan, checkpoint.step_of(file)) for file in self.files]
+        return [self.plan.spent(checkpoint.step_of(file)) for file in self.files]
 
 
 def similarity(
@@ -129,29 +128,10 @@ def _told(report: Report, files: Sequence[Path]) -> Iterator[Path]:
         yield file
 
 
-def spent(plan: Plan, steps: int) -> float:
-    """Compute of the first steps of a plan, in equivalent epochs.
-
-    >>> from upchirp.curriculum import constant, plan
-    >>> spent(plan(constant(64), epochs=4, dataset_size=1000, batch_size=100), 10)
-    1.0
-    """
-    left, cost = steps, 0.0
-    for stage in plan.stages:
-        done = min(left, stage.steps)
-        cost += done * stage.batch_size * stage.cost_per_sample
-        left -= done
-    return cost / plan.dataset_size
-
-
 def _read(folder: Path) -> _Checkpoints:
     if not holds_run(folder):
         raise InputError(f"{folder} holds no run: give the `output` of a training")
-    config = TrainConfig.from_flat(load_stored(folder / CONFIG), source=str(folder / CONFIG))
-    files = list(checkpoint.checkpoints(folder / CHECKPOINTS))
-    if not files:
-        raise InputError(f"{folder} kept no checkpoints: train with `checkpoint_keep='all'`")
-    return _Checkpoints(folder, config, read_plan(folder), files)
+    return _Checkpoints(folder, read_settings(folder), read_plan(folder), kept_checkpoints(folder))
 
 
 def _spread(source: Source, images: int) -> Source:
@@ -180,7 +160,7 @@ def _features(
     run: _Checkpoints, file: Path, which: Which, images: EvaluationSet, classes: int, device: torch.device
 ) -> torch.Tensor:
     """What the weights of a checkpoint make of the images, (N, D)."""
-    config, stored = replace(run.config, weights=None), read_weights(file).only(which)
+    config, stored = run.config, read_weights(file).only(which)
     # It may tell other classes than the images show: what it answers before its classifier is looked at.
     outputs = len(stored.description.classes) or classes
     model: nn.Module = create_model(config.model, num_classes=outputs, final_size=config.final_size, **config.made_with)

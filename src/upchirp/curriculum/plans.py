@@ -75,6 +75,20 @@ class Plan:
         """Cost of the run in passes over the data at the final size."""
         return sum(stage.cost for stage in self.stages) / self.dataset_size
 
+    def spent(self, steps: int, *, since: int = 0) -> float:
+        """Equivalent epochs that so many steps of the run cost, without those before the step `since`.
+
+        >>> from upchirp.curriculum import constant, plan
+        >>> run = plan(constant(64), epochs=4, dataset_size=1000, batch_size=100)
+        >>> run.spent(10), run.spent(15, since=10)
+        (1.0, 0.5)
+        """
+        cost = 0.0
+        for stage, end in zip(self.stages, self._step_ends, strict=True):
+            within = max(0, min(steps, end) - max(since, end - stage.steps))
+            cost += within * stage.batch_size * stage.cost_per_sample
+        return cost / self.dataset_size
+
     @property
     def bandwidths(self) -> tuple[int, ...]:
         """The distinct bandwidths, in rising order."""

@@ -48,7 +48,7 @@ def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1
     evaluations = [record for record in log if record["kind"] == "evaluation"]
     unit, second = time_unit(max((record["train_seconds"] for record in [*trained, *evaluations]), default=1.0))
     handles = _accuracies(by_time, evaluations, plan, lambda record: record["train_seconds"] / second, figure)
-    _accuracies(by_compute, evaluations, plan, lambda record: cost_after(plan, record["step"]), figure)
+    _accuracies(by_compute, evaluations, plan, lambda record: plan.spent(record["step"]), figure)
     loss.plot(
         [record["train_seconds"] / second for record in trained],
         [record["loss"] for record in trained],
@@ -56,7 +56,7 @@ def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1
         linewidth=1.3,
     )
     rate.plot(
-        [cost_after(plan, record["step"]) for record in trained],
+        [plan.spent(record["step"]) for record in trained],
         [record["learning_rate"] for record in trained],
         color=MUTED,
         linewidth=1.3,
@@ -65,7 +65,7 @@ def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1
     for axes in (by_compute, rate):
         axes.set_xlabel("equivalent epochs")
         for step in changes:
-            axes.axvline(cost_after(plan, step), color=FAINT, linewidth=1, linestyle=":", zorder=1)
+            axes.axvline(plan.spent(step), color=FAINT, linewidth=1, linestyle=":", zorder=1)
     for axes in (by_time, loss):
         axes.set_xlabel(f"training time ({unit})")
         for seconds in stage_ends(log, plan)[:-1]:
@@ -141,20 +141,6 @@ def time_of_stages(log: Records, plan: Plan, width: float = WIDE) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"share (%) of {duration_text(sum(seconds))}, and of the plan's compute")
     return figure
-
-
-def cost_after(plan: Plan, step: int) -> float:
-    """Equivalent epochs that so many steps cost.
-
-    >>> from upchirp.curriculum import constant, plan
-    >>> cost_after(plan(constant(64), epochs=2, dataset_size=1000, batch_size=100), 5)
-    0.5
-    """
-    cost, begin = 0.0, 0
-    for stage in plan.stages:
-        cost += (min(step, begin + stage.steps) - min(step, begin)) * stage.batch_size * stage.cost_per_sample
-        begin += stage.steps
-    return cost / plan.dataset_size
 
 
 def stage_ends(log: Records, plan: Plan) -> list[float]:

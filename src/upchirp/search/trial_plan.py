@@ -43,8 +43,8 @@ class TrialPlan:
 
     def spent(self, step: int) -> float:
         """Equivalent epochs of the trial until so many steps of the run are done."""
-        cost = _cost(self.run, self.begin, min(step, self.middle))
-        return cost if self.tuning is None else cost + _cost(self.tuning, self.middle, step)
+        cost = self.run.spent(min(step, self.middle), since=self.begin)
+        return cost if self.tuning is None else cost + self.tuning.spent(step, since=self.middle)
 
 
 class Planner:
@@ -165,17 +165,6 @@ def _steps_until(run: Plan, progress: float) -> int:
     whole = int(progress)
     inside = round((progress - whole) * run.stages[whole].steps) if progress > whole else 0
     return sum(stage.steps for stage in run.stages[:whole]) + inside
-
-
-def _cost(run: Plan, first: int, last: int) -> float:
-    """Equivalent epochs of the steps from `first` to before `last`."""
-    before = 0
-    cost = 0.0
-    for stage in run.stages:
-        steps = max(0, min(last, before + stage.steps) - max(first, before))
-        cost += steps * stage.batch_size * stage.cost_per_sample
-        before += stage.steps
-    return cost / run.dataset_size
 
 
 def _first_part(span: tuple[float, float], share: float) -> tuple[float, float]:

@@ -33,7 +33,7 @@ from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
 from upchirp.training.recipes.optimizer import fast_autocast_dtype
-from upchirp.training.run.run_folder import CHECKPOINTS, REPORT, holds_run
+from upchirp.training.run.run_folder import REPORT, holds_run, kept_checkpoints
 from upchirp.training.run.trained_weights import TrainedWeights, read_trained
 
 
@@ -116,11 +116,7 @@ def _checkpoints_of(origin: Origin) -> dict[int | None, Origin]:
     """What a run kept of its training, by its steps, the oldest first."""
     if origin.run is None or origin.weights is not None:
         raise InputError("`checkpoints` are those of a `run`: leave out `weights`")
-    files = checkpoint.checkpoints(origin.run / CHECKPOINTS)
-    kept: dict[int | None, Origin] = {checkpoint.step_of(file): replace(origin, weights=file) for file in files}
-    if not kept:
-        raise InputError(f"{origin.run} kept no checkpoints: train with `checkpoint_keep='all'`")
-    return kept
+    return {checkpoint.step_of(file): replace(origin, weights=file) for file in kept_checkpoints(origin.run)}
 
 
 class _Filtering(NamedTuple):

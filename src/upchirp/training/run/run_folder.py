@@ -11,6 +11,7 @@ from upchirp.curriculum import Plan
 from upchirp.data import Augmentation, DataIdentity
 from upchirp.errors import InputError, reason_of
 from upchirp.files import TEMPORARY_SUFFIX, clear_leftovers, write_text
+from upchirp.training.checkpoints import checkpoint
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_stored, save_config
@@ -176,6 +177,17 @@ def read_plan(folder: Path) -> Plan:
         return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {reason_of(error, path)}") from error
+
+
+def kept_checkpoints(folder: Path) -> list[Path]:
+    """The step checkpoints of the folder's run, the oldest first.
+
+    Raises:
+        InputError: there are none.
+    """
+    if kept := list(checkpoint.checkpoints(folder / CHECKPOINTS)):
+        return kept
+    raise InputError(f"{folder} kept no checkpoints: train with `checkpoint_keep='all'`")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
