@@ -8,6 +8,7 @@ from upchirp.data import DataIdentity
 from upchirp.training.evaluation.of_state import evaluation_follows
 from upchirp.training.events import Observer
 from upchirp.training.run import run_folder
+from upchirp.training.run.log import RunLog
 from upchirp.training.run.material import Material
 from upchirp.training.run.setup import Setup
 from upchirp.training.run.tracking import track
@@ -46,6 +47,6 @@ def recorded(
             # A run of an earlier version: from now on it is known.
             run_folder.write_data(folder, material.identity)
         evaluates = evaluation_follows(setup.plan, setup.state.step, setup.evaluations)
-        log = run_folder.RunLog(folder, setup.state.step, evaluates=evaluates, exported=setup.exported)
+        log = RunLog(folder, setup.state.step, evaluates=evaluates, exported=setup.exported)
         stack.enter_context(closing(log))
         yield (log, *observers, *tracked)

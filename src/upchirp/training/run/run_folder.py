@@ -1,4 +1,4 @@
-"""The folder of a run: who may use it, and the logs in it."""
+"""The folder of a run: who may use it, and what is read from it."""
 
 import json
 from collections.abc import Mapping, Set
@@ -10,14 +10,12 @@ from upchirp.conversion import plain
 from upchirp.curriculum import Plan
 from upchirp.data import Augmentation, DataIdentity
 from upchirp.errors import InputError, reason_of
-from upchirp.files import TEMPORARY_SUFFIX, clear_leftovers, write_text
+from upchirp.files import TEMPORARY_SUFFIX, write_text
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_stored, save_config
 from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.run_groups import Computation, Keeping, Place
-from upchirp.training.run.scalars import scalars
 
 PLAN, DATA, METRICS, CHECKPOINTS, TENSORBOARD = (
     "plan.json",
@@ -207,70 +205,3 @@ def finished(folder: Path) -> dict[str, Any] | None:
     last = read_metrics(folder)[-1:]
     done = bool(last) and last[0]["kind"] == "end" and (folder / WEIGHTS).exists()
     return last[0] if done else None
-
-
-class RunLog:
-    """Writes events to `metrics.jsonl` and TensorBoard.
-
-    On resuming, what was logged after the checkpoint is dropped, so each step stands there once.
-    """
-
-    def __init__(self, folder: Path, start_step: int, *, evaluates: bool, exported: tuple[str, int]) -> None:
-        self._exported = exported
-        dropped = {("evaluation", start_step)} if evaluates else set()
-        kept = [
-            record
-            for record in read_metrics(folder)
-            if record["step"] <= start_step
-            and record["kind"] != "end"
-            and (record["kind"], record["step"]) not in dropped
-        ]
-        clear_leftovers(folder)
-        write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
-        self._lines = (folder / METRICS).open("a", encoding="utf-8")
-        # A plan does not wait for it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start_step + 1)
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        if (measured := scalars(event, self._exported)) is not None:
-            index, plotted = measured
-            for name, value in plotted.items():
-                self._board.add_scalar(name, value, index)
-        if isinstance(event, Logged):
-            assert measured is not None
-            step = event.step
-            values = {name.removeprefix("train/"): value for name, value in measured[1].items()}
-            where = {"stage": step.stage, "progress": step.progress, "train_seconds": event.train_seconds}
-            self._write("train", step.index + 1, {**where, **values})
-        elif isinstance(event, Evaluated):
-            evaluation: dict[str, object] = {
-                "progress": event.progress,
-                "bandwidth": event.bandwidth,
-                "weights": event.weights,
-                "train_seconds": event.train_seconds,
-            }
-            self._write("evaluation", event.step, {**evaluation, **event.result.to_dict()})
-        elif isinstance(event, Selected):
-            self._write("pass", event.step.index + 1, {"progress": event.step.progress, **asdict(event.summary)})
-        elif isinstance(event, Reduced):
-            bandwidth = event.step.bandwidth
-            self._write("micro_batch", event.step.index + 1, {"bandwidth": bandwidth, "micro_batch": event.micro_batch})
-        elif isinstance(event, Saved):
-            self._board.flush()
-        elif isinstance(event, Finished):
-            ended = {"top1": event.top1, "best_top1": event.best_top1, "train_seconds": event.train_seconds}
-            self._write("end", event.step, {**ended, "figure": event.figure, "spent": dict(event.spent)})
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        try:
-            self._lines.close()
-        finally:
-            self._board.close()
-
-    def _write(self, kind: str, step: int, values: Mapping[str, object]) -> None:
-        self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._lines.flush()
