@@ -9,7 +9,7 @@ from upchirp import Curriculum, Phase
 from upchirp.data import Augmentation
 from upchirp.models import computes, precision
 from upchirp.training import Optimization, Trainer
-from upchirp.training.probing.grey import grey_batch
+from upchirp.training.probing.probe import grey_batch
 
 # Channels, kernel, stride, padding, groups, sides of the map. Computed in bfloat16 the first six leave garbage on CPUs
 # with AVX-512; the others never did.

@@ -16,7 +16,7 @@ from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
 from upchirp.training.engine.step import accumulate
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.state import State
-from upchirp.training.probing.grey import grey_batch
+from upchirp.training.probing.probe import grey_batch
 
 
 def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro_batches: MicroBatches) -> str:

@@ -15,7 +15,7 @@ from upchirp.errors import InputError
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, free_memory, ran_out
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.probing.grey import grey_batch
+from upchirp.training.probing.probe import grey_batch
 from upchirp.training.recipes.groups import Planning
 
 _USUAL, _LEAST = 512, 32

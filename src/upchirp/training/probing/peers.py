@@ -1,6 +1,5 @@
-"""Curricula that the code of others makes."""
+"""Curricula that the code of others makes, which `upchirp.curriculum` does not import."""
 
-from collections.abc import Callable
 from itertools import groupby
 
 from timm.data import ScheduledBatchSampler
@@ -50,7 +49,3 @@ def timm_progressive(final_size: int = 224, *, multiple: int = 1) -> Curriculum:
     return Curriculum(
         name="timm_progressive", axis="samples", phases=tuple(phases), magnitude=(9.0, 9.0), test_size=final_size
     )
-
-
-BY_OTHERS: dict[str, Callable[..., Curriculum]] = {"timm_progressive": timm_progressive}
-"""Curricula by name that need others' code, which `upchirp.curriculum` does not import."""

@@ -29,7 +29,7 @@ from upchirp.models import (
     flops_table,
     size_multiple,
 )
-from upchirp.training.probing.peers import BY_OTHERS
+from upchirp.training.probing.peers import timm_progressive
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
@@ -53,8 +53,8 @@ def curriculum_for(model: nn.Module, given: str | Mapping[str, Any], final_size:
         InputError: an unknown curriculum, or sizes that the model cannot take.
     """
     multiple = size_multiple(model)
-    if isinstance(given, str) and given in BY_OTHERS:
-        curriculum = BY_OTHERS[given](final_size, multiple=multiple)
+    if given == "timm_progressive":
+        curriculum = timm_progressive(final_size, multiple=multiple)
     else:
         curriculum = load_curriculum(given, final_size, multiple=multiple)
     check_sizes(model, curriculum.sizes)

@@ -1,13 +1,14 @@
-"""What is measured before a training: plans to measure by, and what is loaded for them."""
+"""What a training is measured by before it begins: plans, what is loaded for them, and batches that need no loading."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import torch
 from torch import nn
 
-from upchirp.curriculum import Curriculum, Plan, plan
-from upchirp.data import Source
+from upchirp.curriculum import Curriculum, Plan, Step, plan
+from upchirp.data import RGB, Batch, Channels, Source
 from upchirp.data.arrival import AHEAD
 from upchirp.data.chunks import batches_ahead
 from upchirp.data.settings import image_side
@@ -60,3 +61,16 @@ def probe_plan(curriculum: Curriculum, sizes: Mapping[int, int], steps: int, dat
         early_batch=[size for side, size in sizes.items() if side < curriculum.final_size],
         learning_rate=PROBE_RATE,
     )
+
+
+def grey_batch(
+    step: Step, rows: range, side: int, channels: Channels = RGB, device: torch.device | str = "cpu"
+) -> Batch:
+    """Grey images of side `side` for some rows of a step, as the loader gives them; the last of the step.
+
+    What training takes does not depend on what images show.
+    """
+    shape, dtype = (len(rows), side, side, channels.count), getattr(torch, channels.type)
+    images = torch.full(shape, 128, dtype=dtype, device=device).permute(0, 3, 1, 2)
+    labels = torch.zeros(len(rows), dtype=torch.int64, device=device)
+    return Batch(images, labels, step, rows, torch.arange(len(rows)))

@@ -6,8 +6,7 @@ from itertools import islice, repeat
 
 from upchirp.curriculum import Plan
 from upchirp.training.engine.step import StepResult
-from upchirp.training.probing.grey import grey_batch
-from upchirp.training.probing.probe import Bench, probe_plan
+from upchirp.training.probing.probe import Bench, grey_batch, probe_plan
 
 SECONDS = 3.0
 """How long each is measured by default."""
