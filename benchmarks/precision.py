@@ -20,7 +20,7 @@ from upchirp.machine import hardware, versions
 from upchirp.models import computes
 from upchirp.training import Optimization
 from upchirp.training.parallel.device import choose_device
-from upchirp.training.recipes.optimizer import with_amp_dtype
+from upchirp.training.recipes.precision import with_amp_dtype
 from upchirp.training.run.spent import Clock
 
 MODELS: dict[str, dict[str, Any]] = {

@@ -9,8 +9,8 @@ from tests.runs import Make, differing, interrupted, notes
 
 from upchirp import train
 from upchirp.training import Event, Optimization
-from upchirp.training.recipes import optimizer
-from upchirp.training.recipes.optimizer import autocast_dtype, fast_autocast_dtype, with_amp_dtype
+from upchirp.training.recipes import precision
+from upchirp.training.recipes.precision import autocast_dtype, fast_autocast_dtype, with_amp_dtype
 from upchirp.training.run.run_folder import read_settings
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def device_computes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def set_to(*formats: torch.dtype) -> None:
-        monkeypatch.setattr(optimizer, "computes", lambda device, dtype: dtype in formats)
+        monkeypatch.setattr(precision, "computes", lambda device, dtype: dtype in formats)
 
     return set_to
 

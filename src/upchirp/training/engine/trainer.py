@@ -22,7 +22,8 @@ from upchirp.training.parallel.state import State
 from upchirp.training.parallel.whole import Alone
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.group import group_of
-from upchirp.training.recipes.optimizer import autocast_dtype, create_ema, create_optimizer
+from upchirp.training.recipes.optimizer import create_ema, create_optimizer
+from upchirp.training.recipes.precision import autocast_dtype
 from upchirp.training.recipes.recipe import Optimization
 from upchirp.training.recipes.run_groups import Computation, Loading
 

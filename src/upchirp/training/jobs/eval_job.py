@@ -32,7 +32,7 @@ from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
-from upchirp.training.recipes.optimizer import fast_autocast_dtype
+from upchirp.training.recipes.precision import fast_autocast_dtype
 from upchirp.training.run.run_folder import REPORT, holds_run, kept_checkpoints
 from upchirp.training.run.trained_weights import TrainedWeights, read_trained
 

@@ -15,7 +15,7 @@ from upchirp.training.methods.chosen import for_images, model_notes
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
-from upchirp.training.recipes.optimizer import amp_note, with_amp_dtype
+from upchirp.training.recipes.precision import amp_note, with_amp_dtype
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.data import enlarged_note, open_sources
 from upchirp.training.run.models import describe, start_model
