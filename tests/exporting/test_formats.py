@@ -21,7 +21,7 @@ from upchirp.models.pvt import checkpoint_filter_fn
 from upchirp.training import Origin
 from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.run.trained_model import TrainedModel, load_trained
+from upchirp.training.run.trained import TrainedModel, load_trained
 
 
 def trained(folder: Path, name: str, size: int, **options: Any) -> TrainedModel:

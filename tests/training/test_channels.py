@@ -25,7 +25,7 @@ from upchirp.training.methods.distillation import Distillation
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.run.run_folder import read_settings
 from upchirp.training.run.teacher import with_teacher
-from upchirp.training.run.trained_model import load_trained
+from upchirp.training.run.trained import load_trained
 
 AT_ONCE = EvalLoading(workers=0)
 

@@ -20,7 +20,7 @@ from upchirp.training.checkpoints.named_weights import name_of
 from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.eval_groups import Origin
-from upchirp.training.run.trained_weights import read_trained
+from upchirp.training.run.trained import read_trained
 
 _ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 """What constructors call it to take images of any size; a model has one of them, or none."""

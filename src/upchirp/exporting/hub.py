@@ -14,7 +14,7 @@ from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.checkpoints.timm_folder import write_timm_config
 from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.run.run_folder import WEIGHTS
-from upchirp.training.run.trained_model import TrainedModel
+from upchirp.training.run.trained import TrainedModel
 
 CARD = "README.md"
 

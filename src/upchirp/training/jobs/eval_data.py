@@ -16,7 +16,7 @@ from upchirp.training.recipes.eval_groups import EvalData
 from upchirp.training.recipes.group import group_of
 from upchirp.training.recipes.groups import Start
 from upchirp.training.run.data import SCANNING
-from upchirp.training.run.trained_weights import TrainedWeights
+from upchirp.training.run.trained import TrainedWeights
 
 
 def beside_run(asked: EvalData, run: Start) -> tuple[Start, bool]:

@@ -34,7 +34,7 @@ from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
 from upchirp.training.recipes.precision import fast_autocast_dtype
 from upchirp.training.run.run_folder import REPORT, holds_run, kept_checkpoints
-from upchirp.training.run.trained_weights import TrainedWeights, read_trained
+from upchirp.training.run.trained import TrainedWeights, read_trained
 
 
 def evaluate_weights(
@@ -99,10 +99,7 @@ def evaluate_weights(
     at_least(1, sizes=min(sizes))
     source = open_labelled(data, trained, sizes[0], note, report)
     report("making the model")
-    network, notes = trained.network(len(source.classes), *sizes)
-    for line in notes:
-        note(line)
-    network.to(target := choose_device(device))
+    network = trained.network(len(source.classes), *sizes, note=note).to(target := choose_device(device))
     evaluator = _Evaluator(trained, source, network, sizes[0], target, filters, loading, note, report)
     with open_ranks() as ranks, loader_failures():
         results = [result for size in sizes for result in evaluator.at(size, origins, ranks)]

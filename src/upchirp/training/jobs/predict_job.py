@@ -18,7 +18,7 @@ from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
-from upchirp.training.run.trained_model import TrainedModel, load_trained
+from upchirp.training.run.trained import TrainedModel, load_trained
 
 
 @dataclass(frozen=True)

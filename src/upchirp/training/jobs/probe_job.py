@@ -28,7 +28,7 @@ from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, Origin
 from upchirp.training.run.data import open_named_data
-from upchirp.training.run.trained_weights import TrainedWeights, read_trained
+from upchirp.training.run.trained import TrainedWeights, read_trained
 
 
 def probe_weights(
@@ -77,10 +77,7 @@ def probe_weights(
     size = final_size or trained.size
     train, val = _opened(data, trained, size, most_images, note, report)
     report("making the model")
-    network, notes = trained.network(0, size, new_head=True)
-    for line in notes:
-        note(line)
-    network.to(target := choose_device(device))
+    network = trained.network(0, size, new_head=True, note=note).to(target := choose_device(device))
     judged_by = pooled or _usual_features(trained, network)
 
     def features(source: Source, what: str) -> Features:

@@ -12,7 +12,7 @@ from upchirp.training.methods.distillation import Distillation, Teacher
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.eval_groups import Origin
 from upchirp.training.recipes.precision import autocast_dtype
-from upchirp.training.run.trained_model import load_trained
+from upchirp.training.run.trained import load_trained
 
 
 def with_teacher(

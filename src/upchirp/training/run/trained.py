@@ -1,24 +1,29 @@
-"""Trained weights from a run or a file, with the settings and the preprocessing that they need."""
+"""Trained weights from a run or a file, with the settings and the preprocessing that they need, and their model."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from upchirp.data import Augmentation, Source, default_crop_pct
+from upchirp.data.sources import Note
 from upchirp.errors import InputError
-from upchirp.models import check_sizes, create_model
-from upchirp.training.checkpoints.description import preprocessing_for
+from upchirp.models import check_sizes, classifier_names, create_model
+from upchirp.training.checkpoints.description import Description, preprocessing_for
 from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.named_weights import has_tag, name_of
 from upchirp.training.checkpoints.preprocessing import Preprocessing
+from upchirp.training.checkpoints.weight_names import find
 from upchirp.training.checkpoints.weights import Weights, read_weights
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
+from upchirp.training.recipes.groups import Start
 from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 
 
@@ -63,17 +68,20 @@ class TrainedWeights:
         """The share of the resized image that the centre crop keeps at an input side."""
         return self.asked.crop_pct or self.told.crop_at(size) or default_crop_pct(size)
 
-    def network(self, outputs: int, *sizes: int, new_head: bool = False) -> tuple[nn.Module, list[str]]:
-        """The model at the first of the input sides that it is to take, in pixels, with the weights, and lines on it.
+    def network(self, outputs: int, *sizes: int, new_head: bool = False, note: Note) -> nn.Module:
+        """The model with the weights, at the first of the input sides that it is to take, in pixels.
+
+        `note` is called with lines on what was adapted and left out.
 
         Raises:
             InputError: weights of another model, or a side that it cannot take.
         """
         config = self.config
         model = create_model(config.model, num_classes=outputs, final_size=sizes[0], **config.made_with)
-        notes = load_weights(model, self.weights, sizes[0], new_head=new_head).notes(self.weights.path)
+        for line in load_weights(model, self.weights, sizes[0], new_head=new_head).notes(self.weights.path):
+            note(line)
         check_sizes(model, sizes)
-        return model, notes
+        return model
 
     def images(self, source: Source, size: int, loading: EvalLoading, ranks: Ranks | None = None) -> EvaluationSet:
         """A source's images, prepared for the weights at an input side in pixels."""
@@ -135,3 +143,54 @@ def _named(origin: Origin) -> tuple[TrainConfig, Path]:
     if weights is None:
         raise InputError("no weights: give `weights`, or a `run` that is finished")
     return config, weights
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model with its weights, for one input side."""
+
+    model: nn.Module
+    """The network, in evaluation mode, on the CPU."""
+    outputs: int
+    """How many classes it tells apart."""
+    described: Description
+    """What it is: its name, final size, classes where the weights name them, and the whole preprocessing."""
+    notes: tuple[str, ...]
+
+
+def load_trained(
+    origin: Origin, *, final_size: int | None = None, preprocessing: EvalPreprocessing = EvalPreprocessing()
+) -> TrainedModel:
+    """The model of a run or of a weights file."""
+    at_least(1, final_size=final_size)
+    trained = read_trained(origin, preprocessing)
+    config, stored, seen = trained.config, trained.weights, trained.seen
+    size = final_size or trained.size
+    outputs = _outputs(stored, config, size)
+    notes: list[str] = []
+    network = trained.network(outputs, size, note=notes.append)
+    if not stored.description.classes:
+        notes.append(f"{stored.path} names no classes: they are numbered")
+    described = Description(
+        model=config.model,
+        model_kwargs=config.model_kwargs,
+        in_chans=config.in_chans,
+        final_size=size,
+        data=stored.description.data,
+        multi_label=stored.description.multi_label,
+        preprocessing=Preprocessing.of(seen, size, trained.crop_at(size)),
+    )
+    return TrainedModel(network.eval(), outputs, described, tuple(notes))
+
+
+def _outputs(weights: Weights, start: Start, size: int) -> int:
+    """How many classes the weights tell apart."""
+    if weights.description.classes:
+        return len(weights.description.classes)
+    with torch.device("meta"):
+        shaped = create_model(start.model, num_classes=2, final_size=size, **start.made_with)
+    tensors = find(shaped, weights.parts, list(shaped.state_dict())).tensors
+    for name in classifier_names(shaped):
+        if f"{name}.weight" in tensors:
+            return len(tensors[f"{name}.weight"])
+    raise InputError(f"{weights.path} holds no classifier: `upchirp finetune` trains one")
