@@ -36,7 +36,7 @@ from upchirp.training.jobs.train_job import train
 from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import micro_batches
-from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
+from upchirp.training.probing.planning import curriculum_for, make_plan, settle
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import load_config, save_config
 from upchirp.training.recipes.defaults import Settled, check_model
@@ -105,7 +105,6 @@ __all__ = [
     "micro_batches",
     "open_ranks",
     "predict",
-    "price",
     "probe_weights",
     "read_metrics",
     "read_plan",
@@ -118,5 +117,4 @@ __all__ = [
     "settle",
     "train",
     "validate",
-    "with_selection",
 ]

@@ -10,13 +10,14 @@ from torch import nn
 from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source
 from upchirp.errors import InputError
+from upchirp.models import flops_table
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report, unreported
 from upchirp.training.methods.chosen import for_images, model_notes, task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
-from upchirp.training.probing.planning import curriculum_for, make_plan, price, settle, with_selection
+from upchirp.training.probing.planning import curriculum_for, described, make_plan, settle
 from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.speed import measure_needs, measure_seconds
 from upchirp.training.recipes.config import TrainConfig
@@ -92,12 +93,20 @@ def estimate(
     if val is not None:
         _, evaluated = choose_evaluations(config, plan, len(val), average=config.optimization.model_ema)
     idle = [] if asked.given is None else unused_settings(config.to_flat(), asked.asked())
-    priced = with_selection(price(plan, model, baseline_epochs), plan, config.selection, epochs=config.budget)
+    data = described(plan, model, config.selection, epochs=config.budget)
     at_once = micro_batches(config, plan)
-    for stage in priced["stages"]:
+    for stage in data["stages"]:
         stage["micro_batch"] = at_once[stage["bandwidth"]]
-    chosen = [*notes, *settled.told(plan), *filter(None, [evaluated]), *idle]
-    return {**priced, "images": images, "classes": classes, "chosen": chosen, **needs}
+    return {
+        **data,
+        "baseline_epochs": baseline_epochs,
+        # In counted FLOPs, as Table 7 has it.
+        "speedup": plan.speedup(baseline_epochs, CostTable("flops", flops_table(model, plan.sizes))),
+        "images": images,
+        "classes": classes,
+        "chosen": [*notes, *settled.told(plan), *filter(None, [evaluated]), *idle],
+        **needs,
+    }
 
 
 def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> TrainConfig:

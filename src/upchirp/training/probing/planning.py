@@ -221,30 +221,17 @@ def spare_gib(device: torch.device, ranks: int) -> float:
     return DEFAULT_GIB if free is None else free / GIB / 4
 
 
-def with_size(plan: Plan, model: nn.Module) -> dict[str, Any]:
-    """The plan as plain data, with the model's `params` and `flops` (multiply-adds of one image at the final size)."""
-    return {**plan.to_dict(), "params": count_parameters(model), "flops": count_flops(model, plan.final_size)}
-
-
-def with_selection(
-    data: Mapping[str, Any], plan: Plan, selection: Selection | None, *, epochs: float | None
+def described(
+    plan: Plan, model: nn.Module, selection: Selection | None = None, *, epochs: float | None = None
 ) -> dict[str, Any]:
-    """Plain data with what a selection is expected to be worth under `selection`, if there is one.
+    """The plan as plain data, with the model's `params` and `flops` (multiply-adds of one image at the final size).
 
-    `epochs` is the budget, if it was given in those.
+    With a selection there is `selection`, too, with what it is expected to be worth; `epochs` is the budget, if it was
+    given in those.
     """
+    data = {**plan.to_dict(), "params": count_parameters(model), "flops": count_flops(model, plan.final_size)}
     if selection is None:
-        return dict(data)
+        return data
     savings = expected_savings(plan, selection)
     expected = {**asdict(savings), "epochs": epochs and epochs * savings.budget, "summary": savings.describe(epochs)}
     return {**data, "selection": {**asdict(selection), "expected": expected}}
-
-
-def price(plan: Plan, model: nn.Module, baseline_epochs: float) -> dict[str, Any]:
-    """The same with the computation speed-up against passes at the final size, in counted FLOPs (Table 7)."""
-    flops = CostTable("flops", flops_table(model, plan.sizes))
-    return {
-        **with_size(plan, model),
-        "baseline_epochs": baseline_epochs,
-        "speedup": plan.speedup(baseline_epochs, flops),
-    }

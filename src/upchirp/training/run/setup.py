@@ -17,7 +17,7 @@ from upchirp.training.evaluation.of_state import images_of
 from upchirp.training.events import Report
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
-from upchirp.training.probing.planning import with_selection, with_size
+from upchirp.training.probing.planning import described
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.recipes.evaluations import choose_evaluations
 from upchirp.training.recipes.run_groups import Keeping
@@ -79,7 +79,7 @@ def set_up(
         fit_to_bandwidth(model, plan.final_size)
     elif config.optimization.drop_path_scaling:
         scale_drop_path(model, plan)
-    described = with_selection(with_size(plan, model), plan, config.selection, epochs=config.budget)
+    data = described(plan, model, config.selection, epochs=config.budget)
     state = trainer.state(
         model,
         bandwidth=plan.final_size,
@@ -114,7 +114,7 @@ def set_up(
         # Plans were compared, and another seed was asked for.
         loader.load_state_dict({name: value for name, value in stored.items() if name != "order"})
     if config.select and not beginning.resuming:
-        notes.append(described["selection"]["expected"]["summary"])
+        notes.append(data["selection"]["expected"]["summary"])
     return Setup(
         folder=beginning.folder,
         keeping=config,
@@ -127,7 +127,7 @@ def set_up(
         images=images_of(trainer, material.val, plan.final_size, at_once),
         memory=memory,
         description=material.description,
-        described=described,
+        described=data,
         notes=tuple(notes),
     )
 
