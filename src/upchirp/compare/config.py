@@ -1,7 +1,7 @@
 """The settings of a comparison."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class CompareConfig(AroundTraining):
         if self.variants:
             usual = self.budgets or (1.0,)
             return tuple(
-                variant if variant.budgets or variant.after is not None else _at(variant, usual)
+                variant if variant.budgets or variant.after is not None else replace(variant, budgets=usual)
                 for variant in self.variants
             )
         baseline, *others = self.curricula or ("constant", self.training.curriculum)
@@ -126,10 +126,6 @@ class CompareConfig(AroundTraining):
             raise InputError(f"{source}: variants is {listed!r}: expected a list, each with a `name` and settings")
         others = super()._typed({name: value for name, value in own.items() if name != "variants"}, source)
         return {**others, "variants": tuple(Variant.from_dict(each, source=source) for each in listed)}
-
-
-def _at(variant: Variant, budgets: tuple[float, ...]) -> Variant:
-    return Variant(name=variant.name, settings=variant.settings, budgets=budgets)
 
 
 def _of_curriculum(curriculum: str | Mapping[str, Any], budgets: tuple[float, ...]) -> Variant:

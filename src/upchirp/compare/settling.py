@@ -39,17 +39,13 @@ class Network:
     """A model without memory for weights, which variants share."""
 
     model: nn.Module
+    final_size: int
+    """Side that it is made for."""
 
     @cached_property
-    def flops(self) -> dict[int, int]:
-        """Multiply-adds of one image by its side, as far as they were asked for."""
-        return {}
-
-    def flops_at(self, side: int) -> int:
-        """Multiply-adds of one image of a side."""
-        if side not in self.flops:
-            self.flops[side] = count_flops(self.model, side)
-        return self.flops[side]
+    def flops(self) -> int:
+        """Multiply-adds of one image at the final size."""
+        return count_flops(self.model, self.final_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +84,7 @@ class Sources:
         """
         key = repr((start.model, start.made_with, start.final_size, classes))
         if key not in self._networks:
-            self._networks[key] = Network(without_values(start, classes, Classification()))
+            self._networks[key] = Network(without_values(start, classes, Classification()), start.final_size)
         return self._networks[key]
 
 
@@ -127,7 +123,7 @@ class SettledVariant:
 
     def compute(self, plan: Plan) -> float:
         """Multiply-adds of the forward passes of a plan."""
-        return plan.equivalent_epochs * plan.dataset_size * self.network.flops_at(self.config.final_size)
+        return plan.equivalent_epochs * plan.dataset_size * self.network.flops
 
     @property
     def compute_of_an_epoch(self) -> float:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import reduce
 from itertools import compress, pairwise
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,10 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
     }
     baseline, *others = outcomes
     names = list(dict.fromkeys(entry.variant for entry in others if entry.variant != baseline.variant))
-    compared = {name: _speeds_of_alike(name, outcomes, speeds) for name in names}
+    alike = {name: _alike(name, outcomes) for name in names}
+    compared = {
+        name: {run: own for entry in entries for run, own in speeds[entry].items()} for name, entries in alike.items()
+    }
     disturbed = {name: disturbances(own) for name, own in compared.items()}
     slow: set[str] = set().union(*map(slowed, compared.values()))
     times_count = {entry: [run not in slow for run in speeds[entry]] for entry in outcomes}
@@ -103,7 +107,7 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
             )
             for name in names
         },
-        "speeds_compared": {name: _compared(name, outcomes, speeds) for name in names},
+        "speeds_compared": {name: _compared(name, alike[name], speeds) for name in names},
         "disturbed": {name: [each.to_dict() for each in found] for name, found in disturbed.items()},
     }
 
@@ -182,21 +186,8 @@ def _alike(name: str, outcomes: Mapping[Entry, Sequence[Outcome]]) -> list[Entry
     return [entry for entry in outcomes if entry.variant == baseline.variant] + own
 
 
-def _speeds_of_alike(
-    name: str,
-    outcomes: Mapping[Entry, Sequence[Outcome]],
-    speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]],
-) -> dict[str, Mapping[Work, float]]:
-    return {run: own for entry in _alike(name, outcomes) for run, own in speeds[entry].items()}
-
-
-def _compared(
-    name: str,
-    outcomes: Mapping[Entry, Sequence[Outcome]],
-    speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]],
-) -> bool:
+def _compared(name: str, alike: Sequence[Entry], speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]]) -> bool:
     """Whether the variant ran long enough to compare its speed: at one size with the baseline's, if they are alike."""
-    alike = _alike(name, outcomes)
     work = {entry: {each for own in speeds[entry].values() for each in own} for entry in alike}
     own: set[Work] = set().union(*(work[entry] for entry in alike if entry.variant == name))
     usual: set[Work] = set().union(*(work[entry] for entry in alike if entry.variant != name))
@@ -258,12 +249,10 @@ def _history(record: Mapping[str, Any], figure: str) -> dict[str, Any]:
 
 def _speeds(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Median images per second by bandwidth."""
-    sides = sorted({record["bandwidth"] for record in records})
-    medians: dict[str, float] = {}
-    for side in sides:
-        speeds = sorted(record["images_per_second"] for record in records if record["bandwidth"] == side)
-        medians[str(side)] = speeds[len(speeds) // 2]
-    return medians
+    by_side: dict[int, list[float]] = {}
+    for record in records:
+        by_side.setdefault(record["bandwidth"], []).append(record["images_per_second"])
+    return {str(side): median_high(speeds) for side, speeds in sorted(by_side.items())}
 
 
 def wait_share(records: Sequence[Mapping[str, Any]]) -> float:
