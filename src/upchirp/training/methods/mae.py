@@ -24,16 +24,15 @@ from upchirp.training.methods.masked_autoencoder import (
     patch_side,
 )
 from upchirp.training.methods.pictures import pictures_of
-from upchirp.training.methods.targets import Target, patch_targets, target_width
+from upchirp.training.methods.targets import patch_targets, target_width
+from upchirp.training.recipes.groups import Pretraining
 
 _EPSILON = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedAutoencoding:
+class MaskedAutoencoding(Pretraining):
     """Most patches of an image are hidden, and the model says what they hold; labels play no part.
-
-    Its fields are the settings of `Pretraining`.
 
     >>> from upchirp.models import create_model
     >>> vit = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_classes=0)
@@ -44,12 +43,6 @@ class MaskedAutoencoding:
     >>> task.loss(model(shown), asked).shape
     torch.Size([2])
     """
-
-    target: Target = "hog"
-    mask_ratio: float = 0.75
-    least_visible: int = 1
-    decoder_depth: int = 8
-    decoder_width: int = 512
 
     labelled = False
     figures = {"explained": 100.0, "loss": 1.0}  # noqa: RUF012  a constant
