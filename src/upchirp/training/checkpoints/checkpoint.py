@@ -163,7 +163,7 @@ def is_checkpoint(path: Path) -> bool:
 def export_weights(weights: dict[str, torch.Tensor], path: Path, described: Mapping[str, Any]) -> None:
     """Write weights under their plain timm names as safetensors, whole or not at all.
 
-    `described` says what model they are of, in plain data that `read_description` gives back.
+    `described` says what model they are of, in plain data that `stored_description` gives back.
 
     Raises:
         OSError: the disk is full or fails.
@@ -181,7 +181,7 @@ def export_weights(weights: dict[str, torch.Tensor], path: Path, described: Mapp
         temporary.chmod(rights)
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def stored_description(path: Path) -> dict[str, Any]:
     """What a checkpoint or an exported file says of its model; nothing if it is neither.
 
     Raises:

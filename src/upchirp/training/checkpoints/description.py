@@ -120,7 +120,7 @@ def read_description(path: Path) -> Description:
             return _beside(named_weights.fetch(path, ("config.json",)))
         return Description.of_timm(named_weights.timm_config(name).to_dict())
     try:
-        if described := checkpoint.read_description(path):
+        if described := checkpoint.stored_description(path):
             return Description.from_dict(described)
     except (LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds a description that is not upchirp's: {error!r}") from error

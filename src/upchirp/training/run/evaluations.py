@@ -97,4 +97,4 @@ class Evaluations:
         return self.setup.plan.step(max(0, self.state.step - 1)).operator
 
     def _of_exported(self, results: list[StateEvaluation]) -> Evaluation:
-        return results[0 if self.state.ema is None else 1].result
+        return next(each.result for each in results if (each.weights, each.bandwidth) == self.setup.exported)
