@@ -42,3 +42,12 @@ def one_line(error: BaseException) -> str:
     ('two parts', 'KeyError')
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of what an error says; its type if it says nothing.
+
+    >>> first_line(RuntimeError("no room\n  at frame 1")), first_line(KeyError())
+    ('no room', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

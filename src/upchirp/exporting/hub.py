@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 from upchirp.reports.words import figure_name
 from upchirp.training import read_metrics, read_plan
 from upchirp.training.checkpoints.checkpoint import export_weights
@@ -124,6 +124,5 @@ def push(folder: Path, name: str, *, private: bool = False) -> str:
         repository = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository.repo_id, folder_path=folder)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot push to {name}: {first} (sign in by `hf auth login`)") from error
+        raise InputError(f"cannot push to {name}: {first_line(error)} (sign in by `hf auth login`)") from error
     return str(repository)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 from upchirp.files import whole_path
 from upchirp.models.meta import input_channels
 
@@ -71,5 +71,6 @@ def _traceable() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"torch {torch.__version__} cannot make a program of this model: {first}") from error
+        raise InputError(
+            f"torch {torch.__version__} cannot make a program of this model: {first_line(error)}"
+        ) from error

@@ -16,7 +16,7 @@ from upchirp.data.device.resizing import slack
 from upchirp.data.faults import DataFault
 from upchirp.data.images.pillow import decode
 from upchirp.data.images.regions import Regions
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 
 Decode = Callable[[list[Tensor]], list[Tensor]]
 """From the bytes of files, each uint8 (bytes,) on the host, to RGB values on the device, each uint8 (3, H, W)."""
@@ -33,9 +33,8 @@ def jpeg_decoder(device: torch.device) -> Decode:
     try:
         from torchcodec.decoders import decode_jpeg
     except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"`prepare='device-jpeg'` needs TorchCodec 0.16 or later and torch 2.11 or later ({reason}): "
+            f"`prepare='device-jpeg'` needs TorchCodec 0.16 or later and torch 2.11 or later ({first_line(error)}): "
             "pip install 'upchirp[gpu]'"
         ) from error
 

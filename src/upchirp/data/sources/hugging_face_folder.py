@@ -10,7 +10,7 @@ from typing import Any
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_columns import library
 from upchirp.data.sources.layout import USUAL, SplitNames
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 
 _TRAIN = ("train",)
 _VALIDATION = ("val", "validation", "valid", "test")
@@ -199,7 +199,6 @@ def _readable(name: str) -> Iterator[None]:
         cause = error
         while isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise InputError(
-            f"cannot read {name}: {lines[0]} (download or save it again, or make room on the disk)"
+            f"cannot read {name}: {first_line(cause)} (download or save it again, or make room on the disk)"
         ) from error

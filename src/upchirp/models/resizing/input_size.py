@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 from upchirp.models.meta import unwrap
 from upchirp.models.resizing.families import apply_fits, plan_fits
 from upchirp.models.resizing.fits import Fit
@@ -21,7 +21,6 @@ from upchirp.models.resizing.sizes import (
     PROBE_SIZES,
     check_positive,
     failure_at,
-    first_line,
     model_name,
     nearest_sizes,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 from upchirp.models.meta import bare_copy, count_forward, meta_copy, run_forward, unwrap
 from upchirp.models.resizing.families import apply_fits, declared_multiple, declared_size, plan_fits
 from upchirp.models.structure import known_of
@@ -185,12 +185,6 @@ def model_name(model: nn.Module) -> str:
     config = getattr(model, "default_cfg", None)
     architecture = config.get("architecture") if isinstance(config, dict) else None
     return str(architecture or type(model).__name__)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, as a part of a line."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def check_positive(size: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from upchirp.errors import InputError, reason_of
+from upchirp.errors import InputError, first_line, reason_of
 from upchirp.files import clear_leftovers, whole_file, whole_path, write_text
 
 PARTS = "shards"
@@ -73,8 +73,7 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A damaged or foreign file makes torch's readers raise anything (UnicodeDecodeError, KeyError, ...).
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"the checkpoint {path} cannot be read: {reason}") from error
+        raise InputError(f"the checkpoint {path} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no upchirp checkpoint")
     for name, digest in content.get(PARTS, {}).items():

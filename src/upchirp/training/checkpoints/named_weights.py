@@ -11,7 +11,7 @@ import timm
 from huggingface_hub import constants
 from timm.models import get_pretrained_cfg
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 
 _TIMM, _HUB = "timm/", "hf-hub:"
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -94,7 +94,7 @@ def _file(repository: str, names: tuple[str, ...], weights: Path) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision or None))
         except Exception as error:  # The client raises what its libraries raise.
-            failure = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            failure = first_line(error)
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     raise InputError(
         f"cannot fetch {weights.as_posix()} ({failure}): it is expected in {folder}; copy that folder from a machine "

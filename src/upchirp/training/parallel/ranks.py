@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 from upchirp.training.parallel.launcher import world_size
 
 Value = TypeVar("Value")
@@ -152,8 +152,9 @@ def open_ranks(*, even_one: bool = False) -> Iterator[Ranks]:
     try:
         dist.init_process_group(backend, **_meeting_point())
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"cannot reach the other ranks ({reason}): start all of them with torchrun") from error
+        raise InputError(
+            f"cannot reach the other ranks ({first_line(error)}): start all of them with torchrun"
+        ) from error
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 from upchirp.training.parallel.parallel import Parallel
 from upchirp.training.parallel.ranks import Ranks
 
@@ -109,8 +109,7 @@ class State:
             self.transforms.load_state_dict(state.get("transforms", {}))
             self.load_position(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"the checkpoint belongs to another model or recipe: {first}") from error
+            raise InputError(f"the checkpoint belongs to another model or recipe: {first_line(error)}") from error
 
 
 def average_statistics(models: Iterable[nn.Module], ranks: Ranks) -> None:

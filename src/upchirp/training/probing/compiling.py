@@ -9,7 +9,7 @@ import torch
 
 from upchirp.curriculum import Step
 from upchirp.data import Batch, RequestSampler
-from upchirp.errors import InputError
+from upchirp.errors import InputError, first_line
 from upchirp.models import fit_to_tried
 from upchirp.training.engine.graphs import GraphPerShape
 from upchirp.training.engine.memory import MicroBatches, free_memory, ran_out
@@ -50,8 +50,9 @@ def compile_ahead(trainer: Trainer, state: State, sampler: RequestSampler, micro
                 accumulate(passes, scaler, batch, trainer.on_copies().computing, Batch.weigh)
             except RuntimeError as error:
                 if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                    reason = first_line(getattr(error, "inner_exception", error))
                     raise InputError(
-                        f"cannot compile the model for {step.bandwidth} px ({_reason(error)}): leave `compile` out"
+                        f"cannot compile the model for {step.bandwidth} px ({reason}): leave `compile` out"
                     ) from error
                 if not ran_out(error):
                     raise
@@ -81,9 +82,3 @@ def _first_of_each_shape(sampler: RequestSampler, micro_batches: MicroBatches) -
             if (shape := (stage.bandwidth, len(rows))) not in seen:
                 seen.add(shape)
                 yield step, rows
-
-
-def _reason(error: RuntimeError) -> str:
-    """The first line of what the compiler says."""
-    cause = getattr(error, "inner_exception", error)
-    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
