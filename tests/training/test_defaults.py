@@ -17,7 +17,7 @@ from upchirp.compare import CompareConfig, compare
 from upchirp.data import GeneratedSource
 from upchirp.training import Event, Noted, Stepped, load_config, settle
 from upchirp.training.jobs.pricing import estimate, settings_for_data
-from upchirp.training.probing.planning import new_head_note
+from upchirp.training.probing.plan_notes import new_head_note
 from upchirp.training.recipes.defaults import FEW_STEPS, Settled, choose_batch_size, choose_recipe, steps_note
 from upchirp.training.run.data import enlarged_note
 from upchirp.training.run.run_folder import read_plan

@@ -17,7 +17,7 @@ from upchirp.curriculum import constant, efficienttrain_plus_plus, plan
 from upchirp.models import create_model, dead_kernel_shares
 from upchirp.training import create_optimizer, set_learning_rate
 from upchirp.training.events import Noted
-from upchirp.training.probing.planning import kernel_note
+from upchirp.training.probing.plan_notes import kernel_note
 from upchirp.training.recipes.recipe import Optimization
 from upchirp.training.recipes.tuning import freeze
 

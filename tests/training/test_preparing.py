@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.runs import Make, differing, interrupted, notes
 
 from upchirp import TrainConfig, efficienttrain_plus_plus, plan, train
-from upchirp.data import open_data
+from upchirp.data import Augmentation, open_data
 from upchirp.training import Event, Trainer, Working, curriculum_for, load_checkpoint
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.engine.memory import OutOfMemory
@@ -29,7 +29,6 @@ from upchirp.training.probing.preparing import (
 )
 from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.rates import loader_speed
-from upchirp.training.recipes.run_groups import Loading
 from upchirp.training.run import plans
 from upchirp.training.run.models import make_model
 
@@ -113,14 +112,14 @@ LONG = plan(efficienttrain_plus_plus(), epochs=20, dataset_size=LEAST_IMAGES, ba
         ({"deterministic": True}, CUDA, LONG, False),
         ({"mode": "faithful"}, CUDA, LONG, False),
         ({"low_frequency": "crop"}, CUDA, LONG, False),
-        ({"shared_out": True}, CUDA, LONG, False),
+        ({"parallel": "fsdp"}, CUDA, LONG, False),
+        ({"augmentation": Augmentation(mean=(0.5,), std=(0.5,), pixel_type="float32")}, CUDA, LONG, False),
         ({}, CUDA, replace(LONG, stages=(replace(LONG.stages[0], operator="crop"), *LONG.stages[1:])), False),
         ({}, CUDA, plan(efficienttrain_plus_plus(), epochs=1, dataset_size=LEAST_IMAGES // 3, batch_size=256), False),
     ],
 )
 def test_measured_is_where_a_device_can_help(changes: Any, device: torch.device, run: Any, expected: bool) -> None:
-    options = {name: changes.pop(name) for name in ("deterministic", "shared_out") if name in changes}
-    assert pays_to_measure(Loading(**changes), device, run, **options) is expected
+    assert pays_to_measure(TrainConfig(**changes), device, run) is expected
 
 
 @pytest.fixture

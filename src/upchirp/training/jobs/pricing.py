@@ -212,9 +212,8 @@ def _measured(first: Settled, source: Source, task: Task, report: Report) -> tup
         config = settled.config
         trainer = Trainer.of(config, device, task=task)
         curriculum = curriculum_for(model, config.curriculum, config.final_size)
-        micro_batch = tried_at_once(config, curriculum, device)
         replays = {stage.bandwidth: stage.replay.batches for stage in plan.stages}
         bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=source)
-        table = measure_seconds(bench, micro_batch, replays, replaying=config, report=report)
+        table = measure_seconds(bench, tried_at_once(config, bench), replays, replaying=config, report=report)
         needs = measure_needs(plan, table, device)
     return settled, plan, {"device": str(device), "needs": asdict(needs)}

@@ -8,14 +8,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from upchirp.curriculum import Curriculum, Plan, Stage
+from upchirp.curriculum import Plan, Stage
 from upchirp.data import Augmentation, mix_group
 from upchirp.data.settings import image_side
 from upchirp.errors import InputError
 from upchirp.training.engine.memory import MicroBatches, OutOfMemory, free_memory, ran_out
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.probing.probe import grey_batch
+from upchirp.training.probing.probe import Bench, grey_batch
 from upchirp.training.recipes.groups import Planning
 
 _USUAL, _LEAST = 512, 32
@@ -89,14 +89,16 @@ def micro_batches(planning: Planning, plan: Plan, ranks: int = 1) -> dict[int, i
     }
 
 
-def tried_at_once(planning: Planning, curriculum: Curriculum, device: torch.device, ranks: int = 1) -> dict[int, int]:
+def tried_at_once(planning: Planning, bench: Bench) -> dict[int, int]:
     """How many images are computed at once, by bandwidth, to measure a device's speed."""
+    curriculum, ranks = bench.curriculum, bench.trainer.parallel.ranks.size
     usual = {
         side: choose_micro_batch(planning, planning.batch_size, ranks, shrunk=curriculum.final_size / side)
         for side in curriculum.sizes
     }
     # A CPU is as fast with few images at once, and a probe of many takes minutes there.
-    return {side: min(size, PROBE_BATCH) for side, size in usual.items()} if device.type == "cpu" else usual
+    few = bench.trainer.device.type == "cpu"
+    return {side: min(size, PROBE_BATCH) for side, size in usual.items()} if few else usual
 
 
 def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:

@@ -25,7 +25,6 @@ from upchirp.models import (
     check_sizes,
     count_flops,
     count_parameters,
-    dead_kernel_shares,
     flops_table,
     size_multiple,
 )
@@ -34,14 +33,7 @@ from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, choose_recipe, follows_length
 from upchirp.training.recipes.groups import Planning, Replaying
-from upchirp.training.recipes.kinds import kind_of
-from upchirp.training.recipes.recipe import Optimization
 
-_REACH_OF_A_HEAD = 0.1
-"""About what the weights of a trained classifier differ by from the ones it starts with."""
-_HIGHEST_ADVISED_RATE = 1e-3
-_SMALL_KERNEL = 3
-"""Side up to which a kernel trains well without the gradient of its rims."""
 DEFAULT_GIB = 4.0
 """Memory of a replay buffer in a plan that is made for no machine."""
 
@@ -133,48 +125,6 @@ def settle(config: TrainConfig, images: int, model: nn.Module) -> Settled:
         settled = choose_batch_size(settled, samples, model)
     # Nothing is left to choose, whatever is replaced in it later.
     return replace(settled, config=replace(settled.config, given=None))
-
-
-def new_head_note(plan: Plan, optimization: Optimization) -> str | None:
-    """What to tell of a new head that the plan is too short for at its learning rate; None if there is nothing to tell.
-
-    Adam's steps are about as long as the learning rate, whatever the gradient, so a weight moves by at most about
-    the mean rate x steps, over a cosine half of the highest rate x steps.
-    """
-    reach = sum(stage.steps * stage.learning_rate for stage in plan.stages) * plan.schedule.mean_share
-    if kind_of(optimization.opt) not in ("adam", "lamb") or reach >= _REACH_OF_A_HEAD:
-        return None
-    now = plan.stages[-1].learning_rate
-    rate = min(_HIGHEST_ADVISED_RATE, now * _REACH_OF_A_HEAD / reach)
-    # What was followed, or would change next to nothing, is no advice.
-    what = f"try `lr={rate:.0e}`, or more epochs" if rate > 1.2 * now else "give more `epochs`"
-    return (
-        f"the new head moves by about {reach:.1g} in {plan.total_steps} steps at a rate of {now:.1g}, "
-        f"which is little: {what}"
-    )
-
-
-def kernel_note(plan: Plan, model: nn.Module) -> str | None:
-    """What to tell of large kernels that the smallest bandwidth leaves partly without gradient; None if there are none.
-
-    Rims of 3 x 3 kernels are no cause for concern: a ResNet whose last ones see maps of one pixel at first ends above
-    training as usual (`figure-08` of `benchmarks/results/evidence.json`).
-
-    Raises:
-        RuntimeError: the model cannot be run backward on two random images.
-    """
-    smallest = plan.bandwidths[0]
-    found = dead_kernel_shares(model, smallest, plan.final_size) if smallest < plan.final_size else []
-    dead = [each for each in found if max(each.kernel) > _SMALL_KERNEL]
-    if not dead:
-        return None
-    (name, (rows, columns), share), others = dead[0], len(dead) - 1
-    more = f" and parts of {others} other kernel{'s' if others > 1 else ''} get" if others else " gets"
-    return (
-        f"at {smallest} px {share:.0%} of the {rows} x {columns} kernel of {name}{more} no gradient: most models train "
-        "well all the same, but if accuracy falls short start larger, as for ConvNeXt: "
-        "`curriculum='efficienttrain_plus_plus_convnext'`"
-    ).replace("%", " %")
 
 
 def replays_of(replaying: Replaying, curriculum: Curriculum) -> int | Mapping[int, int] | Literal["auto"]:

@@ -19,8 +19,8 @@ from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.rates import loader_speed, model_speed
 from upchirp.training.probing.shared_memory import Demand
 from upchirp.training.probing.waiting import ADVISED_SHARE, Supply
+from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Planning
-from upchirp.training.recipes.run_groups import Loading
 
 WORTH = ADVISED_SHARE
 """Share of the time that another way than the usual one has to save. The model and the loader are measured apart, and
@@ -158,17 +158,16 @@ def choose_prepare(
     return choice.prepare, line
 
 
-def pays_to_measure(
-    loading: Loading, device: torch.device, plan: Plan, *, deterministic: bool = False, shared_out: bool = False
-) -> bool:
+def pays_to_measure(config: TrainConfig, device: torch.device, plan: Plan) -> bool:
     """Whether measuring who prepares images fastest is worth its time.
 
     Not on a CPU: what the device does there takes the cores that the model and the workers compute on, and it is the
     larger part. At 96 px workers are spared 0.3 ms of an image, and the same core then takes 3 to 4 ms for it, as a
     device works in floating point on images padded to the largest; at 224 px 0.6 ms and 13 to 16. Nor on Apple's GPUs,
     which lack float64. A deterministic run is the same wherever it begins, so nothing that was timed may decide it.
-    Ranks that share a model out have no whole one to measure.
+    Ranks that share a model out have no whole one to measure, and a device prepares photographs alone.
     """
-    reduced = {stage.operator or loading.low_frequency for stage in plan.stages}
-    able = device.type == "cuda" and loading.mode != "faithful" and reduced | {loading.low_frequency} == {"lanczos"}
-    return able and not (deterministic or shared_out) and plan.total_fresh_samples >= LEAST_IMAGES
+    reduced = {config.low_frequency, *(stage.operator or config.low_frequency for stage in plan.stages)}
+    able = device.type == "cuda" and config.mode != "faithful" and reduced == {"lanczos"}
+    able = able and config.augmentation.channels.photographs
+    return able and not (config.deterministic or config.parallel == "fsdp") and plan.total_fresh_samples >= LEAST_IMAGES

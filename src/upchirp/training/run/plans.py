@@ -1,6 +1,5 @@
 """The plan of a run: a stored one, or a new one with what is measured and chosen for it."""
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +16,10 @@ from upchirp.models import check_sizes
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.probing.micro_batch import PROBE_BATCH, choose_micro_batch, tried_at_once
+from upchirp.training.probing.plan_notes import plan_notes
 from upchirp.training.probing.planning import (
     curriculum_for,
-    kernel_note,
     make_plan,
-    new_head_note,
     planned_samples,
     replays_of,
     spare_gib,
@@ -32,9 +30,8 @@ from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.replay import choose_replay
 from upchirp.training.probing.speed import SECONDS, SHARE, measure_seconds
 from upchirp.training.recipes.checks import parse_duration
-from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size, steps_note
-from upchirp.training.recipes.evaluations import stop_note
-from upchirp.training.recipes.named import papers_curriculum
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.run import run_folder
 from upchirp.training.run.beginning import Beginning
@@ -136,77 +133,89 @@ class Plans:
         Returns:
             The settings with those chosen that the plan's length decides, and a line for each choice, and the plan.
         """
-        device, ranks = trainer.device, trainer.parallel.ranks
-        config = settled.config
-        curriculum = curriculum_for(model, config.curriculum, config.final_size)
-        check_states(model, config.optimization, curriculum.sizes)
+        ranks, images = trainer.parallel.ranks, len(self.source)
+        curriculum = curriculum_for(model, settled.config.curriculum, settled.config.final_size)
+        check_states(model, settled.config.optimization, curriculum.sizes)
         bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=self.source)
-
-        budget = math.inf if config.time_budget is None else parse_duration(config.time_budget)
-        timed = math.isfinite(budget)
-
-        def measured(micro_batch: Mapping[int, int], replays: int | Mapping[int, int]) -> CostTable:
-            table = measure_seconds(
-                bench,
-                micro_batch,
-                replays,
-                replaying=config,
-                seconds=min(SECONDS, SHARE * budget),
-                report=self.report,
-            )
-            return ranks.from_first(lambda: table)
-
-        probed = dict.fromkeys(curriculum.sizes, PROBE_BATCH)
-        if not chooses_batch_size(config):
-            probed = tried_at_once(config, curriculum, device, ranks.size)
-        seconds, way_of_seconds = measured(probed, 0) if timed else None, trainer.loading.way
-        samples = planned_samples(config, curriculum, len(self.source), model=model, seconds=seconds)
+        first = self._first_speed(bench, settled.config)
+        seconds = None if first is None else first.seconds
+        samples = planned_samples(settled.config, curriculum, images, model=model, seconds=seconds)
         chosen = choose_batch_size(settled, samples, model, ranks=ranks.size)
-        config, notes = chosen.config, list[str]()
-        if config.prepare == "auto":
-            first = make_plan(config, curriculum, len(self.source), model=model, seconds=seconds)
-            shared_out = config.parallel == "fsdp"
-            way: Prepare = "cpu"
-            photographs = config.augmentation.channels.photographs
-            if photographs and pays_to_measure(
-                config, device, first, deterministic=config.deterministic, shared_out=shared_out
-            ):
-                helps = partial(packing_helps, self.source, config.final_size)
-                way, line = choose_prepare(bench, config, first, packing_helps=helps, report=self.report)
-                notes.append(line)
-            config = replace(config, prepare=way)
-            trainer = replace(trainer, loading=replace(trainer.loading, prepare=way))
-            bench = replace(bench, trainer=trainer)
-        replays: int | Mapping[int, int] = 0
-        if config.replay == "auto":
-            self.report("measuring how many replayed batches keep the device busy", None, None)
-            micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
-            found = choose_replay(bench, micro_batch, final=config.replay_final)
-            # Every rank measures, so that they load the machine as they will in training; the first one's counts.
-            replays, lines = ranks.from_first(lambda: found)
-            notes += lines
-        else:
-            asked = replays_of(config, curriculum)
-            assert asked != "auto"
-            replays = asked
-        at_once = tried_at_once(config, curriculum, device, ranks.size)
-        if timed and (replays or at_once != probed or trainer.loading.way != way_of_seconds):
-            seconds = measured(at_once, replays)
-        spare = ranks.from_first(lambda: spare_gib(device, ranks.size))
-        made = make_plan(config, curriculum, len(self.source), model=model, seconds=seconds)
+        prepare, of_way = self._way(bench, chosen.config, seconds)
+        config = replace(chosen.config, prepare=prepare)
+        bench = replace(bench, trainer=replace(trainer, loading=replace(trainer.loading, prepare=prepare)))
+        replays, of_replay = self._replays(bench, config)
+        seconds = self._speed(bench, config, replays, first)
+        made = make_plan(config, curriculum, images, model=model, seconds=seconds)
+        spare = ranks.from_first(lambda: spare_gib(trainer.device, ranks.size))
         plan = with_replay(made, config, replays, gib=spare)
-        notes += filter(None, (steps_note(plan), stop_note(plan, config)))
-        self.report("looking at the kernels' gradients", None, None)
-        if self.own_model or config.curriculum != papers_curriculum(config.model):
-            notes += _kernel_notes(plan, model)
-        if config.weights is not None and not config.keep_head and (note := new_head_note(plan, config.optimization)):
-            notes.append(note)
-        return Settled(config, (*chosen.told(plan), *notes)), plan
+        self.report("looking at the kernels' gradients")
+        notes = plan_notes(plan, config, model, own_model=self.own_model)
+        return Settled(config, (*chosen.told(plan), *of_way, *of_replay, *notes)), plan
+
+    def _first_speed(self, bench: Bench, config: TrainConfig) -> "_Speed | None":
+        """The speed that a time budget is planned with, while batch, way of preparing and replay may be open."""
+        if config.time_budget is None:
+            return None
+        few = dict.fromkeys(bench.curriculum.sizes, PROBE_BATCH)
+        at_once = few if chooses_batch_size(config) else tried_at_once(config, bench)
+        return _Speed(self._measured(bench, config, at_once, 0), at_once, bench.trainer.loading.way)
+
+    def _speed(
+        self, bench: Bench, config: TrainConfig, replays: int | Mapping[int, int], first: "_Speed | None"
+    ) -> CostTable | None:
+        """The speed with what was chosen: measured again where that is not what it was measured with at first."""
+        at_once = tried_at_once(config, bench)
+        if first is None:
+            return None
+        if not replays and (at_once, bench.trainer.loading.way) == (first.at_once, first.way):
+            return first.seconds
+        return self._measured(bench, config, at_once, replays)
+
+    def _measured(
+        self, bench: Bench, config: TrainConfig, at_once: Mapping[int, int], replays: int | Mapping[int, int]
+    ) -> CostTable:
+        assert config.time_budget is not None
+        table = measure_seconds(
+            bench,
+            at_once,
+            replays,
+            replaying=config,
+            seconds=min(SECONDS, SHARE * parse_duration(config.time_budget)),
+            report=self.report,
+        )
+        return bench.trainer.parallel.ranks.from_first(lambda: table)
+
+    def _way(self, bench: Bench, config: TrainConfig, seconds: CostTable | None) -> tuple[Prepare, list[str]]:
+        """Who is to prepare images, and a line on it if that was measured."""
+        if config.prepare != "auto":
+            return config.prepare, []
+        plan = make_plan(config, bench.curriculum, len(self.source), model=bench.model, seconds=seconds)
+        if not pays_to_measure(config, bench.trainer.device, plan):
+            return "cpu", []
+        helps = partial(packing_helps, self.source, config.final_size)
+        way, line = choose_prepare(bench, config, plan, packing_helps=helps, report=self.report)
+        return way, [line]
+
+    def _replays(self, bench: Bench, config: TrainConfig) -> tuple[int | Mapping[int, int], list[str]]:
+        """How many replayed batches there are for each fresh one, and lines on it if that was measured."""
+        asked = replays_of(config, bench.curriculum)
+        if asked != "auto":
+            return asked, []
+        ranks = bench.trainer.parallel.ranks
+        self.report("measuring how many replayed batches keep the device busy")
+        micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
+        found = choose_replay(bench, micro_batch, final=config.replay_final)
+        # Every rank measures, so that they load the machine as they will in training; the first one's counts.
+        return ranks.from_first(lambda: found)
 
 
-def _kernel_notes(plan: Plan, model: nn.Module) -> list[str]:
-    try:
-        note = kernel_note(plan, model)
-    except (RuntimeError, ValueError, TypeError) as error:
-        note = f"could not check the kernels' gradients at {plan.bandwidths[0]} px: {str(error).splitlines()[0]}"
-    return [note] if note else []
+class _Speed(NamedTuple):
+    """How fast this machine trains, and what that was measured with."""
+
+    seconds: CostTable
+    """Of one image, by bandwidth."""
+    at_once: Mapping[int, int]
+    """How many images were computed at once, by bandwidth."""
+    way: Prepare
+    """Who prepared them."""
