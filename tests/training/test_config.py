@@ -1,5 +1,6 @@
 import ast
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from upchirp import InputError, TrainConfig
 from upchirp.training import RECIPES, Optimization, load_config, recipe, save_config
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import flat_names
+from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.groups import Planning
 
 
@@ -164,17 +166,24 @@ def test_groups_check_themselves() -> None:
             make()
 
 
-def test_functions_take_the_group_that_they_read() -> None:
-    """A whole configuration goes to those alone that begin a job, choose settings or hand groups on."""
-    takers = set()
+def takers() -> Iterator[tuple[str, set[str], bool]]:
+    """Every argument that is a whole configuration: where, what is read of it, and whether it is handed on."""
     for path in Path(upchirp.__file__).parent.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         for function in ast.walk(ast.parse(text)) if "TrainConfig" in text else ():
-            if isinstance(function, ast.FunctionDef):
-                arguments = [*function.args.args, *function.args.kwonlyargs]
-                if any(each.annotation and "TrainConfig" in ast.unparse(each.annotation) for each in arguments):
-                    takers.add(f"{path.stem}.{function.name}")
-    assert takers <= {
-        "train_job.train", "train_job._train", "pricing.estimate", "pricing.settings_for_data", "beginning.begin",
-        "trainer.of", "defaults.choose_recipe", "planning.settle",
-    }  # fmt: skip
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for argument in [*function.args.args, *function.args.kwonlyargs]:
+                if argument.annotation is not None and ast.unparse(argument.annotation) == "TrainConfig":
+                    nodes = list(ast.walk(function))
+                    uses = [node for node in nodes if isinstance(node, ast.Name) and node.id == argument.arg]
+                    read = [node.attr for node in nodes if isinstance(node, ast.Attribute) and node.value in uses]
+                    yield f"{path.stem}.{function.name}: {argument.arg}", set(read), len(uses) > len(read)
+
+
+def test_functions_take_the_group_that_they_read() -> None:
+    """A whole configuration goes to those alone that read several groups of it, or hand it on."""
+    groups = [set(dir(kind)) | names_of(kind) for kind in TrainConfig.__mro__[1:] if is_dataclass(kind)]
+    found = list(takers())
+    assert len(found) > 10
+    assert not [where for where, read, handed_on in found if not handed_on and any(read <= group for group in groups)]

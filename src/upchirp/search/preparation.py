@@ -39,7 +39,7 @@ def prepare(config: SearchConfig, model: nn.Module | None, data: Any, task: Task
         InputError: images, settings or a model that cannot be searched with.
     """
     training = config.training
-    task = task or task_of(training, training.in_chans)
+    task = task or task_of(training)
     if training.kd_model is not None:
         raise InputError("the trials of a search have no teacher: leave out `kd_model`")
     if model is None:

@@ -62,7 +62,7 @@ def estimate(
     _check(config, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = config.facts
     notes: list[str] = []
-    task = task_of(config, config.in_chans)
+    task = task_of(config)
     source, val = None, None
     if config.data:
         source, val = open_named_data(config, notes.append, report, labelled=task.labelled)
@@ -118,7 +118,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> Tr
         InputError: no model, or data that cannot be read.
     """
     check_model(config, labelled=config.facts.labelled)
-    task = task_of(config, config.in_chans)
+    task = task_of(config)
     source, val = open_named_data(config, lambda line: None, report, labelled=task.labelled)
     config, _ = config.with_channels_of(source)
     chosen = choose_recipe(config, len(source)).config

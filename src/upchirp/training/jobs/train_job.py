@@ -20,13 +20,11 @@ from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.opening import open_parallel
 from upchirp.training.parallel.parallel import Parallel
-from upchirp.training.probing.waiting import Supply
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.recipes.unused import unused_settings
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.beginning import begin
-from upchirp.training.run.data import packing_helps
 from upchirp.training.run.failures import one_line_failures
 from upchirp.training.run.loop import Run
 from upchirp.training.run.material import Given, material_of
@@ -75,7 +73,7 @@ def train(
     # Where the folder can be seen; the first rank tells the others.
     config = config.with_stored()
     device = choose_device(config.device)
-    given = Given(model=model, data=data, task=task or task_of(config, config.in_chans), transforms=transforms or {})
+    given = Given(model=model, data=data, task=task or task_of(config), transforms=transforms or {})
     with open_parallel(config.parallel, device, deterministic=config.deterministic, sync_bn=config.sync_bn) as parallel:
         return _train(config, given, device, parallel, observers, go_on)
 
@@ -88,10 +86,10 @@ def _train(
     observers: Sequence[Observer],
     go_on: str | None,
 ) -> TrainResult:
-    ranks, report, own_model = parallel.ranks, reporting(observers), given.model is not None
+    ranks, report = parallel.ranks, reporting(observers)
     with ExitStack() as held:
         config, beginning = ranks.from_first(
-            lambda: (asked, begin(asked, held, own_model=own_model, own_data=given.data is not None))
+            lambda: (asked, begin(asked, held, own_model=given.model is not None, own_data=given.data is not None))
         )
         folder, resuming, trained_on = beginning.folder, beginning.resuming, beginning.data
         # Chosen anew it might be another one, and the weights would differ by rounding.
@@ -101,13 +99,7 @@ def _train(
         if go_on is None:
             job = "train" if given.objects or config.facts.labelled else "pretrain"
             go_on = go_on_with(folder, job=job, objects=given.objects)
-        if given.model is None:
-            check_model(config, labelled=config.facts.labelled)
-        if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in given.transforms.values()):
-            raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
-        # Refused before any data are read.
-        loader_processes(config.workers)
-        check_tracker(config.track)
+        _check(config, given)
         material = material_of(Settled(config), beginning, given, device, ranks, report)
 
         def trainer_for(chosen: Settled) -> Trainer:
@@ -122,14 +114,14 @@ def _train(
         held.enter_context(one_line_failures(folder, go_on))
         trainer = trainer_for(material.settled)
         model = trainer.place(material.model)
-        plans = Plans(source=material.train, made_for=made_for, own_model=own_model, report=report)
+        plans = Plans(source=material.train, made_for=made_for, own_model=material.own_model, report=report)
         named = {name for name, value in asked.asked().items() if value is not None} if beginning.loaded else ()
         planned = plans.of_run(material.settled, trainer, model, beginning, named)
         plan, settled = planned.plan, planned.settled
         check_transforms((stage.transform for stage in plan.stages), given.transforms)
         # By what the plan's length decided, too.
         trainer = trainer_for(settled)
-        setup = set_up(planned, trainer, material, beginning, own_model=own_model, report=report)
+        setup = set_up(planned, trainer, material, beginning, report)
         config = settled.config
         settings = {**config.to_flat(), "evaluations": setup.evaluations}
         unused = unused_settings(settings, asked.asked()) if not resuming and asked.given is not None else ()
@@ -139,16 +131,7 @@ def _train(
         observing = held.enter_context(
             recorded(setup, settings, material, observers, new=not resuming, trained_on=trained_on)
         )
-        supply = Supply(
-            workers=config.processes,
-            # What was measured needs no advice.
-            device_helps=device.type == "cuda"
-            and asked.prepare == "cpu"
-            and config.device_could_prepare
-            and config.augmentation.channels.photographs,
-            packing_helps=packing_helps(material.train, plan.final_size),
-        )
-        adviser = Adviser(plan=plan, replay_final=config.replay_final, supply=supply)
+        adviser = Adviser.of(asked, config, plan, material.train, device)
         run = Run(setup=setup, observers=observing, go_on=go_on, adviser=adviser)
         for note in notes:
             run.emit(Noted(message=note))
@@ -163,3 +146,13 @@ def _train(
         figure=material.task.best,
         train_seconds=setup.totals.train_seconds,
     )
+
+
+def _check(config: TrainConfig, given: Given) -> None:
+    """Refuse what can be refused before any data are read."""
+    if given.model is None:
+        check_model(config, labelled=config.facts.labelled)
+    if config.parallel == "fsdp" and any(isinstance(each, nn.Module) for each in given.transforms.values()):
+        raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
+    loader_processes(config.workers)
+    check_tracker(config.track)

@@ -11,19 +11,20 @@ from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.engine.task import Classification, Task
 from upchirp.training.methods.mae import MaskedAutoencoding
 from upchirp.training.methods.masked_autoencoder import decoder_note
+from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.group import group_of
 from upchirp.training.recipes.groups import Objective, TaskChoice
 
 
-def task_of(choice: TaskChoice, channels: int = 3) -> Task:
+def task_of(config: TrainConfig) -> Task:
     """What a model is trained to do: to tell labels, or in the regime `pretrain` what a method without labels asks.
 
-    >>> task_of(TaskChoice(regime="pretrain", mask_ratio=0.6)).mask_ratio
+    >>> task_of(TrainConfig(regime="pretrain", mask_ratio=0.6)).mask_ratio
     0.6
     """
-    if choice.facts.labelled:
-        return Classification(choice.loss or "cross_entropy", channels)
-    return group_of(MaskedAutoencoding, choice)
+    if config.facts.labelled:
+        return Classification(config.loss or "cross_entropy", config.in_chans)
+    return group_of(MaskedAutoencoding, config)
 
 
 def for_images(task: Task, objective: Objective, sources: Sequence[Source]) -> Task:

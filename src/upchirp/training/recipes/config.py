@@ -61,7 +61,8 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
     What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
     last two are taken whole or not at all; `from_flat` takes single settings of them and lets data decide the rest.
 
-    A function takes the group that it reads, and is given the configuration, which is one of each.
+    A function takes the group that it reads, and is given the configuration, which is one of each; all of it where it
+    reads several.
 
     >>> TrainConfig(model="deit_small_patch16_224").optimization.clip_grad
     5.0

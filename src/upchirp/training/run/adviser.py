@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from upchirp.curriculum import Plan, Step
+from upchirp.data import Source
 from upchirp.training.probing.waiting import ADVISED_SHARE, Supply
+from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.recipes.run_groups import Loading
+from upchirp.training.run.data import packing_helps
 
 _STEADY_STEPS = 10
 """Steps after which the share of time spent waiting says something."""
@@ -17,6 +23,18 @@ class Adviser:
     replay_final: bool
     """Whether images are replayed at the final size too."""
     supply: Supply
+
+    @classmethod
+    def of(cls, asked: Loading, config: TrainConfig, plan: Plan, source: Source, device: torch.device) -> "Adviser":
+        """The adviser of a run, by what was asked for and what was chosen."""
+        # What was measured needs no advice.
+        unmeasured = device.type == "cuda" and asked.prepare == "cpu"
+        supply = Supply(
+            workers=config.processes,
+            device_helps=unmeasured and config.device_could_prepare and config.augmentation.channels.photographs,
+            packing_helps=packing_helps(source, plan.final_size),
+        )
+        return cls(plan=plan, replay_final=config.replay_final, supply=supply)
 
     def __post_init__(self) -> None:
         self.wait = SteadyWait()

@@ -53,6 +53,8 @@ class Material:
     """What the model is trained to do, by a teacher if one is named."""
     model: nn.Module
     """What is trained, with the weights that it starts from; on the host."""
+    own_model: bool
+    """Whether the model is the user's."""
     description: Description
     made_for: Callable[[Settled], nn.Module]
     """Makes the model as for another recipe from the start: it gives the model its drop path."""
@@ -105,6 +107,7 @@ def material_of(
         identity=identity,
         task=task,
         model=started,
+        own_model=given.model is not None,
         description=describe(config, started, identity, task),
         made_for=lambda chosen: made(chosen)[0],
     )

@@ -32,6 +32,7 @@ from upchirp.training.probing.speed import SECONDS, SHARE, measure_seconds
 from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size
+from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.run import run_folder
 from upchirp.training.run.beginning import Beginning
@@ -162,26 +163,26 @@ class Plans:
         return _Speed(self._measured(bench, config, at_once, 0), at_once, bench.trainer.loading.way)
 
     def _speed(
-        self, bench: Bench, config: TrainConfig, replays: int | Mapping[int, int], first: "_Speed | None"
+        self, bench: Bench, planning: Planning, replays: int | Mapping[int, int], first: "_Speed | None"
     ) -> CostTable | None:
         """The speed with what was chosen: measured again where that is not what it was measured with at first."""
-        at_once = tried_at_once(config, bench)
+        at_once = tried_at_once(planning, bench)
         if first is None:
             return None
         if not replays and (at_once, bench.trainer.loading.way) == (first.at_once, first.way):
             return first.seconds
-        return self._measured(bench, config, at_once, replays)
+        return self._measured(bench, planning, at_once, replays)
 
     def _measured(
-        self, bench: Bench, config: TrainConfig, at_once: Mapping[int, int], replays: int | Mapping[int, int]
+        self, bench: Bench, planning: Planning, at_once: Mapping[int, int], replays: int | Mapping[int, int]
     ) -> CostTable:
-        assert config.time_budget is not None
+        assert planning.time_budget is not None
         table = measure_seconds(
             bench,
             at_once,
             replays,
-            replaying=config,
-            seconds=min(SECONDS, SHARE * parse_duration(config.time_budget)),
+            replaying=planning,
+            seconds=min(SECONDS, SHARE * parse_duration(planning.time_budget)),
             report=self.report,
         )
         return bench.trainer.parallel.ranks.from_first(lambda: table)
@@ -197,15 +198,15 @@ class Plans:
         way, line = choose_prepare(bench, config, plan, packing_helps=helps, report=self.report)
         return way, [line]
 
-    def _replays(self, bench: Bench, config: TrainConfig) -> tuple[int | Mapping[int, int], list[str]]:
+    def _replays(self, bench: Bench, planning: Planning) -> tuple[int | Mapping[int, int], list[str]]:
         """How many replayed batches there are for each fresh one, and lines on it if that was measured."""
-        asked = replays_of(config, bench.curriculum)
+        asked = replays_of(planning, bench.curriculum)
         if asked != "auto":
             return asked, []
         ranks = bench.trainer.parallel.ranks
         self.report("measuring how many replayed batches keep the device busy")
-        micro_batch = choose_micro_batch(config, config.batch_size, ranks.size)
-        found = choose_replay(bench, micro_batch, final=config.replay_final)
+        micro_batch = choose_micro_batch(planning, planning.batch_size, ranks.size)
+        found = choose_replay(bench, micro_batch, final=planning.replay_final)
         # Every rank measures, so that they load the machine as they will in training; the first one's counts.
         return ranks.from_first(lambda: found)
 

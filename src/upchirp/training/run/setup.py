@@ -61,9 +61,7 @@ class Setup:
         return ("model" if self.state.ema is None else "ema", self.plan.final_size)
 
 
-def set_up(
-    planned: Planned, trainer: Trainer, material: Material, beginning: Beginning, *, own_model: bool, report: Report
-) -> Setup:
+def set_up(planned: Planned, trainer: Trainer, material: Material, beginning: Beginning, report: Report) -> Setup:
     """Make what carries out a run, and put its checkpoint into it if there is one.
 
     All ranks call it together.
@@ -74,7 +72,7 @@ def set_up(
     plan, model = planned.plan, planned.model
     config, loaded, ranks = planned.settled.config, beginning.loaded, trainer.parallel.ranks
     memory, notes = memory_of(config, trainer, plan, model, beginning.folder, report)
-    if own_model:
+    if material.own_model:
         # It may have been made for another side.
         fit_to_bandwidth(model, plan.final_size)
     elif config.optimization.drop_path_scaling:
