@@ -31,8 +31,7 @@ from upchirp.training.jobs.eval_job import evaluate_weights
 from upchirp.training.jobs.predict_job import Guess, Prediction, predict
 from upchirp.training.jobs.pricing import estimate
 from upchirp.training.jobs.probe_job import probe_weights
-from upchirp.training.jobs.result import TrainResult
-from upchirp.training.jobs.train_job import train
+from upchirp.training.jobs.train_job import TrainResult, train
 from upchirp.training.parallel.ranks import Ranks, open_ranks
 from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import micro_batches

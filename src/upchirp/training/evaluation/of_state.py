@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from upchirp.curriculum import Operator, Plan
+from upchirp.curriculum import Operator
 from upchirp.data import Source
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
@@ -22,17 +22,6 @@ class StateEvaluation(NamedTuple):
     bandwidth: int
     """Input side, pixels."""
     result: Evaluation
-
-
-def evaluation_follows(plan: Plan, steps: int, evaluations: int) -> bool:
-    """Whether a run of so many evaluations, spread evenly over progress, has one after so many steps.
-
-    The last is at the end.
-    """
-    if steps in (0, plan.total_steps):
-        return steps > 0
-    before, after = plan.step(steps - 1).progress, plan.step(steps).progress
-    return int(after * evaluations) > int(before * evaluations)
 
 
 def images_of(trainer: Trainer, source: Source, size: int, batch_size: int) -> EvaluationSet:

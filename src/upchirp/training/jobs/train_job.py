@@ -1,25 +1,28 @@
-"""A training from configuration to exported weights."""
+"""A training from configuration to exported weights, and what it achieved."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from upchirp.curriculum import Plan
 from upchirp.data import Transform
 from upchirp.data.device.transform import check_transforms
 from upchirp.data.settings import loader_processes
 from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
-from upchirp.training.events import Noted, Observer, reporting
+from upchirp.training.events import Finished, Noted, Observer, reporting
 from upchirp.training.jobs.report import report_at_end
-from upchirp.training.jobs.result import TrainResult, finished_before
 from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.opening import open_parallel
 from upchirp.training.parallel.parallel import Parallel
+from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model
 from upchirp.training.recipes.unused import unused_settings
@@ -31,8 +34,27 @@ from upchirp.training.run.material import Given, material_of
 from upchirp.training.run.plans import Plans
 from upchirp.training.run.records import recorded
 from upchirp.training.run.resumption import go_on_with
+from upchirp.training.run.run_folder import read_plan
 from upchirp.training.run.setup import set_up
 from upchirp.training.run.trackers import check_tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished run achieved."""
+
+    output: Path
+    """The run folder."""
+    plan: Plan
+    """What was executed."""
+    top1: float
+    """Percent right at the final size: of the weights' average if the recipe keeps one, else of the weights."""
+    best_top1: float
+    """The best of the evaluations in the last stage."""
+    figure: str
+    """What these two measure: `top1`, or the best figure of another task."""
+    train_seconds: float
+    """Training time, without evaluations and checkpoints."""
 
 
 def train(
@@ -95,7 +117,7 @@ def _train(
         # Chosen anew it might be another one, and the weights would differ by rounding.
         config = config.as_chosen(beginning.chosen)
         if beginning.end is not None:
-            return finished_before(folder, beginning.end, observers, ranks)
+            return _finished_before(folder, beginning.end, observers, ranks)
         if go_on is None:
             job = "train" if given.objects or config.facts.labelled else "pretrain"
             go_on = go_on_with(folder, job=job, objects=given.objects)
@@ -125,7 +147,7 @@ def _train(
         config = settled.config
         settings = {**config.to_flat(), "evaluations": setup.evaluations}
         unused = unused_settings(settings, asked.asked()) if not resuming and asked.given is not None else ()
-        notes = [*beginning.notes, *settled.reasons, *unused, *setup.notes]
+        notes = [*beginning.notes, *material.notes, *settled.reasons, *unused, *setup.notes]
         # Each rank holds a whole checkpoint there.
         del beginning
         observing = held.enter_context(
@@ -156,3 +178,18 @@ def _check(config: TrainConfig, given: Given) -> None:
         raise InputError("transforms that learn are held whole by every rank: leave out `parallel='fsdp'`")
     loader_processes(config.workers)
     check_tracker(config.track)
+
+
+def _finished_before(folder: Path, end: Finished, observers: Sequence[Observer], ranks: Ranks) -> TrainResult:
+    """The result of a run that was finished earlier, from its log; all ranks call it together."""
+    for observer in observers:
+        observer(Noted(message=f"{folder} was finished before"))
+        observer(end)
+    return TrainResult(
+        output=folder,
+        plan=ranks.from_first(lambda: read_plan(folder)),
+        top1=end.top1,
+        best_top1=end.best_top1,
+        figure=end.figure,
+        train_seconds=end.train_seconds,
+    )

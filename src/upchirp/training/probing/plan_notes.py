@@ -8,8 +8,8 @@ from upchirp.models import dead_kernel_shares
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import steps_note
 from upchirp.training.recipes.evaluations import stop_note
-from upchirp.training.recipes.kinds import kind_of
 from upchirp.training.recipes.named import papers_curriculum
+from upchirp.training.recipes.optimizer_choice import kind_of
 from upchirp.training.recipes.recipe import Optimization
 
 _REACH_OF_A_HEAD = 0.1

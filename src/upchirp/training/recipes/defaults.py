@@ -17,7 +17,7 @@ from upchirp.errors import InputError
 from upchirp.models import check_name
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Choice, Start
-from upchirp.training.recipes.kinds import kind_of
+from upchirp.training.recipes.optimizer_choice import kind_of
 from upchirp.training.recipes.recipe import Optimization
 
 IMAGENET_SIZED = 500_000

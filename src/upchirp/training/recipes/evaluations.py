@@ -1,4 +1,4 @@
-"""How often a run is evaluated where nobody says it: as often as usual, if that takes little time beside training."""
+"""How often a run is evaluated, and when: where nobody says it as often as usual, if that takes little time."""
 
 import itertools
 import math
@@ -45,6 +45,17 @@ def choose_evaluations(keeping: Keeping, plan: Plan, images: int, *, average: bo
         return USUAL, None
     takes = f"about {100 * number * each:.0f} % of the training's time ({USUAL} would take {100 * USUAL * each:.0f} %)"
     return number, f"evaluations {number}: of {images:,} images, {takes}"
+
+
+def evaluation_follows(plan: Plan, steps: int, evaluations: int) -> bool:
+    """Whether a run of so many evaluations, spread evenly over progress, has one after so many steps.
+
+    The last is at the end.
+    """
+    if steps in (0, plan.total_steps):
+        return steps > 0
+    before, after = plan.step(steps - 1).progress, plan.step(steps).progress
+    return int(after * evaluations) > int(before * evaluations)
 
 
 def stop_note(plan: Plan, keeping: Keeping) -> str | None:

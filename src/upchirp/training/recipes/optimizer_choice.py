@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Set
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
@@ -13,6 +13,8 @@ from upchirp.models import fit_to_tried, follows_shape, resized_parameters
 from upchirp.models.meta import meta_copy, unwrap
 from upchirp.training.recipes.optimizer import arguments, create_optimizer
 from upchirp.training.recipes.recipe import OWN, Optimization
+
+_SGD = {"sgd", "momentum", "nesterov", "nesterovw", "sgdp", "sgdw", "sgdc", "csgdp", "csgdw", "csgdc"}
 
 
 def optimizer_names() -> list[str]:
@@ -25,6 +27,21 @@ def optimizer_names() -> list[str]:
     """
     names = map(str, list_optimizers(exclude_filters=["bnb*", "fused*"]))
     return [name for name in names if not get_optimizer_info(name).second_order]
+
+
+def kind_of(opt: str) -> Literal["adam", "lamb", "sgd"] | None:
+    """Whose learning rates suit an optimizer of timm's; None if that is not known.
+
+    Lion, for one, takes rates several times smaller than AdamW, and Muon larger ones.
+
+    >>> [kind_of(opt) for opt in ("nadamw", "lambc", "nesterov", "lion", "adamuon", "adamax")]
+    ['adam', 'lamb', 'sgd', None, None, None]
+    """
+    if opt in _SGD:
+        return "sgd"
+    if "lamb" in opt:
+        return "lamb"
+    return "adam" if "adam" in opt and "muon" not in opt and opt != "adamax" else None
 
 
 def check_optimizer(optimization: Optimization) -> None:

@@ -14,7 +14,6 @@ from upchirp.data.unreadable import CorruptImages
 from upchirp.errors import InputError
 from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.engine.step import StepResult
-from upchirp.training.evaluation.of_state import evaluation_follows
 from upchirp.training.events import Event, Finished, Noted, Observer, Reduced, Selected, Started, Stepped, Working
 from upchirp.training.probing.compiling import compile_ahead
 from upchirp.training.run.adviser import Adviser
@@ -70,7 +69,7 @@ class Run:
         with collected_signals(patient=several) as received, closing(self._results()) as results:
             self.clock = Clock()
             # A checkpoint is written before the evaluation of its step, which is done again: it may have been cut off.
-            if evaluation_follows(plan, state.step, self.setup.evaluations):
+            if self.setup.evaluates:
                 top1 = self._evaluate()
             for result in () if self.evaluations.give_up else results:
                 self._take_note(result)
@@ -104,7 +103,7 @@ class Run:
                     self.saving.states.finish()
                 elif signum:
                     raise self._interrupted(signum)
-                if evaluation_follows(plan, state.step, self.setup.evaluations):
+                if self.setup.evaluates:
                     top1 = self._evaluate()
                     (signum,) = self.ranks.largest(received[0] if received else 0)
                     if signum and not last:

@@ -58,19 +58,20 @@ class Material:
     description: Description
     made_for: Callable[[Settled], nn.Module]
     """Makes the model as for another recipe from the start: it gives the model its drop path."""
+    notes: tuple[str, ...]
 
 
 def material_of(
     settled: Settled, beginning: Beginning, given: Given, device: torch.device, ranks: Ranks, report: Report
 ) -> Material:
-    """Open a run's images, choose its recipe by them, and make its model; notes on all that are left in `beginning`.
+    """Open a run's images, choose its recipe by them, and make its model.
 
     All ranks call it together.
 
     Raises:
         InputError: images, a teacher or a model that cannot be had, or do not go together.
     """
-    notes, resuming, loaded = beginning.notes, beginning.resuming, beginning.loaded
+    notes, resuming, loaded = list[str](), beginning.resuming, beginning.loaded
     train, val = ranks.together(lambda: open_sources(settled.config, given.data, given.task, notes, report))
     task = ranks.together(lambda: for_images(given.task, settled.config, [train, val]))
     config, told = ranks.from_first(lambda: settled.config.with_channels_of(train))
@@ -110,4 +111,5 @@ def material_of(
         own_model=given.model is not None,
         description=describe(config, started, identity, task),
         made_for=lambda chosen: made(chosen)[0],
+        notes=tuple(notes),
     )

@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from upchirp.data import DataIdentity
-from upchirp.training.evaluation.of_state import evaluation_follows
 from upchirp.training.events import Observer
 from upchirp.training.run import run_folder
 from upchirp.training.run.log import RunLog
@@ -46,7 +45,6 @@ def recorded(
         elif trained_on == DataIdentity():
             # A run of an earlier version: from now on it is known.
             run_folder.write_data(folder, material.identity)
-        evaluates = evaluation_follows(setup.plan, setup.state.step, setup.evaluations)
-        log = RunLog(folder, setup.state.step, evaluates=evaluates, exported=setup.exported)
+        log = RunLog(folder, setup.state.step, evaluates=setup.evaluates, exported=setup.exported)
         stack.enter_context(closing(log))
         yield (log, *observers, *tracked)

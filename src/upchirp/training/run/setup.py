@@ -19,7 +19,7 @@ from upchirp.training.parallel.state import State
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import described
 from upchirp.training.probing.shared_memory import Demand
-from upchirp.training.recipes.evaluations import choose_evaluations
+from upchirp.training.recipes.evaluations import choose_evaluations, evaluation_follows
 from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.material import Material
@@ -54,6 +54,11 @@ class Setup:
     described: Mapping[str, Any]
     """The plan with the model's size and what a selection is expected to save, as the run folder holds it."""
     notes: tuple[str, ...]
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluation follows the step after which the state is now."""
+        return evaluation_follows(self.plan, self.state.step, self.evaluations)
 
     @property
     def exported(self) -> tuple[str, int]:
