@@ -61,14 +61,21 @@ def make_plan(
     model: nn.Module,
     seconds: CostTable | None = None,
     flops: CostTable | None = None,
+    replays: int | Mapping[int, int] | None = None,
+    gib: float = DEFAULT_GIB,
 ) -> Plan:
-    """The plan of a run.
+    """The plan of a run, whose stages have no magnitude where there is no RandAugment.
 
-    `seconds` is the measured cost table that a time budget is planned with; `flops` was counted before, for that cost.
-
-    Where there is no RandAugment its stages have no magnitude.
-
-    `replay="auto"` replays nothing yet: `with_replay` puts in what `choose_replay` found on the machine.
+    Args:
+        planning: what decides it.
+        curriculum: in sizes that the model takes.
+        dataset_size: training images.
+        model: its multiply-adds are counted if they are the cost.
+        seconds: the measured cost table that a time budget is planned with.
+        flops: the cost table that was counted before.
+        replays: replayed batches for each fresh one, or of each bandwidth; by default as asked for, and none yet where
+            `choose_replay` is to find them on the machine.
+        gib: bound of the replay buffer where the settings give none.
 
     Raises:
         InputError: a budget too small for one step in each stage.
@@ -98,8 +105,8 @@ def make_plan(
     )
     if not planning.augmentation.randaug_layers:
         made = replace(made, stages=tuple(replace(stage, magnitude=None) for stage in made.stages))
-    replays = replays_of(planning, curriculum)
-    return made if replays == "auto" else with_replay(made, planning, replays)
+    given = replays_of(planning, curriculum) if replays is None else replays
+    return made if given == "auto" else with_replay(made, planning, given, gib=gib)
 
 
 def planned_samples(

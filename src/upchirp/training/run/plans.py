@@ -23,7 +23,6 @@ from upchirp.training.probing.planning import (
     planned_samples,
     replays_of,
     spare_gib,
-    with_replay,
 )
 from upchirp.training.probing.preparing import choose_prepare, pays_to_measure
 from upchirp.training.probing.probe import Bench
@@ -147,9 +146,8 @@ class Plans:
         bench = replace(bench, trainer=replace(trainer, loading=replace(trainer.loading, prepare=prepare)))
         replays, of_replay = self._replays(bench, config)
         seconds = self._speed(bench, config, replays, first)
-        made = make_plan(config, curriculum, images, model=model, seconds=seconds)
         spare = ranks.from_first(lambda: spare_gib(trainer.device, ranks.size))
-        plan = with_replay(made, config, replays, gib=spare)
+        plan = make_plan(config, curriculum, images, model=model, seconds=seconds, replays=replays, gib=spare)
         self.report("looking at the kernels' gradients")
         notes = plan_notes(plan, config, model, own_model=self.own_model)
         return Settled(config, (*chosen.told(plan), *of_way, *of_replay, *notes)), plan
