@@ -113,7 +113,7 @@ LONG = plan(efficienttrain_plus_plus(), epochs=20, dataset_size=LEAST_IMAGES, ba
         ({"mode": "faithful"}, CUDA, LONG, False),
         ({"low_frequency": "crop"}, CUDA, LONG, False),
         ({"parallel": "fsdp"}, CUDA, LONG, False),
-        ({"augmentation": Augmentation(mean=(0.5,), std=(0.5,), pixel_type="float32")}, CUDA, LONG, False),
+        ({"augmentation": Augmentation(pixel_type="float32")}, CUDA, LONG, False),
         ({}, CUDA, replace(LONG, stages=(replace(LONG.stages[0], operator="crop"), *LONG.stages[1:])), False),
         ({}, CUDA, plan(efficienttrain_plus_plus(), epochs=1, dataset_size=LEAST_IMAGES // 3, batch_size=256), False),
     ],
