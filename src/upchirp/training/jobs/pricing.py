@@ -151,10 +151,10 @@ def seconds_here(
         report: told how far measuring is.
     """
     device = choose_device(config.device)
-    task = for_images(task or task_of(config, config.in_chans), config, [source])
+    task = for_images(task or task_of(config), config, [source])
     with numerics(device, deterministic=config.deterministic):
         trainer = Trainer.of(config, device, task=task)
-        made = copy.deepcopy(model) if model else _made(config, source, trainer)
+        made = make_model(config, len(source.classes), task) if model is None else copy.deepcopy(model)
         placed = trainer.place(made)
         sides = sorted(bandwidths)
         usual = curriculum_for(placed, "constant", sides[-1])
@@ -162,11 +162,7 @@ def seconds_here(
         phases = [replace(last, end=(at + 1) / len(sides), bandwidth=side) for at, side in enumerate(sides)]
         every = Curriculum(name="every bandwidth", axis="samples", phases=tuple(phases), magnitude=usual.magnitude)
         bench = Bench(trainer=trainer, curriculum=every, model=placed, source=source)
-        return measure_seconds(bench, tried_at_once(config, every, device), report=report)
-
-
-def _made(config: TrainConfig, source: Source, trainer: Trainer) -> nn.Module:
-    return make_model(config, len(source.classes), trainer.task, optimization=config.optimization, seed=config.seed)
+        return measure_seconds(bench, tried_at_once(config, bench), report=report)
 
 
 def _planned(config: TrainConfig, images: int, model: nn.Module) -> Plan:
@@ -203,7 +199,7 @@ def _measured(first: Settled, source: Source, task: Task, report: Report) -> tup
     def made_for(settled: Settled) -> tuple[Trainer, nn.Module]:
         config = settled.config
         trainer = Trainer.of(config, device, task=task)
-        return trainer, trainer.place(_made(config, source, trainer))
+        return trainer, trainer.place(make_model(config, len(source.classes), task))
 
     with numerics(device, deterministic=first.config.deterministic):
         trainer, model = made_for(first)
