@@ -1,7 +1,9 @@
 """Starts Python programs as forks of a process that has imported what a training needs; see `tests.processes`."""
 
 import array
+import atexit
 import gc
+import io
 import json
 import os
 import runpy
@@ -9,6 +11,10 @@ import select
 import signal
 import socket
 import sys
+import tempfile
+import threading
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 PLANNING = ("upchirp.cli.plan", "upchirp.training.jobs.pricing")
@@ -17,6 +23,29 @@ PRELOADED = (
     "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.run", "torch.utils.tensorboard", "matplotlib.figure",
     "upchirp.cli.train", "upchirp.search.runner", "upchirp.compare.comparison", "upchirp.reports.run_html",
 )  # fmt: skip
+SMALL = (
+    "--model", "test_vit", "--model-kwargs", "depth=2", "--final-size", "64", "--recipe", "light", "--epochs", "2",
+    "--batch-size", "4", "--evaluations", "1", "--workers", "0", "--device", "cpu", "--no-report",
+)  # fmt: skip
+"""A training of a few steps on eight images, of the model that most programs train."""
+
+
+def warm_up() -> None:
+    """Train once: what a process imports, or finds out of a model, when it first trains, forks then know."""
+    import torch
+    from PIL import Image
+
+    from upchirp.cli import main
+
+    drawn = torch.get_rng_state()
+    with tempfile.TemporaryDirectory() as root, redirect_stdout(io.StringIO()):
+        for split in ("train", "val"):
+            for index in range(8):
+                path = Path(root, split, str(index % 2), f"{index}.jpg")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (48, 40)).save(path)
+        assert main(["train", "--data", root, *SMALL, "--output", f"{root}/run"]) == 0
+    torch.set_rng_state(drawn)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -97,6 +126,15 @@ def run(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
+def leave(code: int) -> None:
+    """End as an interpreter does, but take nothing apart: that would copy all the memory that a fork shares."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code & 0xFF)
+
+
 if __name__ == "__main__":
     for module in PLANNING:
         __import__(module)
@@ -104,13 +142,21 @@ if __name__ == "__main__":
     for module in PRELOADED:
         __import__(module)
     # Forks leave alone what was there before, and share its memory.
+    warm_up()
+    gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
         print(json.dumps(planning), flush=True)
         taken = serve(listener)
-    # Here, not in a function of the server: a fork ends as an interpreter does.
+    # Here, not in a function of the server: what else a program raises ends it as it ends an interpreter.
     if taken is not None:
         become(*taken)
-        run(taken[0]["words"])
+        try:
+            run(taken[0]["words"])
+        except SystemExit as end:
+            if not isinstance(end.code, int | None):
+                raise
+            leave(end.code or 0)
+        leave(0)
