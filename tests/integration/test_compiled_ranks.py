@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from tests.processes import finish_ranks
+from torch import nn
 
 from upchirp import TrainConfig, train
 from upchirp.training import Event, Stepped
@@ -28,6 +29,14 @@ def test_two_ranks_compile_before_the_first_step(image_folder: Path, tmp_path: P
         assert seen["graphs_by_step"] == [4] * seen["steps"]
 
 
+class Wide(nn.Sequential):
+    """Few layers, quick to compile, of which one has more parameters than DDP's first bucket."""
+
+    def __init__(self) -> None:
+        body = nn.Conv2d(3, 64, 8, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        super().__init__(*body, nn.Linear(64, 4096), nn.GELU(), nn.Linear(4096, 2))
+
+
 def program(images: str, output: Path) -> None:
     graphs: list[torch.fx.GraphModule] = []
     graphs_by_step: list[int] = []
@@ -44,12 +53,12 @@ def program(images: str, output: Path) -> None:
     torch.compile = lambda model, dynamic: real(model, dynamic=dynamic, backend=counting)  # type: ignore[assignment]
     made = TrainConfig.from_flat(
         {
-            "data": images, "model": "test_resnet", "final_size": 64, "epochs": 1, "batch_size": 32, "micro_batch": 8,
-            "workers": 0, "device": "cpu", "recipe": "light", "compile": True, "evaluations": 1,
+            "data": images, "final_size": 64, "epochs": 1, "batch_size": 32, "micro_batch": 8, "workers": 0,
+            "device": "cpu", "recipe": "light", "compile": True, "evaluations": 1, "report": False,
             "output": str(output / "run"), "curriculum": str(output / "curriculum.yaml"),
         }
     )  # fmt: skip
-    run = train(made, observers=[observe])
+    run = train(made, model=Wide(), observers=[observe])
     seen = {
         "functions": torch._dynamo.utils.counters["stats"]["unique_graphs"],
         "graphs": len(graphs),

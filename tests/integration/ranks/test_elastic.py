@@ -26,7 +26,7 @@ SBATCH = Path(__file__).parents[3] / "examples" / "slurm.sbatch"
 def given(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("given") / "given.yaml"
     # Long enough for a signal to arrive in mid-run.
-    settings = small(image_folder, epochs=6, batch_size=16, opt="adamw", drop=0.1, checkpoint_interval=3)
+    settings = small(image_folder, epochs=3, batch_size=16, opt="adamw", drop=0.1, checkpoint_interval=3)
     path.write_text(yaml.safe_dump(settings))
     return path
 
