@@ -72,3 +72,27 @@ def test_size_that_cannot_be_taken():
         model = create_model("deit_tiny_patch16_224")
     with pytest.raises(InputError, match="side 100"):
         count_flops(model, 100)
+
+
+class Normed(nn.Module):
+    """Norms and activations in all layouts, of which the last takes one side only."""
+
+    def __init__(self, side: int, channels: int = 8):
+        super().__init__()
+        self.stem, self.batch = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(channels)
+        self.tokens, self.maps = nn.LayerNorm(8), nn.LayerNorm((8, side, side))
+
+    def forward(self, images):
+        x = functional.gelu(self.batch(self.stem(images)))
+        x = self.tokens(x.permute(0, 2, 3, 1))
+        # As the kernel of layer norms leaves it, whatever it is given.
+        x = functional.silu(x.view(len(x), -1, 8)).transpose(1, 2).unflatten(2, images.shape[2:])
+        return self.maps(x).mean((2, 3))
+
+
+def test_norms_are_not_worked_out_and_say_what_does_not_fit():
+    assert count_flops(Normed(12), 12) == 12 * 12 * 8 * 3 * 9
+    with pytest.raises(InputError, match="normalized_shape="):
+        count_flops(Normed(14), 12)
+    with pytest.raises(InputError, match="running_mean should contain 8 elements not 7"):
+        count_flops(Normed(12, channels=7), 12)
