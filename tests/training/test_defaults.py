@@ -27,6 +27,10 @@ GROUPED = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8))
 ATTENTION = timm.create_model("test_vit")
 
 
+class Enough(Exception):
+    """What was to be seen of a run was seen."""
+
+
 def test_short_runs_get_the_light_recipe_and_large_data_the_papers() -> None:
     asked = {"model": "swin_tiny_patch4_window7_224", "epochs": 20}
     few = choose_recipe(TrainConfig.from_flat(asked), 6_500).config
@@ -163,9 +167,6 @@ def test_a_run_says_what_it_chose_keeps_it_and_goes_on_with_it(
 def test_a_time_budget_that_lasts_takes_the_recipe_of_long_runs(image_folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
 
-    class Enough(Exception):
-        pass
-
     def listen(event: Event) -> None:
         said.extend([event.message] if isinstance(event, Noted) else [])
         if isinstance(event, Stepped) and event.step.index:
@@ -230,8 +231,11 @@ def test_plan_and_training_tell_of_images_that_would_be_enlarged(image_folder: P
     def observe(event: Event) -> None:
         if isinstance(event, Noted):
             notes.append(event.message)
+        if isinstance(event, Stepped):
+            raise Enough
 
-    train(TrainConfig.from_flat({**asked, "workers": 0}), observers=[observe])
+    with pytest.raises(Enough):
+        train(TrainConfig.from_flat({**asked, "workers": 0}), observers=[observe])
     assert any(line.startswith("final size 224") for line in notes)
 
 

@@ -23,7 +23,7 @@ from upchirp.data import open_data
     ids=["replay", "selection", "samples"],
 )
 def test_a_run_with_early_batches_resumes_in_any_stage(config: Make, tmp_path: Path, changes: dict) -> None:
-    settings = {"early_batch": "auto", "lr_cap": 8e-3, "lr": 2e-3, "epochs": 12, "log_interval": 1, **changes}
+    settings = {"early_batch": "auto", "lr_cap": 8e-3, "lr": 2e-3, "epochs": 6, "log_interval": 1, **changes}
     whole = train(config(**settings, output=str(tmp_path / "whole")))
     sizes = [stage.batch_size for stage in whole.plan.stages]
     assert sizes == sorted(sizes, reverse=True)

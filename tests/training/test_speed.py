@@ -36,7 +36,7 @@ def test_a_slow_network_is_left_after_fewer_steps(
         clock.now += images * (side / 64) ** 2
 
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    made = config(model="test_resnet", micro_batch=32, model_ema=False)
+    made = config(model_kwargs={"depth": 1}, micro_batch=32, model_ema=False)
     source, _ = open_data(made.data, made.final_size)
     model = make_model(made, 2)
     model.register_forward_pre_hook(slowly)
