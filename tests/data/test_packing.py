@@ -372,16 +372,32 @@ def test_progress_counts_images_and_a_second_call_does_nothing(image_folder: Pat
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_processes_may_be_started_in_any_way(
-    image_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+def test_processes_may_be_started_as_new_ones(
+    image_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Python 3.14 starts them by a fork server on Linux, where older ones fork."""
-    context = multiprocessing.get_context(method)
+    """As on other systems than Linux, where older Pythons fork and Python 3.14 forks a server, as below."""
+    context = multiprocessing.get_context("spawn")
     monkeypatch.setattr("upchirp.data.packing.processes.multiprocessing.get_context", lambda: context)
     result = pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
     assert (result.shards, result.found) == (9, 0)
     assert files(tmp_path / "out") == files(packed)
+
+
+SLOW = PackSettings(sizes=(256, 400), shard_size=4)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Images that take long enough to be packed for a signal to come meanwhile, and what comes of them without one."""
+    root = tmp_path_factory.mktemp("slow")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 60), ("val", 4)):
+        (root / "in" / split / "a").mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (500, 700, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / "in" / split / "a" / f"{number}.jpg")
+    pack(root / "in", root / "out", SLOW, workers=2)
+    return root / "in", root / "out"
 
 
 @pytest.mark.parametrize(
@@ -392,20 +408,17 @@ def test_processes_may_be_started_in_any_way(
         (signal.SIGTERM, "fork"),
     ],
 )
-def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: signal.Signals, method: str) -> None:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 60), ("val", 4)):
-        (tmp_path / "in" / split / "a").mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.integers(0, 256, (500, 700, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "in" / split / "a" / f"{number}.jpg")
+def test_interrupted_packing_goes_on_to_the_same_bytes(
+    tmp_path: Path, slow: tuple[Path, Path], signum: signal.Signals, method: str
+) -> None:
+    data, undisturbed = slow
     program = "import multiprocessing, signal, sys; from upchirp.cli import main; "
     # A shell's background jobs are started with SIGINT ignored.
     program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     # One process imports for all that it forks.
     program += "multiprocessing.set_forkserver_preload(['upchirp.data.packing.processes']); "
     program += f"multiprocessing.set_start_method({method!r}); sys.exit(main())"
-    words = ["-c", program, "pack", "--data", str(tmp_path / "in"), "--sizes", "256", "400"]
+    words = ["-c", program, "pack", "--data", str(data), "--sizes", "256", "400"]
     words += ["--shard-size", "4", "--workers", "2", "--output"]
     output = tmp_path / "out"
     process = start(*words, output)
@@ -421,11 +434,9 @@ def test_interrupted_packing_goes_on_to_the_same_bytes(tmp_path: Path, signum: s
         assert not list(output.rglob("*.tmp"))
     with pytest.raises(InputError, match="has not ended: run the same `upchirp pack` command again"):
         open_data(output, 32)
-    settings = PackSettings(sizes=(256, 400), shard_size=4)
-    result = pack(tmp_path / "in", output, settings, workers=2)
+    result = pack(data, output, SLOW, workers=2)
     assert 2 <= result.found < result.shards == 16
-    pack(tmp_path / "in", tmp_path / "undisturbed", settings, workers=2)
-    assert files(output) == files(tmp_path / "undisturbed")
+    assert files(output) == files(undisturbed)
 
 
 @pytest.mark.parametrize(
