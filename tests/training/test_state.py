@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from upchirp.training.parallel.part_files import make_moments
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.parallel.sharded import Sharded
 from upchirp.training.parallel.state import State
@@ -21,6 +22,6 @@ def test_room_for_a_state_is_made_where_the_parameters_are() -> None:
     )
     sizes = {"weight.exp_avg": (2, 3), "weight.exp_avg_sq": (2, 3), "weight.step": (), "bias.step": ()}
     stored = {f"optimizer.{name}": (torch.Size(size), torch.float32) for name, size in sizes.items()}
-    state.prepare(stored, 32)
+    make_moments(state, stored)
     made = [value for values in optimizer.state.values() for value in values.values()]
     assert len(made) == 4 and all(value.device.type == "meta" for value in made)

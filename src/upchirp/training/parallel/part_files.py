@@ -7,6 +7,7 @@ latter is written last, so a checkpoint is there when it is whole, and damage is
 import io
 import pickle
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
@@ -69,7 +70,7 @@ class Writer:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         self._ranks.largest(0)  # nobody writes before
-        written: Any = async_save(state.tensors(), checkpoint_id=folder, process_group=self._group)
+        written: Any = async_save(_tensors(state), checkpoint_id=folder, process_group=self._group)
         self._content, self._path = {"state": state.position(), **content}, path
         self._future = self._thread.submit(self._digests, written, folder)
 
@@ -97,23 +98,26 @@ class Writer:
         }
 
 
-def read(tensors: dict[str, Tensor], path: Path) -> None:
-    """Fill tensors, sharded over any number of ranks, from a checkpoint. All ranks call it together.
+def read(state: State, loaded: checkpoint.Loaded) -> None:
+    """Fill a state from a checkpoint, which any number of ranks wrote. All ranks call it together.
 
     Raises:
         InputError: it holds other tensors.
     """
-    reader = _Reader(path.with_suffix(""))
-    stored = reader.read_metadata().state_dict_metadata
+    path, position = loaded.path, loaded.content["state"]
+    stored = stored_tensors(path)
+    state.fit_to(position["bandwidth"])
+    make_moments(state, stored)
+    tensors = _tensors(state)
     for name, tensor in tensors.items():
-        entry = stored.get(name)
-        if not isinstance(entry, TensorStorageMetadata) or entry.size != tensor.size():
+        if name not in stored or stored[name][0] != tensor.size():
             raise InputError(f"the checkpoint {path} belongs to another model or recipe: {name} is not in it as it is")
     try:
-        load(tensors, storage_reader=reader)
+        load(tensors, storage_reader=_Reader(path.with_suffix("")))
     except CheckpointException as error:
         cause = next((failure for failure, _ in error.failures.values()), error)
         raise InputError(f"the checkpoint {path} cannot be read: {cause}") from error
+    state.load_position(position)
 
 
 def stored_tensors(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -124,6 +128,28 @@ def stored_tensors(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
         for name, entry in stored.items()
         if isinstance(entry, TensorStorageMetadata)
     }
+
+
+def make_moments(state: State, stored: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
+    """Make room for the optimizer's tensors, which are given by their sizes and types as files name them."""
+    for name, parameter in state.model.named_parameters():
+        prefix = f"optimizer.{name}."
+        for key in [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]:
+            size, dtype = stored[prefix + key]
+            like = size == parameter.size()
+            # Fused optimizers count their steps on the device.
+            own = torch.zeros_like(parameter) if like else torch.zeros(size, dtype=dtype, device=parameter.device)
+            state.optimizer.state[parameter][key] = own.detach()
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """All tensors of a state by names of their own, the optimizer's by those of their parameters."""
+    modules = {"model": state.model} if state.ema is None else {"model": state.model, "ema": state.ema.module}
+    named = {f"{kind}.{name}": value for kind, part in modules.items() for name, value in part.state_dict().items()}
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            named[f"optimizer.{name}.{key}"] = value
+    return named
 
 
 class _Reader(FileSystemReader):

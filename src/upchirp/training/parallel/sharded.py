@@ -100,10 +100,7 @@ class Sharded:
         """Fill a state with its parts, which any number of ranks wrote."""
         if PARTS not in loaded.content:
             raise InputError(other_way(loaded))
-        position = loaded.content["state"]
-        state.prepare(part_files.stored_tensors(loaded.path), position["bandwidth"])
-        part_files.read(state.tensors(), loaded.path)
-        state.load_position(position)
+        part_files.read(state, loaded)
 
 
 def is_available() -> bool:

@@ -58,7 +58,7 @@ class State:
         }
 
     def position(self) -> dict[str, Any]:
-        """The plain values of the state: loss scaling, bandwidth and step. `tensors` gives all else."""
+        """The plain values of the state: loss scaling, bandwidth and step."""
         return {"scaler": self.scaler.state_dict(), "bandwidth": self.bandwidth, "step": self.step}
 
     def load_position(self, position: Mapping[str, Any]) -> None:
@@ -72,27 +72,6 @@ class State:
         values = (local(value) for module in modules for value in module.state_dict().values())
         tensors = [value for value in values if value.is_floating_point() and value.numel()]
         return not tensors or bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors by names of their own, the optimizer's by those of their parameters."""
-        modules = {"model": self.model} if self.ema is None else {"model": self.model, "ema": self.ema.module}
-        named = {f"{kind}.{name}": value for kind, part in modules.items() for name, value in part.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                named[f"optimizer.{name}.{key}"] = value
-        return named
-
-    def prepare(self, stored: Mapping[str, tuple[torch.Size, torch.dtype]], bandwidth: int) -> None:
-        """Make room for the tensors of a state at a bandwidth, given by their sizes and types."""
-        self.fit_to(bandwidth)
-        for name, parameter in self.model.named_parameters():
-            prefix = f"optimizer.{name}."
-            for key in [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]:
-                size, dtype = stored[prefix + key]
-                like = size == parameter.size()
-                # Fused optimizers count their steps on the device.
-                own = torch.zeros_like(parameter) if like else torch.zeros(size, dtype=dtype, device=parameter.device)
-                self.optimizer.state[parameter][key] = own.detach()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of the same model and recipe.
