@@ -23,6 +23,7 @@ from upchirp.training.events import Report, reporting
 from upchirp.training.jobs.eval_data import beside_run, open_asked
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.config import TrainConfig
+from upchirp.training.run.data import SCANNING
 from upchirp.training.run.held_folder import held_folder
 from upchirp.training.run.run_folder import holds_run, kept_checkpoints, read_plan, read_settings
 
@@ -89,7 +90,7 @@ def similarity(
         raise InputError(f"`images` is {images}: it must be 4 or more")
     report = reporting(observers)
     runs = [_read(folder) for folder in (first, second)]
-    report("scanning the data")
+    report(SCANNING)
     chosen, _ = beside_run(data, runs[0].config)
     source = _spread(open_asked(data, runs[0].config, runs[0].config.final_size), images)
     target = choose_device(device)

@@ -128,10 +128,9 @@ def _thresholds(asked: float | Mapping[str, float], names: Sequence[str]) -> Seq
 
 
 def _loader(images: Source, trained: TrainedModel, loading: EvalLoading) -> "DataLoader[Any]":
-    told = trained.described.preprocessing
-    assert told.input_size and told.crop_pct and told.interpolation
+    seen = trained.seen
     return loader_of(
-        _Prepared(images, EvalTransform(told.input_size, told.crop_pct, told.interpolation, told.channels)),
+        _Prepared(images, EvalTransform(trained.size, trained.crop_pct, seen.interpolation, seen.channels)),
         batch_size=loading.batch_size,
         num_workers=loader_processes(loading.workers),
         collate_fn=list,
@@ -158,10 +157,9 @@ class _Guesser:
     @torch.inference_mode()
     def guesses(self, images: Sequence[NDArray[Any]]) -> list[tuple[Guess, ...]]:
         """The most probable classes of each of some images, (S, S, channels)."""
-        told = self.trained.described.preprocessing
-        assert told.mean and told.std
+        seen = self.trained.seen
         pixels = torch.stack([torch.from_numpy(image) for image in images]).permute(0, 3, 1, 2)
-        inputs = normalize(pixels.to(self.device), told.mean, told.std, scale_of(pixels))
+        inputs = normalize(pixels.to(self.device), seen.mean, seen.std, scale_of(pixels))
         probabilities = self._probable(inputs)
         if self.tta:
             probabilities = (probabilities + self._probable(inputs.flip(3))) / 2

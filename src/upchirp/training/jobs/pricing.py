@@ -78,8 +78,7 @@ def estimate(
     model = without_values(config, classes, task)
     notes += model_notes(config, model)
     needs: dict[str, Any] = {}
-    if measure:
-        assert source is not None
+    if measure and source is not None:
         settled, plan, needs = _measured(choose_recipe(config, images), source, task, report)
         config = settled.config
     else:

@@ -1,1 +1,1 @@
-"""What a model is pre-trained to do without labels: one file for each method."""
+"""What a model is trained to do beside telling labels: one file for each method, and the choice by the settings."""

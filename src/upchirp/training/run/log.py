@@ -16,19 +16,7 @@ def scalars(event: Event, exported: tuple[str, int]) -> tuple[int, dict[str, flo
     `exported` are the weights that the run exports, and their side, so that one accuracy is shown by itself.
     """
     if isinstance(event, Logged):
-        step = event.step
-        magnitude = {} if step.magnitude is None else {"magnitude": step.magnitude}
-        values = {
-            "loss": event.loss,
-            "learning_rate": step.learning_rate,
-            "bandwidth": step.bandwidth,
-            **magnitude,
-            "images_per_second": event.images_per_second,
-            "wait_share": event.wait_share,
-            "prepared_per_second": event.prepared_per_second,
-            "megabytes_per_second": event.megabytes_per_second,
-        }
-        return step.index + 1, {f"train/{name}": value for name, value in values.items()}
+        return event.step.index + 1, {f"train/{name}": value for name, value in _figures(event).items()}
     if isinstance(event, Evaluated):
         result = event.result
         tag = f"evaluation/{event.weights}/{event.bandwidth}"
@@ -73,11 +61,9 @@ class RunLog:
             for name, value in plotted.items():
                 self._board.add_scalar(name, value, index)
         if isinstance(event, Logged):
-            assert measured is not None
             step = event.step
-            values = {name.removeprefix("train/"): value for name, value in measured[1].items()}
             where = {"stage": step.stage, "progress": step.progress, "train_seconds": event.train_seconds}
-            self._write("train", step.index + 1, {**where, **values})
+            self._write("train", step.index + 1, {**where, **_figures(event)})
         elif isinstance(event, Evaluated):
             evaluation: dict[str, object] = {
                 "progress": event.progress,
@@ -107,3 +93,18 @@ class RunLog:
     def _write(self, kind: str, step: int, values: Mapping[str, object]) -> None:
         self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._lines.flush()
+
+
+def _figures(event: Logged) -> dict[str, float]:
+    """What a line of the log tells of the steps since the last one, by name."""
+    step = event.step
+    return {
+        "loss": event.loss,
+        "learning_rate": step.learning_rate,
+        "bandwidth": step.bandwidth,
+        **({} if step.magnitude is None else {"magnitude": step.magnitude}),
+        "images_per_second": event.images_per_second,
+        "wait_share": event.wait_share,
+        "prepared_per_second": event.prepared_per_second,
+        "megabytes_per_second": event.megabytes_per_second,
+    }

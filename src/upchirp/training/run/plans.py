@@ -1,5 +1,6 @@
 """The plan of a run: a stored one, or a new one with what is measured and chosen for it."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -174,15 +175,9 @@ class Plans:
     def _measured(
         self, bench: Bench, planning: Planning, at_once: Mapping[int, int], replays: int | Mapping[int, int]
     ) -> CostTable:
-        assert planning.time_budget is not None
-        table = measure_seconds(
-            bench,
-            at_once,
-            replays,
-            replaying=planning,
-            seconds=min(SECONDS, SHARE * parse_duration(planning.time_budget)),
-            report=self.report,
-        )
+        budget = math.inf if planning.time_budget is None else parse_duration(planning.time_budget)
+        most = min(SECONDS, SHARE * budget)
+        table = measure_seconds(bench, at_once, replays, replaying=planning, seconds=most, report=self.report)
         return bench.trainer.parallel.ranks.from_first(lambda: table)
 
     def _way(self, bench: Bench, config: TrainConfig, seconds: CostTable | None) -> tuple[Prepare, list[str]]:

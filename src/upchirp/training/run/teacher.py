@@ -33,19 +33,18 @@ def with_teacher(
             f"the teacher {config.kd_model} tells {trained.outputs} classes, which are not the data's "
             f"{len(classes)}: train it on the same classes, for instance by `upchirp finetune`"
         )
-    told = trained.described.preprocessing
+    told = trained.seen
     if told.channels != seen.channels:
         raise InputError(
             f"the teacher {config.kd_model} takes images of {told.channels.count} channel(s) of "
             f"{told.channels.type} values, the student of {seen.channels.count} of {seen.channels.type}: they are to "
             "see the same images"
         )
-    assert told.input_size is not None and told.mean is not None and told.std is not None
     model = trained.model.to(device).requires_grad_(False)
     autocast = autocast_dtype(config.optimization, device)
-    teacher = Teacher(model, told.input_size, tuple(told.mean), tuple(told.std), autocast)
+    teacher = Teacher(model, trained.size, told.mean, told.std, autocast)
     distilled = Distillation(
         task, teacher, seen.mean, seen.std, temperature=config.kd_temperature, share=config.kd_alpha
     )
-    line = f"learning from {config.kd_model}, {trained.described.model} at {told.input_size} px, too"
+    line = f"learning from {config.kd_model}, {trained.described.model} at {trained.size} px, too"
     return distilled, [line, *trained.notes]

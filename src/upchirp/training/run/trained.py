@@ -145,7 +145,7 @@ def _named(origin: Origin) -> tuple[TrainConfig, Path]:
     return config, weights
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedModel:
     """A model with its weights, for one input side."""
 
@@ -153,6 +153,12 @@ class TrainedModel:
     """The network, in evaluation mode, on the CPU."""
     outputs: int
     """How many classes it tells apart."""
+    size: int
+    """The side of its images, pixels."""
+    seen: Augmentation
+    """The settings of its images."""
+    crop_pct: float
+    """The share of the resized image that the centre crop keeps."""
     described: Description
     """What it is: its name, final size, classes where the weights name them, and the whole preprocessing."""
     notes: tuple[str, ...]
@@ -166,6 +172,7 @@ def load_trained(
     trained = read_trained(origin, preprocessing)
     config, stored, seen = trained.config, trained.weights, trained.seen
     size = final_size or trained.size
+    crop_pct = trained.crop_at(size)
     outputs = _outputs(stored, config, size)
     notes: list[str] = []
     network = trained.network(outputs, size, note=notes.append)
@@ -178,9 +185,17 @@ def load_trained(
         final_size=size,
         data=stored.description.data,
         multi_label=stored.description.multi_label,
-        preprocessing=Preprocessing.of(seen, size, trained.crop_at(size)),
+        preprocessing=Preprocessing.of(seen, size, crop_pct),
     )
-    return TrainedModel(network.eval(), outputs, described, tuple(notes))
+    return TrainedModel(
+        model=network.eval(),
+        outputs=outputs,
+        size=size,
+        seen=seen,
+        crop_pct=crop_pct,
+        described=described,
+        notes=tuple(notes),
+    )
 
 
 def _outputs(weights: Weights, start: Start, size: int) -> int:
