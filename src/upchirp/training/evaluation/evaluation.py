@@ -84,6 +84,11 @@ class View(NamedTuple):
     filtered: Callable[[torch.Tensor], torch.Tensor] | None = None
     """What is done to normalised inputs first, (N, 3, S, S) to the same; by default nothing."""
 
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images of the set's side as the model is to take them, (N, 3, B, B)."""
+        whole = images if self.filtered is None else self.filtered(images)
+        return whole if self.bandwidth >= images.shape[-1] else reduced(whole, self.bandwidth, self.operator)
+
 
 @torch.no_grad()
 def evaluate(
@@ -106,11 +111,8 @@ def evaluate(
     task = task or Classification()
     mean, std = data.augmentation.mean, data.augmentation.std
     modes = [(module, module.training) for view in views for module in view.model.modules()]
-    sums = torch.zeros(len(views), len(task.figures), dtype=torch.float32, device=device)
+    answers = [_Answers(torch.zeros(len(task.figures), dtype=torch.float32, device=device)) for _ in views]
     seen: list[torch.Tensor] = []
-    guessed: list[list[torch.Tensor]] = [[] for _ in views]
-    scored: list[list[torch.Tensor]] = [[] for _ in views]
-    count, left = 0, data.batches
     try:
         for view in views:
             view.model.eval()
@@ -118,49 +120,58 @@ def evaluate(
             inputs = normalize(images.to(device, non_blocking=True), mean, std, scale_of(images))
             targets = Targets.of(labels.to(device, non_blocking=True))
             seen.append(torch.stack([indices.to(torch.int32), labels.to(torch.int32)]))
-            for view, total, guesses, scores in zip(views, sums, guessed, scored, strict=True):
-                whole = inputs if view.filtered is None else view.filtered(inputs)
-                own = whole if view.bandwidth >= data.size else reduced(whole, view.bandwidth, view.operator)
-                shown, asked = task.ask(own, targets, indices.numpy().astype(np.uint64))
+            for view, answered in zip(views, answers, strict=True):
+                shown, asked = task.ask(view.inputs(inputs), targets, indices.numpy().astype(np.uint64))
                 with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                     outputs = view.model(shown)
-                total += task.measure(outputs, asked)
-                # Left on the device, which nobody waits for here.
-                if (guess := task.guesses(outputs)) is not None:
-                    guesses.append(guess.to(torch.int32))
-                if isinstance(task, Ranked):
-                    scores.append(task.scores(outputs))
-            count += len(labels)
-            left -= 1
-        for view in [*views] * left if in_step else []:
+                answered.add(task, outputs, asked)
+        for view in [*views] * (data.batches - len(seen)) if in_step else []:
             view.model(torch.zeros(1, len(mean), view.bandwidth, view.bandwidth, device=device))
         data.share_corrupt()
     finally:
         for module, training in modes:
             module.training = training
-    (count,) = data.ranks.add(torch.tensor([count])).tolist()
-    means = (data.ranks.add(sums) / max(count, 1)).tolist()
+    (count,) = data.ranks.add(torch.tensor([sum(images.shape[1] for images in seen)])).tolist()
+    means = (data.ranks.add(torch.stack([each.sums for each in answers])) / max(count, 1)).tolist()
     predictions: Sequence[Predictions | None] = [None] * len(views)
     ranked: Sequence[LabelScores | None] = [None] * len(views)
-    if any(data.ranks.gather(any(guessed))):
-        rows, known, answers = _gathered(seen, guessed, data.ranks)
-        predictions = [Predictions(indices=rows, labels=known, guesses=of_view) for of_view in answers]
+    if any(data.ranks.gather(any(each.guesses for each in answers))):
+        rows, known, guesses = _gathered(seen, [each.guesses for each in answers], data.ranks)
+        predictions = [Predictions(indices=rows, labels=known, guesses=of_view) for of_view in guesses]
     if isinstance(task, Ranked) and count:
-        rows, known, answers = _gathered(seen, scored, data.ranks)
-        ranked = [task.ranked(rows, known, of_view) for of_view in answers]
+        rows, known, scores = _gathered(seen, [each.scores for each in answers], data.ranks)
+        ranked = [task.ranked(rows, known, of_view) for of_view in scores]
     return [
         Evaluation(
             figures={
-                **(scores.figures if scores is not None else {}),
+                **(of_all.figures if of_all is not None else {}),
                 **{name: task.figures[name] * value for name, value in zip(task.figures, own, strict=True)},
             },
             images=count,
             best=task.best,
-            predictions=guesses,
-            scores=scores,
+            predictions=predicted,
+            scores=of_all,
         )
-        for own, guesses, scores in zip(means, predictions, ranked, strict=True)
+        for own, predicted, of_all in zip(means, predictions, ranked, strict=True)
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What a view answered for this rank's images, left on the device, which nobody waits for on the way."""
+
+    sums: torch.Tensor
+    """Of the task's figures, (figures,)."""
+    guesses: list[torch.Tensor] = field(default_factory=list)
+    scores: list[torch.Tensor] = field(default_factory=list)
+
+    def add(self, task: Task, outputs: Any, asked: Any) -> None:
+        """Count a batch."""
+        self.sums.add_(task.measure(outputs, asked))
+        if (guess := task.guesses(outputs)) is not None:
+            self.guesses.append(guess.to(torch.int32))
+        if isinstance(task, Ranked):
+            self.scores.append(task.scores(outputs))
 
 
 def _gathered(
