@@ -30,19 +30,7 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
         seeds: of the runs, for their names.
         root: folder that the run folders are in.
     """
-    hits = _hits(outcomes)
-    timed = {
-        entry: Timed(
-            seconds=[run.all_seconds for run in runs],
-            measured=Measured(
-                accuracy=[run.top1 for run in runs],
-                images=_validation_images(runs),
-                hits=hits.get(entry),
-                resampled=_resampled(runs),
-            ),
-        )
-        for entry, runs in outcomes.items()
-    }
+    timed = _timed(outcomes)
     computed = {
         entry: replace(each, seconds=[run.all_compute for run in outcomes[entry]]) for entry, each in timed.items()
     }
@@ -109,6 +97,23 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
         },
         "speeds_compared": {name: _compared(name, alike[name], speeds) for name in names},
         "disturbed": {name: [each.to_dict() for each in found] for name, found in disturbed.items()},
+    }
+
+
+def _timed(outcomes: Mapping[Entry, Sequence[Outcome]]) -> dict[Entry, Timed]:
+    """Training time and accuracy of each entry's seeds."""
+    hits = _hits(outcomes)
+    return {
+        entry: Timed(
+            seconds=[run.all_seconds for run in runs],
+            measured=Measured(
+                accuracy=[run.top1 for run in runs],
+                images=_validation_images(runs),
+                hits=hits.get(entry),
+                resampled=_resampled(runs),
+            ),
+        )
+        for entry, runs in outcomes.items()
     }
 
 

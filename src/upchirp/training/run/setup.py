@@ -97,13 +97,8 @@ def set_up(planned: Planned, trainer: Trainer, material: Material, beginning: Be
         totals = _restore(loaded, plan, state)
         notes += [f"{line}: going back to the one before" for line in loaded.damaged]
         notes.append(f"going on from {loaded.path}")
-    demand = Demand(
-        plan=plan, low_frequency=config.low_frequency, prepare=config.way, channels=config.augmentation.channels
-    )
-    workers, few = demand.workers(config.processes)
+    trainer, few = _with_room(trainer, plan)
     notes += [few] if few else []
-    trainer = replace(trainer, loading=replace(trainer.loading, workers=workers))
-    at_once = choose_micro_batch(config, config.batch_size, ranks.size)
     loader = trainer.loader(
         material.train,
         plan,
@@ -118,6 +113,7 @@ def set_up(planned: Planned, trainer: Trainer, material: Material, beginning: Be
         loader.load_state_dict({name: value for name, value in stored.items() if name != "order"})
     if config.select and not beginning.resuming:
         notes.append(data["selection"]["expected"]["summary"])
+    at_once = choose_micro_batch(config, config.batch_size, ranks.size)
     return Setup(
         folder=beginning.folder,
         keeping=config,
@@ -133,6 +129,19 @@ def set_up(planned: Planned, trainer: Trainer, material: Material, beginning: Be
         described=data,
         notes=tuple(notes),
     )
+
+
+def _with_room(trainer: Trainer, plan: Plan) -> tuple[Trainer, str | None]:
+    """The trainer with as many of its loader's workers as there is shared memory for, and a line if these are fewer."""
+    loading = trainer.loading
+    demand = Demand(
+        plan=plan,
+        low_frequency=loading.low_frequency,
+        prepare=loading.way,
+        channels=trainer.augmentation.channels,
+    )
+    workers, few = demand.workers(loading.processes)
+    return replace(trainer, loading=replace(loading, workers=workers)), few
 
 
 def _restore(loaded: checkpoint.Loaded, plan: Plan, state: State) -> Totals:
