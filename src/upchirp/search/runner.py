@@ -23,10 +23,10 @@ from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.task import Task
 from upchirp.training.evaluation.of_state import evaluate_state, images_of
 from upchirp.training.parallel.device import choose_device, numerics
+from upchirp.training.parallel.state import go_on_from
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.run.models import lower_drop_path, make_model
 from upchirp.training.run.spent import Clock
-from upchirp.training.run.states import States, go_on_from
 
 _PROGRESS = "progress"
 _PROGRESS_SECONDS = 0.5
@@ -116,7 +116,7 @@ class _Execution:
             lower_drop_path(model, job.drop_path)
         rate = optimization.learning_rate(job.config.batch_size)
         self.state = self.trainer.state(model, bandwidth=self.plan.final_size, learning_rate=rate)
-        self.states = States(self.state, job.folder, self._written)
+        self.writer = self.state.parallel.writer(self._written)
         self._restore()
 
     @property
@@ -154,7 +154,7 @@ class _Execution:
             if last or saving or self.device.type == "cpu":
                 finite = math.isfinite(result.loss.item())
             if finite and (last or saving):
-                finite = self.states.is_finite()
+                finite = state.is_finite()
             if not finite:
                 break
             now = time.perf_counter()
@@ -165,7 +165,8 @@ class _Execution:
                 self.counted.seconds += clock.lap()
                 self._count(losses)
                 with clock.paused():
-                    self.states.save({"counted": vars(self.counted)})
+                    path = checkpoint.step_path(self.job.folder, state.step)
+                    self.writer.begin(state, {"counted": vars(self.counted)}, path)
             if stopping and not last:
                 raise Stopped
         self.counted.seconds += clock.lap()

@@ -37,7 +37,7 @@ class Passes(Protocol):
 
 
 class Writer(Protocol):
-    """Writes checkpoints. All ranks call its methods together."""
+    """Writes checkpoints, one at a time, and tells of each that is there. All ranks call its methods together."""
 
     @property
     def busy(self) -> bool:
@@ -47,11 +47,11 @@ class Writer(Protocol):
     def pending(self) -> bool:
         """Whether a checkpoint is begun that is not there yet, on any rank."""
 
-    def begin(self, state: "State", content: dict[str, Any], path: Path) -> Path | None:
-        """Write a state with what belongs to it; gives the path if the checkpoint is there, else `finish` does."""
+    def begin(self, state: "State", content: dict[str, Any], path: Path) -> None:
+        """Write a state with what belongs to it: it is a checkpoint now, or when `finish` is called."""
 
-    def finish(self) -> Path | None:
-        """Wait for what is being written, and make it a checkpoint; returns it, if there is one.
+    def finish(self) -> None:
+        """Wait for what is being written while training goes on, if anything is, and make it a checkpoint.
 
         Raises:
             OSError: it could not be written.
@@ -105,8 +105,8 @@ class Parallel(Protocol):
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors as a whole on the first rank; what other ranks get is of no use. All ranks call it together."""
 
-    def writer(self) -> Writer:
-        """Writes this training's checkpoints."""
+    def writer(self, written: Callable[[Path], None]) -> Writer:
+        """Writes this training's checkpoints; `written` is called with each, on all ranks."""
 
     def restore(self, state: "State", loaded: Loaded) -> None:
         """Put a checkpoint's state into a state of the same model and recipe.

@@ -7,7 +7,7 @@ latter is written last, so a checkpoint is there when it is whole, and damage is
 import io
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
@@ -45,8 +45,9 @@ _HARMLESS = {
 class Writer:
     """Writes one checkpoint at a time, while training goes on. All ranks call its methods together."""
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, written: Callable[[Path], None]) -> None:
         self._ranks = ranks
+        self._written = written
         # Of its own: what another thread sends must not meet what the training sends.
         self._group: Any = dist.new_group(backend="gloo")
         self._thread = ThreadPoolExecutor(1)
@@ -63,8 +64,8 @@ class Writer:
         return self._future is not None
 
     def begin(self, state: State, content: dict[str, Any], path: Path) -> None:
-        """Copy the tensors to the host, and let them be written; the checkpoint before must be finished."""
-        assert self._future is None
+        """Copy the tensors to the host, and let them be written, when the checkpoint before is there."""
+        self.finish()
         folder = path.with_suffix("")
         if self._ranks.is_first:
             shutil.rmtree(folder, ignore_errors=True)
@@ -74,9 +75,9 @@ class Writer:
         self._content, self._path = {"state": state.position(), **content}, path
         self._future = self._thread.submit(self._digests, written, folder)
 
-    def finish(self) -> Path | None:
+    def finish(self) -> None:
         if self._future is None:
-            return None
+            return
         future, self._future = self._future, None
         try:
             own = future.result()
@@ -86,7 +87,7 @@ class Writer:
         digests = {name: digest for part in self._ranks.gather(own) for name, digest in part.items()}
         if self._ranks.is_first:
             checkpoint.save({**self._content, checkpoint.PARTS: digests}, self._path)
-        return self._path
+        self._written(self._path)
 
     def _digests(self, written: "Future[Any]", folder: Path) -> dict[str, str]:
         """The SHA-256 of this rank's files, once they are written."""

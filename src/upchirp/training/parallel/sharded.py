@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,8 +94,8 @@ class Sharded:
         whole = ((name, each.full_tensor() if isinstance(each, DTensor) else each) for name, each in tensors.items())
         return {name: each.cpu() for name, each in whole if self.ranks.is_first}
 
-    def writer(self) -> Writer:
-        return part_files.Writer(self.ranks)
+    def writer(self, written: Callable[[Path], None]) -> Writer:
+        return part_files.Writer(self.ranks, written)
 
     def restore(self, state: State, loaded: Loaded) -> None:
         """Fill a state with its parts, which any number of ranks wrote."""

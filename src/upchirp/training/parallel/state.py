@@ -1,8 +1,8 @@
 """The state of a training: all that a segment changes and a checkpoint holds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.utils import ModelEmaV3
@@ -11,8 +11,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from upchirp.errors import InputError, first_line
+from upchirp.training.checkpoints.checkpoint import Loaded
 from upchirp.training.parallel.parallel import Parallel
 from upchirp.training.parallel.ranks import Ranks
+
+Counted = TypeVar("Counted")
 
 
 @dataclass(kw_only=True)
@@ -67,11 +70,17 @@ class State:
         self.step = position["step"]
 
     def is_finite(self) -> bool:
-        """Whether all weights are finite; an infinite gradient can spoil them under a finite loss."""
+        """Whether all weights are finite on every rank, which call it together.
+
+        An infinite gradient can spoil them under a finite loss.
+        """
+        self.average_statistics()
         modules = [self.transforms, self.model, *([] if self.ema is None else [self.ema.module])]
         values = (local(value) for module in modules for value in module.state_dict().values())
         tensors = [value for value in values if value.is_floating_point() and value.numel()]
-        return not tensors or bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
+        finite = not tensors or bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
+        # A rank may hold a part only, and sees no further.
+        return not any(self.parallel.ranks.largest(int(not finite)))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of the same model and recipe.
@@ -89,6 +98,21 @@ class State:
             self.load_position(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"the checkpoint belongs to another model or recipe: {first_line(error)}") from error
+
+
+def go_on_from(loaded: Loaded, state: State, counted: Callable[[Mapping[str, Any]], Counted]) -> Counted:
+    """Put a checkpoint into a state of the same model and recipe; returns what `counted` reads beside it.
+
+    Raises:
+        InputError: it belongs to another model or recipe, or is none of a training.
+    """
+    try:
+        state.parallel.restore(state, loaded)
+        return counted(loaded.content)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{loaded.path} holds no training state of upchirp: {error!r}") from error
 
 
 def average_statistics(models: Iterable[nn.Module], ranks: Ranks) -> None:

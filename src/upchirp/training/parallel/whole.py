@@ -63,8 +63,8 @@ class Alone:
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(tensors)
 
-    def writer(self) -> Writer:
-        return _WriterAtOnce(self.ranks)
+    def writer(self, written: Callable[[Path], None]) -> Writer:
+        return _WriterAtOnce(self.ranks, written)
 
     def restore(self, state: State, loaded: checkpoint.Loaded) -> None:
         if checkpoint.PARTS in loaded.content:
@@ -161,13 +161,14 @@ class _WriterAtOnce:
     busy = False
     pending = False
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, written: Callable[[Path], None]) -> None:
         self._ranks = ranks
+        self._written = written
 
-    def begin(self, state: State, content: dict[str, Any], path: Path) -> Path | None:
+    def begin(self, state: State, content: dict[str, Any], path: Path) -> None:
         if self._ranks.is_first:
             checkpoint.save({"state": state.state_dict(), **content}, path)
-        return path
+        self._written(path)
 
-    def finish(self) -> Path | None:
-        return None
+    def finish(self) -> None:
+        """Nothing: what was begun is written."""

@@ -82,7 +82,7 @@ class Run:
                     received[0] if received else 0,
                     len(result.corrupt),
                     int(result.reduced_to is not None),
-                    int(self.saving.states.busy),
+                    int(self.saving.writer.busy),
                     # On a CPU it costs nothing to look.
                     int(self.device.type == "cpu" and not self.window.is_finite()),
                 )
@@ -94,13 +94,13 @@ class Run:
                     self._note_corrupt(result.corrupt)
                 if reduced:
                     self._note_reduced(result.step)
-                if self.saving.states.pending and not writing:
-                    self.saving.states.finish()
+                if self.saving.writer.pending and not writing:
+                    self.saving.writer.finish()
                 # Before the evaluation, which may fail; a signal that has come leaves it to the run that goes on.
                 if last or signum or state.step % keeping.checkpoint_interval == 0:
                     self._save()
                 if last:
-                    self.saving.states.finish()
+                    self.saving.writer.finish()
                 elif signum:
                     raise self._interrupted(signum)
                 if self.setup.evaluates:
@@ -115,7 +115,7 @@ class Run:
             if keeping.early_stop is not None:
                 top1 = self.evaluations.take_best()
             with self.totals.spent.on("saving"):
-                self.saving.states.finish()
+                self.saving.writer.finish()
                 self.saving.export()
             if self.ranks.is_first:
                 self.evaluations.write()
@@ -138,7 +138,7 @@ class Run:
         )
 
     def _interrupted(self, signum: int) -> Interrupted:
-        self.saving.states.finish()
+        self.saving.writer.finish()
         return Interrupted(signum, self.setup.folder, self.state.step, self.go_on)
 
     def _results(self) -> Generator[StepResult, None, None]:
@@ -217,7 +217,7 @@ class Run:
             yield
         except DataFault as error:
             self._save()
-            self.saving.states.finish()
+            self.saving.writer.finish()
             raise InputError(f"{error}, then {self.go_on}") from error
 
     def _check_loss(self) -> None:

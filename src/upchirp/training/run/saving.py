@@ -8,9 +8,9 @@ from upchirp.errors import InputError, one_line
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.timm_folder import write_timm_config
 from upchirp.training.events import Event, Noted, Saved
+from upchirp.training.parallel.state import go_on_from
 from upchirp.training.run import run_folder
 from upchirp.training.run.setup import Setup
-from upchirp.training.run.states import States, go_on_from
 
 
 @dataclass(eq=False)
@@ -25,16 +25,17 @@ class Saving:
 
     def __post_init__(self) -> None:
         self.state, self.ranks = self.setup.state, self.setup.trainer.parallel.ranks
-        self.states = States(self.state, self.setup.folder / run_folder.CHECKPOINTS, self._written)
+        self.folder = self.setup.folder / run_folder.CHECKPOINTS
+        self.writer = self.state.parallel.writer(self._written)
 
     def best(self) -> None:
         """Write the state as the best one so far."""
-        self.save(checkpoint.best_path(self.states.folder, self.state.step))
+        self.save(checkpoint.best_path(self.folder, self.state.step))
 
     def back_to_best(self) -> None:
         """Put the best state back, if it is another one; all ranks call it together."""
-        self.states.finish()
-        loaded = self.ranks.from_first(lambda: checkpoint.load_best(self.states.folder))
+        self.writer.finish()
+        loaded = self.ranks.from_first(lambda: checkpoint.load_best(self.folder))
         if loaded is not None and checkpoint.step_of(loaded.path) != self.state.step:
             go_on_from(loaded, self.state, lambda content: None)
 
@@ -62,7 +63,7 @@ class Saving:
 
     def last_good(self) -> str:
         """Where to go on from, as the end of a message."""
-        kept = list(checkpoint.checkpoints(self.states.folder))
+        kept = list(checkpoint.checkpoints(self.folder))
         return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
 
     def not_finite(self, what: str) -> InputError:
@@ -74,7 +75,7 @@ class Saving:
 
     def save(self, path: Path | None = None) -> None:
         """Write the state, by default as the checkpoint of its step."""
-        if not self.states.is_finite():
+        if not self.state.is_finite():
             raise self.not_finite("weights are not finite")
         content = {
             "plan": self.setup.plan.to_dict(),
@@ -84,11 +85,11 @@ class Saving:
             "amp_dtype": self.setup.trainer.optimization.amp_dtype,
             **self.setup.totals.to_dict(),
         }
-        self.states.save(content, path)
+        self.writer.begin(self.state, content, path or checkpoint.step_path(self.folder, self.state.step))
 
     def _written(self, path: Path) -> None:
         if self.ranks.is_first:
-            checkpoint.prune(self.states.folder, self.setup.keeping.checkpoint_keep)
+            checkpoint.prune(self.folder, self.setup.keeping.checkpoint_keep)
             if path == checkpoint.best_path(path.parent, checkpoint.step_of(path)):
                 checkpoint.prune_best(path)
         self.emit(Saved(step=checkpoint.step_of(path), path=path))

@@ -15,7 +15,7 @@ from upchirp.training.engine.trainer import Trainer
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.of_state import images_of
 from upchirp.training.events import Report
-from upchirp.training.parallel.state import State
+from upchirp.training.parallel.state import State, go_on_from
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
 from upchirp.training.probing.planning import described
 from upchirp.training.probing.shared_memory import Demand
@@ -26,7 +26,6 @@ from upchirp.training.run.material import Material
 from upchirp.training.run.memory import RunMemory, memory_of
 from upchirp.training.run.models import scale_drop_path
 from upchirp.training.run.plans import Planned
-from upchirp.training.run.states import go_on_from
 from upchirp.training.run.totals import Totals
 
 
