@@ -26,7 +26,7 @@ import torch
 
 from upchirp import TrainConfig, train
 from upchirp.machine import hardware, versions
-from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA
+from upchirp.training.folders.run_folder import WEIGHTS, WEIGHTS_EMA
 
 GRID = [
     f"{recipe}:{rate}"

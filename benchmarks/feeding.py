@@ -27,10 +27,10 @@ from upchirp.data.device.decoding import jpeg_decoder
 from upchirp.data.packing import pack
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig, Trainer, curriculum_for
+from upchirp.training.assets.models import make_model
+from upchirp.training.folders.run_folder import read_metrics
 from upchirp.training.probing.preparing import choose_prepare
 from upchirp.training.probing.probe import Bench
-from upchirp.training.run.models import make_model
-from upchirp.training.run.run_folder import read_metrics
 
 CLASSES = 20
 RUNS = (

@@ -17,7 +17,7 @@ ROOT = Path(upchirp.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 WHOLE = re.compile(r"(sha256sum|docker run|torchrun) --[\w=-]+|upchirp train --curriculum THIS_FILE .*|`upchirp [^`]*`")
 """Commands that are to be pasted whole."""
-NO_MESSAGES = {"reports/style.py", "training/run/resumption.py", "timm/script.py"}
+NO_MESSAGES = {"reports/style.py", "training/folders/resumption.py", "timm/script.py"}
 """Variables of CSS, the commands that go on with a run, and the flags of another program."""
 
 

@@ -13,8 +13,8 @@ from upchirp.data.identity import fingerprint
 from upchirp.data.labels import check_labels
 from upchirp.data.sources import GeneratedSource, MapStyleSource
 from upchirp.training import Event, Working
-from upchirp.training.run.data import SCANNING, open_named_data
-from upchirp.training.run.run_folder import read_data
+from upchirp.training.assets.data import SCANNING, open_named_data
+from upchirp.training.folders.run_folder import read_data
 
 
 def test_images_come_one_source_after_the_other() -> None:

@@ -19,9 +19,9 @@ from upchirp.exporting.hub import push, run_facts
 from upchirp.models import create_model
 from upchirp.models.pvt import checkpoint_filter_fn
 from upchirp.training import Origin
+from upchirp.training.assets.trained import TrainedModel, load_trained
 from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.checkpoints.description import Description
-from upchirp.training.run.trained import TrainedModel, load_trained
 
 
 def trained(folder: Path, name: str, size: int, **options: Any) -> TrainedModel:

@@ -9,9 +9,9 @@ from tests.runs import Make, differing, interrupted, notes
 
 from upchirp import train
 from upchirp.training import Event, Optimization
+from upchirp.training.folders.run_folder import read_settings
 from upchirp.training.recipes import precision
 from upchirp.training.recipes.precision import autocast_dtype, fast_autocast_dtype, with_amp_dtype
-from upchirp.training.run.run_folder import read_settings
 
 CPU = torch.device("cpu")
 

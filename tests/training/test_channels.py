@@ -16,16 +16,16 @@ from upchirp.data import LooseSource, find_images
 from upchirp.exporting import export
 from upchirp.models import count_flops, create_model
 from upchirp.training import EvalData, EvalLoading, Origin, estimate, evaluate_weights, predict
+from upchirp.training.assets.teacher import with_teacher
+from upchirp.training.assets.trained import load_trained
 from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.task import Classification
+from upchirp.training.folders.run_folder import read_settings
 from upchirp.training.jobs.pricing import settings_for_data
 from upchirp.training.jobs.probe_job import probe_weights
 from upchirp.training.methods.distillation import Distillation
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.run.run_folder import read_settings
-from upchirp.training.run.teacher import with_teacher
-from upchirp.training.run.trained import load_trained
 
 AT_ONCE = EvalLoading(workers=0)
 

@@ -16,11 +16,11 @@ from upchirp import InputError, TrainConfig, constant, plan, train
 from upchirp.compare import CompareConfig, compare
 from upchirp.data import GeneratedSource
 from upchirp.training import Event, Noted, Stepped, load_config, settle
+from upchirp.training.assets.data import enlarged_note
+from upchirp.training.folders.run_folder import read_plan
 from upchirp.training.jobs.pricing import estimate, settings_for_data
 from upchirp.training.probing.plan_notes import new_head_note
 from upchirp.training.recipes.defaults import FEW_STEPS, Settled, choose_batch_size, choose_recipe, steps_note
-from upchirp.training.run.data import enlarged_note
-from upchirp.training.run.run_folder import read_plan
 
 CONV = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
 GROUPED = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8))

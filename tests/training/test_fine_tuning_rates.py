@@ -11,10 +11,10 @@ from torch import nn
 
 from upchirp import InputError, TrainConfig, train
 from upchirp.models import create_model
+from upchirp.training.folders.run_folder import check_is_same_run, read_settings
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.recipes.optimizer import create_ema, layer_groups
 from upchirp.training.recipes.recipe import Optimization
-from upchirp.training.run.run_folder import check_is_same_run, read_settings
 
 
 def tuning(model: str, **values: Any) -> Optimization:

@@ -14,9 +14,9 @@ from upchirp import InputError, TrainConfig, train
 from upchirp.data.sources import GeneratedSource
 from upchirp.models import create_model
 from upchirp.training import Classification, Evaluated, Event, Interrupted, Optimization, Stepped, Trainer
+from upchirp.training.assets.models import start_model
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.recipes.tuning import freeze_for, freeze_parts
-from upchirp.training.run.models import start_model
 
 
 def start(folder: Path, name: str, **options: object) -> tuple[Path, dict[str, torch.Tensor]]:

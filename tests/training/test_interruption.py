@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from upchirp.training.run import interruption
-from upchirp.training.run.interruption import collected_signals
+from upchirp.training.folders import interruption
+from upchirp.training.folders.interruption import collected_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

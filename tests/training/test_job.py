@@ -27,9 +27,9 @@ from upchirp.training import (
     load_checkpoint,
     read_metrics,
 )
+from upchirp.training.assets.models import scale_drop_path
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.parallel.ranks import Ranks
-from upchirp.training.run.models import scale_drop_path
 
 
 def test_a_run_folder_holds_what_it_should(uninterrupted: Path) -> None:

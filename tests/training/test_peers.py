@@ -9,8 +9,8 @@ from upchirp import Plan, TrainConfig
 from upchirp.curriculum import constant, plan
 from upchirp.errors import InputError
 from upchirp.training import curriculum_for
+from upchirp.training.assets.examples import _shown
 from upchirp.training.probing.peers import timm_progressive
-from upchirp.training.run.examples import _shown
 
 
 def test_timms_sizes_follow_timms_own_probabilities() -> None:

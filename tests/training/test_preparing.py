@@ -15,6 +15,7 @@ from tests.runs import Make, differing, interrupted, notes
 from upchirp import TrainConfig, efficienttrain_plus_plus, plan, train
 from upchirp.data import Augmentation, open_data
 from upchirp.training import Event, Trainer, Working, curriculum_for, load_checkpoint
+from upchirp.training.assets.models import make_model
 from upchirp.training.checkpoints import checkpoint as checkpoints
 from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.parallel.ranks import Ranks
@@ -30,7 +31,6 @@ from upchirp.training.probing.preparing import (
 from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.rates import loader_speed
 from upchirp.training.run import plans
-from upchirp.training.run.models import make_model
 
 STAGES = plan(efficienttrain_plus_plus(), epochs=20).stages
 CUDA = torch.device("cuda")

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from upchirp.data import open_data
 from upchirp.training import Trainer, curriculum_for
+from upchirp.training.assets.models import make_model
 from upchirp.training.probing import speed
 from upchirp.training.probing.probe import Bench
-from upchirp.training.run.models import make_model
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.runs import Make, interrupted, logged, notes
 
 from upchirp import InputError, train
 from upchirp.training import Event
-from upchirp.training.run.run_folder import holds_run
+from upchirp.training.folders.run_folder import holds_run
 
 SMALL = {"model": "test_resnet", "model_kwargs": {}, "epochs": 1, "evaluations": 1, "model_ema": False}
 

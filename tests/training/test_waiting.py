@@ -15,10 +15,10 @@ from upchirp.data.packing import PackSettings, pack
 from upchirp.data.settings import loader_processes
 from upchirp.machine import hardware, usable_cores
 from upchirp.training import EvalLoading, Event, Logged, Noted, train
+from upchirp.training.assets.data import packing_helps
 from upchirp.training.engine import step_batches
 from upchirp.training.engine.step_batches import Arriving
 from upchirp.training.probing.waiting import Supply
-from upchirp.training.run.data import packing_helps
 
 
 class FakeDevice:

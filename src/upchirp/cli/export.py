@@ -49,7 +49,7 @@ def run(words: Sequence[str]) -> int:
     with opening(Console(stderr=True)):
         from upchirp.exporting import export
         from upchirp.exporting.hub import push, run_facts
-        from upchirp.training.run.trained import load_trained
+        from upchirp.training.assets.trained import load_trained
     origin = Origin(run=command.run, weights=command.weights, model=command.model, model_kwargs=command.model_kwargs)
     trained = load_trained(origin, final_size=command.final_size)
     for note in trained.notes:

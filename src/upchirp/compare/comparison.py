@@ -18,14 +18,14 @@ from upchirp.files import write_text
 from upchirp.machine import hardware, versions
 from upchirp.reports.examples import Examples
 from upchirp.training import Observer, Working, train
+from upchirp.training.assets.examples import examples_of
+from upchirp.training.folders.held_folder import held_folder
+from upchirp.training.folders.resumption import go_on_with
+from upchirp.training.folders.run_folder import LOCK, holds_run, with_absolute_data
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.config_file import CONFIG, save_config
 from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.run_groups import Keeping, Place
-from upchirp.training.run.examples import examples_of
-from upchirp.training.run.held_folder import held_folder
-from upchirp.training.run.resumption import go_on_with
-from upchirp.training.run.run_folder import LOCK, holds_run, with_absolute_data
 
 SUMMARY, REPORT = "summary.json", "report.html"
 

@@ -14,9 +14,9 @@ from upchirp.data import Source
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig, read_metrics
+from upchirp.training.folders.run_folder import WEIGHTS, WEIGHTS_EMA
 from upchirp.training.jobs.pricing import seconds_here
 from upchirp.training.recipes.config_file import CONFIG, load_config
-from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA
 
 
 @dataclass(frozen=True, kw_only=True)

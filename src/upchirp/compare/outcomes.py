@@ -8,7 +8,7 @@ from typing import Any
 from upchirp.curriculum import Plan
 from upchirp.training import LabelScores, TrainResult, read_metrics
 from upchirp.training.evaluation.predictions import Predictions, read_answers
-from upchirp.training.run.run_folder import PREDICTIONS, SCORES
+from upchirp.training.folders.run_folder import PREDICTIONS, SCORES
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.models import count_flops
 from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan, micro_batches, settle
+from upchirp.training.assets.data import open_named_data
+from upchirp.training.assets.models import without_values
 from upchirp.training.engine.task import Classification
 from upchirp.training.recipes.config import flat_names
 from upchirp.training.recipes.evaluations import USUAL
@@ -24,8 +26,6 @@ from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.groups import Planning, Start
 from upchirp.training.recipes.named import usual_epochs
 from upchirp.training.recipes.run_groups import Computation, Keeping, Loading
-from upchirp.training.run.data import open_named_data
-from upchirp.training.run.models import without_values
 
 _OF_THE_PLACE = (
     names_of(Start, Loading, Computation, Keeping) - {"weights", "pretrained"}

@@ -15,12 +15,12 @@ from upchirp.dense.simple_pyramid import SimplePyramid
 from upchirp.errors import InputError
 from upchirp.models import create_model
 from upchirp.models.meta import meta_copy
+from upchirp.training.assets.trained import read_trained
 from upchirp.training.checkpoints.loading import load_weights
 from upchirp.training.checkpoints.named_weights import name_of
 from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.eval_groups import Origin
-from upchirp.training.run.trained import read_trained
 
 _ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 """What constructors call it to take images of any size; a model has one of them, or none."""

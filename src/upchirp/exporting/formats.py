@@ -13,8 +13,8 @@ from upchirp.exporting.names import TORCHVISION, State, for_detectron2, for_mmde
 from upchirp.exporting.programs import write_onnx, write_program
 from upchirp.files import check_folder_of, whole_path
 from upchirp.models import size_arguments
+from upchirp.training.assets.trained import TrainedModel
 from upchirp.training.checkpoints.checkpoint import export_weights
-from upchirp.training.run.trained import TrainedModel
 
 Format = Literal["timm", "hf", "torchvision", "mmdet", "detectron2", "torch", "onnx"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -10,11 +10,11 @@ import torch
 from upchirp.errors import InputError, first_line
 from upchirp.reports.words import figure_name
 from upchirp.training import read_metrics, read_plan
+from upchirp.training.assets.trained import TrainedModel
 from upchirp.training.checkpoints.checkpoint import export_weights
 from upchirp.training.checkpoints.timm_folder import write_timm_config
+from upchirp.training.folders.run_folder import WEIGHTS
 from upchirp.training.recipes.config_file import CONFIG, load_config
-from upchirp.training.run.run_folder import WEIGHTS
-from upchirp.training.run.trained import TrainedModel
 
 CARD = "README.md"
 

@@ -25,14 +25,14 @@ from upchirp.search.trials import Trials
 from upchirp.training import Noted
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report, unreported
+from upchirp.training.folders import run_folder
+from upchirp.training.folders.held_folder import held_folder
+from upchirp.training.folders.interruption import collected_signals
+from upchirp.training.folders.resumption import go_on_with
 from upchirp.training.jobs.pricing import seconds_here
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.config_file import CONFIG, save_config
-from upchirp.training.run import run_folder
-from upchirp.training.run.held_folder import held_folder
-from upchirp.training.run.interruption import collected_signals
-from upchirp.training.run.resumption import go_on_with
 
 JOURNAL, CURRICULUM = "journal.jsonl", "curriculum.yaml"
 

@@ -11,13 +11,13 @@ from upchirp.errors import InputError
 from upchirp.search.config import SearchConfig
 from upchirp.search.trial_plan import Planner
 from upchirp.training import check_model, settle
+from upchirp.training.assets.data import open_named_data, without_labels
+from upchirp.training.assets.models import without_values
 from upchirp.training.engine.task import Task
 from upchirp.training.methods.chosen import for_images, task_of
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.precision import with_amp_dtype
-from upchirp.training.run.data import open_named_data, without_labels
-from upchirp.training.run.models import without_values
 
 
 @dataclass(frozen=True)

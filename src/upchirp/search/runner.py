@@ -19,13 +19,13 @@ from upchirp.files import clear_leftovers, write_text
 from upchirp.search.trial import Outcome
 from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import StepResult, TrainConfig, Trainer
+from upchirp.training.assets.models import lower_drop_path, make_model
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.engine.task import Task
 from upchirp.training.evaluation.of_state import evaluate_state, images_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.parallel.state import go_on_from
 from upchirp.training.probing.micro_batch import choose_micro_batch, micro_batches
-from upchirp.training.run.models import lower_drop_path, make_model
 from upchirp.training.run.spent import Clock
 
 _PROGRESS = "progress"

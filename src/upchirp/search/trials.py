@@ -23,8 +23,8 @@ from upchirp.search.runner import Result, Stopped, TrialJob, read_progress, run_
 from upchirp.search.trial import Outcome, Trial
 from upchirp.search.trial_plan import TrialPlan
 from upchirp.training import Interrupted, Noted
+from upchirp.training.assets.models import drop_path_share
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.run.models import drop_path_share
 
 STATES, STOP = "states", "stop"
 _POLL_SECONDS = 0.5

@@ -27,6 +27,8 @@ from upchirp.training.events import (
     Stepped,
     Working,
 )
+from upchirp.training.folders.interruption import Interrupted
+from upchirp.training.folders.run_folder import read_metrics, read_plan
 from upchirp.training.jobs.eval_job import evaluate_weights
 from upchirp.training.jobs.predict_job import Guess, Prediction, predict
 from upchirp.training.jobs.pricing import estimate
@@ -44,8 +46,6 @@ from upchirp.training.recipes.named import RECIPES, recipe, recipe_name
 from upchirp.training.recipes.optimizer import create_ema, create_optimizer, follow, set_learning_rate
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES, Regime
-from upchirp.training.run.interruption import Interrupted
-from upchirp.training.run.run_folder import read_metrics, read_plan
 
 __all__ = [
     "RECIPES",

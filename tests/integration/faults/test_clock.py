@@ -13,7 +13,7 @@ from tests.runs import Make, interrupted
 
 from upchirp import TrainConfig, train
 from upchirp.training import read_metrics
-from upchirp.training.run import held_folder
+from upchirp.training.folders import held_folder
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from upchirp.data.sources import Note
 from upchirp.data.sources.listing import Counted, ignore
 from upchirp.data.sources.relabelled import renumbered
 from upchirp.errors import InputError
+from upchirp.training.assets.data import SCANNING
+from upchirp.training.assets.trained import TrainedWeights
 from upchirp.training.checkpoints.weights import Weights
 from upchirp.training.events import Report
 from upchirp.training.recipes.eval_groups import EvalData
 from upchirp.training.recipes.group import group_of
 from upchirp.training.recipes.groups import Start
-from upchirp.training.run.data import SCANNING
-from upchirp.training.run.trained import TrainedWeights
 
 
 def beside_run(asked: EvalData, run: Start) -> tuple[Start, bool]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from upchirp.data import DECODE_ERRORS, Augmentation, EvalTransform, Source, normalize, scale_of
 from upchirp.reports.words import figure_text
+from upchirp.training.assets.examples import pixels_of
 from upchirp.training.engine.label_scores import LabelScores
 from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.jobs.report import scores_of
-from upchirp.training.run.examples import pixels_of
 
 if TYPE_CHECKING:
     from upchirp.reports.precision_figures import PrecisionCurve

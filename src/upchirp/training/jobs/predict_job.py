@@ -14,11 +14,11 @@ from upchirp.data.sources.listing import some
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.data.worker_processes import batches_of, loader_of
 from upchirp.errors import InputError, one_line
+from upchirp.training.assets.trained import TrainedModel, load_trained
 from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
-from upchirp.training.run.trained import TrainedModel, load_trained
 
 
 @dataclass(frozen=True)

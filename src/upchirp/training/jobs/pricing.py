@@ -11,6 +11,8 @@ from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source
 from upchirp.errors import InputError
 from upchirp.models import flops_table
+from upchirp.training.assets.data import enlarged_note, open_named_data
+from upchirp.training.assets.models import make_model, without_values
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report, unreported
@@ -24,8 +26,6 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, check_model, choose_recipe
 from upchirp.training.recipes.evaluations import choose_evaluations
 from upchirp.training.recipes.unused import unused_settings
-from upchirp.training.run.data import enlarged_note, open_named_data
-from upchirp.training.run.models import make_model, without_values
 from upchirp.training.run.plans import Plans
 
 

@@ -13,6 +13,8 @@ from upchirp.data.sources import Note
 from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import classifier_names, in_classifier
+from upchirp.training.assets.data import open_named_data
+from upchirp.training.assets.trained import TrainedWeights, read_trained
 from upchirp.training.evaluation.feature_quality import (
     Features,
     Pooled,
@@ -27,8 +29,6 @@ from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, Origin
-from upchirp.training.run.data import open_named_data
-from upchirp.training.run.trained import TrainedWeights, read_trained
 
 
 def probe_weights(

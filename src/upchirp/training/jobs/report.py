@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from upchirp.data import Source
 from upchirp.errors import one_line
 from upchirp.machine import hardware, versions
+from upchirp.training.assets.examples import answers_of, examples_of
 from upchirp.training.evaluation.predictions import Predictions
 from upchirp.training.events import Noted, Working
-from upchirp.training.run.examples import answers_of, examples_of
-from upchirp.training.run.run_folder import REPORT, read_metrics
+from upchirp.training.folders.run_folder import REPORT, read_metrics
 
 if TYPE_CHECKING:
     from upchirp.reports.class_tables import ClassScores

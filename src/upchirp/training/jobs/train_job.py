@@ -17,6 +17,8 @@ from upchirp.errors import InputError
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Finished, Noted, Observer, reporting
+from upchirp.training.folders.resumption import go_on_with
+from upchirp.training.folders.run_folder import read_plan
 from upchirp.training.jobs.report import report_at_end
 from upchirp.training.methods.chosen import task_of
 from upchirp.training.parallel.device import choose_device, numerics
@@ -33,8 +35,6 @@ from upchirp.training.run.loop import Run
 from upchirp.training.run.material import Given, material_of
 from upchirp.training.run.plans import Plans
 from upchirp.training.run.records import recorded
-from upchirp.training.run.resumption import go_on_with
-from upchirp.training.run.run_folder import read_plan
 from upchirp.training.run.setup import set_up
 from upchirp.training.run.trackers import check_tracker
 

@@ -6,10 +6,10 @@ import torch
 
 from upchirp.curriculum import Plan, Step
 from upchirp.data import Source
+from upchirp.training.assets.data import packing_helps
 from upchirp.training.probing.waiting import ADVISED_SHARE, Supply
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.run_groups import Loading
-from upchirp.training.run.data import packing_helps
 
 _STEADY_STEPS = 10
 """Steps after which the share of time spent waiting says something."""

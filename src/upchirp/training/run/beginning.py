@@ -11,9 +11,9 @@ from upchirp.errors import InputError
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.events import Finished
+from upchirp.training.folders import run_folder
+from upchirp.training.folders.held_folder import held_folder
 from upchirp.training.recipes.config import TrainConfig
-from upchirp.training.run import run_folder
-from upchirp.training.run.held_folder import held_folder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from upchirp.training.evaluation.evaluation import Evaluation
 from upchirp.training.evaluation.of_state import StateEvaluation, evaluate_state
 from upchirp.training.evaluation.predictions import write_answers
 from upchirp.training.events import Evaluated, Event, Noted, Working
-from upchirp.training.run.run_folder import PREDICTIONS, SCORES
+from upchirp.training.folders.run_folder import PREDICTIONS, SCORES
 from upchirp.training.run.saving import Saving
 from upchirp.training.run.setup import Setup
 

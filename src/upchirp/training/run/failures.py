@@ -8,7 +8,7 @@ from pathlib import Path
 from upchirp.data.worker_deaths import LoaderFailure, loader_failures
 from upchirp.errors import InputError, one_line
 from upchirp.training.checkpoints import checkpoint
-from upchirp.training.run.run_folder import CHECKPOINTS
+from upchirp.training.folders.run_folder import CHECKPOINTS
 
 
 @contextmanager

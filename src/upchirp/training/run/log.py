@@ -7,7 +7,7 @@ from pathlib import Path
 
 from upchirp.files import clear_leftovers, write_text
 from upchirp.training.events import Evaluated, Event, Finished, Logged, Reduced, Saved, Selected
-from upchirp.training.run.run_folder import METRICS, TENSORBOARD, read_metrics
+from upchirp.training.folders.run_folder import METRICS, TENSORBOARD, read_metrics
 
 
 def scalars(event: Event, exported: tuple[str, int]) -> tuple[int, dict[str, float]] | None:

@@ -15,10 +15,10 @@ from upchirp.errors import InputError
 from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.engine.step import StepResult
 from upchirp.training.events import Event, Finished, Noted, Observer, Reduced, Selected, Started, Stepped, Working
+from upchirp.training.folders.interruption import Interrupted, collected_signals
 from upchirp.training.probing.compiling import compile_ahead
 from upchirp.training.run.adviser import Adviser
 from upchirp.training.run.evaluations import Evaluations
-from upchirp.training.run.interruption import Interrupted, collected_signals
 from upchirp.training.run.saving import Saving
 from upchirp.training.run.setup import Setup
 from upchirp.training.run.spent import Clock

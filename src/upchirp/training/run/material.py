@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 from upchirp.data import DataIdentity, Source, Transform
+from upchirp.training.assets.data import enlarged_note, open_sources
+from upchirp.training.assets.models import describe, start_model
+from upchirp.training.assets.teacher import with_teacher
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.task import Task
 from upchirp.training.events import Report
@@ -17,9 +20,6 @@ from upchirp.training.probing.micro_batch import choose_micro_batch
 from upchirp.training.recipes.defaults import Settled, choose_recipe, chooses_batch_size
 from upchirp.training.recipes.precision import amp_note, with_amp_dtype
 from upchirp.training.run.beginning import Beginning
-from upchirp.training.run.data import enlarged_note, open_sources
-from upchirp.training.run.models import describe, start_model
-from upchirp.training.run.teacher import with_teacher
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

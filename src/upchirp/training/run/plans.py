@@ -14,8 +14,10 @@ from upchirp.data import Source
 from upchirp.data.settings import Prepare
 from upchirp.errors import InputError
 from upchirp.models import check_sizes
+from upchirp.training.assets.data import packing_helps
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
+from upchirp.training.folders import run_folder
 from upchirp.training.probing.micro_batch import PROBE_BATCH, choose_micro_batch, tried_at_once
 from upchirp.training.probing.plan_notes import plan_notes
 from upchirp.training.probing.planning import (
@@ -34,9 +36,7 @@ from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size
 from upchirp.training.recipes.groups import Planning
 from upchirp.training.recipes.optimizer_choice import check_states
-from upchirp.training.run import run_folder
 from upchirp.training.run.beginning import Beginning
-from upchirp.training.run.data import packing_helps
 
 
 def stored_plan(folder: Path, source: Source) -> Plan:

@@ -6,7 +6,7 @@ from typing import Any
 
 from upchirp.data import DataIdentity
 from upchirp.training.events import Observer
-from upchirp.training.run import run_folder
+from upchirp.training.folders import run_folder
 from upchirp.training.run.log import RunLog
 from upchirp.training.run.material import Material
 from upchirp.training.run.setup import Setup

@@ -8,8 +8,8 @@ from upchirp.errors import InputError, one_line
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.timm_folder import write_timm_config
 from upchirp.training.events import Event, Noted, Saved
+from upchirp.training.folders import run_folder
 from upchirp.training.parallel.state import go_on_from
-from upchirp.training.run import run_folder
 from upchirp.training.run.setup import Setup
 
 

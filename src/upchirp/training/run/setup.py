@@ -9,6 +9,7 @@ from upchirp.curriculum import Plan
 from upchirp.data import Loader
 from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
+from upchirp.training.assets.models import scale_drop_path
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.description import Description
 from upchirp.training.engine.trainer import Trainer
@@ -24,7 +25,6 @@ from upchirp.training.recipes.run_groups import Keeping
 from upchirp.training.run.beginning import Beginning
 from upchirp.training.run.material import Material
 from upchirp.training.run.memory import RunMemory, memory_of
-from upchirp.training.run.models import scale_drop_path
 from upchirp.training.run.plans import Planned
 from upchirp.training.run.totals import Totals
 

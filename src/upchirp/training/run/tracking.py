@@ -14,12 +14,12 @@ from upchirp.data.sources import Note
 from upchirp.errors import InputError, one_line
 from upchirp.files import write_text
 from upchirp.machine import hardware, versions
+from upchirp.training.assets.examples import examples_of
 from upchirp.training.events import Event, Finished, Observer, noting
+from upchirp.training.folders.run_folder import TRACKING
 from upchirp.training.recipes.config_file import load_config
 from upchirp.training.recipes.run_groups import TrackerName
-from upchirp.training.run.examples import examples_of
 from upchirp.training.run.log import scalars
-from upchirp.training.run.run_folder import TRACKING
 from upchirp.training.run.setup import Setup
 from upchirp.training.run.trackers import TRACKERS, Tracker
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from upchirp.data.folder_lock import locked
 from upchirp.errors import InputError
-from upchirp.training.run.run_folder import LOCK
+from upchirp.training.folders.run_folder import LOCK
 
 
 @contextmanager

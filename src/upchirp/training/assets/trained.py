@@ -18,13 +18,13 @@ from upchirp.training.checkpoints.preprocessing import Preprocessing
 from upchirp.training.checkpoints.weight_names import find
 from upchirp.training.checkpoints.weights import Weights, read_weights
 from upchirp.training.evaluation.images import EvaluationSet
+from upchirp.training.folders.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 from upchirp.training.parallel.ranks import Ranks
 from upchirp.training.recipes.checks import at_least
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.config_file import CONFIG, load_config
 from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
 from upchirp.training.recipes.groups import Start
-from upchirp.training.run.run_folder import WEIGHTS, WEIGHTS_EMA, holds_run
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,12 @@ import torch
 
 from upchirp.data import same_classes
 from upchirp.errors import InputError
+from upchirp.training.assets.trained import load_trained
 from upchirp.training.engine.task import Task
 from upchirp.training.methods.distillation import Distillation, Teacher
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.eval_groups import Origin
 from upchirp.training.recipes.precision import autocast_dtype
-from upchirp.training.run.trained import load_trained
 
 
 def with_teacher(

@@ -1,0 +1,1 @@
+"""Images, models and trained weights, opened as settings name them."""
