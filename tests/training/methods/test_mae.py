@@ -18,7 +18,9 @@ from upchirp.data.packing import PackSettings, pack
 from upchirp.models import count_flops, create_model, fit_to_bandwidth, resized_parameters
 from upchirp.search import SearchConfig, estimate
 from upchirp.training import Interrupted
+from upchirp.training.assets.models import without_values
 from upchirp.training.engine.graphs import GraphPerShape
+from upchirp.training.methods.chosen import model_notes, task_of
 from upchirp.training.methods.mae import MaskedAutoencoding
 from upchirp.training.methods.masked_autoencoder import MaskedAutoencoder, Seeded
 from upchirp.training.methods.masks import patch_order
@@ -257,3 +259,17 @@ def test_pictures_of_pixels_keep_what_was_seen() -> None:
     for picture in (seen, filled):
         torch.testing.assert_close(picture[~hidden], true[~hidden])
     assert (seen[hidden] == 0.5).all() and not torch.equal(filled[hidden], true[hidden])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({}, True), ({"decoder_depth": 8}, False), ({"decoder_width": 64}, False), ({"regime": "imagenet1k"}, False)],
+)
+def test_a_decoder_that_outweighs_its_encoder_is_told_where_nobody_asked_for_it(
+    changes: dict[str, Any], told: bool
+) -> None:
+    asked = {"model": "test_vit", "regime": "pretrain", "final_size": 64, **changes}
+    choice = TrainConfig.from_flat(asked)
+    model = without_values(choice, 2, task_of(choice))
+    notes = model_notes(choice, model)
+    assert [note.startswith("the decoder, 8 blocks of width 512") for note in notes] == [True] * told

@@ -1,4 +1,4 @@
-"""The data of a run."""
+"""Images that settings name, opened for training and validation, and what to tell of them."""
 
 from collections.abc import Sequence
 from statistics import median_low
