@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from upchirp import InputError
 from upchirp.cli import main
 from upchirp.training import load_config, read_metrics
+from upchirp.training.run.loop import Run
 
 SMALL = ["--model", "test_vit", "--model-kwargs", "depth=1", "--final-size", "64", "--decoder-depth", "1",
          "--decoder-width", "32"]  # fmt: skip
@@ -44,16 +46,22 @@ def test_its_price_counts_visible_tokens(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_decoder_that_outweighs_its_encoder_is_told(
-    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def end(run: Run) -> float:
+        raise InputError("it has begun")
+
+    # Steps and checkpoints of so large a decoder take long.
+    monkeypatch.setattr(Run, "execute", end)
     told = "8 blocks of 512 are published for ViT-B and larger, try --decoder-width 64"
     words = ["pretrain", *SMALL[:-4], "--epochs", "0.25"]
     run = ["--data", str(image_folder / "train"), "--batch-size", "16", "--curriculum", "constant", "--workers", "0",
            "--device", "cpu", "--evaluations", "1", "--output", str(tmp_path / "run")]  # fmt: skip
     assert main([*words, *run, "--dry-run"]) == 0
     assert told in " ".join(capsys.readouterr().out.split())
-    assert main([*words, *run]) == 0
-    assert told in " ".join(capsys.readouterr().out.split())
+    assert main([*words, *run]) == 2
+    shown = capsys.readouterr()
+    assert told in " ".join(shown.out.split()) and "it has begun" in shown.err
     # Whoever asks for it knows.
     assert main([*words, *run, "--decoder-depth", "8", "--dry-run"]) == 0
     assert "try --decoder-width" not in capsys.readouterr().out

@@ -33,9 +33,10 @@ def test_a_mistake_in_the_last_run_shows_before_the_first(
 
 def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:
     words = [
-        "compare", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--recipe", "light",
-        "--epochs", "3", "--batch-size", "16", "--workers", "0", "--device", "cpu", "--budgets", "0.5", "1.0",
-        "--seeds", "0", "1", "--curricula", "constant", "efficienttrain_plus_plus", "--output", str(tmp_path / "out"),
+        "compare", "--data", str(image_folder), "--model", "test_vit", "--model-kwargs", "depth=1",
+        "--final-size", "64", "--recipe", "light", "--epochs", "3", "--batch-size", "16", "--workers", "0",
+        "--device", "cpu", "--no-report", "--budgets", "0.5", "1.0", "--seeds", "0", "1", "--curricula", "constant",
+        "efficienttrain_plus_plus", "--output", str(tmp_path / "out"),
         "--early-batch", "24", "16",  # of the curriculum's early stages; the baseline has none
     ]  # fmt: skip
     assert main(words) == 0

@@ -33,7 +33,8 @@ def planned(data: Path, *variants: Any, **changes: Any) -> dict[str, Any]:
 def test_an_experiment_end_to_end(capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path) -> None:
     replay = {"name": "replay", "curriculum": HALVES, "replay": 1, "budgets": [1.0]}
     fixres = {"name": "replay + fixres", "after": "replay", "regime": "fixres", "final_size": 96, "epochs": 1}
-    experiment = write(tmp_path, USUAL, replay, fixres, budgets=[0.5, 1.0])
+    shallow: dict[str, Any] = {"model": "test_vit", "model_kwargs": {"depth": 1}}
+    experiment = write(tmp_path, USUAL, replay, fixres, budgets=[0.5, 1.0], **shallow)
     output = tmp_path / "out"
     words = ["compare", experiment, "--data", str(image_folder), "--output", str(output)]
     assert main(words) == 0
@@ -68,7 +69,7 @@ def test_an_experiment_end_to_end(capsys: pytest.CaptureFixture[str], image_fold
     # It goes on by its folder alone: nothing is trained again, and one more variant alone is.
     assert main(["compare", "--resume", "auto", "--output", str(output)]) == 0
     assert json.loads((output / "summary.json").read_text())["runs"] == summary["runs"]
-    more = write(tmp_path, USUAL, replay, fixres, {**USUAL, "name": "sgd", "opt": "sgd"}, budgets=[0.5])
+    more = write(tmp_path, USUAL, replay, fixres, {**USUAL, "name": "sgd", "opt": "sgd"}, budgets=[0.5], **shallow)
     capsys.readouterr()
     assert main(["compare", more, "--resume", "auto", "--output", str(output), "--dry-run"]) == 0
     assert "sgd-0.5 seed 0" in capsys.readouterr().out

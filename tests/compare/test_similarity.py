@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.runs import write_folder
 from torch import Tensor
 
 from upchirp.cli import main
@@ -47,11 +48,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> dict[s
     """Two runs of four steps that kept all their checkpoints, one of them with an average."""
     root = tmp_path_factory.mktemp("runs")
     common = [
-        "train", "--data", str(image_folder), "--model", "test_resnet", "--final-size", "64", "--recipe", "light",
-        "--epochs", "1", "--batch-size", "16", "--workers", "0", "--device", "cpu", "--evaluations", "1",
-        "--checkpoint-interval", "1", "--checkpoint-keep", "all", "--no-report",
+        "train", "--data", str(image_folder), "--model", "test_vit", "--model-kwargs", "depth=1", "--final-size", "64",
+        "--recipe", "light", "--epochs", "1", "--batch-size", "16", "--workers", "0", "--device", "cpu",
+        "--evaluations", "1", "--checkpoint-interval", "1", "--checkpoint-keep", "all", "--no-report",
     ]  # fmt: skip
-    extra = {"usual": ["--curriculum", "constant"], "ours": ["--curriculum", "train_small", "--model-ema"]}
+    extra = {
+        "usual": ["--curriculum", "constant"],
+        "ours": ["--curriculum", "train_small", "--model-ema", "--model-ema-warmup", "None"],
+    }
     for name, words in extra.items():
         assert main([*common, *words, "--output", str(root / name)]) == 0
     return {name: root / name for name in extra}
@@ -68,8 +72,8 @@ def test_all_checkpoints_of_two_runs_are_compared(
     summary = json.loads((output / "similarity.json").read_text())
     usual, ours = summary["runs"]
     assert usual["equivalent_epochs"] == [0.25, 0.5, 0.75, 1.0]
-    # Training at 46 px costs about half as much.
-    assert ours["equivalent_epochs"][0] == pytest.approx(0.25 * (46 / 64) ** 2, rel=0.05)
+    # Training at 48 px costs about half as much.
+    assert ours["equivalent_epochs"][0] == pytest.approx(0.25 * (48 / 64) ** 2, rel=0.05)
     assert np.array(summary["cka"]).shape == (4, len(ours["steps"]))
     assert summary["images"] == 16
     with Image.open(output / "similarity.png") as picture:
@@ -83,12 +87,9 @@ def test_all_checkpoints_of_two_runs_are_compared(
     assert main([*same[:1], str(runs["usual"]), *same[2:], "--output", str(tmp_path / "none")]) == 2
     assert "holds raw weights only" in capsys.readouterr().err
     # On images of classes that the runs do not tell.
-    assert (
-        main(
-            [*words[:3], "--workers", "0", "--data", "generated", "--images", "4", "--output", str(tmp_path / "other")]
-        )
-        == 0
-    )
+    others = str(write_folder(tmp_path / "birds", train=1, val=2, classes=("auk", "emu", "owl")))
+    assert main([*words[:3], "--workers", "0", "--data", others, "--output", str(tmp_path / "other")]) == 0
+    assert json.loads((tmp_path / "other/similarity.json").read_text())["images"] == 6
 
 
 @pytest.mark.parametrize(
