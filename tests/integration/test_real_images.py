@@ -8,6 +8,9 @@ from upchirp import TrainConfig, train
 from upchirp.data.packing import PackSettings, pack, verify
 from upchirp.training import Event, Noted, read_metrics
 
+NARROW = {"channels": (8, 16, 16, 32), "stem_width": 8}
+"""What makes the model learn in half the time."""
+
 
 def chance(data: Path) -> float:
     """Accuracy of guessing, percent."""
@@ -19,10 +22,11 @@ def test_a_curriculum_learns_from_photographs(photographs: Path, tmp_path: Path)
         {
             "data": str(photographs),
             "model": "test_resnet",
+            "model_kwargs": NARROW,
             "final_size": 64,
             "epochs": 10,
             "batch_size": 32,
-            "lr": 4e-3,
+            "lr": 8e-3,
             "recipe": "light",
             "low_frequency": "crop",
             "workers": 1,
@@ -52,10 +56,11 @@ def test_packed_photographs_train_with_replay(photographs: Path, tmp_path: Path)
         {
             "data": str(packed),
             "model": "test_resnet",
+            "model_kwargs": NARROW,
             "final_size": 64,
             "epochs": 10,
             "batch_size": 32,
-            "lr": 4e-3,
+            "lr": 8e-3,
             "recipe": "light",
             "replay": 1,
             "workers": 1,

@@ -12,9 +12,10 @@ from upchirp.search import SearchConfig, search
 from upchirp.search.journal import Journal
 
 SETTINGS = {
-    "model": "test_resnet", "final_size": 64, "recipe": "light", "lr": 4e-3, "epochs": 6, "batch_size": 32,
-    "workers": 0, "device": "cpu", "stages": 3, "candidates": (32, 64),
+    "model": "test_resnet", "final_size": 64, "recipe": "light", "lr": 8e-3, "epochs": 4, "batch_size": 32,
+    "workers": 0, "device": "cpu", "stages": 3,
 }  # fmt: skip
+LISTS = {"candidates": (32, 64), "model_kwargs": {"channels": (8, 16, 16, 32), "stem_width": 8}}
 
 
 def outcomes(folder: Path) -> dict[str, tuple[float, float]]:
@@ -23,16 +24,17 @@ def outcomes(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def command(data: Path, output: Path) -> list[str]:
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items() if name != "candidates"]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+    model = ["channels=[8,16,16,32]", "stem_width=8"]
     return [
         python(), "-m", "upchirp", "search", *flags, "--candidates", "32", "64", "--candidates-at-once", "2",
-        "--data", str(data), "--output", str(output),
+        "--model-kwargs", *model, "--data", str(data), "--output", str(output),
     ]  # fmt: skip
 
 
 def test_a_search_on_photographs_killed_and_resumed_with_two_workers(photographs: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
-    result = search(SearchConfig.from_flat({**SETTINGS, "data": str(photographs), "output": str(alone)}))
+    result = search(SearchConfig.from_flat({**SETTINGS, **LISTS, "data": str(photographs), "output": str(alone)}))
     chance = 100 / len(list((photographs / "train").iterdir()))
     assert max(accuracy for accuracy, _ in outcomes(alone).values()) > chance
     assert load_curriculum(alone / "curriculum.yaml", 64) == result.curriculum

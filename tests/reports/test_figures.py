@@ -149,12 +149,12 @@ def test_stage_seconds_fall_back_to_the_plans_cost(make_summary: Make) -> None:
 
 
 @pytest.mark.parametrize("draw", DRAWINGS)
-@pytest.mark.parametrize("name", ["_hidden", "$x", "a$b$\\frac{", "<script>", "日本", "n" * 200])
-def test_any_name_can_be_drawn(make_summary: Make, draw: Callable[..., Figure], name: str) -> None:
+@pytest.mark.parametrize("names", [("_hidden", "$x", "a$b$\\frac{"), ("<script>", "日本", "n" * 200)], ids=str)
+def test_any_name_can_be_drawn(make_summary: Make, draw: Callable[..., Figure], names: tuple[str, ...]) -> None:
     summary = make_summary(seeds=1)
-    for run in summary["runs"][1:]:
+    for run, name in zip(summary["runs"][1:], names, strict=True):
         run["name"] = name
-    summary["speedups"] = {name: summary["speedups"]["efficienttrain_plus_plus"]}
+    summary["speedups"] = dict.fromkeys(names, summary["speedups"]["efficienttrain_plus_plus"])
     figure = draw(summary)
     assert len(to_svg(figure)) > 1000
 

@@ -264,9 +264,9 @@ def test_names_of_classes_that_are_markup_or_control_a_terminal(
                 (target / path.name).symlink_to(path)
     code = main(
         [
-            "compare", "--data", str(root), "--model", "test_vit", "--final-size", "64", "--recipe", "light",
-            "--epochs", "2", "--batch-size", "32", "--workers", "0", "--device", "cpu", "--evaluations", "1",
-            "--curricula", "constant", "linear", "--budgets", "1.0", "--seeds", "0",
+            "compare", "--data", str(root), "--model", "test_vit", "--model-kwargs", "depth=1", "--final-size", "64",
+            "--recipe", "light", "--epochs", "2", "--batch-size", "32", "--workers", "0", "--device", "cpu",
+            "--evaluations", "1", "--curricula", "constant", "linear", "--budgets", "1.0", "--seeds", "0",
             "--output", str(tmp_path / "compared"),
         ]
     )  # fmt: skip
