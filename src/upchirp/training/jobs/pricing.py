@@ -9,6 +9,7 @@ from torch import nn
 
 from upchirp.curriculum import CostTable, Curriculum, Plan
 from upchirp.data import Source
+from upchirp.data.sources import Note
 from upchirp.errors import InputError
 from upchirp.models import flops_table
 from upchirp.training.assets.data import enlarged_note, open_named_data
@@ -62,19 +63,16 @@ def estimate(
     _check(config, dataset_size, num_classes, baseline_epochs, measure=measure)
     regime = config.facts
     notes: list[str] = []
-    task = task_of(config)
     source, val = None, None
     if config.data:
-        source, val = open_named_data(config, notes.append, report, labelled=task.labelled)
-    task = for_images(task, config, [] if source is None else [source])
-    if source is None:
+        config, task, source, val = _with_images(config, notes.append, report)
+        images, classes = len(source), len(source.classes)
+        notes += enlarged_note(config, source)
+    else:
+        task = task_of(config)
         images = regime.dataset_size if dataset_size is None else dataset_size
         classes = regime.num_classes if num_classes is None else num_classes
-        classes = classes if task.labelled else 0
-    else:
-        images, classes = len(source), len(source.classes) if task.labelled else 0
-        config, told = config.with_channels_of(source)
-        notes += told + enlarged_note(config, source)
+    classes = classes if task.labelled else 0
     model = without_values(config, classes, task)
     notes += model_notes(config, model)
     needs: dict[str, Any] = {}
@@ -117,9 +115,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> Tr
         InputError: no model, or data that cannot be read.
     """
     check_model(config, labelled=config.facts.labelled)
-    task = task_of(config)
-    source, val = open_named_data(config, lambda line: None, report, labelled=task.labelled)
-    config, _ = config.with_channels_of(source)
+    config, task, source, val = _with_images(config, lambda line: None, report)
     chosen = choose_recipe(config, len(source)).config
     if chosen.time_budget is not None:
         return chosen
@@ -162,6 +158,16 @@ def seconds_here(
         every = Curriculum(name="every bandwidth", axis="samples", phases=tuple(phases), magnitude=usual.magnitude)
         bench = Bench(trainer=trainer, curriculum=every, model=placed, source=source)
         return measure_seconds(bench, tried_at_once(config, bench), report=report)
+
+
+def _with_images(config: TrainConfig, note: Note, report: Report) -> tuple[TrainConfig, Task, Source, Source]:
+    """The images that the settings name, training and validation, and settings and task as these ask for."""
+    task = task_of(config)
+    source, val = open_named_data(config, note, report, labelled=task.labelled)
+    config, told = config.with_channels_of(source)
+    for line in told:
+        note(line)
+    return config, for_images(task, config, [source]), source, val
 
 
 def _planned(config: TrainConfig, images: int, model: nn.Module) -> Plan:
