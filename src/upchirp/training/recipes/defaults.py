@@ -114,11 +114,10 @@ def choose_recipe(config: TrainConfig, images: int, *, epochs_in_time: float | N
         raise InputError(f"no learning rate is known for `opt={config.optimization.opt!r}`: give one by `lr`")
     if not _is_open(config):
         return Settled(config)
-    facts = config.facts
+    facts, asked = config.facts, set(config.asked())
     if facts.one_recipe:
         name = "paper" if config.recipe == "auto" else config.recipe
-        return Settled(_filled(config.to_flat(), set(config.asked()) - {"recipe"}, recipe=name))
-    asked = set(config.asked())
+        return Settled(_filled(config.to_flat(), asked - {"recipe"}, recipe=name))
     reasons = []
     if config.time_budget is not None and "epochs" in asked:
         reasons.append(f"`time_budget` decides how long it takes: `epochs` {config.epochs:g} is not used")
