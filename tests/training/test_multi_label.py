@@ -43,10 +43,10 @@ from upchirp.training import (
     read_thresholds,
     validate,
 )
+from upchirp.training.assets.eval_data import other_kind
 from upchirp.training.checkpoints.description import read_description
 from upchirp.training.checkpoints.weights import read_weights
 from upchirp.training.engine.label_scores import average_precision, precision_recall
-from upchirp.training.jobs.eval_data import other_kind
 from upchirp.training.methods.chosen import for_images
 from upchirp.training.recipes.groups import Start
 

@@ -17,13 +17,13 @@ from upchirp.files import write_text
 from upchirp.models import create_model
 from upchirp.training import EvalData, EvalLoading, EvaluationSet, Observer, load_weights, read_weights
 from upchirp.training.assets.data import SCANNING
+from upchirp.training.assets.eval_data import beside_run, open_asked
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.weights import Which
 from upchirp.training.evaluation.feature_quality import all_features
 from upchirp.training.events import Report, reporting
 from upchirp.training.folders.held_folder import held_folder
 from upchirp.training.folders.run_folder import holds_run, kept_checkpoints, read_plan, read_settings
-from upchirp.training.jobs.eval_data import beside_run, open_asked
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.recipes.config import TrainConfig
 

@@ -152,7 +152,7 @@ def test_a_worker_of_the_command_that_evaluates(
 ) -> None:
     parts = data("evaluation", action)
     hurry(monkeypatch, parts)
-    monkeypatch.setattr("upchirp.training.jobs.eval_data.open_evaluation", lambda *_, **__: parts[1])
+    monkeypatch.setattr("upchirp.training.assets.eval_data.open_evaluation", lambda *_, **__: parts[1])
     with pytest.raises(InputError, match=message_of(action)):
         evaluate_weights(
             Origin(run=faults.undisturbed),

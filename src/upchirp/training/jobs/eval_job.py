@@ -18,6 +18,7 @@ from upchirp.errors import InputError
 from upchirp.files import check_folder_of
 from upchirp.models import at_size
 from upchirp.spectral import high_pass_filter, low_pass_filter
+from upchirp.training.assets.eval_data import open_labelled
 from upchirp.training.assets.trained import TrainedWeights, read_trained
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.loading import load_weights
@@ -28,7 +29,6 @@ from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.evaluation.sized import SizedEvaluation
 from upchirp.training.events import Observer, Report, noting, reporting
 from upchirp.training.folders.run_folder import REPORT, holds_run, kept_checkpoints
-from upchirp.training.jobs.eval_data import open_labelled
 from upchirp.training.jobs.eval_report import report_evaluation
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.ranks import Ranks, open_ranks

@@ -14,6 +14,7 @@ from upchirp.data.worker_deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import classifier_names, in_classifier
 from upchirp.training.assets.data import open_named_data
+from upchirp.training.assets.eval_data import beside_run
 from upchirp.training.assets.trained import TrainedWeights, read_trained
 from upchirp.training.evaluation.feature_quality import (
     Features,
@@ -24,7 +25,6 @@ from upchirp.training.evaluation.feature_quality import (
     nearest_neighbours,
 )
 from upchirp.training.events import Observer, Report, noting, reporting
-from upchirp.training.jobs.eval_data import beside_run
 from upchirp.training.parallel.device import choose_device
 from upchirp.training.parallel.launcher import world_size
 from upchirp.training.recipes.checks import at_least
