@@ -66,11 +66,12 @@ def create_model(
             raise InputError(f"{rate} is {rates[rate]}: choose a rate from 0 up to, not including, 1")
     arguments = {"num_classes": num_classes, **rates, **_with_classes(kwargs)}
 
-    device = torch.get_default_device()
+    # What `torch.get_default_device` knows of a `with` depends on torch's version.
+    without_values = torch.empty(0).is_meta
     arguments, of_size, twin = _sized(name, final_size, arguments, {rate for rate in rates if rates[rate] == 0.0})
     if failure_at(twin, final_size) is not None:
         check_sizes(twin, [final_size])
-    if device.type == "meta" and not pretrained:
+    if without_values and not pretrained:
         return twin
     model: nn.Module = timm.create_model(name, pretrained=pretrained, **of_size, **arguments)
     return model
