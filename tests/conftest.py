@@ -22,6 +22,11 @@ hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests go first: no process is left with one in the end, or takes over some that share a fixture."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _collect_no_imports() -> None:
     """Garbage is looked for among what tests make, and forks share the memory of what was imported."""

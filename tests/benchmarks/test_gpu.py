@@ -90,7 +90,7 @@ def test_all_sections_in_one_call(
 def test_speedup_is_a_comparison_over_seeds(run: Run, image_folder: Path, tmp_path: Path) -> None:
     record = run(
         "--sections", "speedup", "--data", str(image_folder), "--output", str(tmp_path / "runs"), "--epochs", "2",
-        "--batch-size", "32", "--workers", "0", "--speedup-model", "test_resnet", "--budgets", "1",
+        "--batch-size", "32", "--workers", "0", "--speedup-model", "test_vit", "--budgets", "1",
         "--seeds", "0", "1",
     )["speedup"]  # fmt: skip
     assert record["seeds"] == [0, 1]

@@ -49,6 +49,7 @@ def _accelerate(folder: str, output: str) -> None:
     assert main_of("accelerate_loop")(folder, Path(output), **small) > 75
 
 
+@pytest.mark.slow
 def test_accelerate(image_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="Accelerate is not installed")
     # Positions are resized on the way, so the model is wrapped anew.

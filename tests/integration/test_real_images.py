@@ -8,6 +8,8 @@ from upchirp import TrainConfig, train
 from upchirp.data.packing import PackSettings, pack, verify
 from upchirp.training import Event, Noted, read_metrics
 
+pytestmark = pytest.mark.slow
+
 NARROW = {"channels": (8, 16, 16, 32), "stem_width": 8}
 """What makes the model learn in half the time."""
 

@@ -5,11 +5,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from tests.processes import python, with_server
 
 from upchirp import load_curriculum
 from upchirp.search import SearchConfig, search
 from upchirp.search.journal import Journal
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "model": "test_resnet", "final_size": 64, "recipe": "light", "lr": 8e-3, "epochs": 4, "batch_size": 32,

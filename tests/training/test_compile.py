@@ -16,6 +16,8 @@ from upchirp.training.engine.memory import MicroBatches
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.probing.compiling import compile_ahead
 
+pytestmark = pytest.mark.slow
+
 Shapes = list[tuple[int, int]]
 SHALLOW = {"depth": 1}
 """Graphs of one block are compiled in half the time of graphs of two."""

@@ -54,6 +54,7 @@ def test_searches(algorithm: str, tmp_path: Path) -> None:
     check(algorithm, golden.run_search(tmp_path, algorithm))
 
 
+@pytest.mark.slow
 def test_runs_on_two_ranks(tmp_path: Path) -> None:
     done = finish_ranks(2, golden.__file__, "--rank-in", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from tests.integration.faults.conftest import Faults
 from tests.processes import start
 from tests.runs import Make, losses
 
 from upchirp import TrainConfig
+
+pytestmark = pytest.mark.slow
 
 ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL]
 

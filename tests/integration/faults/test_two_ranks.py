@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.integration.faults.conftest import Faults
 from tests.processes import Done, finish_ranks
 from tests.runs import Make, losses
 
 from upchirp import TrainConfig
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 # The fault, the step after which it comes, what is said, and the step of the checkpoint that is left.

@@ -19,6 +19,8 @@ from tests.processes import python, with_server
 
 from upchirp.training import read_metrics
 
+pytestmark = pytest.mark.slow
+
 SBATCH = Path(__file__).parents[3] / "examples" / "slurm.sbatch"
 
 

@@ -21,6 +21,8 @@ from upchirp.training import load_checkpoint
 from upchirp.training.parallel import part_files, sharded
 from upchirp.training.parallel.part_files import stored_tensors
 
+pytestmark = pytest.mark.slow
+
 needs_sharding = pytest.mark.skipif(not sharded.is_available(), reason="FSDP needs torch 2.7")
 
 

@@ -16,6 +16,8 @@ from upchirp.cli import main
 from upchirp.training import load_checkpoint, read_metrics
 from upchirp.training.probing.micro_batch import choose_micro_batch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> list[dict[str, Any]]:
