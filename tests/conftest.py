@@ -5,6 +5,7 @@ runs none.
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,15 @@ def _deaths_of_workers_are_seen_at_once() -> None:
     from tests.worker_deaths import look_often
 
     look_often()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_need_not_outlive_the_machine() -> Iterator[None]:
+    """To wait for the disk after each file is for machines that fail; a descriptor must be open all the same."""
+    real = os.fsync
+    os.fsync = os.fstat
+    yield
+    os.fsync = real
 
 
 @pytest.fixture(scope="session", autouse=True)
