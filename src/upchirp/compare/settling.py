@@ -169,45 +169,30 @@ def naming(config: CompareConfig, name: str) -> Iterator[None]:
 
 
 def _settled(
-    config: CompareConfig,
-    variant: Variant,
-    before: Mapping[str, SettledVariant],
-    sources: Sources,
+    config: CompareConfig, variant: Variant, before: Mapping[str, SettledVariant], sources: Sources
 ) -> SettledVariant:
     if unknown := sorted(variant.settings.keys() - flat_names()):
         # The message names what is near.
         TrainConfig.from_flat({unknown[0]: None}, source="experiment")
-    shared = {name: value for name, value in config.training.asked().items() if name not in ("output", "resume")}
-    if variant.after is not None:
-        shared = {
-            name: value for name, value in before[variant.after].config.to_flat().items() if name in _OF_THE_PLACE
-        }
+    shared = _taken_over(config, variant, before)
     own = {**shared, **variant.settings}
     made = TrainConfig.from_flat(own, source="experiment")
-    if made.time_budget is not None:
-        raise InputError("an experiment shares out epochs: give epochs instead of a time_budget")
-    if not made.facts.labelled:
-        raise InputError(
-            "what a pre-training is worth shows after it, not in its own figures: run `upchirp pretrain` for each "
-            "curriculum, then `upchirp probe` or `upchirp finetune --regime mae`"
-        )
-    check_model(made, labelled=made.facts.labelled)
+    _check(made)
     train, val = sources.of(made)
     made, told = made.with_channels_of(train)
     if told:
         own |= {name: made.to_flat()[name] for name in ("mean", "std", "pixel_type")}
     network = sources.network(made, len(train.classes))
-    chosen = made
+    basis = made
     if config.training.given is None and variant.after is None:
-        chosen = replace(made, given=None)
+        basis = replace(made, given=None)
     elif "curriculum" in variant.settings:
         # What follows from the length of the run is to be the same for all curricula.
         usual = {name: value for name, value in own.items() if name != "curriculum"}
         usual |= {"curriculum": shared["curriculum"]} if "curriculum" in shared else {}
-        chosen = TrainConfig.from_flat(usual, source="experiment")
-    recipes = chosen.epochs
-    chosen = replace(settle(chosen, len(train), network.model).config, curriculum=made.curriculum)
-    if "epochs" not in own and chosen.epochs == recipes:
+        basis = TrainConfig.from_flat(usual, source="experiment")
+    chosen = replace(settle(basis, len(train), network.model).config, curriculum=made.curriculum)
+    if "epochs" not in own and chosen.epochs == basis.epochs:
         # The recipe's epochs are its own curriculum's: what is shared out is the baseline's budget.
         baseline = config.chosen[0].settings.get("curriculum", chosen.curriculum)
         chosen = replace(chosen, epochs=usual_epochs(baseline, chosen, chosen.regime))
@@ -218,3 +203,22 @@ def _settled(
         # Curves are what it is for.
         chosen = replace(chosen, evaluations=USUAL)
     return SettledVariant(variant, chosen, (train, val), network)
+
+
+def _taken_over(config: CompareConfig, variant: Variant, before: Mapping[str, SettledVariant]) -> dict[str, Any]:
+    """The settings that a variant has where it gives none: the experiment's, or those of what it is trained on."""
+    if variant.after is None:
+        return {name: value for name, value in config.training.asked().items() if name not in ("output", "resume")}
+    return {name: value for name, value in before[variant.after].config.to_flat().items() if name in _OF_THE_PLACE}
+
+
+def _check(config: TrainConfig) -> None:
+    """Refuse what cannot be compared, before any data are read."""
+    if config.time_budget is not None:
+        raise InputError("an experiment shares out epochs: give epochs instead of a time_budget")
+    if not config.facts.labelled:
+        raise InputError(
+            "what a pre-training is worth shows after it, not in its own figures: run `upchirp pretrain` for each "
+            "curriculum, then `upchirp probe` or `upchirp finetune --regime mae`"
+        )
+    check_model(config, labelled=config.facts.labelled)
