@@ -74,28 +74,7 @@ class Run:
             for result in () if self.evaluations.give_up else results:
                 self._take_note(result)
                 last = state.step == plan.total_steps
-                ends_stage = plan.stage_at(state.step) != result.step.stage
-                log_due = last or self.window.steps >= keeping.log_interval or ends_stage
-                # All ranks act after the same step, whichever of them got a signal, met a damaged image or ran out of
-                # memory: one that acts alone would wait for the others for ever.
-                signum, corrupt, reduced, writing, diverged = self.ranks.largest(
-                    received[0] if received else 0,
-                    len(result.corrupt),
-                    int(result.reduced_to is not None),
-                    int(self.saving.writer.busy),
-                    # On a CPU it costs nothing to look.
-                    int(self.device.type == "cpu" and not self.window.is_finite()),
-                )
-                if log_due or diverged:
-                    self._check_loss()
-                if log_due:
-                    self._log(result.step)
-                if corrupt:
-                    self._note_corrupt(result.corrupt)
-                if reduced:
-                    self._note_reduced(result.step)
-                if self.saving.writer.pending and not writing:
-                    self.saving.writer.finish()
+                signum = self._after(result, received)
                 # Before the evaluation, which may fail; a signal that has come leaves it to the run that goes on.
                 if last or signum or state.step % keeping.checkpoint_interval == 0:
                     self._save()
@@ -114,27 +93,56 @@ class Run:
             trained = state.step
             if keeping.early_stop is not None:
                 top1 = self.evaluations.take_best()
-            with self.totals.spent.on("saving"):
-                self.saving.writer.finish()
-                self.saving.export()
-            if self.ranks.is_first:
-                self.evaluations.write()
-            if self.setup.loader.selected is not None:
-                self.emit(Noted(message=self.setup.loader.selected.summary(plan.total_fresh_samples)))
-            self.emit(self._finished(trained, top1))
+            self._leave(trained, top1)
             (signum,) = self.ranks.largest(received[0] if received else 0)
             if signum:
                 raise self._interrupted(signum)
         return top1
 
-    def _finished(self, trained: int, top1: float) -> Finished:
-        return Finished(
-            step=trained,
-            top1=top1,
-            best_top1=self.totals.best_top1,
-            train_seconds=self.totals.train_seconds,
-            spent=self.totals.spent.seconds(),
-            figure=self.trainer.task.best,
+    def _after(self, result: StepResult, received: Sequence[int]) -> int:
+        """Log a step if a line is due, and tell of what happened in it; returns the signal that any rank got, or 0."""
+        ends_stage = self.plan.stage_at(self.state.step) != result.step.stage
+        log_due = ends_stage or self.window.steps >= self.setup.keeping.log_interval
+        # All ranks act after the same step, whichever of them got a signal, met a damaged image or ran out of memory:
+        # one that acts alone would wait for the others for ever.
+        signum, corrupt, reduced, writing, diverged = self.ranks.largest(
+            received[0] if received else 0,
+            len(result.corrupt),
+            int(result.reduced_to is not None),
+            int(self.saving.writer.busy),
+            # On a CPU it costs nothing to look.
+            int(self.device.type == "cpu" and not self.window.is_finite()),
+        )
+        if log_due or diverged:
+            self._check_loss()
+        if log_due:
+            self._log(result.step)
+        if corrupt:
+            self._note_corrupt(result.corrupt)
+        if reduced:
+            self._note_reduced(result.step)
+        if self.saving.writer.pending and not writing:
+            self.saving.writer.finish()
+        return signum
+
+    def _leave(self, trained: int, top1: float) -> None:
+        """Write what the run leaves, and tell that it is done after so many steps of training."""
+        with self.totals.spent.on("saving"):
+            self.saving.writer.finish()
+            self.saving.export()
+        if self.ranks.is_first:
+            self.evaluations.write()
+        if self.setup.loader.selected is not None:
+            self.emit(Noted(message=self.setup.loader.selected.summary(self.plan.total_fresh_samples)))
+        self.emit(
+            Finished(
+                step=trained,
+                top1=top1,
+                best_top1=self.totals.best_top1,
+                train_seconds=self.totals.train_seconds,
+                spent=self.totals.spent.seconds(),
+                figure=self.trainer.task.best,
+            )
         )
 
     def _interrupted(self, signum: int) -> Interrupted:
