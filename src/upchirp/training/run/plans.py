@@ -122,13 +122,13 @@ class Plans:
 
     def in_time(self, settled: Settled, trainer: Trainer, model: nn.Module) -> Planned:
         """The plan of a new run; if its time budget is enough for another recipe, that of a run by that one."""
-        chosen, plan = self.new(settled, trainer, model)
+        chosen, plan = self._new(settled, trainer, model)
         if (longer := settled.for_time(len(self.source), plan)) is not None:
             trainer, model = self.made_for(longer)
-            chosen, plan = self.new(longer, trainer, model)
+            chosen, plan = self._new(longer, trainer, model)
         return Planned(chosen, plan, model)
 
-    def new(self, settled: Settled, trainer: Trainer, model: nn.Module) -> tuple[Settled, Plan]:
+    def _new(self, settled: Settled, trainer: Trainer, model: nn.Module) -> tuple[Settled, Plan]:
         """A new plan, and what was measured and chosen for it: on all ranks at once, and decided by the first.
 
         Returns:
