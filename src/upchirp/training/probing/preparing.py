@@ -7,6 +7,7 @@ of preparing an image change it by rounding.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -117,35 +118,20 @@ def choose_prepare(
     report("measuring who prepares images fast enough")
     trainer, ranks = bench.trainer, bench.trainer.parallel.ranks
     at_once = micro_batches(planning, plan, ranks.size)
-    alone, asked = trainer.alone(), trainer.loading.processes
+    asked = trainer.loading.processes
+    sides = sorted({plan.bandwidths[0], plan.bandwidths[-1]})
     models: dict[int, float] = {}
     loaders: dict[Prepare, Rates] = {}
-    seed = trainer.loading.seed
-    for way in WAYS:
+    for number, way in enumerate(WAYS):
         workers, _ = Demand(plan=plan, prepare=way, channels=trainer.augmentation.channels).workers(asked)
-        failed = False
-        loaders[way] = rates = dict[int, float]()
-        for side in sorted({plan.bandwidths[0], plan.bandwidths[-1]}):
-            # Other images each time: those of the time before are in the file cache by now.
-            seed += 1
-            loading = replace(alone.loading, prepare=way, workers=workers, seed=seed)
-            of_way = replace(bench, trainer=replace(alone, loading=loading))
-
-            def measure_model(of_way: Bench = of_way, side: int = side) -> None:
-                if side not in models:
-                    models[side] = model_speed(of_way, side, at_once[side], seconds=_SECONDS)
-
-            batch = min(_AT_ONCE, at_once[side])
-            try:
-                rates[side] = loader_speed(of_way, side, batch_size=batch, seconds=_SECONDS, meanwhile=measure_model)
-            except (OutOfMemory, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and not ran_out(error):
-                    raise
-                failed = True
-                break
+        seed = trainer.loading.seed + number * len(sides)
+        loading = replace(trainer.loading, prepare=way, workers=workers, seed=seed)
+        of_way = replace(bench, trainer=replace(trainer.alone(), loading=loading))
+        rates = _loader_rates(of_way, {side: at_once[side] for side in sides}, models)
         free_memory(trainer.device)
-        if any(ranks.largest(int(failed))):
+        if any(ranks.largest(int(rates is None))):
             return "cpu", "`prepare='cpu'`: there was too little memory to measure another way"
+        loaders[way] = rates or {}
         choice = ranks.from_first(lambda: choose(plan.stages, models, loaders))
         if choice.waiting <= WORTH:
             break
@@ -156,6 +142,32 @@ def choose_prepare(
         helping = supply.remedies(choice.waiting, replay=plan.stages[0].replay.batches if replayable else None)
         line += f"; the device will wait for {100 * choice.waiting:.0f} % of the time even so: try {helping}"
     return choice.prepare, line
+
+
+def _loader_rates(bench: Bench, at_once: Mapping[int, int], models: dict[int, float]) -> Rates | None:
+    """What the loader gives at some sides, of which so many images are computed at once; None if memory runs out.
+
+    In `models` is put what the model takes at those sides at which that is not known yet.
+    """
+
+    def measure_model(of_side: Bench, side: int) -> None:
+        if side not in models:
+            models[side] = model_speed(of_side, side, at_once[side], seconds=_SECONDS)
+
+    rates: dict[int, float] = {}
+    loading = bench.trainer.loading
+    for number, side in enumerate(at_once, start=1):
+        # Other images each time: those of the time before are in the file cache by now.
+        trainer = replace(bench.trainer, loading=replace(loading, seed=loading.seed + number))
+        of_side, batch = replace(bench, trainer=trainer), min(_AT_ONCE, at_once[side])
+        meanwhile = partial(measure_model, of_side, side)
+        try:
+            rates[side] = loader_speed(of_side, side, batch_size=batch, seconds=_SECONDS, meanwhile=meanwhile)
+        except (OutOfMemory, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not ran_out(error):
+                raise
+            return None
+    return rates
 
 
 def pays_to_measure(config: TrainConfig, device: torch.device, plan: Plan) -> bool:
