@@ -137,7 +137,7 @@ def main(given: Path, output: Path, started: Path) -> dict[str, Any]:
 
     # Larger: torch's CPU kernels give undefined gradients where a kernel of 3 x 3 sees one pixel.
     slow = replace(base.optimization, lr_base=0.01)
-    norms = {"model": "test_resnet", "model_kwargs": {}, "final_size": 128, "optimization": slow}
+    norms = {"model": "test_resnet", "model_kwargs": {}, "final_size": 128, "epochs": 1, "optimization": slow}
     selection = replace(
         base, select="infobatch", select_until=1.0, epochs=6, curriculum="constant", checkpoint_interval=5
     )
