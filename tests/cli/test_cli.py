@@ -226,6 +226,10 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["compare", ".", "--data", "generated"], "is a folder: name an experiment's file"),
         (["train", "--config", "none.yaml"], "cannot read the config none.yaml: there is no such file"),
         (["train", "--config"], "--config needs a value"),
+        (["train", "--evaluations", "ten"], "--evaluations is 'ten': expected a whole number"),
+        (["train", "--batch-size", "2.5"], "--batch-size is '2.5': expected a whole number"),
+        (["train", "--lr", "1e-x"], "--lr is '1e-x': expected a number"),
+        (["train", "--epochs", "some"], "--epochs is 'some': expected a number"),
         (["train", "--device", "tpu"], "--device is 'tpu': choose one of cpu, cuda, mps"),
         (["train", "--recipe", "diet"], "unknown recipe 'diet'"),
         (

@@ -194,6 +194,13 @@ def _keeping(kept: Mapping[type, Mapping[str, Any]]) -> Iterator[None]:
         yield
 
 
+_NUMBERS = {
+    "a whole number": r"no type matching \{None\}\|INT could|invalid literal for int\(\)",
+    "a number": r"no type matching \{None\}\|FLOAT could|could not convert string to float",
+}
+"""How tyro begins to say that a value is none, whether or not the flag may be left open."""
+
+
 def _refusal(box: str, prog: str) -> str:
     """The message in tyro's box, without its frame, on one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
@@ -212,6 +219,9 @@ def _refusal(box: str, prog: str) -> str:
     if choice := re.match(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)", message):
         choices = sorted({word.strip("' ,") for word in choice[3].split(", ")} - {"None"})
         return f"{choice[2]} is {choice[1]!r}: choose one of {', '.join(choices)}"
+    for expected, said in _NUMBERS.items():
+        if number := re.match(rf"Error parsing (--\S+): (?={said}).*: '(.*)'", message):
+            return f"{number[1]} is {number[2]!r}: expected {expected}"
     if unknown := re.match(r"Unrecognized options?: (.*)", message):
         near = [line.split()[0] for line in lines if line.startswith("--")]
         words = unknown[1].split(", ")
