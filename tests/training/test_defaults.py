@@ -239,6 +239,13 @@ def test_plan_and_training_tell_of_images_that_would_be_enlarged(image_folder: P
     assert any(line.startswith("final size 224") for line in notes)
 
 
+def test_a_plan_tells_beforehand_of_too_few_steps_and_of_a_head_that_hardly_moves() -> None:
+    asked = {"model": "test_resnet", "epochs": 2, "lr": 1e-5, "weights": "timm/test_resnet.r160_in1k", "recipe": "light"}
+    told = estimate(TrainConfig.from_flat(asked | {"batch_size": 512}), dataset_size=2_000, num_classes=10)["chosen"]
+    assert [line for line in told if "steps, too few" in line and "batch_size=" in line]
+    assert [line for line in told if line.startswith("the new head moves by about")]
+
+
 def test_no_model_is_no_default(image_folder: Path, config: Callable[..., TrainConfig]) -> None:
     with pytest.raises(InputError, match="no model: name any of timm's by `model`"):
         train(TrainConfig.from_flat({"data": str(image_folder)}))

@@ -20,6 +20,7 @@ from upchirp.training.events import Report, unreported
 from upchirp.training.methods.chosen import for_images, model_notes, task_of
 from upchirp.training.parallel.device import choose_device, numerics
 from upchirp.training.probing.micro_batch import micro_batches, tried_at_once
+from upchirp.training.probing.plan_notes import plan_notes
 from upchirp.training.probing.planning import curriculum_for, described, make_plan, settle
 from upchirp.training.probing.probe import Bench
 from upchirp.training.probing.speed import measure_needs, measure_seconds
@@ -52,7 +53,7 @@ def estimate(
 
     Returns:
         The plan's own data with each stage's `micro_batch` on one device, and `images`, `classes`, `chosen` (a line
-        for each setting that the data decided), `params`, `flops`, `baseline_epochs`, `speedup`, with selection
+        for each setting that the data decided, and what to know of the plan), `params`, `flops`, `baseline_epochs`, `speedup`, with selection
         `selection`, and measured `needs`.
 
     Raises:
@@ -76,6 +77,7 @@ def estimate(
     model = without_values(config, classes, task)
     notes += model_notes(config, model)
     needs: dict[str, Any] = {}
+    of_plan: list[str] = []
     if measure and source is not None:
         settled, plan, needs = _measured(choose_recipe(config, images), source, task, report)
         config = settled.config
@@ -83,6 +85,7 @@ def estimate(
         settled = settle(config, images, model)
         config = settled.config
         plan = _planned(config, images, model)
+        of_plan = plan_notes(plan, config)
     if baseline_epochs is None:
         papers = source is None and dataset_size is None
         baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
@@ -101,7 +104,7 @@ def estimate(
         "speedup": plan.speedup(baseline_epochs, CostTable("flops", flops_table(model, plan.sizes))),
         "images": images,
         "classes": classes,
-        "chosen": [*notes, *settled.told(plan), *filter(None, [evaluated]), *idle],
+        "chosen": [*notes, *settled.told(plan), *of_plan, *filter(None, [evaluated]), *idle],
         **needs,
     }
 

@@ -8,7 +8,6 @@ from upchirp.models import dead_kernel_shares
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import steps_note
 from upchirp.training.recipes.evaluations import stop_note
-from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.optimizer_choice import kind_of
 from upchirp.training.recipes.recipe import Optimization
 
@@ -19,14 +18,9 @@ _SMALL_KERNEL = 3
 """Side up to which a kernel trains well without the gradient of its rims."""
 
 
-def plan_notes(plan: Plan, config: TrainConfig, model: nn.Module, *, own_model: bool) -> list[str]:
-    """What to tell of the plan of a new run: of its steps and evaluations, the model's kernels, and a new head.
-
-    `own_model` says that the model is the user's, of which the paper says nothing.
-    """
+def plan_notes(plan: Plan, config: TrainConfig) -> list[str]:
+    """What to tell of a new run's plan, by its figures alone: of its steps, its evaluations and a new head."""
     notes = [steps_note(plan), stop_note(plan, config)]
-    if own_model or config.curriculum != papers_curriculum(config.model):
-        notes.append(kernel_note(plan, model))
     if config.weights is not None and not config.keep_head:
         notes.append(new_head_note(plan, config.optimization))
     return [note for note in notes if note]

@@ -19,7 +19,7 @@ from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Report
 from upchirp.training.folders import run_folder
 from upchirp.training.probing.micro_batch import PROBE_BATCH, choose_micro_batch, tried_at_once
-from upchirp.training.probing.plan_notes import plan_notes
+from upchirp.training.probing.plan_notes import kernel_note, plan_notes
 from upchirp.training.probing.planning import (
     curriculum_for,
     make_plan,
@@ -35,6 +35,7 @@ from upchirp.training.recipes.checks import parse_duration
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.defaults import Settled, choose_batch_size, chooses_batch_size
 from upchirp.training.recipes.groups import Planning
+from upchirp.training.recipes.named import papers_curriculum
 from upchirp.training.recipes.optimizer_choice import check_states
 from upchirp.training.run.beginning import Beginning
 
@@ -149,9 +150,16 @@ class Plans:
         seconds = self._speed(bench, config, replays, first)
         spare = ranks.from_first(lambda: spare_gib(trainer.device, ranks.size))
         plan = make_plan(config, curriculum, images, model=model, seconds=seconds, replays=replays, gib=spare)
-        self.report("looking at the kernels' gradients")
-        notes = plan_notes(plan, config, model, own_model=self.own_model)
+        notes = [*plan_notes(plan, config), *self._kernel_notes(plan, config, model)]
         return Settled(config, (*chosen.told(plan), *of_way, *of_replay, *notes)), plan
+
+    def _kernel_notes(self, plan: Plan, config: TrainConfig, model: nn.Module) -> list[str]:
+        """What to tell of large kernels, but for models that the paper trained by the same curriculum."""
+        if not self.own_model and config.curriculum == papers_curriculum(config.model):
+            return []
+        self.report("looking at the kernels' gradients")
+        note = kernel_note(plan, model)
+        return [] if note is None else [note]
 
     def _first_speed(self, bench: Bench, config: TrainConfig) -> "_Speed | None":
         """The speed that a time budget is planned with, while batch, way of preparing and replay may be open."""
