@@ -240,7 +240,8 @@ def test_plan_and_training_tell_of_images_that_would_be_enlarged(image_folder: P
 
 
 def test_a_plan_tells_beforehand_of_too_few_steps_and_of_a_head_that_hardly_moves() -> None:
-    asked = {"model": "test_resnet", "epochs": 2, "lr": 1e-5, "weights": "timm/test_resnet.r160_in1k", "recipe": "light"}
+    start = {"model": "test_resnet", "weights": "timm/test_resnet.r160_in1k"}
+    asked = start | {"recipe": "light", "epochs": 2, "lr": 1e-5}
     told = estimate(TrainConfig.from_flat(asked | {"batch_size": 512}), dataset_size=2_000, num_classes=10)["chosen"]
     assert [line for line in told if "steps, too few" in line and "batch_size=" in line]
     assert [line for line in told if line.startswith("the new head moves by about")]

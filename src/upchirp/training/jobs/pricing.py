@@ -1,8 +1,8 @@
 """The price of a training before it runs: its plan beside training as usual, and time and memory here."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -53,59 +53,41 @@ def estimate(
 
     Returns:
         The plan's own data with each stage's `micro_batch` on one device, and `images`, `classes`, `chosen` (a line
-        for each setting that the data decided, and what to know of the plan), `params`, `flops`, `baseline_epochs`, `speedup`, with selection
-        `selection`, and measured `needs`.
+        for each setting that the data decided, and each thing to know of the plan), `params`, `flops`,
+        `baseline_epochs`, `speedup`, with selection `selection`, and measured `needs`.
 
     Raises:
         InputError: bad input, or settings that need the machine's speed without `measure`.
     """
-    asked = config
     check_model(config, labelled=config.facts.labelled)
     _check(config, dataset_size, num_classes, baseline_epochs, measure=measure)
-    regime = config.facts
-    notes: list[str] = []
-    source, val = None, None
-    if config.data:
-        config, task, source, val = _with_images(config, notes.append, report)
-        images, classes = len(source), len(source.classes)
-        notes += enlarged_note(config, source)
-    else:
-        task = task_of(config)
-        images = regime.dataset_size if dataset_size is None else dataset_size
-        classes = regime.num_classes if num_classes is None else num_classes
-    classes = classes if task.labelled else 0
-    model = without_values(config, classes, task)
-    notes += model_notes(config, model)
-    needs: dict[str, Any] = {}
-    of_plan: list[str] = []
-    if measure and source is not None:
-        settled, plan, needs = _measured(choose_recipe(config, images), source, task, report)
-        config = settled.config
-    else:
-        settled = settle(config, images, model)
-        config = settled.config
-        plan = _planned(config, images, model)
-        of_plan = plan_notes(plan, config)
+    subject = _subject(config, dataset_size, num_classes, report)
+    model = without_values(subject.config, subject.classes, subject.task)
+    planned = _measured(subject, report) if measure else _planned(subject, model)
+    settled, plan = planned.config, planned.plan
     if baseline_epochs is None:
-        papers = source is None and dataset_size is None
-        baseline_epochs = regime.baseline_epochs if papers else plan.equivalent_epochs
-    evaluated = None
-    if val is not None:
-        _, evaluated = choose_evaluations(config, plan, len(val), average=config.optimization.model_ema)
-    idle = [] if asked.given is None else unused_settings(config.to_flat(), asked.asked())
-    data = described(plan, model, config.selection, epochs=config.budget)
-    at_once = micro_batches(config, plan)
+        papers = subject.source is None and dataset_size is None
+        baseline_epochs = config.facts.baseline_epochs if papers else plan.equivalent_epochs
+    data = described(plan, model, settled.selection, epochs=settled.budget)
+    at_once = micro_batches(settled, plan)
     for stage in data["stages"]:
         stage["micro_batch"] = at_once[stage["bandwidth"]]
+    idle = [] if config.given is None else unused_settings(settled.to_flat(), config.asked())
     return {
         **data,
         "baseline_epochs": baseline_epochs,
         # In counted FLOPs, as Table 7 has it.
         "speedup": plan.speedup(baseline_epochs, CostTable("flops", flops_table(model, plan.sizes))),
-        "images": images,
-        "classes": classes,
-        "chosen": [*notes, *settled.told(plan), *of_plan, *filter(None, [evaluated]), *idle],
-        **needs,
+        "images": subject.images,
+        "classes": subject.classes,
+        "chosen": [
+            *subject.notes,
+            *model_notes(subject.config, model),
+            *planned.notes,
+            *_evaluations_told(settled, plan, subject.val),
+            *idle,
+        ],
+        **planned.needs,
     }
 
 
@@ -124,7 +106,7 @@ def settings_for_data(config: TrainConfig, *, report: Report = unreported) -> Tr
         return chosen
     model = without_values(config, len(source.classes), task)
     chosen = settle(config, len(source), model).config
-    plan = _planned(chosen, len(source), model)
+    plan = _plan_of(chosen, len(source), model)
     evaluations, _ = choose_evaluations(chosen, plan, len(val), average=chosen.optimization.model_ema)
     return replace(chosen, evaluations=evaluations)
 
@@ -173,9 +155,69 @@ def _with_images(config: TrainConfig, note: Note, report: Report) -> tuple[Train
     return config, for_images(task, config, [source]), source, val
 
 
-def _planned(config: TrainConfig, images: int, model: nn.Module) -> Plan:
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What a training is of: its images, or what stands for data that are not at hand."""
+
+    config: TrainConfig
+    """The settings, as the images ask for."""
+    task: Task
+    source: Source | None = None
+    val: Source | None = None
+    images: int
+    """To train on."""
+    classes: int
+    """0 where labels play no part."""
+    notes: Sequence[str] = ()
+    """A line for each thing to know of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """A plan, and how it came about."""
+
+    config: TrainConfig
+    """The settings, none of them open."""
+    plan: Plan
+    notes: Sequence[str]
+    """A line for each choice, and for each thing to know of the plan."""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured."""
+
+
+def _subject(config: TrainConfig, dataset_size: int | None, num_classes: int | None, report: Report) -> _Subject:
+    """The images that the settings name, counted; without data the numbers that were given, or the regime's."""
+    if config.data:
+        notes: list[str] = []
+        config, task, source, val = _with_images(config, notes.append, report)
+        notes += enlarged_note(config, source)
+        classes = len(source.classes) if task.labelled else 0
+        return _Subject(
+            config=config, task=task, source=source, val=val, images=len(source), classes=classes, notes=notes
+        )
+    task, regime = task_of(config), config.facts
+    images = regime.dataset_size if dataset_size is None else dataset_size
+    classes = regime.num_classes if num_classes is None else num_classes
+    return _Subject(config=config, task=task, images=images, classes=classes if task.labelled else 0)
+
+
+def _planned(subject: _Subject, model: nn.Module) -> _Planned:
     """The plan where nothing is measured."""
+    settled = settle(subject.config, subject.images, model)
+    plan = _plan_of(settled.config, subject.images, model)
+    return _Planned(config=settled.config, plan=plan, notes=[*settled.told(plan), *plan_notes(plan, settled.config)])
+
+
+def _plan_of(config: TrainConfig, images: int, model: nn.Module) -> Plan:
     return make_plan(config, curriculum_for(model, config.curriculum, config.final_size), images, model=model)
+
+
+def _evaluations_told(config: TrainConfig, plan: Plan, val: Source | None) -> list[str]:
+    """A line on the number of evaluations, if there is anything to tell of it."""
+    if val is None:
+        return []
+    _, told = choose_evaluations(config, plan, len(val), average=config.optimization.model_ema)
+    return [told] if told else []
 
 
 def _check(
@@ -200,8 +242,11 @@ def _check(
             raise InputError(f"{name} needs the machine's speed: add `measure`, or give a number")
 
 
-def _measured(first: Settled, source: Source, task: Task, report: Report) -> tuple[Settled, Plan, dict[str, Any]]:
+def _measured(subject: _Subject, report: Report) -> _Planned:
     """The plan that `train` would make on this machine, and what it needs there."""
+    assert subject.source is not None  # `_check` has seen to it
+    source, task = subject.source, subject.task
+    first = choose_recipe(subject.config, len(source))
     device = choose_device(first.config.device)
 
     def made_for(settled: Settled) -> tuple[Trainer, nn.Module]:
@@ -220,4 +265,5 @@ def _measured(first: Settled, source: Source, task: Task, report: Report) -> tup
         bench = Bench(trainer=trainer, curriculum=curriculum, model=model, source=source)
         table = measure_seconds(bench, tried_at_once(config, bench), replays, replaying=config, report=report)
         needs = measure_needs(plan, table, device)
-    return settled, plan, {"device": str(device), "needs": asdict(needs)}
+    measured = {"device": str(device), "needs": asdict(needs)}
+    return _Planned(config=config, plan=plan, notes=settled.told(plan), needs=measured)
