@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +107,20 @@ def test_weights_scale_a_contrast() -> None:
     whole, half = contrast([(1.0, a)], spread), contrast([(0.5, a)], spread)
     assert half.points == whole.points / 2
     assert half.margin == pytest.approx(whole.margin / 2)
+
+
+def test_figures_that_are_no_shares_of_images_differ_by_the_same_draws() -> None:
+    """What two differ by on each draw varies less than either does, where both find the same images hard."""
+    rng = np.random.default_rng(0)
+    hardness = rng.normal(50, 3, 200)
+    draws = [hardness + rng.normal(0, 0.5, 200) for _ in range(2)]
+    a, b = (Measured(accuracy=[51.0], images=1000, resampled=each) for each in draws)
+    made = difference(a, b, NONE)
+    assert made.paired
+    assert made.of_images == pytest.approx(float(np.std(draws[0] - draws[1], ddof=1)))
+    # Without the draws of one of them there is nothing to pair.
+    alone = difference(a, replace(b, resampled=None), NONE)
+    assert not alone.paired and alone.of_images > 2
 
 
 def test_everything_right_is_not_certain() -> None:
