@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,6 +56,19 @@ class LabelSets:
             row[each] = True
         return cls(rows)
 
+    @classmethod
+    def of_images(cls, members: Iterable[Iterable[int]], classes: int) -> "LabelSets":
+        """The sets that some images have, each once, in rising order; `labels` says which of them each image has.
+
+        Args:
+            members: the numbers of the classes, for each image.
+            classes: how many there are.
+
+        Raises:
+            InputError: a number that counts no class.
+        """
+        return cls.of(sorted(set(map(_as_set, members))), classes)
+
     def __len__(self) -> int:
         """The number of sets."""
         return len(self.rows)
@@ -68,6 +82,19 @@ class LabelSets:
     def members(self) -> list[list[int]]:
         """The numbers of the classes in each set: plain data, which `of` reads."""
         return [np.flatnonzero(row).tolist() for row in self.rows]
+
+    def labels(self, members: Iterable[Iterable[int]]) -> npt.NDArray[np.int32]:
+        """The label of each image by the numbers of its classes, (images,).
+
+        >>> sets = LabelSets.of_images([(2, 0), (), (0, 2)], classes=3)
+        >>> sets.members, sets.labels([(2, 0), ()]).tolist()
+        ([[], [0, 2]], [1, 0])
+
+        Raises:
+            LookupError: an image has a set that is none of these.
+        """
+        places = {tuple(each): place for place, each in enumerate(self.members)}
+        return np.array([places[_as_set(each)] for each in members], np.int32)
 
     @property
     def sha256(self) -> str:
@@ -117,6 +144,37 @@ class LabelSets:
                 new.append(row)
             numbers.append(known[key])
         return (LabelSets(np.concatenate([self.rows, new])) if new else self), tuple(numbers)
+
+
+def _as_set(members: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(members)))
+
+
+def labels_by_name(
+    splits: Sequence[Sequence[Iterable[str]]], classes: Sequence[str], *, several: bool
+) -> tuple[list[npt.NDArray[np.int32]], LabelSets | None]:
+    """The labels of images, split by split, by the names of their classes.
+
+    Args:
+        splits: of each split the names for each of its images.
+        classes: names of all classes, label 0 first.
+        several: whether images have several labels or none; else each has one.
+
+    Returns:
+        Labels of each split, (images,), and what they stand for where images have several.
+
+    Raises:
+        LookupError: a name that is no class.
+
+    >>> labels_by_name([[["dog"], ["cat"]], [["dog"]]], ("cat", "dog"), several=False)
+    ([array([1, 0], dtype=int32), array([1], dtype=int32)], None)
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    members = [[[numbers[name] for name in names] for names in split] for split in splits]
+    if not several:
+        return [np.array([number for (number,) in split], np.int32) for split in members], None
+    sets = LabelSets.of_images(chain(*members), len(classes))
+    return [sets.labels(split) for split in members], sets
 
 
 def one_label_each(source: AnySource, what: str) -> AnySource:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from upchirp.data.identity import are_numbers, same_classes
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import Source, SubsetSource
-from upchirp.data.sources.listing import normal, some
+from upchirp.data.sources.listing import normal, some, without_images
 from upchirp.data.sources.relabelled import renumbered
 from upchirp.data.workers import DECODE_ERRORS, check_label
 from upchirp.errors import InputError
@@ -55,9 +55,7 @@ def validation_for(train: Source, val: Source) -> tuple[Source, list[str]]:
         if len(set(names)) < len(names):
             raise InputError(f"the {split} images have two classes of one name, so that they cannot be matched")
     labels = [ours.index(name) for name in theirs]
-    notes = []
-    if absent := [name for name in ours if name not in theirs]:
-        notes.append(f"{len(absent)} of {len(ours)} classes have no validation images: {some(absent)}")
+    notes = without_images([name for name in ours if name not in theirs], len(ours), "validation")
     if labels != sorted(labels):
         notes.append("the validation images have their classes in another order: labels are matched by name")
     return renumbered(val, labels, train.classes), notes

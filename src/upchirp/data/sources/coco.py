@@ -3,14 +3,17 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upchirp.data.label_sets import LabelSets
+import numpy as np
+import numpy.typing as npt
+
+from upchirp.data.label_sets import LabelSets, labels_by_name
 from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
-from upchirp.data.sources.listing import some
+from upchirp.data.sources.listing import without_images
 from upchirp.data.sources.table import TableSource
 from upchirp.errors import InputError, reason_of
 
@@ -88,16 +91,9 @@ def open_coco(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tabl
         if several and (empty := sum(not names for names in each.names())):
             notes.append(f"{empty:,} of {len(each.images):,} images of {each.path} have no annotation, and no label")
     occurring = frozenset().union(*train.shown.values())
-    if lacking := [name for name in train.classes if name not in occurring]:
-        notes.append(f"{len(lacking)} of {len(train.classes)} classes have no training images: {some(lacking)}")
-    members = [[_members(names, train.classes) for names in each.names()] for each in both]
-    sets = sorted({each for of_split in members for each in of_split})
-    label_sets = LabelSets.of(sets, len(train.classes)) if several else None
-    numbers = {each: place if several else each[0] for place, each in enumerate(sets)}
-    sources = [
-        _source(each, [numbers[one] for one in of_split], train.classes, label_sets)
-        for each, of_split in zip(both, members, strict=True)
-    ]
+    notes += without_images([name for name in train.classes if name not in occurring], len(train.classes), "training")
+    labels, label_sets = labels_by_name([each.names() for each in both], train.classes, several=several)
+    sources = [_source(each, own, train.classes, label_sets) for each, own in zip(both, labels, strict=True)]
     return sources[0], sources[1] if len(sources) > 1 else None, notes
 
 
@@ -172,12 +168,8 @@ def _read(path: Path) -> _Annotated:
     return _Annotated(path, classes, images, {image: frozenset(own) for image, own in shown.items()})
 
 
-def _members(names: frozenset[str], classes: Sequence[str]) -> tuple[int, ...]:
-    return tuple(number for number, name in enumerate(classes) if name in names)
-
-
 def _source(
-    annotated: _Annotated, labels: Sequence[int], classes: tuple[str, ...], label_sets: LabelSets | None
+    annotated: _Annotated, labels: npt.NDArray[np.int32], classes: tuple[str, ...], label_sets: LabelSets | None
 ) -> TableSource:
     paths = list(annotated.images.values())
     root = _root(annotated.path, paths[0])

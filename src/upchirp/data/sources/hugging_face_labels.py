@@ -90,10 +90,8 @@ def _numbers(lists: list[Any], classes: tuple[str, ...], what: str) -> _Lists:
 def _sets(read: _Lists, what: str) -> ReadLabels:
     if not read.classes:
         raise InputError(f"{what} are empty lists: choose a split with labels")
-    members = [tuple(sorted(set(each))) for each in read.members]
-    places = {each: place for place, each in enumerate(sorted(set(members)))}
-    labels = np.array([places[each] for each in members], np.int32)
-    return ReadLabels(labels, read.classes, LabelSets.of(places, len(read.classes)))
+    sets = LabelSets.of_images(read.members, len(read.classes))
+    return ReadLabels(sets.labels(read.members), read.classes, sets)
 
 
 def _checked(

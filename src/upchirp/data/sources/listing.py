@@ -171,6 +171,15 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def without_images(absent: Sequence[str], classes: int, split: str) -> list[str]:
+    """A note on classes that a split has no images of, if there are any.
+
+    >>> without_images(["cat"], 10, "validation"), without_images([], 10, "training")
+    (['1 of 10 classes have no validation images: cat'], [])
+    """
+    return [f"{len(absent)} of {classes} classes have no {split} images: {some(absent)}"] if absent else []
+
+
 def some(names: Sequence[str]) -> str:
     """The first of some names, for messages.
 

@@ -17,7 +17,7 @@ from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, find_layout
-from upchirp.data.sources.listing import Counted, ignore, normal, some
+from upchirp.data.sources.listing import Counted, ignore, normal, some, without_images
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
@@ -230,8 +230,8 @@ def _open_folders(root: Folder, counted: Counted, splits: SplitNames) -> _Opened
         val = _images(layout.val, train.classes, counted)
         passed_over.add(val.passed_over)
         counts = np.bincount(val.labels, minlength=len(val.classes))
-        if absent := [name for name, count in zip(val.classes, counts, strict=True) if not count]:
-            notes.append(f"{len(absent)} of {len(val.classes)} classes have no validation images: {some(absent)}")
+        absent = [name for name, count in zip(val.classes, counts, strict=True) if not count]
+        notes += without_images(absent, len(val.classes), "validation")
     return _Opened(train, val, layout.train_name is not None, notes + passed_over.notes())
 
 

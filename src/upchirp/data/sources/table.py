@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from upchirp.data.label_sets import LabelSets
+from upchirp.data.label_sets import LabelSets, labels_by_name
 from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
 from upchirp.data.sources.listed import ListedSource
-from upchirp.data.sources.listing import Listing, some
+from upchirp.data.sources.listing import Listing, some, without_images
 from upchirp.data.sources.table_labels import in_order, labels_of_tables
 from upchirp.data.sources.table_rows import COLUMNS, Row, is_label_column, read_table
 from upchirp.data.sources.tree import PassedOver, image_suffixes
@@ -47,7 +48,7 @@ class TableSource(ListedSource):
         self,
         root: Path,
         paths: Sequence[str],
-        labels: Sequence[int],
+        labels: Sequence[int] | npt.NDArray[np.int32],
         classes: Sequence[str],
         label_sets: LabelSets | None = None,
     ) -> None:
@@ -119,10 +120,16 @@ def open_table(
     column = tables[0].columns[0]
     if label_column is None and labelling.order is None and column and not is_label_column(column):
         notes.append(f"the labels of {path} are those in its column {column}: {len(classes):,} classes")
-    of_val = tables[-1].path
-    known = _Known(classes, [(path, train), *([] if val is None else [(of_val, val)])], several=labelling.several)
-    notes += known.notes(train)
-    return known.source(path, train), None if val is None else known.source(of_val, val), notes
+    listed = [(path, train)] if val is None else [(path, train), (tables[-1].path, val)]
+    for of, own in listed:
+        _check_known(of, own, classes)
+    labels, sets = labels_by_name(
+        [[image.names for image in own] for _, own in listed], classes, several=labelling.several
+    )
+    occurring = {name for image in train for name in image.names}
+    notes += without_images([name for name in classes if name not in occurring], len(classes), "training")
+    sources = [_source(of, own, each, classes, sets) for (of, own), each in zip(listed, labels, strict=True)]
+    return sources[0], sources[1] if len(sources) > 1 else None, notes
 
 
 def _parted(
@@ -152,50 +159,28 @@ def _parted(
     return [image for name in trains for image in by_split[name]], by_split[vals[0]] if vals else None, notes
 
 
-class _Known:
-    """The classes of a table, and what its labels stand for."""
+def _check_known(path: Path, images: Sequence[_Image], classes: Sequence[str]) -> None:
+    known = set(classes)
+    for row, names in images:
+        if unknown := next((name for name in names if name not in known), None):
+            raise InputError(f"{path} line {row.line}: {unknown} is no class of the training images")
 
-    def __init__(
-        self, classes: tuple[str, ...], images: Sequence[tuple[Path, Sequence[_Image]]], *, several: bool
-    ) -> None:
-        self.classes = classes
-        self._numbers = {name: number for number, name in enumerate(classes)}
-        for path, listed in images:
-            for row, names in listed:
-                if unknown := next((name for name in names if name not in self._numbers), None):
-                    raise InputError(f"{path} line {row.line}: {unknown} is no class of the training images")
-        self._sets: LabelSets | None = None
-        self._places: dict[tuple[int, ...], int] = {}
-        if several:
-            members = sorted({self._members(names) for _, listed in images for _, names in listed})
-            self._sets = LabelSets.of(members, len(classes))
-            self._places = {each: place for place, each in enumerate(members)}
 
-    def _members(self, names: tuple[str, ...]) -> tuple[int, ...]:
-        return tuple(sorted(self._numbers[name] for name in names))
-
-    def _label(self, names: tuple[str, ...]) -> int:
-        return self._numbers[names[0]] if self._sets is None else self._places[self._members(names)]
-
-    def notes(self, train: Sequence[_Image]) -> list[str]:
-        """What is to be said of the classes."""
-        occurring = {name for _, names in train for name in names}
-        lacking = [name for name in self.classes if name not in occurring]
-        return (
-            [f"{len(lacking)} of {len(self.classes)} classes have no training images: {some(lacking)}"]
-            if lacking
-            else []
-        )
-
-    def source(self, path: Path, images: Sequence[_Image]) -> TableSource:
-        """The images of a table under their labels."""
-        root, suffix = _place(path, images[0].row)
-        paths = [row.path + suffix for row, _ in images]
-        for (row, _), name in zip(images, paths, strict=True):
-            # As text: a Path for each of a million images would take seconds.
-            if not os.path.isfile(os.path.join(root, name)):  # noqa: PTH113, PTH118
-                raise InputError(f"{path} line {row.line}: there is no image {root / name}")
-        return TableSource(root, paths, [self._label(names) for _, names in images], self.classes, self._sets)
+def _source(
+    path: Path,
+    images: Sequence[_Image],
+    labels: npt.NDArray[np.int32],
+    classes: tuple[str, ...],
+    label_sets: LabelSets | None,
+) -> TableSource:
+    """The images of a table under their labels."""
+    root, suffix = _place(path, images[0].row)
+    paths = [row.path + suffix for row, _ in images]
+    for (row, _), name in zip(images, paths, strict=True):
+        # As text: a Path for each of a million images would take seconds.
+        if not os.path.isfile(os.path.join(root, name)):  # noqa: PTH113, PTH118
+            raise InputError(f"{path} line {row.line}: there is no image {root / name}")
+    return TableSource(root, paths, labels, classes, label_sets)
 
 
 def _place(path: Path, row: Row) -> tuple[Path, str]:
