@@ -1,6 +1,7 @@
-"""The one exception type for bad input, and errors of others as a line."""
+"""The one exception type for bad input, and what its messages are made of: errors of others, and names, as a line."""
 
 import os
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -51,3 +52,12 @@ def first_line(error: BaseException) -> str:
     ('no room', 'KeyError')
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, for messages.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

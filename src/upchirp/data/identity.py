@@ -1,7 +1,6 @@
 """The identity of a training's data: names of classes and a fingerprint of the images, wherever they lie."""
 
 import hashlib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import JoinedSource, RelabelledSource, Source, SubsetSource, UnlabelledSource
-from upchirp.errors import InputError
+from upchirp.data.sources.listing import normal
+from upchirp.errors import InputError, some
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def match_classes(data: Sequence[str], model: Sequence[str]) -> tuple[int, ...]:
     if unknown := [name for name, composed in zip(data, theirs, strict=True) if composed not in numbers]:
         others = [name for name, composed in zip(model, own, strict=True) if composed not in theirs]
         classes = "1 class of the data is" if len(unknown) == 1 else f"{len(unknown)} classes of the data are"
-        having = f", which know {_listed(others)} beside" if others else ""
-        raise InputError(f"{classes} unknown to the weights ({_listed(unknown)}){having}")
+        having = f", which know {some(others)} beside" if others else ""
+        raise InputError(f"{classes} unknown to the weights ({some(unknown)}){having}")
     for side, names in (("weights", own), ("data", theirs)):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"two classes of the {side} have the name {twice}, so names do not tell them apart")
@@ -190,15 +190,15 @@ def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
 
 def _composed(names: Sequence[str]) -> tuple[str, ...]:
     # File systems of macOS give names with accents taken apart; they are the same names.
-    return tuple(unicodedata.normalize("NFC", name) for name in names)
+    return tuple(map(normal, names))
 
 
 def _class_difference(before: Sequence[str], now: Sequence[str]) -> str:
     old, new = _composed(before), _composed(now)
     gone = [name for name, composed in zip(before, old, strict=True) if composed not in new]
     added = [name for name, composed in zip(now, new, strict=True) if composed not in old]
-    parts = [f"{_listed(gone)} {'is' if len(gone) == 1 else 'are'} missing"] if gone else []
-    parts += [f"{_listed(added)} {'is' if len(added) == 1 else 'are'} new"] if added else []
+    parts = [f"{some(gone)} {'is' if len(gone) == 1 else 'are'} missing"] if gone else []
+    parts += [f"{some(added)} {'is' if len(added) == 1 else 'are'} new"] if added else []
     return ", ".join(parts) or "they have another order now"
 
 
@@ -206,7 +206,3 @@ def _image_difference(before: Fingerprint, now: Fingerprint) -> str:
     if before.images != now.images:
         return f"there were {before.images}, now there are {now.images}"
     return f"as many, {now.images}, but with other names, labels or contents"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

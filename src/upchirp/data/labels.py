@@ -8,10 +8,10 @@ import numpy.typing as npt
 from upchirp.data.identity import are_numbers, same_classes
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import Source, SubsetSource
-from upchirp.data.sources.listing import normal, some, without_images
+from upchirp.data.sources.listing import normal, without_images
 from upchirp.data.sources.relabelled import renumbered
 from upchirp.data.workers import DECODE_ERRORS, check_label
-from upchirp.errors import InputError
+from upchirp.errors import InputError, some
 
 _SAMPLED = 16
 

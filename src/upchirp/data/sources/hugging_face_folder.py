@@ -10,7 +10,7 @@ from typing import Any
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_columns import library
 from upchirp.data.sources.layout import USUAL, SplitNames
-from upchirp.errors import InputError, first_line
+from upchirp.errors import InputError, first_line, some
 
 _TRAIN = ("train",)
 _VALIDATION = ("val", "validation", "valid", "test")
@@ -113,10 +113,9 @@ def _with_same_classes(
         return train, val
     if train.named and val.named:
         differing = sorted(set(train.classes) ^ set(val.classes))
-        shown = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
         raise InputError(
             f"the splits in {root} have different classes, {len(train.classes)} and {len(val.classes)} "
-            f"({shown or 'the same ones in another order'}): cast both to the same ClassLabel"
+            f"({some(differing) or 'the same ones in another order'}): cast both to the same ClassLabel"
         )
     # Texts are the training images' classes. Numbers take the other split's names; of two splits with numbers one may
     # lack the last classes.

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upchirp.data.sources.archive_index import is_archive
-from upchirp.data.sources.listing import some
 from upchirp.data.sources.tree import Folder, annotations_in, is_image, is_table
-from upchirp.errors import InputError
+from upchirp.errors import InputError, some
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "dev", "test", "testing")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.sources.tree import ARRAYS, Folder, PassedOver, annotations_in, image_suffixes, only_images
-from upchirp.errors import InputError
+from upchirp.errors import InputError, some
 
 Counted = Callable[[int], None]
 """Takes a number of images."""
@@ -178,12 +178,3 @@ def without_images(absent: Sequence[str], classes: int, split: str) -> list[str]
     (['1 of 10 classes have no validation images: cat'], [])
     """
     return [f"{len(absent)} of {classes} classes have no {split} images: {some(absent)}"] if absent else []
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of some names, for messages.
-
-    >>> some(["a", "b", "c", "d"])
-    'a, b, c, ...'
-    """
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -17,14 +17,14 @@ from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, find_layout
-from upchirp.data.sources.listing import Counted, ignore, normal, some, without_images
+from upchirp.data.sources.listing import Counted, ignore, normal, without_images
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import hold_out
 from upchirp.data.sources.table import open_table
 from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver, is_table
-from upchirp.errors import InputError
+from upchirp.errors import InputError, some
 
 # By name, so that the library is not loaded for those who do not use it; a module of one's own may be named `datasets`.
 _HUGGING_FACE = ("datasets.arrow_dataset", "datasets.dataset_dict", "datasets.iterable_dataset")

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from upchirp.data.label_sets import LabelSets, labels_by_name
 from upchirp.data.sources.layout import TEST_NAMES, TRAIN_NAMES, USUAL, VAL_NAMES, SplitNames
 from upchirp.data.sources.listed import ListedSource
-from upchirp.data.sources.listing import Listing, some, without_images
+from upchirp.data.sources.listing import Listing, without_images
 from upchirp.data.sources.table_labels import in_order, labels_of_tables
 from upchirp.data.sources.table_rows import COLUMNS, Row, is_label_column, read_table
 from upchirp.data.sources.tree import PassedOver, image_suffixes
-from upchirp.errors import InputError
+from upchirp.errors import InputError, some
 
 
 class _Image(NamedTuple):

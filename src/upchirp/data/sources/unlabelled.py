@@ -10,14 +10,14 @@ from upchirp.data.sources.cifar import is_cifar
 from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, named_folder
-from upchirp.data.sources.listing import Counted, ignore, some
+from upchirp.data.sources.listing import Counted, ignore
 from upchirp.data.sources.open import Note, open_data, warn
 from upchirp.data.sources.relabelled import UnlabelledSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import hold_out, split
 from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver
-from upchirp.errors import InputError
+from upchirp.errors import InputError, some
 
 _SPLIT_SEED = 0
 
