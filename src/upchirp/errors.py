@@ -17,6 +17,10 @@ class InputError(ValueError):
     """
 
 
+class DataFault(InputError):
+    """A fault of the data that shows when an image is read; what was trained until then is worth keeping."""
+
+
 def reason_of(error: Exception, path: str | os.PathLike[str]) -> str:
     """Why a file cannot be read, on one line, for a message that names it.
 

@@ -15,10 +15,10 @@ from PIL import Image
 from upchirp import Augmentation, InputError, Loader, efficienttrain_plus_plus, plan
 from upchirp.data import FolderSource, fresh, open_data
 from upchirp.data.device.decoding import jpeg_decoder
-from upchirp.data.faults import DataFault
 from upchirp.data.images import decoding
 from upchirp.data.images.decoding import JpegPicture, open_picture
 from upchirp.data.packing import PackSettings, pack
+from upchirp.errors import DataFault
 
 
 class StandIn:

@@ -14,6 +14,7 @@ from upchirp.data.identity import (
     same_classes,
 )
 from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
+from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.label_sets import LabelSets
 from upchirp.data.loader import Loader
 from upchirp.data.requests import Request, RequestSampler
@@ -42,7 +43,7 @@ from upchirp.data.sources import (
     split,
 )
 from upchirp.data.worker_processes import outlive_interrupts
-from upchirp.data.workers import DECODE_ERRORS, Corrupt
+from upchirp.data.workers import Corrupt
 
 __all__ = [
     "DECODE_ERRORS",

@@ -8,9 +8,9 @@ from upchirp.data.images.arrays import ArrayPicture, OtherChannels, Values
 from upchirp.data.images.augmentation import grey
 from upchirp.data.images.bands import values_of
 from upchirp.data.images.decoding import Picture, PillowPicture
+from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.settings import RGB, Augmentation, Channels, PixelType
 from upchirp.data.sources import Source
-from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError
 
 _IMAGES = 256

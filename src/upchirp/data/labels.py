@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from upchirp.data.identity import are_numbers, same_classes
+from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import Source, SubsetSource
 from upchirp.data.sources.listing import normal, without_images
 from upchirp.data.sources.relabelled import renumbered
-from upchirp.data.workers import DECODE_ERRORS, check_label
-from upchirp.errors import InputError, some
+from upchirp.errors import DataFault, InputError, some
 
 _SAMPLED = 16
 
@@ -111,6 +111,28 @@ def check_labels(source: Source, classes: int | None = None) -> None:
         except DECODE_ERRORS:
             continue
         check_label(source, index, label, count)
+
+
+def check_label(source: Source, index: int, label: int, classes: int | None = None) -> None:
+    """Raise unless a label counts one of the classes.
+
+    Args:
+        source: where the image is.
+        index: which one.
+        label: its label.
+        classes: how many there are; by default as many as the source names, or any number. Where images have several,
+            labels count the sets of them.
+
+    Raises:
+        DataFault: naming the image.
+    """
+    sets = label_sets_of(source)
+    count = len(sets) if sets is not None else classes or len(source.classes)
+    if label < 0 or (count and label >= count):
+        counted = "classes" if sets is None else "sets of classes"
+        limits = f"0 to {count - 1}, as there are {count} {counted}" if count else "0 or more"
+        hint = "leave out what has no label" if label == -1 else "count the classes from 0"
+        raise DataFault(f"{source.describe(index)} has label {label}, and labels must be {limits}: {hint}")
 
 
 def known_labels(source: Source) -> npt.NDArray[Any] | None:

@@ -212,6 +212,12 @@ def image_side(of: Reduced, low_frequency: Operator, final_size: int) -> int:
     return of.bandwidth if (of.operator or low_frequency) == "lanczos" else final_size
 
 
+def check_low_frequency(low_frequency: str) -> None:
+    """Refuse an unknown low-frequency method with an `InputError`."""
+    if low_frequency not in get_args(Operator):
+        raise InputError(f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(Operator))}")
+
+
 def check_reduction(stages: Iterable[Reduced], low_frequency: Operator, final_size: int) -> None:
     """Refuse bandwidths above what images are reduced from: where bandwidths fall, only `lanczos` makes them.
 

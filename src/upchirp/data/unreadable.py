@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Sequence
 
-from upchirp.data.faults import DataFault
 from upchirp.data.workers import Corrupt
+from upchirp.errors import DataFault
 
 _WARNED = 5
 

@@ -1,8 +1,6 @@
 """The work of a loader worker: requests in, stacked images out, damaged images replaced."""
 
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,31 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
-from upchirp.data.faults import DataFault
 from upchirp.data.images.augmentation import Begun, TrainTransform
 from upchirp.data.images.decoding import Picture, Pixels
+from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.images.regions import Take, in_own_memory
-from upchirp.data.label_sets import label_sets_of
+from upchirp.data.labels import check_label
 from upchirp.data.requests import Request, replacement
 from upchirp.data.slots import Slots
 from upchirp.data.sources import Source
-from upchirp.errors import InputError
+from upchirp.errors import DataFault, InputError
 
 _REPLACEMENT_ATTEMPTS = 20
-
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow's decoders raise on files that are damaged or no images."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +33,6 @@ class Corrupt:
     """Its path or name."""
     reason: str
     """What the decoder said."""
-
-
-def check_label(source: Source, index: int, label: int, classes: int | None = None) -> None:
-    """Raise unless a label counts one of the classes.
-
-    Args:
-        source: where the image is.
-        index: which one.
-        label: its label.
-        classes: how many there are; by default as many as the source names, or any number. Where images have several,
-            labels count the sets of them.
-
-    Raises:
-        DataFault: naming the image.
-    """
-    sets = label_sets_of(source)
-    count = len(sets) if sets is not None else classes or len(source.classes)
-    if label < 0 or (count and label >= count):
-        counted = "classes" if sets is None else "sets of classes"
-        limits = f"0 to {count - 1}, as there are {count} {counted}" if count else "0 or more"
-        hint = "leave out what has no label" if label == -1 else "count the classes from 0"
-        raise DataFault(f"{source.describe(index)} has label {label}, and labels must be {limits}: {hint}")
 
 
 def stacked(images: Sequence[Pixels], take: Take) -> Any:

@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from upchirp.data.device.resizing import slack
-from upchirp.data.faults import DataFault
 from upchirp.data.images.pillow import decode
 from upchirp.data.images.regions import Regions
-from upchirp.errors import InputError, first_line
+from upchirp.errors import DataFault, InputError, first_line
 
 Decode = Callable[[list[Tensor]], list[Tensor]]
 """From the bytes of files, each uint8 (bytes,) on the host, to RGB values on the device, each uint8 (3, H, W)."""

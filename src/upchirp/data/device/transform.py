@@ -19,8 +19,7 @@ from upchirp.data.device.mixing import Targets, box_mask, mix_draws, mix_group
 from upchirp.data.device.moment import Moment, Transform
 from upchirp.data.device.reducing import reduced
 from upchirp.data.device.sending import to_device
-from upchirp.data.images.augmentation import check_low_frequency
-from upchirp.data.settings import Augmentation
+from upchirp.data.settings import Augmentation, check_low_frequency
 from upchirp.errors import InputError
 from upchirp.randomness import Stream, philox
 from upchirp.spectral import low_pass_filter

@@ -19,7 +19,7 @@ from upchirp.data.images.decoding import Box, Picture, PillowPicture, Pixels
 from upchirp.data.images.rand_augment import Colour, Operation, at_share, draw_operations, on_image, on_pixels
 from upchirp.data.images.resizing import MOST_PIXELS, resized
 from upchirp.data.requests import Request
-from upchirp.data.settings import RGB, Augmentation, Channels, Interpolation, Mode, filter_at
+from upchirp.data.settings import RGB, Augmentation, Channels, Interpolation, Mode, check_low_frequency, filter_at
 from upchirp.errors import InputError
 
 _FILTERS = {
@@ -292,9 +292,3 @@ def default_crop_pct(size: int) -> float:
     (0.875, 0.875, 1.0)
     """
     return 1.0 if size >= 384 else 0.875
-
-
-def check_low_frequency(low_frequency: str) -> None:
-    """Refuse an unknown low-frequency method with an `InputError`."""
-    if low_frequency not in get_args(Operator):
-        raise InputError(f"low-frequency {low_frequency!r} is unknown: choose one of {', '.join(get_args(Operator))}")

@@ -1,6 +1,8 @@
 """Images by Pillow: opened, checked, and decoded to upright RGB, with one kind of error for all that may be wrong."""
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -9,6 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise on files that are damaged or no images."""
 _TOO_LARGE = "more than twice PIL.Image.MAX_IMAGE_PIXELS: shrink it"
 
 

@@ -15,13 +15,12 @@ from PIL import Image
 
 from upchirp.data.images.arrays import ArrayPicture
 from upchirp.data.images.decoding import open_picture
-from upchirp.data.images.pillow import open_image
+from upchirp.data.images.pillow import DECODE_ERRORS, open_image
 from upchirp.data.images.ppm import encode_ppm
 from upchirp.data.packing.encoded import encoded
 from upchirp.data.sources import Source
 from upchirp.data.tars.index import Level, TarIndex, index_path, is_current, load_index, save_index
 from upchirp.data.tars.manifest import PackSettings
-from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError, one_line
 from upchirp.files import whole_file
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from upchirp.curriculum import efficienttrain_plus_plus
 from upchirp.data.images.crops import crop_box
+from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.images.pyramid import choose_level
 from upchirp.data.settings import Augmentation
 from upchirp.data.sources.shards import ShardSource
 from upchirp.data.tars.index import index_path, load_index
 from upchirp.data.tars.manifest import SPLITS, load_manifest
-from upchirp.data.workers import DECODE_ERRORS
 
 _SAMPLED_IMAGES = 4000
 _TIMED_IMAGES, _TIMED_SECONDS = 200, 0.5

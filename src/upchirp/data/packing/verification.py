@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO
 
 from upchirp.data.images.decoding import open_picture
+from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.packing.folder import CHECKSUMS
 from upchirp.data.settings import check_workers
 from upchirp.data.tars.index import Level, TarIndex, index_path, load_index
 from upchirp.data.tars.manifest import load_manifest
-from upchirp.data.workers import DECODE_ERRORS
 from upchirp.errors import InputError, reason_of
 from upchirp.machine import usable_cores
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from upchirp.data.random_access import OpenFile
 from upchirp.data.sources.archive_index import MOST_BYTES, ArchiveIndex, index_archive
 from upchirp.data.sources.listed import ListedSource
 from upchirp.data.sources.listing import Counted, ignore, list_images
+from upchirp.data.sources.random_access import OpenFile
 from upchirp.data.sources.tree import PassedOver, is_junk, only_images
 
 # A zip repeats a file's name before its bytes, with other extra fields than in the directory.

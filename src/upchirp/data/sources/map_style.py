@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-from upchirp.data.faults import DataFault
 from upchirp.data.images.arrays import ArrayPicture
 from upchirp.data.images.decoding import Picture, PillowPicture
-from upchirp.errors import InputError
+from upchirp.errors import DataFault, InputError
 
 _IMAGE_KEYS = ("image", "img", "pixel_values")
 _LABEL_KEYS = ("label", "labels", "target")

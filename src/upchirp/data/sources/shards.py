@@ -12,7 +12,7 @@ import numpy as np
 from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.images.pyramid import PyramidPicture
 from upchirp.data.label_sets import LabelSets
-from upchirp.data.random_access import OpenFile
+from upchirp.data.sources.random_access import OpenFile
 from upchirp.data.tars.index import Level, TarIndex, index_path, load_names
 from upchirp.errors import InputError
 

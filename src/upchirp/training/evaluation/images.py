@@ -19,10 +19,10 @@ from upchirp.data import (
     outlive_interrupts,
 )
 from upchirp.data.chunks import chunk_rows, cut
+from upchirp.data.labels import check_label
 from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.unreadable import UnreadableImages, too_many
 from upchirp.data.worker_processes import batches_of, loader_of
-from upchirp.data.workers import check_label
 from upchirp.errors import InputError
 from upchirp.training.parallel.ranks import Ranks
 

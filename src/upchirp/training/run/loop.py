@@ -9,9 +9,8 @@ import torch
 
 from upchirp.curriculum import Step
 from upchirp.data import Corrupt
-from upchirp.data.faults import DataFault
 from upchirp.data.unreadable import CorruptImages
-from upchirp.errors import InputError
+from upchirp.errors import DataFault, InputError
 from upchirp.training.engine.memory import OutOfMemory
 from upchirp.training.engine.step import StepResult
 from upchirp.training.events import Event, Finished, Noted, Observer, Reduced, Selected, Started, Stepped, Working
