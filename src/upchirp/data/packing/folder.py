@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from upchirp.data.folder_lock import locked
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.labels import known_labels
 from upchirp.data.packing.processes import write_shards
@@ -29,6 +28,7 @@ from upchirp.data.tars.manifest import (
 )
 from upchirp.errors import InputError
 from upchirp.files import TEMPORARY_SUFFIX, whole_file
+from upchirp.folder_lock import locked
 from upchirp.machine import usable_cores
 
 CHECKSUMS = "SHA256SUMS"

@@ -7,8 +7,8 @@ from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
-from upchirp.data.folder_lock import locked
 from upchirp.errors import InputError
+from upchirp.folder_lock import locked
 from upchirp.training.folders.run_folder import LOCK
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from upchirp import InputError
-from upchirp.data.folder_lock import locked
+from upchirp.folder_lock import locked
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -53,7 +53,7 @@ def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("upchirp.data.folder_lock.fcntl.flock", refuse)
+    monkeypatch.setattr("upchirp.folder_lock.fcntl.flock", refuse)
     with locked(tmp_path, "lock") as note, locked(tmp_path, "lock"):
         assert note is not None
         assert "knows no locks" in note
