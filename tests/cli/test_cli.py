@@ -447,7 +447,7 @@ def test_a_training_knows_which_settings_flags_and_file_named(tmp_path: Path) ->
     def build(values: Mapping[str, object], source: str) -> TrainCommand:
         return TrainCommand(training=TrainConfig.from_flat(values))
 
-    command = parse_training(TrainCommand, words, prog="upchirp train", description="", build=build)
+    command = parse_training(words, prog="upchirp train", description="", build=build)
     assert command.training.given == {"model", "seed", "batch_size", "amp", "opt_betas"}
     assert (command.training.batch_size, command.training.optimization.amp) == (64, False)
 

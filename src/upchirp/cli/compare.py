@@ -1,8 +1,6 @@
 """`upchirp compare`."""
 
 import shlex
-import signal
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.live_line import duration
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
-from upchirp.cli.printable import print_note, printable
+from upchirp.cli.printable import print_interruption, print_note, printable
 from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
@@ -57,7 +55,6 @@ def run(words: Sequence[str]) -> int:
             raise InputError(f"{words[0]} is a folder: name an experiment's file, or what to compare by flags (--help)")
         words = ["--config", *words]
     command = parse_training(
-        CompareCommand,
         words,
         prog="upchirp compare",
         description=DESCRIPTION,
@@ -91,12 +88,8 @@ def _compare(flags: CompareCommand, command: str) -> int:
         try:
             comparison = compare(flags.compare, command=command, observer=observer, note=print_note)
         except Interrupted as interruption:
-            print(
-                f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {printable(interruption.folder)}; "
-                f"{printable(interruption.go_on)}",
-                file=sys.stderr,
-            )
-            return 128 + interruption.signum
+            stopped = f"stopped in {interruption.folder}; {interruption.go_on}"
+            return print_interruption(interruption.signum, stopped)
     show(comparison, console)
     return 0
 
@@ -164,7 +157,7 @@ def show(comparison: "Comparison", console: Console) -> None:
         if any(entry.get("spent", ()))
     ]
     for line in (*spent, *verdict(summary), f"report: {comparison.output / REPORT}"):
-        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def _time_text(times: Sequence[float], seeds: int) -> str:

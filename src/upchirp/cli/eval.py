@@ -95,7 +95,7 @@ class EvalCommand:
 
 def run(words: Sequence[str]) -> int:
     """Evaluate and print, and return the exit code."""
-    command = parse(EvalCommand, words, prog="upchirp eval", description=DESCRIPTION, default=EvalCommand())
+    command = parse(EvalCommand(), words, prog="upchirp eval", description=DESCRIPTION)
     if command.sizes and command.final_size is not None:
         raise InputError("give the input side by --final-size, or several by --sizes, not both")
     sizes = command.sizes if command.final_size is None else (command.final_size,)

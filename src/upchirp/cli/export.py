@@ -41,7 +41,7 @@ class ExportCommand:
 
 def run(words: Sequence[str]) -> int:
     """Export, say how to load it, and return the exit code."""
-    command = parse(ExportCommand, words, prog="upchirp export", description=DESCRIPTION, default=ExportCommand())
+    command = parse(ExportCommand(), words, prog="upchirp export", description=DESCRIPTION)
     if command.output is None:
         raise InputError("no output: name the file, or the folder for --format hf, by --output")
     if command.push is not None and command.format != "hf":

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from upchirp.cli.display import say
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, print_note, printable
@@ -66,7 +67,7 @@ class PackCommand:
 
 def run(words: Sequence[str]) -> int:
     """Pack or verify, print, and return the exit code."""
-    command = parse(PackCommand, words, prog="upchirp pack", description=DESCRIPTION, default=PackCommand())
+    command = parse(PackCommand(), words, prog="upchirp pack", description=DESCRIPTION)
     if command.output is None:
         raise InputError("no output: name the packed folder by --output")
     try:
@@ -158,23 +159,20 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(result: "PackResult", output: Path, console: Console) -> None:
-    def say(text: str) -> None:
-        console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
-
     summary = result.summary
     if result.found:
-        say(f"{result.found} of {result.shards} shards were there already")
+        say(console, f"{result.found} of {result.shards} shards were there already")
     console.print(_levels_table(summary))
     console.print(_reads_table(summary))
     if summary.left_out:
         images = sum(total.images for total in summary.levels if total.size is None)
         share = len(summary.left_out) / (len(summary.left_out) + images)
-        say(f"LEFT OUT: {len(summary.left_out)} images that cannot be read ({share:.2%}):")
+        say(console, f"LEFT OUT: {len(summary.left_out)} images that cannot be read ({share:.2%}):")
         for name, reason in summary.left_out[:_SHOWN]:
-            say(f"  {name}: {reason}")
+            say(console, f"  {name}: {reason}")
         if len(summary.left_out) > _SHOWN:
-            say(f"  ... {len(summary.left_out) - _SHOWN} more (all of them by --json)")
-    say(f"{result.shards} shards, {_bytes(summary.tar_bytes)}: train with --data {output}")
+            say(console, f"  ... {len(summary.left_out) - _SHOWN} more (all of them by --json)")
+    say(console, f"{result.shards} shards, {_bytes(summary.tar_bytes)}: train with --data {output}")
 
 
 def _levels_table(summary: "Summary") -> Table:

@@ -25,8 +25,8 @@ T = TypeVar("T")
 _ENDS = ("For full helptext", "Argument helptext", "Perhaps you meant", "Arguments similar to")
 
 
-def parse(target: type[T], words: Sequence[str], *, prog: str, description: str, default: T) -> T:
-    """Fill a dataclass from flags.
+def parse(default: T, words: Sequence[str], *, prog: str, description: str) -> T:
+    """Fill a dataclass from flags, over the values that it has.
 
     Raises:
         InputError: an unknown flag or a value of the wrong type.
@@ -34,7 +34,7 @@ def parse(target: type[T], words: Sequence[str], *, prog: str, description: str,
     _help(words, prog, description, lambda: default, takes_file=False)
     with _one_line(prog), REGISTRY:
         return tyro.cli(
-            target,
+            type(default),
             args=list(words),
             prog=prog,
             description=description,
@@ -74,7 +74,6 @@ def _one_line(prog: str) -> Iterator[None]:
 
 
 def parse_training(
-    target: type[T],
     words: Sequence[str],
     *,
     prog: str,
@@ -86,11 +85,10 @@ def parse_training(
     """Fill a dataclass that holds a `TrainConfig`: the recipe's values, over them `--config`, over them the flags.
 
     Args:
-        target: the dataclass.
         words: the arguments.
         prog: shown in messages.
         description: shown by `--help`.
-        build: makes the default of `target` from what the file gives, and the name of the file for messages.
+        build: makes the dataclass that flags change from what the file gives, and the name of the file for messages.
         job: settings that the folder of one that is gone on with gives, under those of `--config`.
         regime: the command's own regime, which neither file nor flags may change; by default theirs.
     """
@@ -126,7 +124,7 @@ def parse_training(
         if job is not None and isinstance(made, job):
             kept[job] = {entry.name: getattr(made, entry.name) for entry in fields(made) if not is_flag(entry)}
     with _keeping(kept):
-        return parse(target, rest, prog=prog, description=description, default=default)
+        return parse(default, rest, prog=prog, description=description)
 
 
 @dataclass(frozen=True, kw_only=True)

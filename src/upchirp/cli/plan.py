@@ -43,7 +43,6 @@ class PlanCommand:
 def run(words: Sequence[str]) -> int:
     """Print the plan, and return the exit code."""
     command = parse_training(
-        PlanCommand,
         words,
         prog="upchirp plan",
         description=DESCRIPTION,

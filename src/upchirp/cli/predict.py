@@ -69,7 +69,7 @@ class PredictCommand:
 
 def run(words: Sequence[str]) -> int:
     """Predict and print, and return the exit code: 1 if an image could not be read."""
-    command = parse(PredictCommand, words, prog="upchirp predict", description=DESCRIPTION, default=PredictCommand())
+    command = parse(PredictCommand(), words, prog="upchirp predict", description=DESCRIPTION)
     if not command.images:
         raise InputError("no images: name files or folders, or - for standard input")
     if command.csv and command.json:

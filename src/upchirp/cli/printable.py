@@ -1,8 +1,9 @@
-"""Names of files as one line of a terminal can show them."""
+"""Lines that a terminal can show, whatever names of files they hold."""
 
 import json
 import math
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -51,3 +52,9 @@ def _escaped(match: re.Match[str]) -> str:
 def print_note(message: str) -> None:
     """A line that the user should read, on standard error."""
     print(f"note: {printable(with_flags(message))}", file=sys.stderr)
+
+
+def print_interruption(signum: int, told: object) -> int:
+    """A line on what a signal stopped, on standard error, and the exit code that says so."""
+    print(f"upchirp: {signal.Signals(signum).name}: {printable(told)}", file=sys.stderr)
+    return 128 + signum

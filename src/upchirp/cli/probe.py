@@ -60,7 +60,7 @@ class ProbeCommand:
 
 def run(words: Sequence[str]) -> int:
     """Probe and print, and return the exit code."""
-    command = parse(ProbeCommand, words, prog="upchirp probe", description=DESCRIPTION, default=ProbeCommand())
+    command = parse(ProbeCommand(), words, prog="upchirp probe", description=DESCRIPTION)
     both = not (command.knn or command.linear)
     console = Console(stderr=True)
     with opening(console):

@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +15,7 @@ from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.live_line import duration
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
-from upchirp.cli.printable import json_text, print_note, printable
+from upchirp.cli.printable import json_text, print_interruption, print_note, printable
 from upchirp.cli.search_display import SearchDisplay
 from upchirp.errors import InputError
 from upchirp.search import SearchConfig
@@ -50,7 +48,6 @@ def run(words: Sequence[str]) -> int:
     if count := re.search(r"--parallel[ =](\d+)", " ".join(words)):
         raise InputError(f"--parallel says what ranks hold: give --candidates-at-once {count[1]}")
     command = parse_training(
-        SearchCommand,
         words,
         prog="upchirp search",
         description=DESCRIPTION,
@@ -85,12 +82,8 @@ def _search(command: SearchCommand, console: Console, line: str) -> int:
         with SearchDisplay(console) as display:
             result = search(command.search, command=line, observers=(display,))
     except Interrupted as interruption:
-        print(
-            f"upchirp: {signal.Signals(interruption.signum).name}: stopped in {printable(interruption.folder)}; "
-            f"{printable(interruption.go_on)}",
-            file=sys.stderr,
-        )
-        return 128 + interruption.signum
+        stopped = f"stopped in {interruption.folder}; {interruption.go_on}"
+        return print_interruption(interruption.signum, stopped)
     if command.json:
         names = ("found", "phases", "trainings", "equivalent_epochs", "train_seconds")
         told = {name: result.summary[name] for name in names}

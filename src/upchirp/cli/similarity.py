@@ -45,9 +45,7 @@ class SimilarityCommand:
 
 def run(words: Sequence[str]) -> int:
     """Compare, say what came of it, and return the exit code."""
-    command = parse(
-        SimilarityCommand, words, prog="upchirp similarity", description=DESCRIPTION, default=SimilarityCommand()
-    )
+    command = parse(SimilarityCommand(), words, prog="upchirp similarity", description=DESCRIPTION)
     if len(command.runs) != 2:
         raise InputError(f"{len(command.runs)} runs: name two run folders, which may be the same")
     console = Console(stderr=True)

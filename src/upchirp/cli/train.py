@@ -1,7 +1,5 @@
 """`upchirp train`."""
 
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +11,7 @@ from upchirp.cli.display import Display
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
-from upchirp.cli.printable import print_note, printable
+from upchirp.cli.printable import print_interruption, print_note, printable
 from upchirp.errors import InputError
 from upchirp.reports.words import figure_text
 from upchirp.training import Interrupted, Regime, TrainConfig
@@ -54,7 +52,6 @@ def parse_train(
         InputError: an unknown flag or a wrong value.
     """
     return parse_training(
-        target,
         words,
         prog=prog,
         description=description,
@@ -88,8 +85,7 @@ def train_by(command: TrainCommand, then: Callable[["TrainResult", Console], Non
                 result = train(command.training, observers=(display,))
         except Interrupted as interruption:
             if is_first_process():
-                name = signal.Signals(interruption.signum).name
-                print(f"upchirp: {name}: {printable(interruption)}", file=sys.stderr)
+                return print_interruption(interruption.signum, interruption)
             return 128 + interruption.signum
         if is_first_process():
             print(f"{printable(result.output)}: {figure_text(result.figure, result.top1)}")
