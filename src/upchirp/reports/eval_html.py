@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from upchirp.files import write_text
 from upchirp.reports.class_tables import ClassScores, class_tables
-from upchirp.reports.page import picture, png_source, render
+from upchirp.reports.page import Image, image_of, picture, render
 from upchirp.reports.precision_figures import PrecisionCurve, precision_curves
 from upchirp.reports.precision_tables import precision_rows
 
@@ -34,9 +34,8 @@ class _Shown:
     label: str
     guess: str
     images: str
-    source: str
-    width: int
-    height: int
+    image: Image | None
+    """A few of them; none where no picture could be read."""
 
 
 def write_eval_report(
@@ -103,14 +102,5 @@ def write_precision_report(
 
 def _shown(confused: Confused) -> _Shown:
     images = f"{confused.images:,} image{'s' if confused.images != 1 else ''}"
-    if not confused.pictures:
-        return _Shown(label=confused.label, guess=confused.guess, images=images, source="", width=0, height=0)
-    strip = np.concatenate(list(confused.pictures), axis=1)
-    return _Shown(
-        label=confused.label,
-        guess=confused.guess,
-        images=images,
-        source=png_source(strip),
-        width=strip.shape[1],
-        height=strip.shape[0],
-    )
+    image = image_of(np.concatenate(list(confused.pictures), axis=1)) if confused.pictures else None
+    return _Shown(label=confused.label, guess=confused.guess, images=images, image=image)

@@ -12,17 +12,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from upchirp.curriculum import Plan
+from upchirp.reports.bars import draw_stages, name_rows
 from upchirp.reports.style import (
     DASHED,
     FAINT,
     INK,
     MUTED,
-    PAPER,
     WIDE,
     add_legend,
     bandwidth_colors,
     drawn,
-    ink_on,
     new_figure,
     plain,
     time_unit,
@@ -119,39 +118,26 @@ def stages_on_a_time_line(summary: Mapping[str, Any], width: float = WIDE) -> Fi
     colors = bandwidth_colors([stage.bandwidth for run in runs for stage in _plan(run).stages])
     for place, run in enumerate(runs):
         # What another run took, whose weights this one starts from, has no stages of its own.
-        left = _seconds_before(run)
-        for stage, seconds in zip(_plan(run).stages, stage_seconds(run), strict=True):
-            color = colors[stage.bandwidth]
-            axes.barh(
-                place,
-                seconds / seconds_in_unit,
-                left=left / seconds_in_unit,
-                height=0.62,
-                color=color,
-                edgecolor=PAPER,
-            )
-            if seconds > (0.035 if width == WIDE else 0.12) * longest:
-                x = (left + seconds / 2) / seconds_in_unit
-                axes.text(x, place, str(stage.bandwidth), ha="center", va="center", color=ink_on(color))
-            left += seconds
+        ends = draw_stages(
+            axes,
+            place,
+            zip((stage.bandwidth for stage in _plan(run).stages), stage_seconds(run), strict=True),
+            colors,
+            height=0.62,
+            least=(0.035 if width == WIDE else 0.12) * longest,
+            left=_seconds_before(run),
+            unit=seconds_in_unit,
+        )
         axes.annotate(
-            f"{left / seconds_in_unit:.1f} {unit}",
-            (left / seconds_in_unit, place),
+            f"{ends / seconds_in_unit:.1f} {unit}",
+            (ends / seconds_in_unit, place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=8.5,
             color=MUTED,
         )
-    axes.set_yticks(
-        range(len(runs)),
-        [_row_name(run, width) for run in runs],
-        color=INK,
-    )
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
+    name_rows(axes, [_row_name(run, width) for run in runs], color=INK)
     axes.set_xlabel(f"training time ({unit})")
     axes.set_xlim(0, (1.1 if width == WIDE else 1.3) * longest / seconds_in_unit)
     add_legend(figure, [Patch(color=color, label=f"B = {side} px") for side, color in colors.items()])

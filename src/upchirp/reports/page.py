@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from upchirp.reports.examples import ExampleRow, Examples, example_strip
 from upchirp.reports.style import NARROW, WIDE, to_svg
@@ -29,6 +29,18 @@ def render(template: str, **values: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Image:
+    """Pixels as an image element has them."""
+
+    source: str
+    """PNG."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strip:
     """The examples of one stage."""
 
@@ -37,9 +49,7 @@ class Strip:
     progress: str
     magnitude: str
     """Empty where there is none."""
-    source: str
-    width: int
-    height: int
+    image: Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +81,13 @@ def svg_source(figure: Figure) -> str:
 def png_source(image: NDArray[np.uint8]) -> str:
     """A picture, uint8 of shape `(height, width, channels)`, as the source of an image element."""
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG", optimize=True)
+    PIL.Image.fromarray(image).save(stream, format="PNG", optimize=True)
     return "data:image/png;base64," + b64encode(stream.getvalue()).decode("ascii")
+
+
+def image_of(pixels: NDArray[np.uint8]) -> Image:
+    """A picture, uint8 of shape `(height, width, channels)`, for the macro `image` of the templates."""
+    return Image(source=png_source(pixels), width=pixels.shape[1], height=pixels.shape[0])
 
 
 def strip_rows(examples: Examples, final_size: int) -> list[Strip]:
@@ -90,41 +105,25 @@ class Answer:
     """Their side, pixels."""
     first: bool
     """Whether they are the first of their side."""
-    source: str
-    """Of an image element."""
-    width: int
-    """Pixels."""
-    height: int
-    """Pixels."""
+    image: Image
 
 
 def answer_strips(answers: Sequence[tuple[str, ExampleRow]], final_size: int) -> list[Answer]:
     """What a task shows, stage by stage."""
     strips: list[Answer] = []
     for what, row in answers:
-        strip = example_strip(row, final_size)
-        strips.append(
-            Answer(
-                what=what,
-                bandwidth=row.bandwidth,
-                first=not any(each.bandwidth == row.bandwidth for each in strips),
-                source=png_source(strip),
-                width=strip.shape[1],
-                height=strip.shape[0],
-            )
-        )
+        first = not any(each.bandwidth == row.bandwidth for each in strips)
+        shown = image_of(example_strip(row, final_size))
+        strips.append(Answer(what=what, bandwidth=row.bandwidth, first=first, image=shown))
     return strips
 
 
 def _strip(place: int, row: ExampleRow, final_size: int) -> Strip:
-    strip = example_strip(row, final_size)
     start, end = row.progress
     return Strip(
         stage=place,
         bandwidth=row.bandwidth,
         progress=f"{100 * start:.0f} to {100 * end:.0f} %",
         magnitude="" if row.magnitude is None else " to ".join(dict.fromkeys(f"{m:.1f}" for m in row.magnitude)),
-        source=png_source(strip),
-        width=strip.shape[1],
-        height=strip.shape[0],
+        image=image_of(example_strip(row, final_size)),
     )

@@ -10,17 +10,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from upchirp.curriculum import Plan
+from upchirp.reports.bars import draw_stages, name_rows
 from upchirp.reports.style import (
     CURRICULA,
     DASHED,
     FAINT,
     MUTED,
-    PAPER,
     WIDE,
     add_legend,
     bandwidth_colors,
     drawn,
-    ink_on,
     new_figure,
     time_unit,
 )
@@ -126,18 +125,10 @@ def time_of_stages(log: Records, plan: Plan, width: float = WIDE) -> Figure:
     colors = bandwidth_colors([stage.bandwidth for stage in plan.stages])
     seconds = stage_seconds(log, plan)
     for row, parts in enumerate((seconds, [stage.cost for stage in plan.stages])):
-        whole, left = sum(parts) or 1.0, 0.0
-        for stage, part in zip(plan.stages, parts, strict=True):
-            share, color = 100 * part / whole, colors[stage.bandwidth]
-            axes.barh(row, share, left=left, height=0.66, color=color, edgecolor=PAPER)
-            if share > (4 if width == WIDE else 12):
-                axes.text(left + share / 2, row, str(stage.bandwidth), ha="center", va="center", color=ink_on(color))
-            left += share
-    axes.set_yticks([0, 1], ["time", "compute"])
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
+        whole = sum(parts) or 1.0
+        shares = [(stage.bandwidth, 100 * part / whole) for stage, part in zip(plan.stages, parts, strict=True)]
+        draw_stages(axes, row, shares, colors, height=0.66, least=4 if width == WIDE else 12)
+    name_rows(axes, ["time", "compute"])
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"share (%) of {duration_text(sum(seconds))}, and of the plan's compute")
     return figure

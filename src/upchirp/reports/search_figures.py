@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from upchirp.reports.bars import draw_stages, name_rows
 from upchirp.reports.search_schedules import schedules
 from upchirp.reports.style import (
     DASHED,
@@ -189,21 +190,10 @@ def found_beside_presets(summary: Mapping[str, Any], width: float = WIDE) -> Fig
     axes = figure.add_subplot()
     colors = bandwidth_colors([side for each in shown for side, _ in each.shares])
     for row, each in enumerate(shown):
-        left = 0.0
-        for side, share in each.shares:
-            axes.barh(row, 100 * share, left=100 * left, height=0.64, color=colors[side], edgecolor=PAPER)
-            if share > (0.035 if width == WIDE else 0.1):
-                x = 100 * (left + share / 2)
-                axes.text(x, row, str(side), ha="center", va="center", color=ink_on(colors[side]))
-            left += share
-    axes.set_yticks(
-        range(len(shown)), [plain(shortened(each.name, 32 if width == WIDE else 16)) for each in shown], color=INK
-    )
+        percents = [(side, 100 * share) for side, share in each.shares]
+        draw_stages(axes, row, percents, colors, height=0.64, least=3.5 if width == WIDE else 10)
+    name_rows(axes, [plain(shortened(each.name, 32 if width == WIDE else 16)) for each in shown], color=INK)
     axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the compute (%)")
     return figure
