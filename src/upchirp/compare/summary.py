@@ -14,7 +14,8 @@ import numpy.typing as npt
 from upchirp.compare.curves import readings
 from upchirp.compare.equal_accuracy import Speedup, Timed, relative_time_spread, speedup_at_equal_accuracy
 from upchirp.compare.outcomes import Entry, Outcome
-from upchirp.compare.speeds import Disturbance, Work, disturbances, slowed, steady_speeds
+from upchirp.compare.speeds import Disturbance, Work
+from upchirp.compare.steadiness import steadiness, variants_of
 from upchirp.compare.uncertainty import Difference, Measured, SeedSpread, contrast, difference, seed_spread
 from upchirp.reports.loaded import loaded_by_stage
 
@@ -35,29 +36,10 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
         entry: replace(each, seconds=[run.all_compute for run in outcomes[entry]]) for entry, each in timed.items()
     }
     spread = seed_spread([each.measured for each in timed.values()])
-    speeds = {
-        entry: {
-            f"{entry.name} seed {seed}": steady_speeds(run.lines("train"), run.plan)
-            for seed, run in zip(seeds, runs, strict=True)
-        }
-        for entry, runs in outcomes.items()
-    }
+    steady = steadiness(outcomes, seeds=seeds)
+    time_spread = relative_time_spread(_counted(timed, steady.times_count))
     baseline, *others = outcomes
-    names = list(dict.fromkeys(entry.variant for entry in others if entry.variant != baseline.variant))
-    alike = {name: _alike(name, outcomes) for name in names}
-    compared = {
-        name: {run: own for entry in entries for run, own in speeds[entry].items()} for name, entries in alike.items()
-    }
-    disturbed = {name: disturbances(own) for name, own in compared.items()}
-    slow: set[str] = set().union(*map(slowed, compared.values()))
-    times_count = {entry: [run not in slow for run in speeds[entry]] for entry in outcomes}
-    time_spread = relative_time_spread(
-        [
-            replace(each, seconds=[*compress(each.seconds, times_count[entry])])
-            for entry, each in timed.items()
-            if any(times_count[entry])
-        ]
-    )
+    names = variants_of(outcomes)
     speedups = {
         name: _undisturbed(
             speedup_at_equal_accuracy(
@@ -66,7 +48,7 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
                 spread,
                 time_spread=time_spread,
             ),
-            disturbed[name],
+            steady.disturbed[name],
         )
         for name in names
     }
@@ -79,10 +61,10 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
                 entry,
                 runs,
                 root,
-                list(speeds[entry].values()),
+                list(steady.speeds[entry].values()),
                 differences.get(entry),
                 contrast([(1.0, timed[entry].measured)], spread),
-                times_count[entry],
+                steady.times_count[entry],
                 relative_compute=computed[entry].mean_seconds / computed[baseline].mean_seconds,
             )
             for entry, runs in outcomes.items()
@@ -91,12 +73,17 @@ def summarise(outcomes: Mapping[Entry, Sequence[Outcome]], *, seeds: Sequence[in
         "speedups": {name: speedup.to_dict() for name, speedup in speedups.items()},
         "equal_accuracy": {
             name: _at_equal_accuracy(
-                (baseline.variant, name), timed, computed, disturbed[name], spread=spread, time_spread=time_spread
+                (baseline.variant, name),
+                timed,
+                computed,
+                steady.disturbed[name],
+                spread=spread,
+                time_spread=time_spread,
             )
             for name in names
         },
-        "speeds_compared": {name: _compared(name, alike[name], speeds) for name in names},
-        "disturbed": {name: [each.to_dict() for each in found] for name, found in disturbed.items()},
+        "speeds_compared": dict(steady.compared),
+        "disturbed": {name: [each.to_dict() for each in found] for name, found in steady.disturbed.items()},
     }
 
 
@@ -115,6 +102,12 @@ def _timed(outcomes: Mapping[Entry, Sequence[Outcome]]) -> dict[Entry, Timed]:
         )
         for entry, runs in outcomes.items()
     }
+
+
+def _counted(timed: Mapping[Entry, Timed], times_count: Mapping[Entry, Sequence[bool]]) -> list[Timed]:
+    """The times of seeds that nothing disturbed, of each entry that has any."""
+    counted = {entry: [*compress(each.seconds, times_count[entry])] for entry, each in timed.items()}
+    return [replace(timed[entry], seconds=seconds) for entry, seconds in counted.items() if seconds]
 
 
 def _hits(outcomes: Mapping[Entry, Sequence[Outcome]]) -> dict[Entry, npt.NDArray[np.float64]]:
@@ -180,23 +173,6 @@ def _at_equal_accuracy(
             speedup = _undisturbed(each.speedup, disturbed) if what == "time" else each.speedup
             row[what] = speedup.to_dict()
     return list(rows.values())
-
-
-def _alike(name: str, outcomes: Mapping[Entry, Sequence[Outcome]]) -> list[Entry]:
-    """The baseline's entries and a variant's, if both compute and load in the same way; else the variant's alone."""
-    baseline = next(iter(outcomes))
-    own = [entry for entry in outcomes if entry.variant == name]
-    if {run.computes for entry in own for run in outcomes[entry]} != {outcomes[baseline][0].computes}:
-        return own
-    return [entry for entry in outcomes if entry.variant == baseline.variant] + own
-
-
-def _compared(name: str, alike: Sequence[Entry], speeds: Mapping[Entry, Mapping[str, Mapping[Work, float]]]) -> bool:
-    """Whether the variant ran long enough to compare its speed: at one size with the baseline's, if they are alike."""
-    work = {entry: {each for own in speeds[entry].values() for each in own} for entry in alike}
-    own: set[Work] = set().union(*(work[entry] for entry in alike if entry.variant == name))
-    usual: set[Work] = set().union(*(work[entry] for entry in alike if entry.variant != name))
-    return bool(own & usual) if any(entry.variant != name for entry in alike) else bool(own)
 
 
 def _entry_summary(
