@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,31 @@ from upchirp.data.images.decoding import DecodedPicture, Picture
 from upchirp.errors import InputError, reason_of
 
 _ARCHIVE = re.compile(r"cifar-100?-python\.tar(\.gz)?", re.IGNORECASE)
-_FILES = re.compile(r"(?:data_batch_[1-5]|test_batch|batches\.meta|train|test|meta)")
-_TRAIN = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
+
+
+class _Files(NamedTuple):
+    """The files of a data set, and what their contents are called."""
+
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    labels: str
+    names: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return *self.train, self.test, self.meta
+
+
+_CIFAR_10 = _Files(
+    ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+    "test_batch",
+    "batches.meta",
+    "labels",
+    "label_names",
+)
+_CIFAR_100 = _Files(("train",), "test", "meta", "fine_labels", "fine_label_names")
+_NAMES = {*_CIFAR_10.all, *_CIFAR_100.all}
 _LARGEST_FILE = 2**28
 _SIDE = 32
 
@@ -67,9 +90,7 @@ def is_cifar(path: Path) -> bool:
     (True, False)
     """
     if path.is_dir():
-        return all((path / name).is_file() for name in (*_TRAIN, "test_batch", "batches.meta")) or all(
-            (path / name).is_file() for name in ("train", "test", "meta")
-        )
+        return any(all((path / name).is_file() for name in files.all) for files in (_CIFAR_10, _CIFAR_100))
     return _ARCHIVE.fullmatch(path.name) is not None
 
 
@@ -81,21 +102,23 @@ def open_cifar(path: Path) -> tuple[CifarSource, CifarSource]:
     Raises:
         InputError: files are missing, damaged, or hold anything else.
     """
-    files = dict(_read(path))
-    meta = files.get("batches.meta", files.get("meta", {}))
-    names = meta.get("label_names", meta.get("fine_label_names"))
-    train = [files[name] for name in _TRAIN if name in files] or [files[name] for name in ("train",) if name in files]
-    test = files.get("test_batch", files.get("test"))
-    if not names or not train or test is None or (len(train) < len(_TRAIN) and "train" not in files):
-        raise InputError(f"{path} lacks files of CIFAR (found {', '.join(sorted(files)) or 'none'}): download it again")
+    found = dict(_read(path))
+    files = next((each for each in (_CIFAR_10, _CIFAR_100) if found.keys() >= {*each.all}), None)
+    names = found[files.meta].get(files.names) if files else None
+    if not files or not names:
+        raise InputError(f"{path} lacks files of CIFAR (found {', '.join(sorted(found)) or 'none'}): download it again")
     classes = tuple(map(str, names))
-    return _source(f"train in {path}", train, classes), _source(f"test in {path}", [test], classes)
+    train, test = ([found[name] for name in own] for own in (files.train, (files.test,)))
+    return (
+        _source(f"train in {path}", train, files.labels, classes),
+        _source(f"test in {path}", test, files.labels, classes),
+    )
 
 
-def _source(name: str, batches: list[Mapping[str, Any]], classes: tuple[str, ...]) -> CifarSource:
+def _source(name: str, batches: list[Mapping[str, Any]], labels_key: str, classes: tuple[str, ...]) -> CifarSource:
     try:
         pixels = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
-        labels = np.concatenate([np.asarray(batch.get("labels", batch.get("fine_labels"))) for batch in batches])
+        labels = np.concatenate([np.asarray(batch[labels_key]) for batch in batches])
         pixels = pixels.reshape(len(labels), 3, _SIDE, _SIDE)
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(f"{name} is damaged ({error}): download it again") from error
@@ -109,13 +132,13 @@ def _read(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         if path.is_dir():
             for file in sorted(path.iterdir()):
-                if _FILES.fullmatch(file.name):
+                if file.name in _NAMES:
                     yield file.name, _unpickled(file.read_bytes(), file)
             return
         with tarfile.open(path) as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
-                if member.isfile() and _FILES.fullmatch(name) and member.size <= _LARGEST_FILE:
+                if member.isfile() and name in _NAMES and member.size <= _LARGEST_FILE:
                     stream = archive.extractfile(member)
                     assert stream is not None
                     yield name, _unpickled(stream.read(), path / member.name)

@@ -40,6 +40,20 @@ class Listing:
     passed_over: PassedOver
     """What was not taken."""
 
+    @classmethod
+    def of(
+        cls,
+        classes: Sequence[str],
+        folders: Sequence[str],
+        labels: npt.ArrayLike,
+        paths: Sequence[bytes],
+        passed_over: PassedOver,
+    ) -> "Listing":
+        """The listing of images whose paths inside their class folders are these."""
+        ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
+        names = b"".join(paths)
+        return cls(tuple(classes), tuple(folders), np.asarray(labels, np.int32), ends, names, passed_over)
+
     def __len__(self) -> int:
         """The number of images."""
         return len(self.ends)
@@ -83,6 +97,25 @@ def list_images(
         if annotations := annotations_in(root):
             raise InputError(f"{root} has no class folders, but annotations ({some(annotations)}): give them by `data`")
         raise InputError(f"{root} has no class folders: expected one folder of images per class in it")
+    folders = _class_folders(root, names, classes)
+    present = [label for label, name in enumerate(folders) if name in names]
+    walked, passed_over = _walked(root, [folders[label] for label in present])
+    paths: list[bytes] = []
+    counts: list[int] = []
+    for found in walked[:-1]:
+        own = _paths(found)
+        paths += own
+        counts.append(len(own))
+        counted(len(paths))
+    empty = [folders[label] for label, count in zip(present, counts, strict=True) if not count]
+    if empty and (classes is None or not paths):
+        hint = "; ".join([*passed_over.notes(), "add images or remove the folder"])
+        raise InputError(f"{len(empty)} class folder(s) in {root} without images: {some(empty)}; {hint}")
+    return Listing.of(classes or names, folders, np.repeat(present, counts), paths, passed_over)
+
+
+def _class_folders(root: Folder, names: Sequence[str], classes: Sequence[str] | None) -> list[str]:
+    """The folder of each class, as a system stores its name; a class without images has none."""
     by_name: dict[str, str] = {}
     for name in names:
         if (other := by_name.setdefault(normal(name), name)) != name:
@@ -90,40 +123,22 @@ def list_images(
                 f"{root} has two class folders of the same name, {name}, stored in different Unicode normal forms "
                 f"({len(other)} and {len(name)} characters): put their images into one"
             )
-    folders = tuple(names)
-    if classes is not None:
-        labelled = {normal(name) for name in classes}
-        if unknown := [name for key, name in by_name.items() if key not in labelled]:
-            missing = [name for name in classes if normal(name) not in by_name]
-            unused = f", and has none of {some(missing)}" if missing else ""
-            raise InputError(
-                f"{root} has {len(unknown)} class folder(s) that are no class of the training set ({some(unknown)})"
-                f"{unused}: rename or remove them"
-            )
-        folders = tuple(by_name.get(normal(name), name) for name in classes)
-    present = [label for label, name in enumerate(folders) if name in names]
-    counts = np.zeros(len(folders), dtype=np.int64)
-    paths: list[bytes] = []
-    walked, passed_over = _walked(root, [folders[label] for label in present])
-    for label, found in zip(present, walked[:-1], strict=True):
-        before = len(paths)
-        for inner, files in found:
-            prefix = inner + os.sep if inner else ""
-            paths += [os.fsencode(prefix + name) for name in files]
-        counts[label] = len(paths) - before
-        counted(len(paths))
-    empty = [folders[label] for label in present if not counts[label]]
-    if empty and (classes is None or not paths):
-        hint = "; ".join([*passed_over.notes(), "add images or remove the folder"])
-        raise InputError(f"{len(empty)} class folder(s) in {root} without images: {some(empty)}; {hint}")
-    return Listing(
-        tuple(classes or names),
-        folders,
-        np.repeat(np.arange(len(folders), dtype=np.int32), counts),
-        np.cumsum([len(path) for path in paths], dtype=np.int64),
-        b"".join(paths),
-        passed_over,
-    )
+    if classes is None:
+        return list(names)
+    labelled = {normal(name) for name in classes}
+    if unknown := [name for key, name in by_name.items() if key not in labelled]:
+        missing = [name for name in classes if normal(name) not in by_name]
+        unused = f", and has none of {some(missing)}" if missing else ""
+        raise InputError(
+            f"{root} has {len(unknown)} class folder(s) that are no class of the training set ({some(unknown)})"
+            f"{unused}: rename or remove them"
+        )
+    return [by_name.get(normal(name), name) for name in classes]
+
+
+def _paths(found: Sequence[tuple[str, list[str]]]) -> list[bytes]:
+    """The paths of the images of a class, inside its folder."""
+    return [os.fsencode((inner + os.sep if inner else "") + name) for inner, files in found for name in files]
 
 
 def _walked(
@@ -141,25 +156,14 @@ def _walked(
 def _all_images(root: Folder, counted: Counted) -> Listing:
     names = root.folders()
     walked, passed_over = _walked(root, names, root.files())
-    found = dict(zip([*names, ""], walked, strict=True))
-    paths = {
-        folder: [os.fsencode((inner + os.sep if inner else "") + name) for inner, files in parts for name in files]
-        for folder, parts in found.items()
-    }
-    folders = tuple(folder for folder in paths if paths[folder])
-    flat = [path for folder in folders for path in paths[folder]]
+    paths = {name: own for name, found in zip([*names, ""], walked, strict=True) if (own := _paths(found))}
+    flat = [path for own in paths.values() for path in own]
     counted(len(flat))
     if not flat:
         hint = "; ".join([*passed_over.notes(), "name a folder that holds some"])
         raise InputError(f"there is no image in {root}: {hint}")
-    return Listing(
-        folders,
-        folders,
-        np.repeat(np.arange(len(folders), dtype=np.int32), [len(paths[folder]) for folder in folders]),
-        np.cumsum([len(path) for path in flat], dtype=np.int64),
-        b"".join(flat),
-        passed_over,
-    )
+    labels = np.repeat(np.arange(len(paths)), [len(own) for own in paths.values()])
+    return Listing.of([*paths], [*paths], labels, flat, passed_over)
 
 
 def normal(name: str) -> str:

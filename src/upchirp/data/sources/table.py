@@ -52,16 +52,9 @@ class TableSource(ListedSource):
         classes: Sequence[str],
         label_sets: LabelSets | None = None,
     ) -> None:
-        encoded = [os.fsencode(path) for path in paths]
-        listing = Listing(
-            classes=tuple(classes),
-            # Paths are whole: no class has a folder of its own.
-            folders=("",) * len(classes if label_sets is None else label_sets),
-            labels=np.asarray(labels, dtype=np.int32),
-            ends=np.cumsum([len(path) for path in encoded], dtype=np.int64),
-            names=b"".join(encoded),
-            passed_over=PassedOver(),
-        )
+        # Paths are whole: no class has a folder of its own.
+        folders = [""] * len(classes if label_sets is None else label_sets)
+        listing = Listing.of(classes, folders, labels, [os.fsencode(path) for path in paths], PassedOver())
         super().__init__(str(root), listing)
         self.label_sets = label_sets
         """Which classes each label stands for; nothing where each image has one."""

@@ -34,10 +34,7 @@ def scan(tar: Path) -> TarIndex:
         OSError: it cannot be read.
     """
     before = tar.stat()
-    images: dict[str, Level] = {}
-    labels: dict[str, int] = {}
-    others: set[str] = set()
-    dotted = ""
+    found = _Found(tar)
     try:
         with tar.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
@@ -48,25 +45,7 @@ def scan(tar: Path) -> TarIndex:
                     continue
                 if member.offset_data + member.size > before.st_size:
                     raise tarfile.ReadError(f"{member.name} ends behind the end of the file")
-                key, extension = parts[1], parts[2].lower()
-                if extension in IMAGE_EXTENSIONS:
-                    if key in images:
-                        raise InputError(f"{tar}: sample {key} has two images: keep one in each sample")
-                    images[key] = Level(member.offset_data, member.size, 0, 0)
-                elif extension == "cls" or (extension == "json" and key not in labels):
-                    label = _label(_read(stream, member), extension)
-                    if label is not None:
-                        labels[key] = label
-                    elif extension == "cls":
-                        raise InputError(f"{tar}: the label of sample {key} in {member.name} is no integer from 0")
-                    else:
-                        others.add(key)
-                else:
-                    others.add(key)
-                    if extension.rpartition(".")[2] in IMAGE_EXTENSIONS:
-                        dotted = (
-                            f"; the key ends at the first dot, so {member.name} is the {extension} of {key}: rename it"
-                        )
+                found.take(member, parts[1], parts[2].lower(), stream)
             stream.seek(archive.offset)
             following = stream.read(tarfile.BLOCKSIZE)
             if following.strip(b"\0"):
@@ -75,27 +54,66 @@ def scan(tar: Path) -> TarIndex:
         raise InputError(
             f"{tar} is no plain tar file, or it is cut off ({error}): download it again; unpack .gz first"
         ) from error
-    unlabelled, imageless = images.keys() - labels.keys(), (labels.keys() | others) - images.keys()
-    if (unlabelled or imageless) and not following:
-        raise InputError(
-            f"{tar} is cut off: it has no end mark, and sample {min(unlabelled or imageless)} is not whole; "
-            "download it again"
-        )
-    if unlabelled:
-        raise InputError(
-            f"{tar}: sample {min(unlabelled)} has no label: expected a .cls member, or a .json member with an integer "
-            f"under {' or '.join(LABEL_KEYS)}{dotted}"
-        )
-    if imageless:
-        kinds = ", ".join(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
-        raise InputError(f"{tar}: sample {min(imageless)} has no image: expected a member of {kinds}{dotted}")
-    if not images:
-        raise InputError(f"{tar} holds no images: expected samples of KEY.jpg and KEY.cls{dotted}")
+    found.check_whole(ended=bool(following))
     return TarIndex.of(
-        [(labels[key], [level]) for key, level in images.items()],
+        [(found.labels[key], [level]) for key, level in found.images.items()],
         tar_bytes=before.st_size,
         tar_mtime_ns=before.st_mtime_ns,
     )
+
+
+class _Found:
+    """The samples of a shard, as far as its members tell."""
+
+    def __init__(self, tar: Path) -> None:
+        self.images: dict[str, Level] = {}
+        self.labels: dict[str, int] = {}
+        self._tar = tar
+        self._others: set[str] = set()
+        self._dotted = ""
+
+    def take(self, member: tarfile.TarInfo, key: str, extension: str, stream: IO[bytes]) -> None:
+        """Take note of a member of a sample."""
+        if extension in IMAGE_EXTENSIONS:
+            if key in self.images:
+                raise InputError(f"{self._tar}: sample {key} has two images: keep one in each sample")
+            self.images[key] = Level(member.offset_data, member.size, 0, 0)
+        elif extension == "cls" or (extension == "json" and key not in self.labels):
+            label = _label(_read(stream, member), extension)
+            if label is not None:
+                self.labels[key] = label
+            elif extension == "cls":
+                raise InputError(f"{self._tar}: the label of sample {key} in {member.name} is no integer from 0")
+            else:
+                self._others.add(key)
+        else:
+            self._others.add(key)
+            if extension.rpartition(".")[2] in IMAGE_EXTENSIONS:
+                self._dotted = (
+                    f"; the key ends at the first dot, so {member.name} is the {extension} of {key}: rename it"
+                )
+
+    def check_whole(self, *, ended: bool) -> None:
+        """Raise unless every sample has an image and a label; `ended` says whether the shard has an end mark."""
+        images, labels = self.images.keys(), self.labels.keys()
+        unlabelled, imageless = images - labels, (labels | self._others) - images
+        if (unlabelled or imageless) and not ended:
+            raise InputError(
+                f"{self._tar} is cut off: it has no end mark, and sample {min(unlabelled or imageless)} is not whole; "
+                "download it again"
+            )
+        if unlabelled:
+            raise InputError(
+                f"{self._tar}: sample {min(unlabelled)} has no label: expected a .cls member, or a .json member with "
+                f"an integer under {' or '.join(LABEL_KEYS)}{self._dotted}"
+            )
+        if imageless:
+            kinds = ", ".join(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
+            raise InputError(
+                f"{self._tar}: sample {min(imageless)} has no image: expected a member of {kinds}{self._dotted}"
+            )
+        if not images:
+            raise InputError(f"{self._tar} holds no images: expected samples of KEY.jpg and KEY.cls{self._dotted}")
 
 
 def _read(stream: IO[bytes], member: tarfile.TarInfo) -> bytes:
