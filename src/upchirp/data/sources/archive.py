@@ -4,6 +4,7 @@ import os
 import struct
 import zlib
 from collections.abc import Hashable, Sequence
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,36 +26,18 @@ _MEMBER = np.dtype([("offset", "<i8"), ("stored", "<i8"), ("size", "<i8"), ("crc
 
 
 class ArchiveFolder:
-    """A folder in an archive; without `above` the archive itself. See `Folder`.
+    """An archive, or a folder in it. See `Folder`.
 
     Args:
         path: of the archive.
-        index: what lies in it; by default it is read.
     """
 
-    def __init__(self, path: Path, index: ArchiveIndex | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.archive = path
-        self.index = index or index_archive(path)
+        self.index = index_archive(path)
         self.inner = ""
         """Its path in the archive."""
-        self._tree: dict[str, Any] = {}
-        places: dict[str, dict[str, Any] | None] = {"": self._tree}
-        for name in self.index.members:
-            folder, _, file = name.rpartition("/")
-            if folder not in places:
-                places[folder] = self._make(folder)
-            if (place := places[folder]) is not None and not is_junk(file):
-                place.setdefault(file, None)
-
-    def _make(self, path: str) -> dict[str, Any] | None:
-        """What is to hold a folder's contents; nothing for junk, or for a folder of the name of a file."""
-        place = self._tree
-        for name in path.split("/"):
-            inside = None if is_junk(name) else place.setdefault(name, {})
-            if inside is None:
-                return None
-            place = inside
-        return place
+        self._tree = _tree_of(self.index)
 
     def __str__(self) -> str:
         return str(self.archive / self.inner)
@@ -69,8 +52,7 @@ class ArchiveFolder:
 
     def inside(self, name: str) -> "ArchiveFolder":
         """A folder in it."""
-        folder = object.__new__(ArchiveFolder)
-        folder.archive, folder.index = self.archive, self.index
+        folder = copy(self)
         folder.inner = f"{self.inner}/{name}" if self.inner else name
         folder._tree = self._tree[name]
         return folder
@@ -80,6 +62,22 @@ class ArchiveFolder:
     ) -> list[list[tuple[str, list[str]]]]:
         """The images below each of some folders in it; see `Folder.walk`."""
         return [sorted(_walk(self._tree[name], passed_over, known)) for name in names]
+
+
+def _tree_of(index: ArchiveIndex) -> dict[str, Any]:
+    """By its name what lies in each folder; nothing for a file. Junk is left out, and a folder of the name of a file."""
+    tree: dict[str, Any] = {}
+    places: dict[str, dict[str, Any] | None] = {"": tree}
+    for path in index.members:
+        folder, _, file = path.rpartition("/")
+        if folder not in places:
+            place: dict[str, Any] | None = tree
+            for name in folder.split("/"):
+                place = None if place is None or is_junk(name) else place.setdefault(name, {})
+            places[folder] = place
+        if (place := places[folder]) is not None and not is_junk(file):
+            place.setdefault(file, None)
+    return tree
 
 
 def _walk(tree: dict[str, Any], passed_over: PassedOver, known: frozenset[str]) -> list[tuple[str, list[str]]]:

@@ -17,6 +17,7 @@ from upchirp.data.sources.generated import GeneratedSource
 from upchirp.data.sources.hugging_face import HuggingFaceSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, find_layout
+from upchirp.data.sources.listed import ListedSource
 from upchirp.data.sources.listing import Counted, ignore, normal, without_images
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
@@ -222,23 +223,30 @@ def _open_folders(root: Folder, counted: Counted, splits: SplitNames) -> _Opened
         notes.append(f"the images are in {layout.place}")
     if layout.val_name not in ("val", splits.val, None):
         notes.append(f"validation images are those of {layout.val_name}/")
-    train = _images(layout.train, None, counted)
-    passed_over = PassedOver()
-    passed_over.add(train.passed_over)
-    val = None
+    train, val = images_of(layout.train, counted=counted), None
     if layout.val is not None:
-        val = _images(layout.val, train.classes, counted)
-        passed_over.add(val.passed_over)
+        val = images_of(layout.val, train.classes, counted)
         counts = np.bincount(val.labels, minlength=len(val.classes))
         absent = [name for name, count in zip(val.classes, counts, strict=True) if not count]
         notes += without_images(absent, len(val.classes), "validation")
-    return _Opened(train, val, layout.train_name is not None, notes + passed_over.notes())
+    return _Opened(train, val, layout.train_name is not None, notes + passed_over_notes(train, val))
 
 
-def _images(folder: Folder, classes: Sequence[str] | None, counted: Counted) -> FolderSource | ArchiveSource:
+def images_of(
+    folder: Folder, classes: Sequence[str] | None = None, counted: Counted = ignore, *, loose: bool = False
+) -> FolderSource | ArchiveSource:
+    """The images of a folder, on the disk or in an archive; see `FolderSource` for the arguments."""
     if isinstance(folder, ArchiveFolder):
-        return ArchiveSource(folder, classes, counted)
-    return FolderSource(str(folder), classes, counted)
+        return ArchiveSource(folder, classes, counted, loose=loose)
+    return FolderSource(str(folder), classes, counted, loose=loose)
+
+
+def passed_over_notes(train: ListedSource, val: ListedSource | None) -> list[str]:
+    """Notes on what was not taken for an image in either split."""
+    passed_over = PassedOver()
+    for source in filter(None, (train, val)):
+        passed_over.add(source.passed_over)
+    return passed_over.notes()
 
 
 def as_source(data: Any) -> Source:

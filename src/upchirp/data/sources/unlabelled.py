@@ -5,18 +5,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from upchirp.data.settings import VAL_SHARE
-from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
+from upchirp.data.sources.archive import ArchiveFolder
 from upchirp.data.sources.cifar import is_cifar
-from upchirp.data.sources.folder import FolderSource
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, named_folder
 from upchirp.data.sources.listing import Counted, ignore
-from upchirp.data.sources.open import Note, open_data, warn
+from upchirp.data.sources.open import Note, images_of, open_data, passed_over_notes, warn
 from upchirp.data.sources.relabelled import UnlabelledSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
 from upchirp.data.sources.subset import hold_out, split
-from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver
+from upchirp.data.sources.tree import DiskFolder, Folder
 from upchirp.errors import InputError, some
 
 _SPLIT_SEED = 0
@@ -74,18 +73,21 @@ def _open(
         return *open_shards(root), notes
     if not own_labels and root.is_dir() and is_hugging_face(root, splits):
         return *open_hugging_face(root, splits, labelled=False), notes
-    folder = None if own_labels else _folder(root)
-    if folder is None:
-        train, val = open_data(
-            data,
-            final_size,
-            val_share=val_share,
-            train_split=splits.train,
-            val_split=splits.val,
-            note=notes.append,
-            counted=counted,
-        )
-        return train, val, notes
+    if not own_labels and (folder := _folder(root)) is not None:
+        return _open_folder(folder, counted, splits)
+    train, val = open_data(
+        data,
+        final_size,
+        val_share=val_share,
+        train_split=splits.train,
+        val_split=splits.val,
+        note=notes.append,
+        counted=counted,
+    )
+    return train, val, notes
+
+
+def _open_folder(folder: Folder, counted: Counted, splits: SplitNames) -> tuple[Source, Source | None, list[str]]:
     # Splits may lie in the only folder of the one that is named.
     place, names = folder, folder.folders()
     while len(names) == 1 and not named_folder(place, names, splits.train_names()):
@@ -97,18 +99,11 @@ def _open(
     for asked in filter(None, (splits.train, splits.val)):
         if named_folder(folder, names, (asked,)) is None:
             raise InputError(f"{folder} has no split {asked} (found {some([f'{name}/' for name in names])})")
-    if (inside := named_folder(folder, names, splits.train_names())) is None:
-        source = _images(folder, counted)
-        return source, None, source.passed_over.notes()
-    train = _images(folder.inside(inside), counted)
-    passed_over = PassedOver()
-    passed_over.add(train.passed_over)
-    other = named_folder(folder, names, splits.val_names())
-    if other is None:
-        return train, None, passed_over.notes()
-    held = _images(folder.inside(other), counted)
-    passed_over.add(held.passed_over)
-    return train, held, passed_over.notes()
+    inside = named_folder(folder, names, splits.train_names())
+    other = inside and named_folder(folder, names, splits.val_names())
+    source = images_of(folder.inside(inside) if inside else folder, counted=counted, loose=True)
+    held = images_of(folder.inside(other), counted=counted, loose=True) if other else None
+    return source, held, passed_over_notes(source, held)
 
 
 def _folder(root: Path) -> Folder | None:
@@ -118,12 +113,6 @@ def _folder(root: Path) -> Folder | None:
     if root.is_file() and root.suffix.lower() in (".zip", ".tar"):
         return ArchiveFolder(root)
     return None
-
-
-def _images(folder: Folder, counted: Counted) -> FolderSource | ArchiveSource:
-    if isinstance(folder, ArchiveFolder):
-        return ArchiveSource(folder, counted=counted, loose=True)
-    return FolderSource(str(folder), counted=counted, loose=True)
 
 
 def _held_out(source: Source, share: float) -> tuple[Source, Source]:
