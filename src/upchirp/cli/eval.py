@@ -124,6 +124,20 @@ def run(words: Sequence[str]) -> int:
         several = command.sizes or command.low_pass or command.high_pass or command.checkpoints
         print(json_text(listed if several else listed[0]))
         return 0
+    _print_figures(results, command)
+    if command.confusion and results[0].evaluation.scores is not None:
+        print_note("these images have several labels, and none is taken for another: --confusion has nothing to print")
+        command = replace(command, confusion=False)
+    for result in results:
+        for title, rows in _details(result, command).items():
+            _print_details(f"{title.replace('_', ' ')} at {result.size} px", rows)
+    for what, file in (("report", command.report_file), ("classes", command.per_class_file)):
+        if file is not None:
+            print(f"{what}: {printable(file)}")
+    return 0
+
+
+def _print_figures(results: Sequence["SizedEvaluation"], command: EvalCommand) -> None:
     table = Table()
     filtered = command.low_pass or command.high_pass
     leading = ("step",) if command.checkpoints else ()
@@ -140,16 +154,6 @@ def run(words: Sequence[str]) -> int:
             f"{evaluation.images:,}",
         )
     Console().print(table)
-    if command.confusion and results[0].evaluation.scores is not None:
-        print_note("these images have several labels, and none is taken for another: --confusion has nothing to print")
-        command = replace(command, confusion=False)
-    for result in results:
-        for title, rows in _details(result, command).items():
-            _print_details(f"{title.replace('_', ' ')} at {result.size} px", rows)
-    for what, file in (("report", command.report_file), ("classes", command.per_class_file)):
-        if file is not None:
-            print(f"{what}: {printable(file)}")
-    return 0
 
 
 def _details(result: "SizedEvaluation", command: EvalCommand) -> dict[str, list[dict[str, Any]]]:

@@ -5,7 +5,6 @@ import struct
 import zlib
 from collections.abc import Hashable, Sequence
 from copy import copy
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from upchirp.data.sources.archive_index import MOST_BYTES, ArchiveIndex, index_archive
 from upchirp.data.sources.listed import ListedSource
 from upchirp.data.sources.listing import Counted, ignore, list_images
-from upchirp.data.sources.random_access import OpenFile
+from upchirp.data.sources.random_access import OpenFile, OwnCache
 from upchirp.data.sources.tree import PassedOver, is_junk, only_images
 
 # A zip repeats a file's name before its bytes, with other extra fields than in the directory.
@@ -65,7 +64,7 @@ class ArchiveFolder:
 
 
 def _tree_of(index: ArchiveIndex) -> dict[str, Any]:
-    """By its name what lies in each folder; nothing for a file. Junk is left out, and a folder of the name of a file."""
+    """What lies in each folder by its name, of a file nothing; without junk, and folders of the name of a file."""
     tree: dict[str, Any] = {}
     places: dict[str, dict[str, Any] | None] = {"": tree}
     for path in index.members:
@@ -135,17 +134,7 @@ class ArchiveSource(ListedSource):
         prefix = f"{folder.inner}/" if folder.inner else ""
         paths = (self._listing.path(index).replace(os.sep, "/") for index in range(len(self)))
         self._members = np.array([tuple(folder.index.members[prefix + path]) for path in paths], dtype=_MEMBER)
-        self._start()
-
-    def _start(self) -> None:
-        self._open = lru_cache(1)(OpenFile)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_open"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start()
+        self._open = OwnCache(OpenFile, 1)
 
     def encoded(self, index: int) -> tuple[bytes, int]:
         """The file of the image, and its label.

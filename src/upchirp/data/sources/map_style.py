@@ -113,27 +113,36 @@ class MapStyleSource:
     def _picture(self, image: object, index: int) -> Picture:
         if isinstance(image, Image.Image):
             return PillowPicture(image)
-        got = f"a {type(image).__name__}"
-        array: np.ndarray[Any, Any] | None = None
-        if isinstance(image, torch.Tensor):
-            got = f"a {image.dtype} tensor of shape {tuple(image.shape)}"
-            if image.dtype == torch.uint8 and image.ndim == 3:
-                array = image.permute(1, 2, 0).numpy(force=True)
-        elif isinstance(image, np.ndarray):
-            got = f"a {image.dtype} array of shape {image.shape}"
-            if image.dtype == np.uint8:
-                array = image[..., None] if image.ndim == 2 else image
-        channels = array.shape[-1] if array is not None and array.ndim == 3 else 0
         if (many := _many_channels(image)) is not None:
             return many
-        if array is None or channels not in (1, 3) or 0 in array.shape:
+        if (photograph := _photograph(image)) is None:
             raise DataFault(
-                f"{self.describe(index)}: the image is {got}; expected a PIL image, a uint8 tensor "
+                f"{self.describe(index)}: the image is {_kind(image)}; expected a PIL image, a uint8 tensor "
                 "(channels, height, width) or a uint8 array (height, width, channels): "
                 "remove transforms that make floats"
             )
-        photograph = np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array)
-        return PillowPicture(Image.fromarray(photograph))
+        return PillowPicture(Image.fromarray(np.ascontiguousarray(photograph)))
+
+
+def _photograph(image: object) -> npt.NDArray[np.uint8] | None:
+    """The values of a grey image, (height, width), or of an RGB one, (height, width, 3); nothing if it is neither."""
+    if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3:
+        values: npt.NDArray[np.uint8] = image.permute(1, 2, 0).numpy(force=True)
+    elif isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        values = image[..., None] if image.ndim == 2 else image
+    else:
+        return None
+    if values.ndim != 3 or values.shape[-1] not in (1, 3) or 0 in values.shape:
+        return None
+    return values[..., 0] if values.shape[-1] == 1 else values
+
+
+def _kind(image: object) -> str:
+    if isinstance(image, torch.Tensor):
+        return f"a {image.dtype} tensor of shape {tuple(image.shape)}"
+    if isinstance(image, np.ndarray):
+        return f"a {image.dtype} array of shape {image.shape}"
+    return f"a {type(image).__name__}"
 
 
 def _many_channels(image: object) -> ArrayPicture | None:

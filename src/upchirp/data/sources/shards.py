@@ -3,16 +3,15 @@
 import tarfile
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.images.pyramid import PyramidPicture
 from upchirp.data.label_sets import LabelSets
-from upchirp.data.sources.random_access import OpenFile
+from upchirp.data.sources.random_access import OpenFile, OwnCache
 from upchirp.data.tars.index import Level, TarIndex, index_path, load_names
 from upchirp.errors import InputError
 
@@ -78,19 +77,8 @@ class ShardSource:
         self.labels = np.concatenate([index.labels for index in indexes])
         """The label of each image: (images,)."""
         self._levels = np.concatenate([index.levels for index in indexes])
-        self._start()
-
-    def _start(self) -> None:
-        # Caches of this process.
-        self._open = lru_cache(_OPEN_FILES)(OpenFile)
-        self._names = lru_cache(1)(load_names)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_open", "_names")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start()
+        self._open = OwnCache(OpenFile, _OPEN_FILES)
+        self._names = OwnCache(load_names, 1)
 
     def __len__(self) -> int:
         """The number of images."""
