@@ -44,7 +44,7 @@ from torchvision.transforms import Compose
 from upchirp import Augmentation, BatchTransform, Loader, constant, plan
 from upchirp.data import FolderSource, Mode, Source, TrainTransform
 from upchirp.data.arrival import portions
-from upchirp.data.chunks import chunk_bytes, chunk_rows, cut
+from upchirp.data.chunks import ChunkSize, cut
 from upchirp.data.images.crops import crop_box
 from upchirp.data.images.decoding import Box, Picture, open_picture
 from upchirp.data.images.pyramid import PyramidPicture, choose_level
@@ -146,7 +146,7 @@ def ours(source: Source, mode: Mode) -> Pipeline:
 def left_to_host(source: Source) -> Pipeline:
     """What workers and the training process do where the device prepares images."""
     transform, lay_out = RegionTransform(AUGMENTATION, FINAL_SIZE), LaidOut(AUGMENTATION.randaug_layers)
-    slot = torch.zeros(chunk_bytes(FINAL_SIZE, "device"), dtype=torch.uint8).share_memory_()
+    slot = torch.zeros(ChunkSize("device").bytes(FINAL_SIZE), dtype=torch.uint8).share_memory_()
 
     def in_shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         memory = slot[: shape[0]]
@@ -156,7 +156,7 @@ def left_to_host(source: Source) -> Pipeline:
         return transform(source.load(index)[0], Request(index, bandwidth, MAGNITUDE, seed))
 
     def finish(images: list[Region], bandwidth: int, step: int) -> torch.Tensor:
-        most = chunk_rows(bandwidth, "device")
+        most = ChunkSize("device").rows(bandwidth)
         parts = ((lay_out(part, in_shared_memory), [0] * len(part), ()) for part in cut(images, most))
         return [regions.pixels for regions, *_ in portions(parts, len(images), pin_memory=False)][-1]
 

@@ -28,8 +28,8 @@ def test_items_are_cut_in_order_into_few_and_equal_parts(count: int, most: int) 
 
 @pytest.mark.parametrize("side", [16, 32, 96, 128, 160, 192, 224, 256, 384])
 def test_eight_workers_train_and_evaluate_within_a_container_s_shared_memory(side: int) -> None:
-    assert 8 * (2 * chunks.PREFETCHED + 1) * chunks.chunk_bytes(side) < 0.9 * 64 * 2**20
-    assert chunks.chunk_rows(side) <= 64
+    assert 8 * (2 * chunks.PREFETCHED + 1) * chunks.ChunkSize().bytes(side) < 0.9 * 64 * 2**20
+    assert chunks.ChunkSize().rows(side) <= 64
 
 
 @pytest.mark.parametrize(("free", "ahead"), [(None, 72), (2**33, 72), (200 * 2**20, 10), (57 * 2**20, 2), (0, 2)])
@@ -38,7 +38,7 @@ def test_batches_are_ahead_as_far_as_shared_memory_has_room(
 ) -> None:
     monkeypatch.setattr(chunks, "room", lambda: free)
     # One and a half batches of 3,072 images are 576 chunks of 8, of 1.1 MiB each.
-    assert chunks.prefetched(8, [(96, 64), (224, 3072), (224, 512)]) == ahead
+    assert chunks.ChunkSize().ahead(8, [(96, 64), (224, 3072), (224, 512)]) == ahead
 
 
 def test_the_rows_of_a_batch_are_its_parts_one_after_another() -> None:

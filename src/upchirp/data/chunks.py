@@ -5,6 +5,7 @@ A whole batch in one worker would come late, with as many others right behind it
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
@@ -35,20 +36,50 @@ Part = tuple[Tensor, npt.NDArray[np.int64], tuple[Corrupt, ...]]
 """Images (rows, S, S, channels), labels and what was replaced of some neighbouring rows, as a worker gives them."""
 
 
-def chunk_rows(side: int, prepare: Prepare = "cpu", channels: Channels = RGB) -> int:
-    """Images of a side in pixels in one chunk at most.
+@dataclass(frozen=True)
+class ChunkSize:
+    """How many images a worker prepares at once, and how many it is ahead.
 
-    >>> chunk_rows(32), chunk_rows(96), chunk_rows(224), chunk_rows(2000)
-    (64, 47, 8, 1)
-    >>> chunk_rows(32, "device"), chunk_rows(96, "device"), chunk_rows(224, "device")
-    (64, 64, 12)
+    >>> [ChunkSize().rows(side) for side in (32, 96, 224, 2000)], [ChunkSize("device").rows(side) for side in (96, 224)]
+    ([64, 47, 8, 1], [64, 12])
     """
-    return max(1, min(ROWS, BYTES[prepare] // image_bytes(side, prepare, channels)))
 
+    prepare: Prepare = "cpu"
+    """Where images are prepared."""
+    channels: Channels = RGB
+    """What they consist of."""
 
-def chunk_bytes(side: int, prepare: Prepare = "cpu", channels: Channels = RGB) -> int:
-    """Shared memory that a chunk takes at most."""
-    return image_bytes(side, prepare, channels) * chunk_rows(side, prepare, channels)
+    def rows(self, side: int) -> int:
+        """Images of a side in pixels in one chunk at most."""
+        return max(1, min(ROWS, BYTES[self.prepare] // image_bytes(side, self.prepare, self.channels)))
+
+    def bytes(self, side: int) -> int:
+        """Shared memory that a chunk takes at most."""
+        return image_bytes(side, self.prepare, self.channels) * self.rows(side)
+
+    def ahead(self, workers: int, batches: Sequence[tuple[int, int]]) -> int:
+        """How many chunks each worker is ahead: one to two batches in all, where shared memory has room for them.
+
+        Args:
+            workers: their number, from 1.
+            batches: of each stage the side of its images, pixels, and how many make a batch.
+        """
+        wanted = max(_BATCHES_AHEAD * rows / (workers * self.rows(side)) for side, rows in batches)
+        free, largest = room(), max(self.bytes(side) for side, _ in batches)
+        # Half of it is for evaluations.
+        fitting = math.inf if free is None else free // 2 // (workers * largest)
+        return max(PREFETCHED, math.ceil(min(wanted, fitting)))
+
+    def batches_ahead(self, workers: int, batches: Sequence[tuple[int, int]]) -> int:
+        """How many whole batches of any stage they may be ahead: what they prepared before a stage is over then.
+
+        >>> ChunkSize().batches_ahead(0, [(96, 2048)]), ChunkSize().batches_ahead(1, [(224, 8)])
+        (0, 2)
+        """
+        if not workers:
+            return 0
+        chunks = workers * self.ahead(workers, batches)
+        return max(math.ceil(chunks * min(rows, self.rows(side)) / rows) for side, rows in batches)
 
 
 def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
@@ -60,38 +91,6 @@ def cut(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
     short, longer = divmod(len(items), parts := -(-len(items) // most) or 1)
     ends = [number * short + min(number, longer) for number in range(parts + 1)]
     return [items[start:end] for start, end in pairwise(ends)]
-
-
-def prefetched(
-    workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu", channels: Channels = RGB
-) -> int:
-    """How many chunks each worker is ahead: one to two batches in all, where shared memory has room for them.
-
-    Args:
-        workers: their number, from 1.
-        batches: of each stage the side of its images, pixels, and how many make a batch.
-        prepare: where images are prepared.
-        channels: what they consist of.
-    """
-    wanted = max(_BATCHES_AHEAD * rows / (workers * chunk_rows(side, prepare, channels)) for side, rows in batches)
-    free, largest = room(), max(chunk_bytes(side, prepare, channels) for side, _ in batches)
-    # Half of it is for evaluations.
-    fitting = math.inf if free is None else free // 2 // (workers * largest)
-    return max(PREFETCHED, math.ceil(min(wanted, fitting)))
-
-
-def batches_ahead(
-    workers: int, batches: Sequence[tuple[int, int]], prepare: Prepare = "cpu", channels: Channels = RGB
-) -> int:
-    """How many whole batches of any stage the workers may be ahead: what they prepared before a stage is over then.
-
-    >>> batches_ahead(0, [(96, 2048)]), batches_ahead(1, [(224, 8)])
-    (0, 2)
-    """
-    if not workers:
-        return 0
-    chunks = workers * prefetched(workers, batches, prepare, channels)
-    return max(math.ceil(chunks * min(rows, chunk_rows(side, prepare, channels)) / rows) for side, rows in batches)
 
 
 def put_together(parts: Iterator[Part], rows: int, *, pin_memory: bool) -> tuple[Tensor, Tensor, tuple[Corrupt, ...]]:
@@ -130,22 +129,16 @@ class Chunks:
     Args:
         batches: of requests.
         side: of the images that are given for a request, pixels.
-        prepare: where images are prepared.
-        channels: what they consist of.
+        size: of a chunk.
     """
 
     def __init__(
-        self,
-        batches: Iterable[Sequence[Request]],
-        side: Callable[[Request], int],
-        prepare: Prepare = "cpu",
-        channels: Channels = RGB,
+        self, batches: Iterable[Sequence[Request]], side: Callable[[Request], int], size: ChunkSize = ChunkSize()
     ) -> None:
         self._batches = batches
         self._side = side
-        self._prepare: Prepare = prepare
-        self._channels = channels
+        self._size = size
 
     def __iter__(self) -> Iterator[Sequence[Request]]:
         for requests in self._batches:
-            yield from cut(requests, chunk_rows(self._side(requests[0]), self._prepare, self._channels))
+            yield from cut(requests, self._size.rows(self._side(requests[0])))

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from upchirp.curriculum import Operator
 from upchirp.data.arrival import Arrival, Fresh, opened
-from upchirp.data.chunks import Chunks, chunk_bytes, prefetched
+from upchirp.data.chunks import Chunks, ChunkSize
 from upchirp.data.device.decoding import jpeg_decoder
 from upchirp.data.device.preparation import Preparation
 from upchirp.data.images.augmentation import TrainTransform
@@ -48,8 +48,7 @@ class FreshImages:
         timeout: float,
     ) -> None:
         self._sampler = sampler
-        self._prepare: Prepare = prepare
-        self._channels = augmentation.channels
+        self._chunk_size = ChunkSize(prepare, augmentation.channels)
         self._workers = workers
         self._share_cores = share_cores
         self._stay = stay
@@ -85,14 +84,14 @@ class FreshImages:
             return None
         sampler = self._sampler
         batches = [(sampler.image_side(stage), sampler.batch_rows(stage)) for stage in sampler.plan.stages]
-        most = max(chunk_bytes(side, self._prepare, self._channels) for side, _ in batches)
-        return Slots(self._workers, prefetched(self._workers, batches, self._prepare, self._channels), most)
+        most = max(self._chunk_size.bytes(side) for side, _ in batches)
+        return Slots(self._workers, self._chunk_size.ahead(self._workers, batches), most)
 
     def data_loader(self, slots: Slots | None) -> DataLoader[Any]:
         """Torch's loader of chunks of batches, which workers put into shared memory."""
         options: dict[str, Any] = {"batch_sampler": self._sampler}
         if slots is not None:
-            chunks = Chunks(self._sampler, self._sampler.image_side, self._prepare, self._channels)
+            chunks = Chunks(self._sampler, self._sampler.image_side, self._chunk_size)
             options = {"batch_sampler": chunks, "prefetch_factor": slots.ahead}
         requested = self.requested
         return loader_of(

@@ -18,7 +18,7 @@ from upchirp.data import (
     default_crop_pct,
     outlive_interrupts,
 )
-from upchirp.data.chunks import chunk_rows, cut
+from upchirp.data.chunks import ChunkSize, cut
 from upchirp.data.labels import check_label
 from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.unreadable import UnreadableImages, too_many
@@ -78,12 +78,9 @@ class EvaluationSet:
         crop_pct = default_crop_pct(size) if crop_pct is None else crop_pct
         transform = EvalTransform(size, crop_pct, self.augmentation.interpolation, channels)
         images = _Prepared(source, transform, range(self.ranks.rank, len(source), self.ranks.size))
+        most = ChunkSize(channels=channels).rows(size) if workers else batch_size
         self._chunks = [
-            cut(
-                range(len(images))[first : first + batch_size],
-                chunk_rows(size, channels=channels) if workers else batch_size,
-            )
-            for first in range(0, len(images), batch_size)
+            cut(range(len(images))[first : first + batch_size], most) for first in range(0, len(images), batch_size)
         ]
         self._pin_memory = pin_memory and torch.cuda.is_available()
         self._loader = loader_of(

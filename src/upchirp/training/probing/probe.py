@@ -10,7 +10,7 @@ from torch import nn
 from upchirp.curriculum import Curriculum, Plan, Step, plan
 from upchirp.data import RGB, Batch, Channels, Source
 from upchirp.data.arrival import AHEAD
-from upchirp.data.chunks import batches_ahead
+from upchirp.data.chunks import ChunkSize
 from upchirp.data.settings import image_side
 from upchirp.training.engine.trainer import PROBE_RATE, Trainer
 
@@ -34,7 +34,8 @@ class Bench:
     def loaded_ahead(self, batches: Sequence[tuple[int, int]]) -> int:
         """How many batches may be ready before their turn, of batches that are given by the images' side and number."""
         loading = self.trainer.loading
-        ahead = batches_ahead(loading.processes, batches, loading.way, self.trainer.augmentation.channels)
+        size = ChunkSize(loading.way, self.trainer.augmentation.channels)
+        ahead = size.batches_ahead(loading.processes, batches)
         return ahead + AHEAD + 1 if self.trainer.device.type == "cuda" else ahead
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from upchirp.curriculum import Operator, Plan
-from upchirp.data.chunks import PREFETCHED, chunk_bytes
+from upchirp.data.chunks import PREFETCHED, ChunkSize
 from upchirp.data.settings import RGB, Channels, Prepare, image_side
 from upchirp.data.shared_memory import SHARED, room
 
@@ -31,9 +31,10 @@ class Demand:
         """What so many workers need; without any nothing is shared."""
         final_size = self.plan.final_size
         sides = {image_side(stage, self.low_frequency, final_size) for stage in self.plan.stages}
-        training = max(chunk_bytes(side, self.prepare, self.channels) for side in sides)
+        training = max(ChunkSize(self.prepare, self.channels).bytes(side) for side in sides)
+        evaluation = ChunkSize(channels=self.channels).bytes(final_size)
         # One more of training is being copied.
-        return workers * ((PREFETCHED + 1) * training + PREFETCHED * chunk_bytes(final_size, channels=self.channels))
+        return workers * ((PREFETCHED + 1) * training + PREFETCHED * evaluation)
 
     def workers(self, asked: int) -> tuple[int, str | None]:
         """As many of the workers as there is room for, and a line if these are fewer.
