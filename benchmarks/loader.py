@@ -44,7 +44,6 @@ from torchvision.transforms import Compose
 from upchirp import Augmentation, BatchTransform, Loader, constant, plan
 from upchirp.data import FolderSource, Mode, Source, TrainTransform
 from upchirp.data.arrival import portions
-from upchirp.data.chunks import ChunkSize, cut
 from upchirp.data.images.crops import crop_box
 from upchirp.data.images.decoding import Box, Picture, open_picture
 from upchirp.data.images.pyramid import PyramidPicture, choose_level
@@ -54,6 +53,7 @@ from upchirp.data.packing.shard import make_versions
 from upchirp.data.requests import Request
 from upchirp.data.sources import ShardSource, open_data
 from upchirp.data.tars.index import Level
+from upchirp.data.workers.chunks import ChunkSize, cut
 from upchirp.machine import hardware, versions
 from upchirp.spectral import low_frequency_crop
 

@@ -23,7 +23,7 @@ from upchirp import Loader, constant, plan
 from upchirp.data import FolderSource, Source
 from upchirp.data.arrival import opened
 from upchirp.data.images.regions import Regions
-from upchirp.data.worker_processes import batches_of
+from upchirp.data.workers.processes import batches_of
 from upchirp.machine import hardware, versions
 
 

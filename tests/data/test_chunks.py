@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upchirp import Loader, Selection, efficienttrain_plus_plus, plan
-from upchirp.data import Corrupt, FolderSource, chunks
+from upchirp.data import Corrupt, FolderSource
 from upchirp.data.batch import Batch
 from upchirp.data.requests import RequestSampler
+from upchirp.data.workers import chunks
 
 
 @given(st.integers(1, 500), st.integers(1, 70))

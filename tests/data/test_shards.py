@@ -21,7 +21,7 @@ from upchirp.data.requests import Request
 from upchirp.data.sources import shards
 from upchirp.data.tars.index import Level, index_path, load_index, load_names
 from upchirp.data.tars.scan import scan
-from upchirp.data.workers import Requested
+from upchirp.data.workers.requested import Requested
 
 SETTINGS = PackSettings(sizes=(12, 24), shard_size=10)
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from upchirp.data import slots
-from upchirp.data.slots import Sent, Slots
+from upchirp.data.workers import slots
+from upchirp.data.workers.slots import Sent, Slots
 
 
 def test_a_chunk_stays_while_as_many_others_are_made_as_a_worker_may_be_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp import InputError
-from upchirp.data import outlive_interrupts, worker_processes
-from upchirp.data.worker_processes import batches_of, loader_of
+from upchirp.data import outlive_interrupts
+from upchirp.data.workers import processes
+from upchirp.data.workers.processes import batches_of, loader_of
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -101,7 +102,7 @@ class Dies(Numbers):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_reason_of_a_death_is_told(code: int, starting: bool, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # As workers that are spawned would die, without the time it takes to spawn them.
-    monkeypatch.setattr(worker_processes, "_imports_script", lambda loader: starting)
+    monkeypatch.setattr(processes, "_imports_script", lambda loader: starting)
     with pytest.raises(InputError, match=reason):
         next(iter(batches_of(loader(Dies(code)), 0)))
 

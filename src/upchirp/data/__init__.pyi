@@ -42,8 +42,8 @@ from upchirp.data.sources import (
     open_unlabelled,
     split,
 )
-from upchirp.data.worker_processes import outlive_interrupts
-from upchirp.data.workers import Corrupt
+from upchirp.data.workers.processes import outlive_interrupts
+from upchirp.data.workers.requested import Corrupt
 
 __all__ = [
     "DECODE_ERRORS",

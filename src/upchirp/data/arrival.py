@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upchirp.data.chunks import put_together
 from upchirp.data.device.decoding import Decode, on_device
 from upchirp.data.device.preparation import Preparation
 from upchirp.data.device.sending import to_device
 from upchirp.data.images.regions import Regions
-from upchirp.data.slots import Slots
-from upchirp.data.workers import Corrupt
+from upchirp.data.workers.chunks import put_together
+from upchirp.data.workers.requested import Corrupt
+from upchirp.data.workers.slots import Slots
 
 AHEAD = 1
 """Batches that are ready beside the one that is being made and the one that is trained on."""

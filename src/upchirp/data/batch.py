@@ -9,7 +9,7 @@ from upchirp.data.device.mixing import Targets
 from upchirp.data.device.sending import to_device
 from upchirp.data.device.transform import BatchTransform
 from upchirp.data.selection import PassSummary
-from upchirp.data.workers import Corrupt
+from upchirp.data.workers.requested import Corrupt
 
 
 @dataclass(frozen=True)

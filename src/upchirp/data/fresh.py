@@ -9,17 +9,17 @@ from torch.utils.data import DataLoader
 
 from upchirp.curriculum import Operator
 from upchirp.data.arrival import Arrival, Fresh, opened
-from upchirp.data.chunks import Chunks, ChunkSize
 from upchirp.data.device.decoding import jpeg_decoder
 from upchirp.data.device.preparation import Preparation
 from upchirp.data.images.augmentation import TrainTransform
 from upchirp.data.images.regions import LaidOut, RegionTransform
 from upchirp.data.requests import RequestSampler
 from upchirp.data.settings import Augmentation, Mode, Prepare
-from upchirp.data.slots import Slots
 from upchirp.data.sources import Source
-from upchirp.data.worker_processes import batches_of, loader_of, start_in_background, start_worker
-from upchirp.data.workers import Requested, finished
+from upchirp.data.workers.chunks import Chunks, ChunkSize
+from upchirp.data.workers.processes import batches_of, loader_of, start_in_background, start_worker
+from upchirp.data.workers.requested import Requested, finished
+from upchirp.data.workers.slots import Slots
 
 
 class FreshImages:

@@ -30,7 +30,7 @@ from upchirp.data.settings import (
 )
 from upchirp.data.sources import Source, as_source
 from upchirp.data.unreadable import WarnOfCorrupt
-from upchirp.data.workers import Corrupt, SingleImages
+from upchirp.data.workers.requested import Corrupt, SingleImages
 from upchirp.errors import InputError
 
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 
-from upchirp.data.workers import Corrupt
+from upchirp.data.workers.requested import Corrupt
 from upchirp.errors import DataFault
 
 _WARNED = 5

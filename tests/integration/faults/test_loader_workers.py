@@ -15,7 +15,8 @@ from tests.integration.faults.conftest import Faults
 from tests.runs import Make, at_step
 
 from upchirp import InputError, TrainConfig
-from upchirp.data import Source, open_data, worker_processes
+from upchirp.data import Source, open_data
+from upchirp.data.workers import processes
 from upchirp.training import EvalLoading, EvaluationSet, Origin, evaluate_weights
 from upchirp.training.probing import shared_memory
 
@@ -101,7 +102,7 @@ def message_of(action: Callable[[], None]) -> str:
 def hurry(monkeypatch: pytest.MonkeyPatch, parts: tuple[Source, Source]) -> None:
     """Let time hurry for the watch over workers once one is disturbed."""
     (done,) = (part.done for part in parts if isinstance(part, Disturbed))
-    monkeypatch.setattr(worker_processes, "time", Hurrying(done.exists))
+    monkeypatch.setattr(processes, "time", Hurrying(done.exists))
 
 
 @pytest.mark.parametrize(("where", "action"), [("training", kill), ("training", hang), ("evaluation", kill)])
@@ -163,10 +164,10 @@ def test_a_worker_of_the_command_that_evaluates(
 STOPPED = """
 import multiprocessing, os, signal, sys
 from tests.integration.faults.test_loader_workers import Hurrying
-from upchirp.data import worker_processes
+from upchirp.data.workers import processes
 from upchirp.training import Stepped
 hangs = False
-worker_processes.time = Hurrying(lambda: hangs)
+processes.time = Hurrying(lambda: hangs)
 from upchirp.cli import main, train
 class Display(train.Display):
     def __call__(self, event):

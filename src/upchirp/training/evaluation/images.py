@@ -18,11 +18,11 @@ from upchirp.data import (
     default_crop_pct,
     outlive_interrupts,
 )
-from upchirp.data.chunks import ChunkSize, cut
 from upchirp.data.labels import check_label
 from upchirp.data.settings import DEFAULT_TIMEOUT, loader_processes
 from upchirp.data.unreadable import UnreadableImages, too_many
-from upchirp.data.worker_processes import batches_of, loader_of
+from upchirp.data.workers.chunks import ChunkSize, cut
+from upchirp.data.workers.processes import batches_of, loader_of
 from upchirp.errors import InputError
 from upchirp.training.parallel.ranks import Ranks
 

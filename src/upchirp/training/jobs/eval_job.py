@@ -13,7 +13,7 @@ from torch import nn
 from upchirp.data import Source
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.sources import Note
-from upchirp.data.worker_deaths import loader_failures
+from upchirp.data.workers.deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.files import check_folder_of
 from upchirp.models import at_size

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from upchirp.data import DECODE_ERRORS, EvalTransform, Source, normalize, outlive_interrupts, scale_of
 from upchirp.data.settings import loader_processes
-from upchirp.data.worker_deaths import loader_failures
-from upchirp.data.worker_processes import batches_of, loader_of
+from upchirp.data.workers.deaths import loader_failures
+from upchirp.data.workers.processes import batches_of, loader_of
 from upchirp.errors import InputError, one_line, some
 from upchirp.training.assets.trained import TrainedModel, load_trained
 from upchirp.training.events import Observer, noting, reporting

@@ -10,7 +10,7 @@ from torch import nn
 from upchirp.data import Source, SubsetSource
 from upchirp.data.label_sets import one_label_each
 from upchirp.data.sources import Note
-from upchirp.data.worker_deaths import loader_failures
+from upchirp.data.workers.deaths import loader_failures
 from upchirp.errors import InputError
 from upchirp.models import classifier_names, in_classifier
 from upchirp.training.assets.data import open_named_data

@@ -10,8 +10,8 @@ from torch import nn
 from upchirp.curriculum import Curriculum, Plan, Step, plan
 from upchirp.data import RGB, Batch, Channels, Source
 from upchirp.data.arrival import AHEAD
-from upchirp.data.chunks import ChunkSize
 from upchirp.data.settings import image_side
+from upchirp.data.workers.chunks import ChunkSize
 from upchirp.training.engine.trainer import PROBE_RATE, Trainer
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from upchirp.curriculum import Operator, Plan
-from upchirp.data.chunks import PREFETCHED, ChunkSize
 from upchirp.data.settings import RGB, Channels, Prepare, image_side
-from upchirp.data.shared_memory import SHARED, room
+from upchirp.data.workers.chunks import PREFETCHED, ChunkSize
+from upchirp.data.workers.shared_memory import SHARED, room
 
 _MIB = 2**20
 

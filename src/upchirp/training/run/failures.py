@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from upchirp.data.worker_deaths import LoaderFailure, loader_failures
+from upchirp.data.workers.deaths import LoaderFailure, loader_failures
 from upchirp.errors import InputError, one_line
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.folders.run_folder import CHECKPOINTS

@@ -16,8 +16,8 @@ from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.images.regions import Take, in_own_memory
 from upchirp.data.labels import check_label
 from upchirp.data.requests import Request, replacement
-from upchirp.data.slots import Slots
 from upchirp.data.sources import Source
+from upchirp.data.workers.slots import Slots
 from upchirp.errors import DataFault, InputError
 
 _REPLACEMENT_ATTEMPTS = 20

@@ -17,8 +17,8 @@ from torch import Tensor
 from upchirp.data.images.regions import image_bytes
 from upchirp.data.requests import Request
 from upchirp.data.settings import RGB, Channels, Prepare
-from upchirp.data.shared_memory import room
-from upchirp.data.workers import Corrupt
+from upchirp.data.workers.requested import Corrupt
+from upchirp.data.workers.shared_memory import room
 
 ROWS = 64
 """Images of a chunk at most."""

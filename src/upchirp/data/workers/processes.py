@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader
 
-from upchirp.data.worker_deaths import LoaderFailure, line, told
+from upchirp.data.workers.deaths import LoaderFailure, line, told
 from upchirp.errors import InputError, one_line
 
 _SECONDS_TO_DIE = 5
