@@ -114,10 +114,7 @@ def parse_training(
             "leave it out"
         )
     if values.get("weights") and "model" not in values:
-        named = named_model(values)
-        if not named and Path(values["weights"]).is_file():
-            raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
-        values = {**named, **values}
+        values = {**_model_of_weights(values), **values}
     default = build(values, source)
     kept: dict[type, dict[str, Any]] = {TrainConfig: {"given": frozenset(values.keys() & flat_names() | _named(rest))}}
     for made in vars(default).values():
@@ -125,6 +122,14 @@ def parse_training(
             kept[job] = {entry.name: getattr(made, entry.name) for entry in fields(made) if not is_flag(entry)}
     with _keeping(kept):
         return parse(default, rest, prog=prog, description=description)
+
+
+def _model_of_weights(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the model that weights are of, as far as they say so; a file has to."""
+    named = named_model(values)
+    if not named and Path(values["weights"]).is_file():
+        raise InputError(f"{values['weights']} does not say which model it is of: name it by --model")
+    return named
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The identity of a training's data: names of classes and a fingerprint of the images, wherever they lie."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,33 +103,36 @@ def fingerprint(source: Source) -> Fingerprint:
     (True, False)
     """
     digest = hashlib.sha256(str(len(source)).encode())
-    if isinstance(source, SubsetSource):
-        digest.update(fingerprint(source.whole).sha256.encode())
-        digest.update(source.indices.astype("<i8").tobytes())
-        return Fingerprint(len(source), digest.hexdigest())
-    if isinstance(source, JoinedSource):
-        for part in source.parts:
-            digest.update(fingerprint(part).sha256.encode())
-        return Fingerprint(len(source), digest.hexdigest())
-    if isinstance(source, UnlabelledSource):
-        digest.update(fingerprint(source.whole).sha256.encode())
-        return Fingerprint(len(source), digest.hexdigest())
-    if isinstance(source, RelabelledSource):
-        digest.update(fingerprint(source.whole).sha256.encode())
-        digest.update(np.asarray(source.new_labels, dtype="<i8").tobytes())
-        _update_by_sets(digest, source)
-        return Fingerprint(len(source), digest.hexdigest())
-    if (labels := getattr(source, "labels", None)) is not None:
-        digest.update(np.asarray(labels).astype("<i8").tobytes())
-    _update_by_sets(digest, source)
-    if (content := getattr(source, "fingerprint_bytes", None)) is not None:
-        digest.update(content())
+    for part in _told_by(source):
+        digest.update(part)
     return Fingerprint(len(source), digest.hexdigest())
 
 
-def _update_by_sets(digest: "hashlib._Hash", source: Source) -> None:
-    if (sets := label_sets_of(source)) is not None:
-        digest.update(sets.sha256.encode())
+def _told_by(source: Source) -> Iterator[bytes]:
+    """What tells a source from others of as many images."""
+    match source:
+        case JoinedSource():
+            yield from (_sha256(part) for part in source.parts)
+        case SubsetSource():
+            yield from (_sha256(source.whole), source.indices.astype("<i8").tobytes())
+        case UnlabelledSource():
+            yield _sha256(source.whole)
+        case RelabelledSource():
+            yield from (_sha256(source.whole), np.asarray(source.new_labels, dtype="<i8").tobytes(), _sets(source))
+        case _:
+            if (labels := getattr(source, "labels", None)) is not None:
+                yield np.asarray(labels).astype("<i8").tobytes()
+            yield _sets(source)
+            if (content := getattr(source, "fingerprint_bytes", None)) is not None:
+                yield content()
+
+
+def _sha256(source: Source) -> bytes:
+    return fingerprint(source).sha256.encode()
+
+
+def _sets(source: Source) -> bytes:
+    return b"" if (sets := label_sets_of(source)) is None else sets.sha256.encode()
 
 
 def are_numbers(classes: Sequence[str]) -> bool:

@@ -48,27 +48,15 @@ def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1
     unit, second = time_unit(max((record["train_seconds"] for record in [*trained, *evaluations]), default=1.0))
     handles = _accuracies(by_time, evaluations, plan, lambda record: record["train_seconds"] / second, figure)
     _accuracies(by_compute, evaluations, plan, lambda record: plan.spent(record["step"]), figure)
-    loss.plot(
-        [record["train_seconds"] / second for record in trained],
-        [record["loss"] for record in trained],
-        color=_LOSS,
-        linewidth=1.3,
-    )
-    rate.plot(
-        [plan.spent(record["step"]) for record in trained],
-        [record["learning_rate"] for record in trained],
-        color=MUTED,
-        linewidth=1.3,
-    )
-    changes = list(accumulate(stage.steps for stage in plan.stages))[:-1]
+    times = [record["train_seconds"] / second for record in trained]
+    loss.plot(times, [record["loss"] for record in trained], color=_LOSS, linewidth=1.3)
+    spent = [plan.spent(record["step"]) for record in trained]
+    rate.plot(spent, [record["learning_rate"] for record in trained], color=MUTED, linewidth=1.3)
+    changes = [plan.spent(step) for step in [*accumulate(stage.steps for stage in plan.stages)][:-1]]
     for axes in (by_compute, rate):
-        axes.set_xlabel("equivalent epochs")
-        for step in changes:
-            axes.axvline(plan.spent(step), color=FAINT, linewidth=1, linestyle=":", zorder=1)
+        _name_axis(axes, "equivalent epochs", changes)
     for axes in (by_time, loss):
-        axes.set_xlabel(f"training time ({unit})")
-        for seconds in stage_ends(log, plan)[:-1]:
-            axes.axvline(seconds / second, color=FAINT, linewidth=1, linestyle=":", zorder=1)
+        _name_axis(axes, f"training time ({unit})", [end / second for end in stage_ends(log, plan)[:-1]])
     for axes in (by_time, by_compute):
         low, high = axes.get_ylim()
         # Percentages that are all 0 would lie between negative ones.
@@ -85,6 +73,13 @@ def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1
     if handles:
         add_legend(page, handles)
     return page
+
+
+def _name_axis(axes: Axes, name: str, changes: Sequence[float]) -> None:
+    """Name the axis that all is drawn against, and mark where stages change."""
+    axes.set_xlabel(name)
+    for change in changes:
+        axes.axvline(change, color=FAINT, linewidth=1, linestyle=":", zorder=1)
 
 
 def _accuracies(axes: Axes, evaluations: Records, plan: Plan, place: Any, figure: str) -> list[Line2D | Patch]:

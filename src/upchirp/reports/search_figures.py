@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -45,35 +46,7 @@ def tree_of_candidates(summary: Mapping[str, Any], width: float = WIDE) -> Figur
     for trial in last_of_each(summary["trials"]):
         stage, side = len(trial["bandwidths"]), trial["bandwidths"][-1]
         won = side == found[stage - 1]
-        whole = trial["end"] == stage
-        axes.plot(
-            [stage - 1, stage],
-            [heights[stage - 1], rows[side]],
-            color=INK if won else FAINT,
-            linewidth=2.2 if won else 0.9,
-            linestyle="solid" if whole else DASHED,
-            zorder=2 if won else 1,
-        )
-        axes.scatter(
-            [stage],
-            [rows[side]],
-            s=190 if won else 90,
-            color=colors[side] if whole else PAPER,
-            edgecolors=INK if won else FAINT,
-            linewidths=2 if won else 1,
-            zorder=3,
-        )
-        axes.annotate(
-            f"{trial['accuracy']:.2f}" if trial["loss"] is not None else "diverged",
-            (stage, rows[side]),
-            xytext=(0, 11),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8.5,
-            fontweight="bold" if won else "normal",
-            color=INK if won else MUTED,
-            zorder=4,
-        )
+        _draw_candidate(axes, trial, from_height=heights[stage - 1], height=rows[side], color=colors[side], won=won)
     last = len(found)
     axes.plot([last - 1, last], [heights[last - 1], rows[final]], color=INK, linewidth=2.2, zorder=2)
     axes.scatter([last], [rows[final]], s=190, color=colors[final], edgecolors=INK, linewidths=2, zorder=3)
@@ -93,6 +66,46 @@ def tree_of_candidates(summary: Mapping[str, Any], width: float = WIDE) -> Figur
     return figure
 
 
+def _draw_candidate(
+    axes: Axes, trial: Mapping[str, Any], *, from_height: float, height: float, color: str, won: bool
+) -> None:
+    """Draw the way to a candidate of a stage, its place, and its accuracy."""
+    stage = len(trial["bandwidths"])
+    whole = trial["end"] == stage
+    axes.plot(
+        [stage - 1, stage],
+        [from_height, height],
+        color=INK if won else FAINT,
+        linewidth=2.2 if won else 0.9,
+        linestyle="solid" if whole else DASHED,
+        zorder=2 if won else 1,
+    )
+    axes.scatter(
+        [stage],
+        [height],
+        s=190 if won else 90,
+        color=color if whole else PAPER,
+        edgecolors=INK if won else FAINT,
+        linewidths=2 if won else 1,
+        zorder=3,
+    )
+    axes.annotate(
+        _score(trial),
+        (stage, height),
+        xytext=(0, 11),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8.5,
+        fontweight="bold" if won else "normal",
+        color=INK if won else MUTED,
+        zorder=4,
+    )
+
+
+def _score(trial: Mapping[str, Any], unit: str = "") -> str:
+    return f"{trial['accuracy']:.2f}{unit}" if trial["loss"] is not None else "diverged"
+
+
 @drawn
 def trainings_in_order(summary: Mapping[str, Any], width: float = WIDE) -> Figure:
     """Every training of Algorithm 1 as a row of its stages, with its accuracy, first to last.
@@ -110,11 +123,10 @@ def trainings_in_order(summary: Mapping[str, Any], width: float = WIDE) -> Figur
             axes.barh(row, 1, left=stage, height=0.7, color=colors[side], edgecolor=PAPER)
             axes.text(stage + 0.5, row, str(side), ha="center", va="center", color=ink_on(colors[side]), fontsize=8.5)
         chosen = trial["bandwidths"] == summary["found"]
-        score = f"{trial['accuracy']:.2f} %" if trial["loss"] is not None else "diverged"
         axes.text(
             stages + 0.08,
             row,
-            score + (", found" if chosen else ""),
+            _score(trial, " %") + (", found" if chosen else ""),
             va="center",
             color=INK if chosen else MUTED,
             fontweight="bold" if chosen else "normal",

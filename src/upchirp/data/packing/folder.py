@@ -9,11 +9,11 @@ from pathlib import Path
 
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.labels import known_labels
-from upchirp.data.packing.processes import write_shards
+from upchirp.data.packing.processes import processes_for, write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.requests import pass_order
-from upchirp.data.settings import VAL_SHARE, check_workers
+from upchirp.data.settings import VAL_SHARE
 from upchirp.data.sources import Note, Source, open_data, warn
 from upchirp.data.sources.relabelled import with_common_sets
 from upchirp.data.tars.index import INDEX_SUFFIX, index_path, load_index
@@ -29,7 +29,6 @@ from upchirp.data.tars.manifest import (
 from upchirp.errors import InputError
 from upchirp.files import TEMPORARY_SUFFIX, whole_file
 from upchirp.folder_lock import locked
-from upchirp.machine import usable_cores
 
 CHECKSUMS = "SHA256SUMS"
 LOCK = "pack.lock"
@@ -95,10 +94,7 @@ def pack(
             process packs into it; no image of a split can be read; the disk is full.
     """
     settings = settings or PackSettings()
-    workers = workers if workers is not None else usable_cores()
-    if workers < 1:
-        raise InputError(f"workers {workers}: give 1 or more")
-    check_workers(workers)
+    workers = processes_for(workers)
     root = Path(output).expanduser()
     _check_apart(data, root)
     opened = open_data(

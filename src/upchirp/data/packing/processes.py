@@ -10,10 +10,25 @@ from typing import Any
 import cv2
 
 from upchirp.data.packing.shard import ShardTask, write_shard
+from upchirp.data.settings import check_workers
 from upchirp.errors import InputError
+from upchirp.machine import usable_cores
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
+
+
+def processes_for(workers: int | None) -> int:
+    """How many to work with: as many as asked for, by default one for each core.
+
+    Raises:
+        InputError: none, or more than can help, as `check_workers` has it.
+    """
+    workers = workers if workers is not None else usable_cores()
+    if workers < 1:
+        raise InputError(f"workers {workers}: give 1 or more")
+    check_workers(workers)
+    return workers
 
 
 class _Ended(Exception):

@@ -15,11 +15,10 @@ from typing import IO
 from upchirp.data.images.decoding import open_picture
 from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.packing.folder import CHECKSUMS
-from upchirp.data.settings import check_workers
+from upchirp.data.packing.processes import processes_for
 from upchirp.data.tars.index import Level, TarIndex, index_path, load_index
 from upchirp.data.tars.manifest import load_manifest
 from upchirp.errors import InputError, reason_of
-from upchirp.machine import usable_cores
 
 _LINE = re.compile(r"^([0-9a-f]{64})  (\S+)$", re.MULTILINE)
 _REMAKE = "run the same `upchirp pack` command again, it makes that file anew"
@@ -55,10 +54,7 @@ def verify(
     manifest = load_manifest(root)
     if not manifest.complete:
         raise InputError(f"packing into {root} has not ended: run the same `upchirp pack` command again, it goes on")
-    workers = workers if workers is not None else usable_cores()
-    if workers < 1:
-        raise InputError(f"workers {workers}: give 1 or more")
-    check_workers(workers)
+    workers = processes_for(workers)
     shards = list(manifest.shards(root))
     recorded = _checksums(root, [shard.relative_to(root).as_posix() for shard in shards])
     damages = []

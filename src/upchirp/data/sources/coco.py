@@ -79,22 +79,27 @@ def open_coco(path: Path, splits: SplitNames = USUAL) -> tuple[TableSource, Tabl
         raise InputError(f"{val.path} has the category {unknown}, which {path} lacks: give both the same categories")
     both = [train] if val is None else [train, val]
     several = any(len(names) != 1 for each in both for names in each.names())
+    labels, label_sets = labels_by_name([each.names() for each in both], train.classes, several=several)
+    sources = [_source(each, own, train.classes, label_sets) for each, own in zip(both, labels, strict=True)]
+    return sources[0], sources[1] if len(sources) > 1 else None, _notes(train, val, several=several)
+
+
+def _notes(train: _Annotated, val: _Annotated | None, *, several: bool) -> list[str]:
+    """What is to be said of the labels and the validation images."""
     told = (
         f"images have several labels, those of {len(train.classes)} categories: each class is told by itself"
         if several
         else f"each image has one of {len(train.classes)} categories"
     )
-    notes = [f"{path}: {told}"]
+    notes = [f"{train.path}: {told}"]
     if val is not None:
         notes.append(f"validation images are those of {val.path}")
-    for each in both:
+    for each in [train] if val is None else [train, val]:
         if several and (empty := sum(not names for names in each.names())):
             notes.append(f"{empty:,} of {len(each.images):,} images of {each.path} have no annotation, and no label")
     occurring = frozenset().union(*train.shown.values())
-    notes += without_images([name for name in train.classes if name not in occurring], len(train.classes), "training")
-    labels, label_sets = labels_by_name([each.names() for each in both], train.classes, several=several)
-    sources = [_source(each, own, train.classes, label_sets) for each, own in zip(both, labels, strict=True)]
-    return sources[0], sources[1] if len(sources) > 1 else None, notes
+    lacking = [name for name in train.classes if name not in occurring]
+    return notes + without_images(lacking, len(train.classes), "training")
 
 
 def read_coco(path: Path, *, outlines: bool = True) -> Mapping[str, Any]:
