@@ -15,9 +15,10 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Rando
 from torchvision.transforms import functional as F
 
 from upchirp.data.images import augmentation as augmentation_module
-from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
-from upchirp.data.images.crops import crop_box
+from upchirp.data.images.augmentation import TrainTransform
+from upchirp.data.images.crops import crop_box, default_crop_pct
 from upchirp.data.images.decoding import PillowPicture
+from upchirp.data.images.evaluation import EvalTransform
 from upchirp.data.images.rand_augment import Operation
 from upchirp.data.images.resizing import lanczos
 from upchirp.data.requests import Request

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upchirp.data.images.augmentation import EvalTransform
 from upchirp.data.images.decoding import JpegPicture
+from upchirp.data.images.evaluation import EvalTransform
 from upchirp.data.sources import GeneratedSource
 from upchirp.errors import InputError
 

@@ -13,7 +13,9 @@ from upchirp.data.identity import (
     match_classes,
     same_classes,
 )
-from upchirp.data.images.augmentation import EvalTransform, TrainTransform, default_crop_pct
+from upchirp.data.images.augmentation import TrainTransform
+from upchirp.data.images.crops import default_crop_pct
+from upchirp.data.images.evaluation import EvalTransform
 from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.label_sets import LabelSets
 from upchirp.data.loader import Loader

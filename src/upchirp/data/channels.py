@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from upchirp.data.images.arrays import ArrayPicture, OtherChannels, Values
-from upchirp.data.images.augmentation import grey
 from upchirp.data.images.bands import values_of
 from upchirp.data.images.decoding import Picture, PillowPicture
-from upchirp.data.images.pillow import DECODE_ERRORS
+from upchirp.data.images.pillow import DECODE_ERRORS, grey
 from upchirp.data.settings import RGB, Augmentation, Channels, PixelType
 from upchirp.data.sources import Source
 from upchirp.errors import InputError

@@ -3,7 +3,6 @@
 Symbols of the paper (Section 5.2): bandwidth `B`, magnitude `m` of RandAugment.
 """
 
-import math
 import random
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
@@ -14,21 +13,17 @@ from PIL import Image
 
 from upchirp.curriculum import Operator
 from upchirp.data.images.bands import augmented, cropped, finished_values, resized_bands, values_of
-from upchirp.data.images.crops import center_box, crop_box
+from upchirp.data.images.crops import center_box, crop_box, default_crop_pct
 from upchirp.data.images.decoding import Box, Picture, PillowPicture, Pixels
+from upchirp.data.images.pillow import FILTERS, grey
 from upchirp.data.images.rand_augment import Colour, Operation, at_share, draw_operations, on_image, on_pixels
 from upchirp.data.images.resizing import MOST_PIXELS, resized
 from upchirp.data.requests import Request
-from upchirp.data.settings import RGB, Augmentation, Channels, Interpolation, Mode, check_low_frequency, filter_at
+from upchirp.data.settings import Augmentation, Interpolation, Mode, check_low_frequency, filter_at
 from upchirp.errors import InputError
 
-_FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 # Shears and rotations have no Lanczos filter, in Pillow as in OpenCV without anti-aliasing.
-_WARP_FILTERS = {**_FILTERS, "lanczos": Image.Resampling.BICUBIC}
+_WARP_FILTERS = {**FILTERS, "lanczos": Image.Resampling.BICUBIC}
 WARP_FLAGS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_CUBIC}
 
 
@@ -73,14 +68,6 @@ def fill_colour(augmentation: Augmentation) -> Colour:
     values = [min(255, round(255 * value)) for value in augmentation.mean]
     red, green, blue = values * 3 if len(values) == 1 else values
     return red, green, blue
-
-
-def grey(pixels: Pixels) -> Pixels:
-    """RGB values as grey ones, (height, width, 1), as Pillow has them.
-
-    It is the last thing that is done: grey photographs are prepared as all others are.
-    """
-    return np.array(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 class Begun(NamedTuple):
@@ -178,7 +165,7 @@ class TrainTransform:
                 pixels = resized(pixels, request.bandwidth, self._filter_at(request.bandwidth))
             return Begun(pixels, request.bandwidth, flip, operations)
         size = (self._final_size, self._final_size)
-        image = picture.whole().crop(box).resize(size, _FILTERS[settings.interpolation])
+        image = picture.whole().crop(box).resize(size, FILTERS[settings.interpolation])
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         image = on_image(image, operations, self._fill, _WARP_FILTERS[settings.interpolation])
@@ -212,7 +199,7 @@ class TrainTransform:
         straight = here and self._mode != "faithful"
         side = request.bandwidth if straight else final_size
         interpolation = self._filter_at(side) if straight else settings.interpolation
-        bands = resized_bands(cropped(values, box), (side, side), _FILTERS[interpolation])
+        bands = resized_bands(cropped(values, box), (side, side), FILTERS[interpolation])
         fill = np.array(settings.mean, np.float32) * (255 if self._channels.type == "uint8" else 1)
         bands = augmented(bands, operations, fill, WARP_FLAGS[settings.interpolation], flip=flip)
         if here and side != request.bandwidth:
@@ -222,73 +209,3 @@ class TrainTransform:
 
     def _filter_at(self, side: int) -> Interpolation:
         return filter_at(side, self._final_size, self._augmentation.interpolation, self._mode)
-
-
-class EvalTransform:
-    """The paper's view for evaluation: resize the shorter side to `size / crop_pct`, keep the centre.
-
-    Args:
-        size: side of the result, pixels.
-        crop_pct: share of the shorter side that is kept, (0, 1]; see `default_crop_pct`.
-        interpolation: filter of the resize.
-        channels: what the result consists of.
-
-    Raises:
-        InputError: an argument out of its range.
-
-    >>> EvalTransform(64, 0.875)(Image.new("RGB", (80, 60))).shape
-    (64, 64, 3)
-    """
-
-    def __init__(
-        self, size: int, crop_pct: float, interpolation: Interpolation = "bicubic", channels: Channels = RGB
-    ) -> None:
-        if size < 1:
-            raise InputError(f"evaluation size {size}: it must be 1 pixel or more")
-        if not 0 < crop_pct <= 1:
-            raise InputError(f"crop share {crop_pct}: give more than 0, up to 1")
-        if interpolation not in _FILTERS:
-            raise InputError(f"interpolation {interpolation!r} is unknown: choose one of {', '.join(_FILTERS)}")
-        self._size = size
-        self._shorter = math.floor(size / crop_pct)
-        self._filter = _FILTERS[interpolation]
-        self.channels = channels
-        """What the result consists of."""
-
-    def __call__(self, picture: Picture | Image.Image) -> Pixels:
-        """The pixels, (size, size, channels): uint8 and 3 by default.
-
-        Raises:
-            OSError: the image is truncated or corrupt.
-        """
-        if isinstance(picture, Image.Image):
-            picture = PillowPicture(picture)
-        if not self.channels.photographs:
-            values = values_of(picture, self.channels)
-            height, width = values.shape[:2]
-            whole, box = self._view((width, height))
-            bands = resized_bands(cropped(values, (0, 0, width, height)), whole, self._filter)
-            return finished_values(bands[:, box[1] : box[3], box[0] : box[2]], self.channels)
-        image = picture.whole()
-        whole, box = self._view(image.size)
-        pixels = np.array(image.resize(whole, self._filter).crop(box))
-        return grey(pixels) if self.channels.count == 1 else pixels
-
-    def _view(self, size: tuple[int, int]) -> tuple[tuple[int, int], Box]:
-        """What an image of a size is resized to, and the box of it that is kept."""
-        width, height = size
-        shorter = min(width, height)
-        width, height = self._shorter * width // shorter, self._shorter * height // shorter
-        left, top = round((width - self._size) / 2), round((height - self._size) / 2)
-        return (width, height), (left, top, left + self._size, top + self._size)
-
-
-def default_crop_pct(size: int) -> float:
-    """The share of the image that evaluation keeps.
-
-    The paper gives 0.875 at 224 pixels and 1.0 at 384; sizes between the two count as the smaller one.
-
-    >>> default_crop_pct(64), default_crop_pct(224), default_crop_pct(384)
-    (0.875, 0.875, 1.0)
-    """
-    return 1.0 if size >= 384 else 0.875

@@ -6,6 +6,17 @@ import random
 from upchirp.data.images.decoding import Box
 
 
+def default_crop_pct(size: int) -> float:
+    """The share of the image that evaluation keeps.
+
+    The paper gives 0.875 at 224 pixels and 1.0 at 384; sizes between the two count as the smaller one.
+
+    >>> default_crop_pct(64), default_crop_pct(224), default_crop_pct(384)
+    (0.875, 0.875, 1.0)
+    """
+    return 1.0 if size >= 384 else 0.875
+
+
 def center_box(size: tuple[int, int], crop_pct: float) -> Box:
     """The square in the middle of an image that evaluation keeps: left, top, right and bottom, pixels.
 

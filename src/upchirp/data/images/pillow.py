@@ -21,6 +21,12 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """What Pillow's decoders raise on files that are damaged or no images."""
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""By the names of settings."""
 _TOO_LARGE = "more than twice PIL.Image.MAX_IMAGE_PIXELS: shrink it"
 
 
@@ -147,3 +153,11 @@ def orientation(image: Image.Image) -> int:
     except Exception:
         # Damaged EXIF data raise anything; the pixels may be whole.
         return 1
+
+
+def grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """RGB values as grey ones, (height, width, 1), as Pillow has them.
+
+    It is the last thing that is done: grey photographs are prepared as all others are.
+    """
+    return np.array(Image.fromarray(pixels).convert("L"))[..., None]
