@@ -174,60 +174,61 @@ class DiskFolder:
     ) -> list[list[tuple[str, list[str]]]]:
         """The images below each of some folders in it; see `Folder.walk`."""
         found: list[list[tuple[str, list[str]]]] = [[] for _ in names]
-        tops = [os.path.join(self._path, name) for name in names]  # noqa: PTH118
         # What lies above is reached by links only: to follow them would be to count the other classes as well.
-        seen = {*_above(self._path), _key(self._path)}
+        walk = _Walk({*_above(self._path), _key(self._path)}, passed_over, known)
         # Real folders first, so that of two ways to a folder the shorter one counts.
         links: list[tuple[int, str, str]] = []
-        for number, top in enumerate(tops):
+        for number, name in enumerate(names):
+            top = os.path.join(self._path, name)  # noqa: PTH118
             if Path(top).is_symlink():
                 links.append((number, "", top))
             else:
-                links += _walk(number, "", top, found[number], seen, passed_over, known)
+                links += ((number, *link) for link in walk.take("", top, found[number]))
         while links:
             following: list[tuple[int, str, str]] = []
             for number, inner, place in links:
-                key = _key(place)
-                if key in seen:
-                    passed_over.links.append(place)
-                    continue
-                seen |= _above(place)
-                following += _walk(number, inner, place, found[number], seen, passed_over, known)
+                walk.seen |= _above(place)
+                following += ((number, *link) for link in walk.take(inner, place, found[number]))
             links = following
         return [sorted(folders) for folders in found]
 
 
-def _walk(
-    number: int,
-    inner: str,
-    place: str,
-    found: list[tuple[str, list[str]]],
-    seen: set[tuple[int, int]],
-    passed_over: PassedOver,
-    known: frozenset[str],
-) -> list[tuple[int, str, str]]:
-    """Take the images of a folder and of the real folders in it; returns the links to folders in them."""
-    links = []
-    pending = [(inner, place)]
-    while pending:
-        inner, place = pending.pop()
-        key = _key(place)
-        if key in seen:
-            passed_over.links.append(place)
-            continue
-        seen.add(key)
-        files = []
-        for entry in _entries(place):
-            within = f"{inner}{os.sep}{entry.name}" if inner else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                pending.append((within, entry.path))
-            elif _is_folder(entry):
-                links.append((number, within, entry.path))
-            elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
-                files.append(entry.name)
-        if images := only_images(files, passed_over, known):
-            found.append((inner, images))
-    return sorted(links)
+class _Walk:
+    """Takes the images of folders, and of a folder that is reached twice only once.
+
+    Args:
+        seen: what folders that count as reached are known by.
+        passed_over: takes what is not taken.
+        known: suffixes of images.
+    """
+
+    def __init__(self, seen: set[tuple[int, int]], passed_over: PassedOver, known: frozenset[str]) -> None:
+        self.seen = seen
+        self._passed_over = passed_over
+        self._known = known
+
+    def take(self, inner: str, place: str, found: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
+        """Take the images of a folder and of the real folders in it; returns the links to folders in them."""
+        links = []
+        pending = [(inner, place)]
+        while pending:
+            inner, place = pending.pop()
+            if (key := _key(place)) in self.seen:
+                self._passed_over.links.append(place)
+                continue
+            self.seen.add(key)
+            files = []
+            for entry in _entries(place):
+                within = f"{inner}{os.sep}{entry.name}" if inner else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((within, entry.path))
+                elif _is_folder(entry):
+                    links.append((within, entry.path))
+                elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
+                    files.append(entry.name)
+            if images := only_images(files, self._passed_over, self._known):
+                found.append((inner, images))
+        return sorted(links)
 
 
 def _entries(place: str) -> list[os.DirEntry[str]]:
