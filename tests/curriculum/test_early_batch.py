@@ -106,6 +106,11 @@ def test_equation_2_raises_the_rate_by_default_to_twice_the_final_one_at_most() 
     assert {stage.learning_rate for stage in early("efficienttrain_plus_plus", lr_cap=4e-3).stages} == {4e-3}
 
 
+def test_early_batches_may_be_as_small_as_the_others_and_as_large_as_the_largest() -> None:
+    run = early("efficienttrain_plus_plus", early_batch=(4096, 1024), max_batch_size=4096)
+    assert [stage.batch_size for stage in run.stages] == [4096, 1024, 1024]
+
+
 def test_no_early_batch_is_the_plan_of_before() -> None:
     run = early("efficienttrain_plus_plus", early_batch=None)
     assert run == plan(preset("efficienttrain_plus_plus"), epochs=100, batch_size=1024, learning_rate=4e-3)

@@ -170,3 +170,10 @@ def test_cosine_runs_over_progress_not_steps() -> None:
 def test_data_that_is_no_plan_is_refused() -> None:
     with pytest.raises(InputError, match="not a plan"):
         Plan.from_dict({"stages": [{"side": 3}]})
+
+
+@pytest.mark.parametrize("gib", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_replay_buffer_needs_a_bound(gib: float) -> None:
+    run = plan(preset("efficienttrain_plus_plus", 96), epochs=2, dataset_size=1000, batch_size=64)
+    with pytest.raises(InputError, match=r"buffer's bound is .* GiB: it must be a positive number"):
+        run.with_replay(1, gib=gib)
