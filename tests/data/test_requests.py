@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from upchirp import Curriculum, InputError, Phase, Plan, plan
 from upchirp.data import RequestSampler
-from upchirp.data.requests import Request, WholePasses, pass_order, replacement, requests_of, sample_seeds
+from upchirp.data.draws import pass_order, sample_seeds
+from upchirp.data.requests import Request, WholePasses, replacement, requests_of
 
 
 def small_plan(dataset_size: int, batch_size: int, epochs: float = 3.0) -> Plan:

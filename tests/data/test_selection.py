@@ -25,7 +25,8 @@ from upchirp import (
     plan,
 )
 from upchirp.data import RequestSampler
-from upchirp.data.requests import WholePasses, pass_order, requests_of, selection_draws
+from upchirp.data.draws import pass_order, selection_draws
+from upchirp.data.requests import WholePasses, requests_of
 from upchirp.data.selection import KEPT, LEFT_OUT, RESCALED, SelectedPasses, choose
 
 PLAIN = Augmentation(randaug_layers=0, mixup=0.0, cutmix=0.0)

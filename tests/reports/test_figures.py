@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from tests.reports.overlaps import overlapping_texts
 
 from upchirp.reports.accuracy_figures import accuracy_against_compute, accuracy_against_time
-from upchirp.reports.examples import ExampleRow, example_strip
-from upchirp.reports.figures import (
+from upchirp.reports.compare_figures import (
     accuracy_during_training,
     stage_seconds,
     stages_on_a_time_line,
 )
+from upchirp.reports.examples import ExampleRow, example_strip
 from upchirp.reports.style import NARROW, WIDE, to_svg
 
 Make = Callable[..., dict[str, Any]]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from upchirp.curriculum import Step
 from upchirp.data.device.sending import to_device
-from upchirp.data.requests import replay_draws
+from upchirp.data.draws import replay_draws
 
 
 def shown(step: Step, rows: range, *, window: int, seed: int) -> list[int]:

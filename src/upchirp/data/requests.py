@@ -2,15 +2,13 @@
 
 A request is a pure function of (seed, position in the run), so the data of a run depends neither on the number of
 workers or ranks nor on interruptions. Positions count fresh images: what is replayed is not asked for again. Only which
-image stands at a position may depend on more, the losses until then, if an `Order` selects. The random numbers are raw
-Philox output; see `upchirp.randomness`.
+image stands at a position may depend on more, the losses until then, if an `Order` selects.
 """
 
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -21,6 +19,7 @@ from torch.utils.data import Sampler
 
 from upchirp.curriculum import Operator, Plan, Stage, Step
 from upchirp.curriculum.replay import RGB_BYTES
+from upchirp.data.draws import pass_order, sample_seeds
 from upchirp.data.settings import Reduced, image_side
 from upchirp.errors import InputError
 from upchirp.randomness import Stream, philox
@@ -40,37 +39,6 @@ class Request(NamedTuple):
     """Seed of the random numbers for crop, flip and augmentation."""
     operator: Operator | None = None
     """What reduces it to the bandwidth; None leaves it to the run."""
-
-
-@lru_cache(maxsize=2)
-def pass_order(dataset_size: int, seed: int, number: int) -> npt.NDArray[np.int64]:
-    """The order of the images in one pass over the data: shape (dataset_size,), each index once.
-
-    >>> sorted(pass_order(4, seed=0, number=7).tolist())
-    [0, 1, 2, 3]
-    """
-    keys = philox(Stream.ORDER, seed, number).random_raw(dataset_size)
-    return np.argsort(keys, kind="stable")
-
-
-def sample_seeds(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
-    """One seed for each fresh position of the run from `first`: shape (count,)."""
-    return _draws(Stream.SEEDS, seed, first, count)
-
-
-def replay_draws(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
-    """One number for each image seen from `first` on: which one of the buffer it is, if it is replayed; (count,)."""
-    return _draws(Stream.REPLAYS, seed, first, count)
-
-
-def selection_draws(seed: int, number: int, count: int) -> npt.NDArray[np.uint64]:
-    """One number for each image of the data set in one pass: whether it is left out, if it may be; (count,)."""
-    return np.asarray(philox(Stream.SELECTION, seed, number).random_raw(count), dtype=np.uint64)
-
-
-def split_draws(seed: int, count: int) -> npt.NDArray[np.uint64]:
-    """One number for each image of a data set: in which order they go to a part of it; (count,)."""
-    return np.asarray(philox(Stream.SPLIT, seed).random_raw(count), dtype=np.uint64)
 
 
 class Order(Protocol):
@@ -275,11 +243,6 @@ def _check_slices(batch_size: int, world_size: int, micro_batch: int | None) -> 
     share = batch_size // world_size
     if micro_batch is not None and (micro_batch < 1 or share % micro_batch):
         raise InputError(f"micro-batch {micro_batch} does not divide a rank's share of {share}: choose a divisor of it")
-
-
-def _draws(stream: Stream, seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
-    """One number for each position from `first`, whatever the others that are drawn with it."""
-    return np.asarray(philox(stream, seed, position=first).random_raw(4 * count)[::4], dtype=np.uint64)
 
 
 def place_of(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from upchirp.curriculum import Selection, Step
 from upchirp.data.device.sending import to_device
-from upchirp.data.requests import pass_order, selection_draws
+from upchirp.data.draws import pass_order, selection_draws
 from upchirp.errors import InputError
 
 LEFT_OUT, KEPT, RESCALED = range(3)

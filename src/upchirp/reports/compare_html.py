@@ -10,11 +10,11 @@ from typing import Any
 
 from upchirp.files import write_text
 from upchirp.reports.accuracy_figures import accuracy_against_compute, accuracy_against_time
-from upchirp.reports.examples import Examples
-from upchirp.reports.figures import (
+from upchirp.reports.compare_figures import (
     accuracy_during_training,
     stages_on_a_time_line,
 )
+from upchirp.reports.examples import Examples
 from upchirp.reports.page import picture, render, strip_rows
 from upchirp.reports.verdict import difference_text, remark, verdict
 from upchirp.reports.words import (

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from upchirp.data.draws import split_draws
 from upchirp.data.images.decoding import Picture
 from upchirp.data.label_sets import LabelSets, label_sets_of
-from upchirp.data.requests import split_draws
 from upchirp.data.sources.source import Source
 from upchirp.errors import InputError
 

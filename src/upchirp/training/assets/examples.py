@@ -10,7 +10,8 @@ from torch import nn
 
 from upchirp.curriculum import Plan, Stage
 from upchirp.data import DECODE_ERRORS, Augmentation, BatchTransform, Source, TrainTransform
-from upchirp.data.requests import Request, sample_seeds
+from upchirp.data.draws import sample_seeds
+from upchirp.data.requests import Request
 from upchirp.models import at_size
 from upchirp.reports.examples import ExampleRow, Examples
 from upchirp.training.engine.trainer import Trainer
