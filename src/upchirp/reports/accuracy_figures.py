@@ -92,30 +92,20 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
     handles = []
     labels: list[Label] = []
     marks: list[tuple[float, float]] = []
-    lines: list[tuple[list[float], list[float]]] = []
+    lines: list[list[tuple[float, float]]] = []
     for name, color in variant_colors(summary).items():
         own = sorted((run for run in runs if run["name"] == name), key=lambda run: _mean_amount(axis, run))
         if not own:
             continue
-        for run in own:
-            points = axis.of_run(run)
-            amounts, accuracies = zip(*points, strict=True)
-            axes.scatter(amounts, accuracies, s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
-            marks += points
-        mean_amounts = [_mean_amount(axis, run) for run in own]
-        means = [fmean(run["accuracy"]) for run in own]
-        axes.plot(mean_amounts, means, color=color, linewidth=1.6, zorder=2)
-        lines.append((mean_amounts, means))
-        margins = [run["mean"]["margin"] for run in own]
-        axes.errorbar(mean_amounts, means, yerr=margins, fmt="none", ecolor=color, elinewidth=1, alpha=0.7, zorder=2)
-        axes.scatter(mean_amounts, means, s=58, marker="D", color=color, edgecolors=PAPER, linewidths=1, zorder=4)
-        marks += zip(mean_amounts, means, strict=True)
+        means = _draw_variant(axes, own, color, axis)
+        lines.append(means)
+        marks += [*(point for run in own for point in axis.of_run(run)), *means]
         # One budget needs no telling apart.
-        labels += [
-            Label(text=f"budget {budget_text(run['budget'])}", place=place, color=color)
-            for run, place in zip(own, zip(mean_amounts, means, strict=True), strict=True)
-            if len({run["budget"] for run in runs}) > 1
-        ]
+        if len({run["budget"] for run in runs}) > 1:
+            labels += [
+                Label(text=f"budget {budget_text(run['budget'])}", place=place, color=color)
+                for run, place in zip(own, means, strict=True)
+            ]
         handles.append(Line2D([], [], color=color, marker="D", markersize=5, label=plain(shortened(name))))
     level = fmean(summary["runs"][0]["accuracy"])
     axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -128,20 +118,34 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
     ratios = _arrows(figure, axes, summary, level, axis)
     figure.draw_without_rendering()
     obstacles = [_around(axes, mark, 4) for mark in marks]
-    obstacles += [_around(axes, place, 1) for xs, ys in lines for place in _on_the_line(xs, ys)]
-    obstacles += [_around(axes, place, 1) for place in _on_the_line(axes.get_xlim(), (level, level))]
+    usual = [(end, level) for end in axes.get_xlim()]
+    obstacles += [_around(axes, place, 1) for line in [*lines, usual] for place in _on_the_line(line)]
     obstacles += [_along(axes, arrow) for arrow in axes.texts]
     place_labels(figure, axes, [*ratios, *labels], obstacles)
     return figure
+
+
+def _draw_variant(axes: Axes, runs: Sequence[Mapping[str, Any]], color: str, axis: _Axis) -> list[tuple[float, float]]:
+    """Draw a variant's seeds, and its means with their margins, in a line; returns the means."""
+    for run in runs:
+        amounts, accuracies = zip(*axis.of_run(run), strict=True)
+        axes.scatter(amounts, accuracies, s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
+    xs = [_mean_amount(axis, run) for run in runs]
+    ys = [fmean(run["accuracy"]) for run in runs]
+    margins = [run["mean"]["margin"] for run in runs]
+    axes.plot(xs, ys, color=color, linewidth=1.6, zorder=2)
+    axes.errorbar(xs, ys, yerr=margins, fmt="none", ecolor=color, elinewidth=1, alpha=0.7, zorder=2)
+    axes.scatter(xs, ys, s=58, marker="D", color=color, edgecolors=PAPER, linewidths=1, zorder=4)
+    return list(zip(xs, ys, strict=True))
 
 
 def _mean_amount(axis: _Axis, run: Mapping[str, Any]) -> float:
     return fmean(amount for amount, _ in axis.of_run(run))
 
 
-def _on_the_line(xs: Sequence[float], ys: Sequence[float]) -> Iterator[tuple[float, float]]:
+def _on_the_line(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
     """Places on straight lines between points, so close that no text fits between them."""
-    for (x0, y0), (x1, y1) in pairwise(zip(xs, ys, strict=True)):
+    for (x0, y0), (x1, y1) in pairwise(points):
         yield from zip(np.linspace(x0, x1, 60).tolist(), np.linspace(y0, y1, 60).tolist(), strict=True)
 
 
