@@ -66,7 +66,7 @@ def test_regions_of_any_size_are_resized_and_mirrored_as_workers_do(
     pixels = [np.array(photo(width, height, seed=width)) for height, width in sizes]
     regions = LaidOut(1)([Region(part, k % 2 == 1, []) for k, part in enumerate(pixels)], in_own_memory)
     behind = torch.randint(256, (resizing.slack(np.array(sizes)),), dtype=torch.uint8)
-    results = Preparation(Augmentation())(regions._replace(pixels=torch.cat([regions.pixels, behind])), 24)
+    results = Preparation(Augmentation(), 32)(regions._replace(pixels=torch.cat([regions.pixels, behind])), 24)
     for k, (part, result) in enumerate(zip(pixels, results, strict=True)):
         expected = lanczos(part, 24)
         off = difference(expected[:, ::-1] if k % 2 else expected, result)
@@ -102,7 +102,7 @@ def test_a_region_far_larger_than_the_result_is_resized_by_the_worker(photo: Pho
         assert pixels.shape == ((24, 24, 3) if resized else (width, width, 3))
         regions = LaidOut(0)([Region(pixels, False, [])], in_own_memory)
         behind = torch.zeros(resizing.slack(np.array([pixels.shape[:2]])), dtype=torch.uint8)
-        made = Preparation(augmentation)(regions._replace(pixels=torch.cat([regions.pixels, behind])), 24)
+        made = Preparation(augmentation, 32)(regions._replace(pixels=torch.cat([regions.pixels, behind])), 24)
         assert difference(TrainTransform(augmentation, 32)(picture, request), made[0]).mean() < 0.2
 
 
@@ -279,7 +279,7 @@ def test_on_cuda_batches_arrive_without_waiting_and_are_the_cpus(source: FolderS
             torch.cuda.set_sync_debug_mode("error")
             try:
                 regions = _regions(source, batch.bandwidth)
-                Preparation(Augmentation())(regions, batch.bandwidth)
+                Preparation(Augmentation(), 32)(regions, batch.bandwidth)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 

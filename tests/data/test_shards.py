@@ -131,7 +131,7 @@ def test_a_whole_image_is_the_original(pyramid: ShardSource, monkeypatch: pytest
 def test_levels_of_no_bytes_are_never_chosen() -> None:
     levels = [Level(0, 900, 500, 400), Level(0, 0, 0, 0), Level(0, 300, 250, 200)]
     assert choose_level(levels, (0, 0, 500, 400), 1) == 2
-    assert choose_level(levels, (0, 0, 500, 400), 1, margin=201) == 0
+    assert choose_level(levels, (0, 0, 500, 400), 201) == 0
 
 
 def test_scaled_boxes_are_never_empty_and_stay_inside() -> None:

@@ -22,7 +22,7 @@ class Preparation:
         mode: as in `TrainTransform`.
     """
 
-    def __init__(self, augmentation: Augmentation, final_size: int | None = None, mode: Mode = "fast") -> None:
+    def __init__(self, augmentation: Augmentation, final_size: int, mode: Mode = "fast") -> None:
         self._final_size = final_size
         self._mode: Mode = mode
         self._filter: Interpolation = augmentation.interpolation
@@ -43,8 +43,7 @@ class Preparation:
         """
         recipes = regions.recipes
         sizes, flips = recipes[:, :2].astype(np.int64), recipes[:, 2] > 0
-        final_size = self._final_size
-        interpolation = "lanczos" if final_size is None else filter_at(side, final_size, self._filter, self._mode)
+        interpolation = filter_at(side, self._final_size, self._filter, self._mode)
         images = resize_regions(regions.pixels, sizes, flips, side, interpolation)
         images = rand_augment(images, recipes[:, 3:], self._fill, self._interpolation)
         return grey(images) if self.channels.count == 1 else images

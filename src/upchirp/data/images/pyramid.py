@@ -13,18 +13,14 @@ from PIL import Image
 from upchirp.data.images.decoding import Box, Picture, Pixels, open_picture
 from upchirp.data.tars.index import Level
 
-_MARGIN = 1.0
-"""Pixels that the crop of a chosen level has, for each pixel that is asked for, at least."""
 
-
-def choose_level(levels: Sequence[Level], box: Box, least: int, margin: float = _MARGIN) -> int:
+def choose_level(levels: Sequence[Level], box: Box, least: int) -> int:
     """Which version to read: the smallest whose part of the box has enough pixels, else the original.
 
     Args:
         levels: the stored versions, the original first; absent ones have length and width 0.
         box: in pixels of the original.
-        least: pixels that are wanted in each direction.
-        margin: how many times `least` a smaller version must hold.
+        least: pixels that are wanted in each direction, of which a smaller version must hold as many.
 
     >>> levels = [Level(0, 90_000, 500, 375), Level(0, 9_000, 171, 128), Level(0, 18_000, 256, 192)]
     >>> choose_level(levels, (0, 0, 500, 375), 128), choose_level(levels, (0, 0, 400, 300), 128)
@@ -34,15 +30,14 @@ def choose_level(levels: Sequence[Level], box: Box, least: int, margin: float = 
     """
     left, top, right, bottom = box
     width, height = levels[0].width, levels[0].height
-    wanted = margin * least
     chosen = 0
     for number in range(1, len(levels)):
         level = levels[number]
         if (
             level.length
             and level.width * level.height < levels[chosen].width * levels[chosen].height
-            and (right - left) * level.width >= wanted * width
-            and (bottom - top) * level.height >= wanted * height
+            and (right - left) * level.width >= least * width
+            and (bottom - top) * level.height >= least * height
         ):
             chosen = number
     return chosen
