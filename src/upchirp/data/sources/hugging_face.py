@@ -11,7 +11,7 @@ import numpy.typing as npt
 from upchirp.data.images.decoding import Picture, open_picture
 from upchirp.data.label_sets import LabelSets
 from upchirp.data.sources.hugging_face_columns import image_column, inner, label_column, library
-from upchirp.data.sources.hugging_face_labels import read_labels
+from upchirp.data.sources.hugging_face_labels import ReadLabels, read_labels
 from upchirp.errors import InputError
 
 
@@ -94,21 +94,17 @@ class HuggingFaceSource:
         declared = isinstance(inner(feature) or feature, datasets.ClassLabel)
         self.named = bool(classes) or declared
         """Whether the names of the classes are given, rather than taken from the labels."""
-        self.label_sets: LabelSets | None = None
+        read = ReadLabels(np.zeros(len(dataset), np.int32), ())
+        if label is not None:
+            try:
+                read = read_labels(dataset, label, self._rows, tuple(classes), f"the labels ({label}) of {name}")
+            except InputError:
+                # Hub data sets mark hidden labels with -1.
+                if labelled:
+                    raise
+        self.labels, self.classes = read.labels, read.classes
+        self.label_sets: LabelSets | None = read.sets
         """Which classes each label stands for; nothing where each image has one."""
-        try:
-            if label is None:
-                self.labels, self.classes = np.zeros(len(dataset), np.int32), ()
-            else:
-                what = f"the labels ({label}) of {name}"
-                self.labels, self.classes, self.label_sets = read_labels(
-                    dataset, label, self._rows, tuple(classes), what
-                )
-        except InputError:
-            if labelled:
-                raise
-            # Hub data sets mark hidden labels with -1.
-            self.labels, self.classes = np.zeros(len(dataset), np.int32), ()
         self._label = label
         # Alone, so that a pickled source carries no other columns.
         self._dataset = dataset.select_columns([image])
