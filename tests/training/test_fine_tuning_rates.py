@@ -9,7 +9,7 @@ from tests.runs import Make, differing, interrupted
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from upchirp import InputError, TrainConfig, train
+from upchirp import InputError, Plan, TrainConfig, plan, preset, train
 from upchirp.models import create_model
 from upchirp.training.folders.run_folder import check_is_same_run, read_settings
 from upchirp.training.recipes.config_file import CONFIG, save_config
@@ -68,33 +68,42 @@ def test_convnext_groups_three_blocks_of_the_third_stage() -> None:
     assert level("stem.0.weight") == 0 and level("head.fc.weight") == 13
 
 
-def decays(steps: int, decay: float = 0.9999, **values: Any) -> list[float]:
-    ema = create_ema(nn.Linear(1, 1), Optimization(model_ema=True, model_ema_decay=decay, **values), steps=steps)
+def decays(run: Plan, decay: float = 0.9999, **values: Any) -> list[float]:
+    ema = create_ema(nn.Linear(1, 1), Optimization(model_ema=True, model_ema_decay=decay, **values), plan=run)
     assert isinstance(ema, ModelEmaV3)
-    return [ema.get_decay(step) for step in range(0, steps + 1, max(1, steps // 100))]
+    return [ema.get_decay(step) for step in range(0, run.total_steps + 1, max(1, run.total_steps // 100))]
 
 
 @pytest.mark.parametrize(
-    ("steps", "decay"),
+    ("curriculum", "epochs", "batch_size", "decay"),
     [
-        # Table 24 at 200 and 100 equivalent epochs of ImageNet, CSWin-B's, and A.2's 30 epochs at batch 512.
-        (142_186, 0.9999),
-        (71_093, 0.9999),
-        (142_186, 0.9998),
-        (75_068, 0.9999),
+        # Table 24 for EfficientTrain++ and training as usual, CSWin-B's, and A.2's 30 epochs at batch 512.
+        ("efficienttrain_plus_plus", 200, 4096, 0.9999),
+        ("constant", 300, 4096, 0.9999),
+        ("efficienttrain_plus_plus", 200, 2048, 0.9998),
+        ("constant", 30, 512, 0.9999),
     ],
 )
-def test_an_average_of_the_papers_runs_has_its_decay_for_four_fifths_of_them(steps: int, decay: float) -> None:
-    found = decays(steps, decay)
+def test_an_average_of_the_papers_runs_has_its_decay_for_four_fifths_of_them(
+    curriculum: str, epochs: float, batch_size: int, decay: float
+) -> None:
+    found = decays(plan(preset(curriculum), epochs=epochs, batch_size=batch_size), decay)
     assert found[21:] == pytest.approx([decay] * len(found[21:]), abs=2e-6)
     assert found == sorted(found)
 
 
-def test_an_average_of_a_short_run_forgets_its_beginning() -> None:
-    found = decays(500)
-    assert found[-1] == pytest.approx(1 - 7 / 500)
+def test_an_average_of_a_short_run_forgets_its_beginning_and_other_sizes() -> None:
+    usual, rising = (
+        plan(preset(name, 64), epochs=4, dataset_size=2000, batch_size=16)
+        for name in ("constant", "efficienttrain_plus_plus")
+    )
+    assert decays(usual)[-1] == pytest.approx(1 - 7 / usual.total_steps, abs=1e-6)
+    last = rising.stages[-1]
+    assert last.bandwidth == 64 and 0.4 * last.steps < rising.total_steps / 7
+    assert decays(rising)[-1] == pytest.approx(1 - 1 / (0.4 * last.steps), abs=1e-6)
     # timm's rule is there for whoever wants it, and for runs of before.
-    assert decays(500, model_ema_warmup=None)[-1] == pytest.approx(1 - 501 ** (-2 / 3), abs=1e-4)
+    by_timm = decays(usual, model_ema_warmup=None)[-1]
+    assert by_timm == pytest.approx(1 - (1 + usual.total_steps) ** (-2 / 3), abs=1e-4)
 
 
 def test_a_run_of_before_goes_on_by_what_it_did(tmp_path: Path) -> None:

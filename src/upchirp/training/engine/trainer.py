@@ -120,7 +120,7 @@ class Trainer:
         bandwidth: int,
         learning_rate: float,
         bandwidths: Collection[int] = (),
-        steps: int | None = None,
+        plan: Plan | None = None,
     ) -> State:
         """A fresh state around a model that is on the device.
 
@@ -129,10 +129,10 @@ class Trainer:
             bandwidth: the side that it takes now.
             learning_rate: the highest.
             bandwidths: all sides that it is to take; only ranks that share a model out need to know them.
-            steps: of the run, to which an average of the weights is fitted.
+            plan: the run, to which an average of the weights is fitted.
         """
         parallel, optimization = self.parallel, self.optimization
-        ema = create_ema(model, optimization, steps=steps, fused=parallel.fused)
+        ema = create_ema(model, optimization, plan=plan, fused=parallel.fused)
         parallel.share_out([model] if ema is None else [model, ema.module], bandwidths, self.device)
         optimizer = create_optimizer(model, optimization, learning_rate=learning_rate, fused=parallel.fused)
         learned = self._learned()

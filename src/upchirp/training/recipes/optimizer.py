@@ -13,7 +13,7 @@ from timm.optim import create_optimizer_v2, param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from upchirp.curriculum import Step
+from upchirp.curriculum import Plan, Step
 from upchirp.models import fit_to_bandwidth
 from upchirp.training.recipes.recipe import Optimization
 
@@ -143,36 +143,44 @@ def follow(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer, ema: 
     return resized
 
 
-_SPAN = 7
-"""An average spans a seventh of the run at most: 10,000 steps, as a decay of 0.9999 does, of the 71,000 of 100
-equivalent epochs of ImageNet."""
+_SHARE_OF_RUN = 1 / 7
+"""Of a run's steps that an average spans at most: 10,000, as a decay of 0.9999 does, of the 71,000 of 100 equivalent
+epochs of ImageNet."""
+_SHARE_OF_LAST = 0.4
+"""Of its steps at the last bandwidth, so that little is left of the weights before, which know other sizes: 10,000 of
+the 25,000 of EfficientTrain++'s 200 equivalent epochs."""
 _TIMMS_POWER = 2 / 3
 
 
 def create_ema(
-    model: nn.Module, optimization: Optimization, *, steps: int | None = None, fused: bool = True
+    model: nn.Module, optimization: Optimization, *, plan: Plan | None = None, fused: bool = True
 ) -> ModelEmaV3 | None:
     """An average of the weights whose decay warms up, or none if the recipe keeps none.
 
     Args:
         model: what is averaged.
         optimization: the decay, and how long it rises.
-        steps: of the run; without them the decay rises by timm's rule, 1 - (1 + step)^(-2/3).
+        plan: the run; without it the decay rises by timm's rule, 1 - (1 + step)^(-2/3).
         fused: update many parameters at once.
     """
     if not optimization.model_ema:
         return None
     decay, power = optimization.model_ema_decay, _TIMMS_POWER
-    if steps is not None and optimization.model_ema_warmup is not None:
-        decay, power = ema_decay(decay, steps, optimization.model_ema_warmup)
+    if plan is not None and optimization.model_ema_warmup is not None:
+        decay, power = ema_decay(decay, plan, optimization.model_ema_warmup)
     return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=power, foreach=fused)
 
 
-def ema_decay(decay: float, steps: int, share: float) -> tuple[float, float]:
+def ema_decay(decay: float, plan: Plan, share: float) -> tuple[float, float]:
     """The highest decay in a run, and the power by which 1 - (1 + step)^(-power) reaches it after a share of it.
 
-    >>> round(ema_decay(0.9999, 142_186, 0.2)[0], 5), round(ema_decay(0.9999, 500, 0.2)[0], 3)
-    (0.9999, 0.986)
+    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
+    >>> papers = plan(efficienttrain_plus_plus(), epochs=200, dataset_size=1_281_167, batch_size=4096)
+    >>> short = plan(efficienttrain_plus_plus(), epochs=2, dataset_size=6_500, batch_size=32)
+    >>> [round(ema_decay(0.9999, each, 0.2)[0], 4) for each in (papers, short)]
+    [0.9999, 0.9846]
     """
-    highest = min(decay, max(0.0, 1 - _SPAN / steps))
-    return highest, -math.log(1 - highest) / math.log(1 + max(1.0, share * steps))
+    at_last = sum(stage.steps for stage in plan.stages if stage.bandwidth == plan.stages[-1].bandwidth)
+    span = min(_SHARE_OF_RUN * plan.total_steps, _SHARE_OF_LAST * at_last)
+    highest = min(decay, max(0.0, 1 - 1 / span))
+    return highest, -math.log(1 - highest) / math.log(1 + max(1.0, share * plan.total_steps))

@@ -82,7 +82,8 @@ class Optimization:
     model_ema: bool = False
     """Keep an exponential moving average of the weights."""
     model_ema_decay: float = 0.9999
-    """Decay of the average, or less in a short run, so that it spans a seventh of the run at most."""
+    """Decay of the average, or less in a short run: it spans a seventh of the run at most, and two fifths of the steps
+    at the last bandwidth."""
     model_ema_warmup: float | None = 0.2
     """Share of the run in which the decay rises to its value; none raises it by timm's rule, whatever the length."""
     amp: bool = True

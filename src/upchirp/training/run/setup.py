@@ -87,7 +87,7 @@ def set_up(planned: Planned, trainer: Trainer, material: Material, beginning: Be
         bandwidth=plan.final_size,
         learning_rate=config.optimization.learning_rate(config.batch_size),
         bandwidths=plan.sizes,
-        steps=plan.total_steps,
+        plan=plan,
     )
     evaluations, told = choose_evaluations(config, plan, len(material.val), average=state.ema is not None)
     notes += [told] if told else []
