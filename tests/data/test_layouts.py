@@ -102,7 +102,8 @@ def test_of_classes_alone_a_share_validates(tmp_path, prefix):
     assert sorted(taken) == sorted(many(prefix))
     assert notes == [
         f"{root} has no validation images: 12 of 48 images, 0.25 of each class and always the same ones, validate and "
-        "are not trained on (another share by `val_share`)"
+        "are not trained on (another share by `val_share`)",
+        "1 of 4 classes have no validation images: class0",
     ]
     # Wherever the data lie, and whatever is asked for beside.
     moved = shutil.copytree(root, tmp_path.with_name(f"{tmp_path.name}-moved"))
@@ -124,6 +125,10 @@ def test_a_share_needs_two_images_of_a_class(tmp_path):
 
 
 def test_evaluation_takes_all_of_a_folder_of_classes(tmp_path):
+    def half(whole):
+        assert len(whole) == 8
+        return 0.5
+
     notes: list[str] = []
     root = fill(tmp_path / "one", *many(counts=(4, 4)))
     assert len(open_evaluation(root, note=notes.append)) == 8
@@ -135,7 +140,7 @@ def test_evaluation_takes_all_of_a_folder_of_classes(tmp_path):
     parted(tmp_path / "three")
     assert names(open_evaluation(tmp_path / "three"), tmp_path / "three")[0] == "val/cat/1.jpg"
     # What a training held out is nothing that was asked for.
-    for shares, told in (({"held_out": 0.5}, False), ({"held_out": 0.5, "val_share": 0.1}, True)):
+    for shares, told in (({"held_out": half}, False), ({"held_out": half, "val_share": 0.1}, True)):
         heard: list[str] = []
         open_evaluation(tmp_path / "three", note=heard.append, **shares)
         assert any("has validation images: `val_share` is not used" in line for line in heard) == told

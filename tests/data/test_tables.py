@@ -76,7 +76,8 @@ def test_a_column_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     path = write(folder, "\n".join(rows))
     train, val = open_data(path, label_column="place", note=notes.append)
-    assert (listed(train), listed(val), notes) == ([("cat/1.png", "a b"), ("cat/2.png", "c")], [("4.png", "c")], [])
+    assert (listed(train), listed(val)) == ([("cat/1.png", "a b"), ("cat/2.png", "c")], [("4.png", "c")])
+    assert notes == ["1 of 2 classes have no validation images: a b"]
     assert listed(open_evaluation(path, label_column="Place", note=notes.append)) == [("4.png", "c")]
     more = open_more(path, train, label_column="Place", note=notes.append)
     assert listed(more) == listed(train)
@@ -98,14 +99,15 @@ def test_a_column_of_splits(folder: Path) -> None:
     notes: list[str] = []
     train, val = open_data(write(folder, "\n".join(rows)), note=notes.append)
     assert (listed(train), listed(val)) == ([ALL[0], ALL[2]], [ALL[1]])
-    assert notes == ["left out is what is neither: 1 of test"]
+    assert notes == ["left out is what is neither: 1 of test", "1 of 2 classes have no validation images: dog"]
     assert fingerprint(train) != fingerprint(val)
 
 
 def test_splits_by_other_names(folder: Path) -> None:
     rows = ["path,label,split", "cat/1.png,cat,fold 1", "cat/2.png,cat,fold 2", "dog 3.png,dog,fold 1"]
     path = write(folder, "\n".join(rows))
-    train, val = open_data(path, train_split="fold 1", val_split="Fold 2")
+    with pytest.warns(UserWarning, match="1 of 2 classes have no validation images: dog"):
+        train, val = open_data(path, train_split="fold 1", val_split="Fold 2")
     assert (listed(train), listed(val)) == ([ALL[0], ALL[2]], [ALL[1]])
     with pytest.raises(InputError, match="no images of the split fold 3, only of fold 1, fold 2"):
         open_data(path, train_split="fold 1", val_split="fold 3")

@@ -12,6 +12,7 @@ from torch import nn
 from upchirp.compare.alignment import linear_cka
 from upchirp.curriculum import Plan
 from upchirp.data import Source, SubsetSource
+from upchirp.data.sources import Note
 from upchirp.errors import InputError
 from upchirp.files import write_text
 from upchirp.models import create_model
@@ -21,7 +22,7 @@ from upchirp.training.assets.eval_data import beside_run, open_asked
 from upchirp.training.checkpoints import checkpoint
 from upchirp.training.checkpoints.weights import Which
 from upchirp.training.evaluation.feature_quality import all_features
-from upchirp.training.events import Report, reporting
+from upchirp.training.events import Report, noting, reporting
 from upchirp.training.folders.held_folder import held_folder
 from upchirp.training.folders.run_folder import holds_run, kept_checkpoints, read_plan, read_settings
 from upchirp.training.parallel.device import choose_device
@@ -88,14 +89,14 @@ def similarity(
     """
     if images < 4:
         raise InputError(f"`images` is {images}: it must be 4 or more")
-    report = reporting(observers)
+    note, report = noting(observers), reporting(observers)
     runs = [_read(folder) for folder in (first, second)]
     report(SCANNING)
     chosen, _ = beside_run(data, runs[0].config)
     source = _spread(open_asked(data, runs[0].config, runs[0].config.final_size), images)
     target = choose_device(device)
     # Of the second run the inputs are prepared anew, as it may have another size.
-    stacks = [_stacked(run, which, source, loading, target, report) for run in runs]
+    stacks = [_stacked(run, which, source, loading, target, note, report) for run in runs]
     similarities = linear_cka(*stacks, batch_size=loading.batch_size).clamp(0, 1)
     summary = {
         "runs": [
@@ -142,7 +143,13 @@ def _spread(source: Source, images: int) -> Source:
 
 
 def _stacked(
-    run: _Checkpoints, which: Which, source: Source, loading: EvalLoading, device: torch.device, report: Report
+    run: _Checkpoints,
+    which: Which,
+    source: Source,
+    loading: EvalLoading,
+    device: torch.device,
+    note: Note,
+    report: Report,
 ) -> torch.Tensor:
     """What the weights of each checkpoint make of the images, (checkpoints, N, D)."""
     images = EvaluationSet(
@@ -154,7 +161,10 @@ def _stacked(
         timeout=loading.loader_timeout,
     )
     files = _told(report, run.files)
-    return torch.stack([_features(run, file, which, images, len(source.classes), device) for file in files])
+    found = torch.stack([_features(run, file, which, images, len(source.classes), device) for file in files])
+    for line in images.left_out():
+        note(line)
+    return found
 
 
 def _features(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from upchirp.data.label_sets import label_sets_of
 from upchirp.data.settings import VAL_SHARE
 from upchirp.data.sources.archive import ArchiveFolder, ArchiveSource
 from upchirp.data.sources.cifar import is_cifar, open_cifar
@@ -82,20 +84,35 @@ def open_data(
     ...
     upchirp.errors.InputError: data folder nowhere is missing: name a folder of images, a zip of one, or 'generated'
     """
-    train, val, _, notes = _open(data, final_size, counted, SplitNames(train_split, val_split), label_column)
+    train, val, notes = open_parted(
+        data, final_size, val_share, counted, SplitNames(train_split, val_split), label_column
+    )
     # From here, where the caller's line is known.
-    for line in notes:
+    for line in (*notes, *_absent(val)):
         note(line)
+    return train, val
+
+
+def open_parted(
+    data: str | os.PathLike[str],
+    final_size: int,
+    val_share: float,
+    counted: Counted,
+    splits: SplitNames,
+    label_column: str | None = None,
+) -> tuple[Source, Source, list[str]]:
+    """`open_data` with the lines on what was chosen or passed over, and without a word on the classes."""
+    train, val, _, notes = _open(data, final_size, counted, splits, label_column)
     if val is not None:
         if val_share != VAL_SHARE:
-            note(f"{data} has validation images: `val_share` is not used")
-        return train, val
+            notes.append(f"{data} has validation images: `val_share` is not used")
+        return train, val, notes
     train, val = hold_out(train, val_share)
-    note(
+    notes.append(
         f"{data} has no validation images: {len(val):,} of {len(train) + len(val):,} images, {val_share:g} of each "
         "class and always the same ones, validate and are not trained on (another share by `val_share`)"
     )
-    return train, val
+    return train, val, notes
 
 
 def open_more(
@@ -134,7 +151,7 @@ def open_evaluation(
     final_size: int = 224,
     *,
     val_share: float | None = None,
-    held_out: float | None = None,
+    held_out: Callable[[Source], float | None] | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
     label_column: str | None = None,
@@ -147,7 +164,8 @@ def open_evaluation(
         data: as in `open_data`.
         final_size: as in `open_data`.
         val_share: of one folder of classes take only what `open_data` would hold out; a line says where it is not used.
-        held_out: the same where `val_share` is not given, and without that line: what a training on the data held out.
+        held_out: asked for the same with all images where `val_share` is not given: what a training on them held out,
+            or None.
         train_split: as in `open_data`.
         val_split: as in `open_data`.
         label_column: as in `open_data`.
@@ -163,15 +181,19 @@ def open_evaluation(
     for line in notes:
         note(line)
     if val is not None:
+        for line in _absent(val):
+            note(line)
         if val_share is not None:
             note(f"{data} has validation images: `val_share` is not used")
         return val
-    share = held_out if val_share is None else val_share
+    share = held_out(train) if val_share is None and held_out is not None else val_share
     if share is None and not parted:
         note(f"{data} has no splits: all of its {len(train):,} images are evaluated")
         return train
     val = hold_out(train, VAL_SHARE if share is None else share)[1]
     note(f"{data} has no validation images: the {len(val):,} that training holds out are evaluated")
+    for line in _absent(val):
+        note(line)
     return val
 
 
@@ -226,9 +248,6 @@ def _open_folders(root: Folder, counted: Counted, splits: SplitNames) -> _Opened
     train, val = images_of(layout.train, counted=counted), None
     if layout.val is not None:
         val = images_of(layout.val, train.classes, counted)
-        counts = np.bincount(val.labels, minlength=len(val.classes))
-        absent = [name for name, count in zip(val.classes, counts, strict=True) if not count]
-        notes += without_images(absent, len(val.classes), "validation")
     return _Opened(train, val, layout.train_name is not None, notes + passed_over_notes(train, val))
 
 
@@ -247,6 +266,19 @@ def passed_over_notes(train: ListedSource, val: ListedSource | None) -> list[str
     for source in filter(None, (train, val)):
         passed_over.add(source.passed_over)
     return passed_over.notes()
+
+
+def _absent(val: Source) -> list[str]:
+    """A note on classes that no validation image has, as far as labels are known without opening an image.
+
+    Where images have several labels `upchirp.data.labels.unranked` tells of them.
+    """
+    labels: npt.NDArray[Any] | None = getattr(val, "labels", None)
+    if labels is None or label_sets_of(val) is not None:
+        return []
+    present = set(np.unique(labels).tolist())
+    absent = [name for number, name in enumerate(val.classes) if number not in present]
+    return without_images(absent, len(val.classes), "validation")
 
 
 def as_source(data: Any) -> Source:

@@ -10,7 +10,7 @@ from upchirp.data.sources.cifar import is_cifar
 from upchirp.data.sources.hugging_face_folder import is_hugging_face, open_hugging_face
 from upchirp.data.sources.layout import SplitNames, named_folder
 from upchirp.data.sources.listing import Counted, ignore
-from upchirp.data.sources.open import Note, images_of, open_data, passed_over_notes, warn
+from upchirp.data.sources.open import Note, images_of, open_parted, passed_over_notes, warn
 from upchirp.data.sources.relabelled import UnlabelledSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
@@ -75,16 +75,7 @@ def _open(
         return *open_hugging_face(root, splits, labelled=False), notes
     if not own_labels and (folder := _folder(root)) is not None:
         return _open_folder(folder, counted, splits)
-    train, val = open_data(
-        data,
-        final_size,
-        val_share=val_share,
-        train_split=splits.train,
-        val_split=splits.val,
-        note=notes.append,
-        counted=counted,
-    )
-    return train, val, notes
+    return open_parted(data, final_size, val_share, counted, splits)
 
 
 def _open_folder(folder: Folder, counted: Counted, splits: SplitNames) -> tuple[Source, Source | None, list[str]]:

@@ -3,12 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-from upchirp.data import Source, are_numbers, match_classes, open_evaluation
+from upchirp.data import (
+    DataIdentity,
+    Source,
+    SubsetSource,
+    are_numbers,
+    fingerprint,
+    match_classes,
+    open_evaluation,
+)
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.labels import unranked
 from upchirp.data.sources import Note
 from upchirp.data.sources.listing import Counted, ignore
 from upchirp.data.sources.relabelled import renumbered
+from upchirp.data.sources.subset import hold_out
 from upchirp.errors import InputError
 from upchirp.training.assets.data import SCANNING
 from upchirp.training.assets.trained import TrainedWeights
@@ -37,16 +46,29 @@ def beside_run(asked: EvalData, run: Start) -> tuple[Start, bool]:
 
 
 def open_asked(
-    asked: EvalData, run: Start, size: int, note: Note = lambda line: None, counted: Counted = ignore
+    asked: EvalData,
+    run: Start,
+    size: int,
+    note: Note = lambda line: None,
+    counted: Counted = ignore,
+    *,
+    trained_on: DataIdentity | None = None,
 ) -> Source:
-    """Open it for an evaluation, generated images at a side in pixels; see `open_evaluation`."""
+    """Open it for an evaluation, generated images at a side in pixels; see `open_evaluation`.
+
+    By the identity of what was trained on, where it is given, the run's own data are known in another place, too.
+    """
     chosen, of_run = beside_run(asked, run)
+
+    def held_out(whole: Source) -> float | None:
+        # What the run was trained on is no test of it.
+        return run.val_share if of_run or (run.data and _is_part_of(trained_on, whole, run.val_share)) else None
+
     return open_evaluation(
         chosen.data,
         size,
         val_share=asked.val_share,
-        # What the run was trained on is no test of it.
-        held_out=run.val_share if of_run else None,
+        held_out=held_out,
         train_split=chosen.train_split,
         val_split=chosen.val_split,
         label_column=chosen.label_column,
@@ -62,9 +84,11 @@ def open_labelled(asked: EvalData, trained: TrainedWeights, size: int, note: Not
         InputError: as `open_asked`, or the weights lack a class of the data.
     """
     report(SCANNING)
-    opened = open_asked(asked, trained.config, size, note, counted=lambda images: report(SCANNING, images))
+    run, told = trained.config, trained.weights.description
+    opened = open_asked(asked, run, size, note, counted=lambda images: report(SCANNING, images), trained_on=told.data)
     source, matched = _by_name(opened, trained.weights)
-    for line in (*matched, *unranked(source), *other_kind(source, trained.weights)):
+    seen = _seen_in_training(opened, asked, run, told.data)
+    for line in (*seen, *matched, *unranked(source), *other_kind(source, trained.weights)):
         note(line)
     return source
 
@@ -103,6 +127,44 @@ def other_kind(source: Source, weights: Weights) -> list[str]:
             "do not mean more likely than not, as micro F1 takes them"
         ]
     return []
+
+
+def _is_part_of(trained_on: DataIdentity | None, whole: Source, share: float) -> bool:
+    """Whether what a training held out is that share of these images, by its fingerprint."""
+    if trained_on is None or trained_on.val is None or trained_on.val.images >= len(whole):
+        return False
+    try:
+        held = hold_out(whole, share)[1]
+    except InputError:
+        return False
+    return len(held) == trained_on.val.images and fingerprint(held) == trained_on.val
+
+
+def _seen_in_training(source: Source, asked: EvalData, run: Start, trained_on: DataIdentity) -> list[str]:
+    """A note where images to evaluate on were trained on, or may have been, and nobody asked for those."""
+    if trained_on.train is None or trained_on.val is None or (label_sets_of(source) is not None and run.more_data):
+        return []
+    if not isinstance(source, SubsetSource):
+        share = run.val_share
+        if not _is_part_of(trained_on, source, share):
+            return []
+        return [
+            f"the weights were trained on all of these images but {trained_on.val.images:,}, so that of other images "
+            f"the accuracy says too much: `val_share={share:g}` evaluates those alone"
+        ]
+    _, of_run = beside_run(asked, run)
+    if not of_run or fingerprint(source) == trained_on.val:
+        return []
+    if asked.val_share not in (None, run.val_share):
+        return [
+            f"`val_share` was {run.val_share:g} in the training: some of these {len(source):,} images may have been "
+            "trained on, and of other images the accuracy then says too much: leave out `val_share`"
+        ]
+    return [
+        f"the data have changed since the training, which held out {trained_on.val.images:,} images: some of these "
+        f"{len(source):,} may have been trained on, and of other images the accuracy then says too much: give `data` "
+        "of images that are new"
+    ]
 
 
 def _is_same_data(one: str, other: str) -> bool:

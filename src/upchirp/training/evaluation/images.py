@@ -131,6 +131,12 @@ class EvaluationSet:
                 f"{first.name} ({first.reason}): repair or remove them"
             )
 
+    def left_out(self, what: str = "validation") -> list[str]:
+        """A line on each image, called a `what` image, that could not be read since this was last asked."""
+        lines = [f"cannot read the {what} image {image.name} ({image.reason}): left out" for image in self.corrupt]
+        self.corrupt = []
+        return lines
+
     def _too_many_are_corrupt(self) -> bool:
         return too_many(len(self.corrupt), self.images)
 

@@ -1,5 +1,6 @@
 """Validation for a loop of one's own."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ def validate(
 
     The images are resized and cropped at the centre (Appendix A.1), and normalised. The model is left as it is: one
     that is fitted to another side is copied. Ranks of an open process group share the images out, and all of them
-    return the figures of all images; each calls it.
+    return the figures of all images; each calls it. An image that cannot be read is left out, with a warning.
 
     Args:
         model: maps (N, channels, size, size) to (N, classes), on any device, compiled, in data-parallel
@@ -76,6 +77,8 @@ def validate(
                 autocast=autocast,
                 task=None if sets is None else MultiLabel(sets),
             )
+    for line in images.left_out():
+        warnings.warn(line, stacklevel=2)
     return result
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -160,6 +160,8 @@ class _Evaluator:
     loading: EvalLoading
     note: Note
     report: Report
+    told: list[str] = field(default_factory=list)
+    """Lines on images that cannot be read, which each size finds again."""
 
     def at(self, size: int, origins: Mapping[int | None, Origin], ranks: Ranks) -> Iterator[SizedEvaluation]:
         """Evaluate weights, each under the number of its steps, at an input side in pixels."""
@@ -171,6 +173,10 @@ class _Evaluator:
                 # From the stored ones, not from those of another size: there and back would blur positions.
                 load_weights(self.network, weights, size)
             found = self._evaluated(images, autocast=origin.run is not None)
+            for line in images.left_out():
+                if line not in self.told:
+                    self.told.append(line)
+                    self.note(line)
             if not all(math.isfinite(each.loss) for each in found):
                 self.note(f"the loss at {size} px is not finite: the model's outputs are no numbers")
             for each, filtering in zip(found, self.filters, strict=True):

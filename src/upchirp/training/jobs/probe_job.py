@@ -82,7 +82,11 @@ def probe_weights(
 
     def features(source: Source, what: str) -> Features:
         report(f"computing the features of {len(source):,} {what} images")
-        return all_features(network, trained.images(source, size, loading), pooled=judged_by, device=target)
+        images = trained.images(source, size, loading)
+        found = all_features(network, images, pooled=judged_by, device=target)
+        for line in images.left_out(what):
+            note(line)
+        return found
 
     with loader_failures():
         known, asked = features(train, "training"), features(val, "validation")

@@ -52,9 +52,8 @@ class Evaluations:
                     train_seconds=totals.train_seconds,
                 )
             )
-        for image in self.setup.images.corrupt:
-            self.emit(Noted(message=f"cannot read the validation image {image.name} ({image.reason}): left out"))
-        self.setup.images.corrupt = []
+        for line in self.setup.images.left_out():
+            self.emit(Noted(message=line))
         self.exported = self._of_exported(results)
         top1 = self.exported.score
         in_last_stage = plan.stage_at(state.step - 1) == len(plan.stages) - 1
