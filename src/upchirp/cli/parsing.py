@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import tyro
 
+from upchirp.cli.completion import flags_of
 from upchirp.cli.flag_types import REGISTRY
 from upchirp.cli.help import full_help, short_help
+from upchirp.cli.other_names import meant
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
 from upchirp.training.recipes.around_training import AroundTraining
@@ -226,9 +228,16 @@ def _refusal(box: str, prog: str) -> str:
         if number := re.match(rf"Error parsing (--\S+): (?={said}).*: '(.*)'", message):
             return f"{number[1]} is {number[2]!r}: expected {expected}"
     if unknown := re.match(r"Unrecognized options?: (.*)", message):
-        near = [line.split()[0] for line in lines if line.startswith("--")]
+        near = [line.split()[0].rstrip(",") for line in lines if line.startswith("--")]
         words = unknown[1].split(", ")
         flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        known = flags_of(prog.split()[-1])
+        # What is called so elsewhere says more than what looks alike.
+        called = meant(flags, known)
+        near = called + (near if len(flags) > len(called) else [])
+        # Two commands have words of their own, and read on after a flag.
+        if not flags and prog.split()[-1] not in ("predict", "similarity") and Path(words[0]).exists():
+            near = [f"{'--run' if '--run' in known else '--data'} {words[0]}"]
         hint = f": did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
         message = f"unknown {'flag' if flags else 'word'} {', '.join(flags or words)}{hint}"
     return f"{message or 'the flags could not be read'} (all flags: {prog} --help-all)"
