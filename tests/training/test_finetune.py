@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tests.runs import write_folder
 from torch import nn
@@ -246,3 +247,27 @@ def test_weights_that_name_no_model(capsys: pytest.CaptureFixture[str], pretrain
     torch.save(load_file(pretrained / "model.safetensors"), tmp_path / "plain.pth")
     assert main(["finetune", "--weights", str(tmp_path / "plain.pth"), "--data", "x"]) == 2
     assert "does not say which model it is of: name it by --model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "inside", ["model_ema.safetensors", "model.safetensors", "checkpoints/step_000000012.pt", None]
+)
+def test_a_run_folder_for_weights_names_the_file_in_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, inside: str | None
+) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    names = ["model_ema.safetensors", "model.safetensors", "checkpoints/step_000000012.pt"]
+    for name in names[names.index(inside) :] if inside else ():
+        (run / name).touch()
+    wanted = f"give the weights in it, {run / inside}" if inside else "give a file of weights"
+    image = tmp_path / "image.png"
+    Image.new("RGB", (4, 3)).save(image)
+    exported = ["export", "--output", str(tmp_path / "a.safetensors")]
+    for words in (["finetune", "--data", "x"], ["eval", "--data", str(image)], ["predict", str(image)], exported):
+        assert main([*words, "--weights", str(run)]) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"upchirp: error: {run} is a folder: {wanted}"
+    file = run / "config.yaml"
+    file.touch()
+    assert main(["eval", "--run", str(file)]) == 2
+    assert "config.yaml is a file, and --run names a folder: give the file by --weights" in capsys.readouterr().err

@@ -119,6 +119,8 @@ def _named(origin: Origin) -> tuple[TrainConfig, Path]:
         weights = name_of(model)
     values: dict[str, Any] = {}
     if run is not None:
+        if run.is_file():
+            raise InputError(f"{run} is a file, and `run` names a folder: give the file by `weights`")
         if not holds_run(run):
             raise InputError(f"{run} holds no run: give the `output` of a training")
         values = load_config(run / CONFIG)

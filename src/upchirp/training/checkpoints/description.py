@@ -127,6 +127,25 @@ def read_description(path: Path) -> Description:
     return _beside(path)
 
 
+_IN_FOLDERS = ("model_ema.safetensors", "model.safetensors")
+"""What a run, or an export, calls its weights; the average goes first."""
+
+
+def check_file(path: Path) -> None:
+    """Refuse weights that are no file: a run's folder is told by the weights in it.
+
+    Raises:
+        InputError: naming the file to give instead, if there is one.
+    """
+    if path.is_dir():
+        exported = [path / name for name in _IN_FOLDERS if (path / name).is_file()]
+        inside = [*exported, *reversed(list(checkpoint.checkpoints(path / "checkpoints")))]
+        wanted = f"the weights in it, {inside[0]}" if inside else "a file of weights"
+        raise InputError(f"{path} is a folder: give {wanted}")
+    if not path.is_file():
+        raise InputError(f"cannot read the weights {path}: there is no such file")
+
+
 def preprocessing_for(described: Description, model: str | None) -> Preprocessing:
     """How images are prepared for described weights: as they say, else as the tag of `model` says.
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from upchirp.data import same_classes
 from upchirp.errors import InputError, reason_of
 from upchirp.training.checkpoints import checkpoint, named_weights
-from upchirp.training.checkpoints.description import Description, read_description
+from upchirp.training.checkpoints.description import Description, check_file, read_description
 from upchirp.training.checkpoints.weight_names import is_average, parts
 
 Which = Literal["average", "raw"]
@@ -90,8 +90,7 @@ def read_weights(path: Path) -> Weights:
     if named_weights.is_name(path):
         fetched = read_weights(named_weights.fetch(path))
         return Weights(path, fetched.parts, read_description(path))
-    if not path.is_file():
-        raise InputError(f"cannot read the weights {path}: there is no such file")
+    check_file(path)
     described = read_description(path)
     try:
         if checkpoint.is_checkpoint(path):

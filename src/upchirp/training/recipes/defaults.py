@@ -15,6 +15,7 @@ from upchirp.curriculum import Plan
 from upchirp.data import mix_group
 from upchirp.errors import InputError
 from upchirp.models import check_name
+from upchirp.training.checkpoints.description import check_file
 from upchirp.training.recipes.config import TrainConfig
 from upchirp.training.recipes.groups import Choice, Start
 from upchirp.training.recipes.optimizer_choice import kind_of
@@ -87,9 +88,10 @@ def check_model(start: Start, *, labelled: bool) -> None:
     Raises:
         InputError: with models to consider, the nearest names, or the missing file that would have named it.
     """
-    if not start.model and start.weights is not None and not start.weights.exists():
-        raise InputError(f"cannot read the weights {start.weights}: there is no such file")
     if not start.model:
+        if start.weights is not None:
+            # It would have named the model.
+            check_file(start.weights)
         models = _MODELS if labelled else _TRANSFORMERS
         raise InputError(f"no model: name any of timm's by `model`, for a start {models}")
     check_name(start.model)
