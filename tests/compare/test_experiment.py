@@ -1,5 +1,7 @@
 import json
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -73,6 +75,33 @@ def test_an_experiment_end_to_end(capsys: pytest.CaptureFixture[str], image_fold
     capsys.readouterr()
     assert main(["compare", more, "--resume", "auto", "--output", str(output), "--dry-run"]) == 0
     assert "sgd-0.5 seed 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_runs_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    image_folder: Path,
+    tmp_path: Path,
+    signum: signal.Signals,
+) -> None:
+    """Not in a training, which collects them; a handler of its own shows that it is back afterwards."""
+
+    def stopped(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("the signal was not taken")
+
+    before = signal.signal(signum, stopped)
+    try:
+        monkeypatch.setattr("upchirp.compare.comparison.train", lambda *_, **__: signal.raise_signal(signum))
+        words = ["compare", write(tmp_path, USUAL, OURS), "--data", str(image_folder), "--output", str(tmp_path / "o")]
+        assert main(words) == 128 + signum
+        assert signal.getsignal(signum) is stopped
+    finally:
+        signal.signal(signum, before)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"upchirp: {signum.name}: stopped in {tmp_path / 'o'}; go on with: upchirp compare --resume auto --output "
+        f"{tmp_path / 'o'}"
+    )
 
 
 @pytest.mark.parametrize(

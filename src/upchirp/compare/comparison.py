@@ -20,6 +20,7 @@ from upchirp.reports.examples import Examples
 from upchirp.training import Observer, Working, train
 from upchirp.training.assets.examples import examples_of
 from upchirp.training.folders.held_folder import held_folder
+from upchirp.training.folders.interruption import at_once
 from upchirp.training.folders.resumption import go_on_with
 from upchirp.training.folders.run_folder import LOCK, holds_run, with_absolute_data
 from upchirp.training.parallel.launcher import world_size
@@ -89,26 +90,27 @@ def _compare(
     outcomes: dict[Entry, list[Outcome]] = {job.entry: [] for job in jobs}
     save_config(with_absolute_data(config.asked()), output / CONFIG)
     go_on = go_on_with(output, job="compare", objects=not command)
-    observers: tuple[Observer, ...] = ()
-    for number, job in enumerate(jobs, 1):
-        pace.begin(number)
-        turn = Turn(number=number, runs=len(jobs), name=f"{job.entry.name} seed {job.seed}", pace=pace)
-        observers = (pace, observer(turn)) if observer else ()
-        # Of the same seed: it was trained before.
-        before = None if job.after is None else outcomes[job.after][-1]
-        run = job.config if before is None else job.on_weights_of(before.folder)
-        result = train(run, data=job.sources, observers=observers, go_on=go_on)
-        outcomes[job.entry].append(
-            outcome_of(result, compute=job.compute, computes=_computes(job.config.to_flat()), before=before)
-        )
-    for told in observers:
-        told(Working(what="writing the report of the comparison"))
-    summary = {**_settings(config, command, jobs), **summarise(outcomes, seeds=config.seeds, root=output)}
-    write_text(output / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    from upchirp.reports.compare_html import write_report
+    with at_once(output, go_on):
+        observers: tuple[Observer, ...] = ()
+        for number, job in enumerate(jobs, 1):
+            pace.begin(number)
+            turn = Turn(number=number, runs=len(jobs), name=f"{job.entry.name} seed {job.seed}", pace=pace)
+            observers = (pace, observer(turn)) if observer else ()
+            # Of the same seed: it was trained before.
+            before = None if job.after is None else outcomes[job.after][-1]
+            run = job.config if before is None else job.on_weights_of(before.folder)
+            result = train(run, data=job.sources, observers=observers, go_on=go_on)
+            outcomes[job.entry].append(
+                outcome_of(result, compute=job.compute, computes=_computes(job.config.to_flat()), before=before)
+            )
+        for told in observers:
+            told(Working(what="writing the report of the comparison"))
+        summary = {**_settings(config, command, jobs), **summarise(outcomes, seeds=config.seeds, root=output)}
+        write_text(output / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        from upchirp.reports.compare_html import write_report
 
-    write_report(summary, output / REPORT, examples=_examples(jobs))
-    return Comparison(output=output, summary=summary)
+        write_report(summary, output / REPORT, examples=_examples(jobs))
+        return Comparison(output=output, summary=summary)
 
 
 def _computes(settings: Mapping[str, Any]) -> str:

@@ -39,6 +39,57 @@ class Interrupted(Exception):
         """How to go on, as the end of a message."""
 
 
+class _Signalled(BaseException):
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+@contextmanager
+def at_once(folder: Path, go_on: str) -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted`, wherever they come: what was done before is in files.
+
+    For the time between the trainings of a job, which collect signals by themselves. Outside the main thread nothing is
+    changed.
+
+    Args:
+        folder: the job's.
+        go_on: how to go on, as the end of a message.
+
+    Raises:
+        Interrupted: one of the signals came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        # One is enough: what it ends is not to be cut short by its echoes.
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)
+        raise _Signalled(signum)
+
+    previous = {number: signal.signal(number, stop) for number in _to_catch()}
+    try:
+        yield
+    except _Signalled as stopped:
+        raise Interrupted(stopped.signum, folder, 0, go_on) from None
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _to_catch() -> list[int]:
+    """The signals that are there, but for SIGHUP where it is ignored, as under `nohup`."""
+    # Windows has no SIGHUP.
+    numbers = {name: getattr(signal, name, None) for name in _ECHO_SECONDS}
+    return [
+        int(number)
+        for name, number in numbers.items()
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN)
+    ]
+
+
 @contextmanager
 def collected_signals(*, patient: bool = False) -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them; the same one again ends the process as usual.
@@ -64,12 +115,8 @@ def collected_signals(*, patient: bool = False) -> Iterator[list[int]]:
             signal.signal(signum, previous[signum])
             signal.raise_signal(signum)
 
-    for name in _ECHO_SECONDS:
-        # Windows has no SIGHUP.
-        number = getattr(signal, name, None)
-        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
-            continue
-        previous[int(number)] = signal.signal(number, note)
+    for number in _to_catch():
+        previous[number] = signal.signal(number, note)
     try:
         yield received
     finally:
