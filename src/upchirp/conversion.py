@@ -70,6 +70,8 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
             except ValueError:
                 pass
         wanted = "a number"
+    elif hint is str and isinstance(value, Path):
+        return str(value)
     elif hint is bool or hint is int or hint is str:
         if isinstance(value, hint) and (hint is not int or not isinstance(value, bool)):
             return value

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from upchirp.curriculum.arguments import as_number, as_whole
 from upchirp.curriculum.cost import Cost, name_of, pixels
 from upchirp.curriculum.curriculum import Curriculum
 from upchirp.curriculum.early_batch import CAP, EarlyBatch, batch_sizes, ceiling
@@ -69,8 +70,10 @@ def plan(
         InputError: no budget or two, sizes below 1, a budget too small for one step in each stage, early batches that
             do not fit the curriculum, or a cap below the learning rate.
     """
+    _check_curriculum(curriculum)
     if (epochs is None) == (total_cost is None):
         raise InputError("give the budget either as epochs or as a total cost")
+    dataset_size, batch_size = as_whole("dataset size", dataset_size), as_whole("batch size", batch_size)
     for name, size in (("dataset size", dataset_size), ("batch size", batch_size)):
         if size < 1:
             raise InputError(f"{name} is {size}: it must be 1 or more")
@@ -80,7 +83,7 @@ def plan(
         learning_rate = _PAPERS_RATE * math.sqrt(batch_size / _PAPERS_BATCH)
     amounts = {"epochs": epochs, "total cost": total_cost, "learning rate": learning_rate, "lr cap": lr_cap}
     for name, amount in amounts.items():
-        if amount is not None and not 0 < amount < float("inf"):
+        if amount is not None and not 0 < as_number(name, amount) < float("inf"):
             raise InputError(f"{name} is {amount}: it must be a positive number")
     if lr_cap is not None and lr_cap < learning_rate:
         raise InputError(f"lr cap {lr_cap} is below the learning rate {learning_rate}: raise it, or leave it out")
@@ -169,3 +172,13 @@ def mean_cost(curriculum: Curriculum, relative: Mapping[int, float] | None = Non
     return sum(
         (phase.end - start) * relative[phase.bandwidth] for phase, start in zip(curriculum.phases, starts, strict=False)
     )
+
+
+def _check_curriculum(given: object) -> None:
+    """Refuse what is none, of which a name says how one is made."""
+    if isinstance(given, Curriculum):
+        return
+    if isinstance(given, str):
+        raise InputError(f"the curriculum is a name: make it by `upchirp.preset({given!r}, final_size)`")
+    told = repr(given) if isinstance(given, int | float) else f"a {type(given).__name__}"
+    raise InputError(f"the curriculum is {told}: give one, such as `upchirp.efficienttrain_plus_plus(224)`")

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from upchirp.curriculum.arguments import as_whole
 from upchirp.curriculum.curriculum import Axis, Curriculum, Phase
 from upchirp.curriculum.peers import composer_progressive, train_small
 from upchirp.curriculum.scaling import check_final_size, nearest_multiple
@@ -67,6 +68,7 @@ def efficienttrain_plus_plus_deit(final_size: int = TABLE_SIZE, *, multiple: int
     >>> efficienttrain_plus_plus_deit().bandwidths
     (96, 160, 192, 224)
     """
+    check_final_size(final_size, multiple)
     late = 192.0 if final_size <= TABLE_SIZE else (160 + final_size) / 2
     ranges = [(0.2, 96.0), (0.6, _middle(96, final_size)), (0.8, late), (1.0, float(TABLE_SIZE))]
     return _scaled("efficienttrain_plus_plus_deit", "compute", ranges, final_size, multiple)
@@ -98,6 +100,7 @@ def linear(final_size: int = TABLE_SIZE, *, multiple: int = 1, stages: int = 4) 
     """
     if stages < 2:
         raise InputError(f"linear curriculum with {stages} stages: choose 2 or more")
+    check_final_size(final_size, multiple)
     first, last = 96.0, float(max(final_size, TABLE_SIZE))
     ranges = [((k + 1) / stages, first + (last - first) * k / (stages - 1)) for k in range(stages - 1)]
     return _scaled("linear", "samples", [*ranges, (1.0, float(TABLE_SIZE))], final_size, multiple)
@@ -140,6 +143,8 @@ def preset(name: str, final_size: int = TABLE_SIZE, *, multiple: int = 1) -> Cur
     Raises:
         InputError: an unknown name, or as the preset.
     """
+    if not isinstance(name, str):
+        raise InputError(f"the name of the curriculum is {name!r}: give it first, then the final size")
     if name in BY_OTHERS:
         raise InputError(f"{name} is made by the code of another package: `upchirp.training.curriculum_for` makes it")
     if name not in PRESETS:
@@ -154,7 +159,7 @@ def preset(name: str, final_size: int = TABLE_SIZE, *, multiple: int = 1) -> Cur
 
 def _middle(first: int, final_size: int) -> float:
     """The middle bandwidth in the tables' scale: (first + final) / 2, at least at the tables' own final size."""
-    return (first + max(final_size, TABLE_SIZE)) / 2
+    return (first + max(as_whole("final size", final_size), TABLE_SIZE)) / 2
 
 
 def _scaled(name: str, axis: Axis, ranges: Sequence[tuple[float, float]], final_size: int, multiple: int) -> Curriculum:

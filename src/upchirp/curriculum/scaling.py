@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from upchirp.curriculum.arguments import as_whole
 from upchirp.curriculum.curriculum import Curriculum, Phase
 from upchirp.errors import InputError
 
@@ -11,9 +12,9 @@ def check_final_size(final_size: int, multiple: int) -> None:
     """Raise unless the final size is a size that the model takes.
 
     Raises:
-        InputError: `final_size` or `multiple` below 1, or `final_size` not a multiple of `multiple`.
+        InputError: `final_size` or `multiple` no whole number or below 1, or `final_size` not a multiple of `multiple`.
     """
-    if multiple < 1 or final_size < 1:
+    if as_whole("multiple", multiple) < 1 or as_whole("final size", final_size) < 1:
         raise InputError(f"final size {final_size}, multiple {multiple}: both must be 1 or more")
     if final_size % multiple:
         low = final_size // multiple * multiple

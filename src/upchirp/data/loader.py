@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from upchirp.curriculum import Operator, Plan, Selection, Step
+from upchirp.curriculum import Curriculum, Operator, Plan, Selection, Step
 from upchirp.data.arrival import Fresh
 from upchirp.data.batch import Batch
 from upchirp.data.device.moment import Transform
@@ -106,6 +106,11 @@ class Loader:
         timeout: float = DEFAULT_TIMEOUT,
         on_corrupt: Callable[[Sequence[Corrupt]], None] | None = None,
     ) -> None:
+        if not isinstance(plan, Plan):
+            made = (
+                "make one of it by `upchirp.plan`" if isinstance(plan, Curriculum) else "give the data, then the plan"
+            )
+            raise InputError(f"the plan is a {type(plan).__name__}: {made}")
         source = as_source(data)
         if len(source) != plan.dataset_size:
             raise InputError(

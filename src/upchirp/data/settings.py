@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from upchirp.curriculum.arguments import as_whole
 from upchirp.curriculum.curriculum import Operator
 from upchirp.errors import InputError
 from upchirp.machine import usable_cores
@@ -174,7 +175,7 @@ def check_workers(workers: int) -> None:
     Raises:
         InputError: fewer than 0, more than 32, and more than 8 for each core.
     """
-    if workers < 0:
+    if as_whole("`workers`", workers) < 0:
         raise InputError(f"`workers` is {workers}: it must be 0 or more")
     cores = usable_cores()
     most = max(32, 8 * cores)

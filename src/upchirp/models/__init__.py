@@ -5,7 +5,7 @@ from upchirp.models.create import check_name, create_model, size_arguments
 from upchirp.models.cswin import CSWinTransformer
 from upchirp.models.flops import count_flops, count_parameters, flops_table
 from upchirp.models.kernel_gradients import DeadShare, dead_kernel_shares
-from upchirp.models.outputs import check_given, check_outputs
+from upchirp.models.outputs import check_given, check_given_model, check_outputs
 from upchirp.models.precision import autocast, computes
 from upchirp.models.pvt import PyramidVisionTransformer
 from upchirp.models.resizing.grids import GridChange, ResizableInput, follows_shape
@@ -25,6 +25,7 @@ __all__ = [
     "autocast",
     "computes",
     "check_given",
+    "check_given_model",
     "check_name",
     "check_outputs",
     "check_sizes",

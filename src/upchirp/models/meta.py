@@ -19,6 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention as attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from upchirp.errors import InputError
+
 _HOOK_TABLES = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -109,7 +111,12 @@ def unwrap(model: nn.Module) -> nn.Module:
     >>> inner = nn.Linear(2, 2)
     >>> unwrap(nn.DataParallel(inner)) is inner
     True
+
+    Raises:
+        InputError: it is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(_no_module(model))
     while True:
         inner: Any
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -119,6 +126,12 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def _no_module(given: object) -> str:
+    if isinstance(given, str):
+        return f"the model is {given!r}, a name: make the model first, as by `timm.create_model({given!r})`"
+    return f"the model is a {type(given).__name__}, no torch.nn.Module: give the arguments in their order"
 
 
 def meta_copy(model: nn.Module) -> nn.Module:

@@ -13,6 +13,23 @@ from upchirp.models.resizing.sizes import model_name
 from upchirp.models.structure import known_of
 
 
+def check_given_model(model: nn.Module) -> None:
+    """Raise `InputError` if what is to be trained is no module, or has parameters that no optimizer can train."""
+    _check_kind(model)
+    if any(parameter.dtype == torch.float16 for parameter in model.parameters()):
+        raise InputError(
+            f"{model_name(model)} has parameters in float16, in which steps are lost: give `model.float()`, of which "
+            "`amp` computes in 16 bits"
+        )
+
+
+def _check_kind(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model is {model!r}, no torch.nn.Module: give a module, or a name of timm's in the configuration"
+        )
+
+
 def check_outputs(
     model: nn.Module, size: int, classes: int | None = None, channels: int = 3, *, exactly: bool = False
 ) -> None:
@@ -35,10 +52,7 @@ def check_outputs(
     ...
     upchirp.errors.InputError: Sequential has 8 outputs for 10 classes: make it with num_classes=10
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"the model is {model!r}, no torch.nn.Module: give a module, or a name of timm's in the configuration"
-        )
+    _check_kind(model)
     model = unwrap(model)
     name = model_name(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):

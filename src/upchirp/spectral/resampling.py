@@ -18,6 +18,11 @@ _LANCZOS_LOBES = 3
 
 def check_images(images: Tensor) -> tuple[int, int]:
     """Return height and width of `(..., H, W)` images of real floats; raise ValueError for anything else."""
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"images must be a tensor, got {type(images).__name__}: an array becomes one by "
+            "torch.from_numpy(images).float()"
+        )
     if images.dtype not in _FLOAT_DTYPES:
         raise ValueError(
             f"images have dtype {images.dtype}: convert them to float first, for example "

@@ -82,7 +82,7 @@ def mixed_cross_entropy(
         float32: a scalar, or (N,) without reduction.
 
     Raises:
-        InputError: another reduction.
+        InputError: another reduction, or labels in place of targets.
 
     >>> pair = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5]))
     >>> mixed_cross_entropy(torch.zeros(1, 2), pair)
@@ -90,6 +90,11 @@ def mixed_cross_entropy(
     """
     if reduction not in ("mean", "none"):
         raise InputError(f"reduction {reduction!r} is unknown: choose mean or none")
+    if not isinstance(targets, Targets):
+        raise InputError(
+            f"the targets are a {type(targets).__name__}: give, after the logits, the second of what `batch.prepare` "
+            "returns, or `Targets.of(labels)`"
+        )
     smoothing = targets.smoothing if smoothing is None else smoothing
     log_probs = torch.log_softmax(logits.float(), dim=1)
     own = log_probs.gather(1, targets.labels[:, None]).squeeze(1)

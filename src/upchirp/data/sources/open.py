@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import DataLoader, Dataset
 
 from upchirp.data.label_sets import label_sets_of
 from upchirp.data.settings import VAL_SHARE
@@ -208,6 +209,8 @@ class _Opened(NamedTuple):
 def _open(
     data: str | os.PathLike[str], final_size: int, counted: Counted, splits: SplitNames, label_column: str | None
 ) -> _Opened:
+    if not isinstance(data, str | os.PathLike):
+        raise InputError(f"the data are a {type(data).__name__}: name one folder, archive or table, as text or a path")
     root, named = Path(data).expanduser(), str(data) != "generated"
     if named and not root.exists():
         raise InputError(f"data folder {root} is missing: name a folder of images, a zip of one, or 'generated'")
@@ -290,12 +293,23 @@ def as_source(data: Any) -> Source:
     Raises:
         InputError: it is none of these.
 
+    >>> as_source("photos")
+    Traceback (most recent call last):
+    ...
+    upchirp.errors.InputError: the data are 'photos', a name: open them by `upchirp.open_data`, which gives two sets
     >>> from PIL import Image
     >>> len(as_source([(Image.new("RGB", (4, 3)), 0)]))
     1
     """
     if isinstance(data, Source):
         return data
+    if isinstance(data, str | os.PathLike):
+        name = os.fspath(data)
+        raise InputError(f"the data are {name!r}, a name: open them by `upchirp.open_data`, which gives two sets")
+    if isinstance(data, DataLoader):
+        raise InputError("the data are a DataLoader: give its `dataset`, without transforms")
+    if isinstance(data, tuple | list) and any(isinstance(each, Source | Dataset) for each in data):
+        raise InputError(f"the data are a {type(data).__name__} of {len(data)} sets: give one of them")
     if any(kind.__module__ in _HUGGING_FACE for kind in type(data).__mro__):
         return HuggingFaceSource(data)
     return MapStyleSource(data)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -191,7 +192,13 @@ def check_positive(size: int) -> None:
     """Refuse a side without pixels.
 
     Raises:
-        InputError: it is below 1.
+        InputError: it is below 1, or no whole number.
     """
+    try:
+        operator.index(size)
+    except TypeError:
+        step = ": it is `step.bandwidth`" if hasattr(size, "bandwidth") else ""
+        told = repr(size) if isinstance(size, str | float | tuple) else f"a {type(size).__name__}"
+        raise InputError(f"the image side is {told}: give a whole number of pixels{step}") from None
     if size < 1:
         raise InputError(f"an image side of {size} makes no sense: choose 1 pixel or more")

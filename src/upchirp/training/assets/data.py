@@ -102,10 +102,14 @@ def open_sources(
 ) -> tuple[Source, Source]:
     """Training and validation images, with the labels that the task asks for."""
     if data is not None:
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise InputError(f"`data` is a {type(data).__name__}: give a pair, training and validation images")
         report(SCANNING)
     else:
         data = open_named_data(start, notes.append, report, labelled=task.labelled)
     train_source, val_source = map(as_source, data)
+    if not len(val_source):
+        raise InputError("there are no validation images: give some")
     if not task.labelled:
         return without_labels(train_source), without_labels(val_source)
     val_source, told = validation_for(train_source, val_source)

@@ -10,11 +10,13 @@ from torch import nn
 
 from upchirp.data import Augmentation, as_source
 from upchirp.data.label_sets import label_sets_of
+from upchirp.errors import InputError
 from upchirp.models import at_size, check_given, check_sizes
 from upchirp.training.engine.multi_label import MultiLabel
 from upchirp.training.evaluation.evaluation import Evaluation, View, evaluate
 from upchirp.training.evaluation.images import EvaluationSet
 from upchirp.training.parallel.ranks import Ranks
+from upchirp.training.recipes.checks import at_least
 
 
 def validate(
@@ -44,8 +46,8 @@ def validate(
         autocast: number format of mixed precision; none computes as the model's parameters are.
 
     Raises:
-        InputError: the model cannot take the size or gives no tensor of (N, classes), or more than 1 % of the images
-            cannot be read.
+        InputError: no images, a model that cannot take their size or format or gives no tensor of (N, classes), or more
+            than 1 % of the images cannot be read.
 
     >>> from upchirp.data import GeneratedSource
     >>> from upchirp.models import create_model
@@ -53,10 +55,16 @@ def validate(
     >>> validate(model, GeneratedSource("val", num_images=20), 64, workers=0).images
     20
     """
+    at_least(1, batch_size=batch_size)
     check_sizes(model, [size])
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     several = dist.is_available() and dist.is_initialized()
     source = as_source(data)
+    if not len(source):
+        raise InputError("there are no images to validate on: give some")
+    kept = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
+    if kept.itemsize == 2 and autocast is None:
+        raise InputError(f"the model's parameters are {kept} and images come as float32: give `autocast={kept}`")
     sets = label_sets_of(source)
     images = EvaluationSet(
         source,

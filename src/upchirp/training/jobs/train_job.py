@@ -14,6 +14,7 @@ from upchirp.data import Transform
 from upchirp.data.device.transform import check_transforms
 from upchirp.data.settings import loader_processes
 from upchirp.errors import InputError
+from upchirp.models import check_given_model
 from upchirp.training.engine.task import Task
 from upchirp.training.engine.trainer import Trainer
 from upchirp.training.events import Finished, Noted, Observer, reporting
@@ -92,6 +93,13 @@ def train(
 
     With `resume="auto"` a run in the output folder gives all settings that `config.given` does not name.
     """
+    if not isinstance(config, TrainConfig):
+        told = "a dictionary: make it one by `TrainConfig.from_flat`" if isinstance(config, dict) else repr(config)
+        raise InputError(f"the configuration is no TrainConfig but {told}")
+    if model is not None:
+        check_given_model(model)
+    if callable(observers):
+        raise InputError("`observers` is one observer: give a list of them")
     # Where the folder can be seen; the first rank tells the others.
     config = config.with_stored()
     device = choose_device(config.device)

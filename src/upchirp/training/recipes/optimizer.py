@@ -14,6 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from upchirp.curriculum import Plan, Step
+from upchirp.errors import InputError
 from upchirp.models import fit_to_bandwidth
 from upchirp.training.recipes.recipe import Optimization
 
@@ -128,7 +129,7 @@ def follow(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer, ema: 
         Whether parameters have new shapes, so that `DistributedDataParallel` is to be wrapped around the model anew.
 
     Raises:
-        InputError: the model cannot take the bandwidth.
+        InputError: the model cannot take the bandwidth, or the arguments are none of these, or in another order.
 
     >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
     >>> from upchirp.models import create_model
@@ -138,6 +139,9 @@ def follow(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer, ema: 
     >>> [step.index for step in steps if follow(step, vit, optimizer)]
     [0, 11, 19]
     """
+    if not (hasattr(step, "learning_rate") and isinstance(model, nn.Module) and hasattr(optimizer, "param_groups")):
+        given = ", ".join(type(each).__name__ for each in (step, model, optimizer))
+        raise InputError(f"`follow` is given {given}: give `batch.step`, the model and its optimizer, in this order")
     resized = fit_to_bandwidth(model, step.bandwidth, optimizer, ema)
     set_learning_rate(optimizer, step.learning_rate)
     return resized
