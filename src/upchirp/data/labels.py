@@ -1,16 +1,14 @@
 """Checks that labels count the classes, and that two data sets mean the same by them."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from upchirp.data.identity import are_numbers, same_classes
 from upchirp.data.images.pillow import DECODE_ERRORS
 from upchirp.data.label_sets import label_sets_of
-from upchirp.data.sources import Source, SubsetSource
+from upchirp.data.sources import Source
 from upchirp.data.sources.listing import normal, without_images
 from upchirp.data.sources.relabelled import renumbered
+from upchirp.data.sources.subset import known_labels
 from upchirp.errors import DataFault, InputError, some
 
 _SAMPLED = 16
@@ -133,12 +131,3 @@ def check_label(source: Source, index: int, label: int, classes: int | None = No
         limits = f"0 to {count - 1}, as there are {count} {counted}" if count else "0 or more"
         hint = "leave out what has no label" if label == -1 else "count the classes from 0"
         raise DataFault(f"{source.describe(index)} has label {label}, and labels must be {limits}: {hint}")
-
-
-def known_labels(source: Source) -> npt.NDArray[Any] | None:
-    """The label of each image, (images,), where no image has to be opened for them."""
-    if isinstance(source, SubsetSource):
-        whole = known_labels(source.whole)
-        return None if whole is None else whole[source.indices]
-    labels: npt.NDArray[Any] | None = getattr(source, "labels", None)
-    return labels

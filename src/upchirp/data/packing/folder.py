@@ -9,13 +9,13 @@ from pathlib import Path
 
 from upchirp.data.draws import pass_order
 from upchirp.data.label_sets import label_sets_of
-from upchirp.data.labels import known_labels
 from upchirp.data.packing.processes import processes_for, write_shards
 from upchirp.data.packing.shard import ShardTask, is_whole
 from upchirp.data.packing.summary import Summary, summarize
 from upchirp.data.settings import VAL_SHARE
 from upchirp.data.sources import Note, Source, open_data, warn
 from upchirp.data.sources.relabelled import with_common_sets
+from upchirp.data.sources.subset import known_labels
 from upchirp.data.tars.index import INDEX_SUFFIX, index_path, load_index
 from upchirp.data.tars.manifest import (
     MANIFEST,

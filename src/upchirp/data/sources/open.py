@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
 from upchirp.data.label_sets import label_sets_of
@@ -25,7 +24,7 @@ from upchirp.data.sources.listing import Counted, ignore, normal, without_images
 from upchirp.data.sources.map_style import MapStyleSource
 from upchirp.data.sources.shard_folder import has_shards, open_shards
 from upchirp.data.sources.source import Source
-from upchirp.data.sources.subset import hold_out
+from upchirp.data.sources.subset import hold_out, known_labels
 from upchirp.data.sources.table import open_table
 from upchirp.data.sources.tree import DiskFolder, Folder, PassedOver, is_table
 from upchirp.errors import InputError, some
@@ -276,7 +275,7 @@ def _absent(val: Source) -> list[str]:
 
     Where images have several labels `upchirp.data.labels.unranked` tells of them.
     """
-    labels: npt.NDArray[Any] | None = getattr(val, "labels", None)
+    labels = known_labels(val)
     if labels is None or label_sets_of(val) is not None:
         return []
     present = set(np.unique(labels).tolist())

@@ -66,6 +66,15 @@ class SubsetSource:
         return int(self.indices[index])
 
 
+def known_labels(source: Source) -> npt.NDArray[Any] | None:
+    """The label of each image, (images,), where no image has to be opened for them."""
+    if isinstance(source, SubsetSource):
+        whole = known_labels(source.whole)
+        return None if whole is None else whole[source.indices]
+    labels: npt.NDArray[Any] | None = getattr(source, "labels", None)
+    return labels
+
+
 def labels_of(source: Source) -> npt.NDArray[Any]:
     """The label of each image: (images,). Every image is opened where the source does not know them by itself.
 
