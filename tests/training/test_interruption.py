@@ -2,11 +2,13 @@
 
 import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from upchirp.training.folders import interruption
-from upchirp.training.folders.interruption import collected_signals
+from upchirp.training.folders.interruption import Interrupted, at_once, collected_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -48,3 +50,24 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         assert not received
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_between_trainings_an_echo_does_not_cut_the_end_short() -> None:
+    cleaned_up = False
+    with pytest.raises(Interrupted, match="go on by"), at_once(Path("runs"), "go on by --resume auto"):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            cleaned_up = True
+    assert cleaned_up
+
+
+def test_between_trainings_the_same_signal_later_ends_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.6])
+    monkeypatch.setattr(interruption, "time", type("Clock", (), {"monotonic": lambda: next(clock)}))
+    with pytest.raises(KeyboardInterrupt), at_once(Path("runs"), "go on by --resume auto"):
+        with suppress(interruption._Signalled):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(1)

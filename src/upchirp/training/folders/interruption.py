@@ -49,8 +49,8 @@ class _Signalled(BaseException):
 def at_once(folder: Path, go_on: str) -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted`, wherever they come: what was done before is in files.
 
-    For the time between the trainings of a job, which collect signals by themselves. Outside the main thread nothing is
-    changed.
+    For the time between the trainings of a job, which collect signals by themselves. One that comes later than an echo,
+    while what was stopped still ends, is dealt with as usual. Outside the main thread nothing is changed.
 
     Args:
         folder: the job's.
@@ -63,11 +63,16 @@ def at_once(folder: Path, go_on: str) -> Iterator[None]:
         yield
         return
 
+    stopped_at: list[float] = []
+
     def stop(signum: int, frame: FrameType | None) -> None:
-        # One is enough: what it ends is not to be cut short by its echoes.
-        for number in previous:
-            signal.signal(number, signal.SIG_IGN)
-        raise _Signalled(signum)
+        if not stopped_at:
+            stopped_at.append(time.monotonic())
+            raise _Signalled(signum)
+        # What it ends is not to be cut short by its echoes.
+        if time.monotonic() - stopped_at[0] > _ECHO_SECONDS[signal.Signals(signum).name]:
+            signal.signal(signum, previous[signum])
+            signal.raise_signal(signum)
 
     previous = {number: signal.signal(number, stop) for number in _to_catch()}
     try:
