@@ -126,6 +126,8 @@ def test_a_signal_between_two_runs_says_how_to_go_on(
         ([USUAL, {**OURS, "after": "theirs"}], {}, "variant 'ours' is trained on 'theirs': give the name of a"),
         ([USUAL, {**OURS, "epochs": 3}], {"equal_cost": True}, "variant 'ours' sets epochs, but at equal cost"),
         ([USUAL, OURS], {"curricula": ["constant", "linear"]}, "the experiment gives variants: leave out --curricula"),
+        ([USUAL, OURS], {"only": ["ous"]}, "no variant has the name 'ous': choose from usual, ours"),
+        ([], {"only": ["ours"]}, "no variant has the name 'ours': only an experiment's file has variants"),
     ],
 )  # fmt: skip
 def test_bad_experiments_are_refused_in_one_line_before_anything_trains(
@@ -138,6 +140,18 @@ def test_bad_experiments_are_refused_in_one_line_before_anything_trains(
     assert message in told
     assert told.startswith("upchirp: error: ") and told.count("\n") == 1
     assert not output.exists()
+
+
+def test_of_an_experiment_some_variants_are_compared_with_the_baseline_alone(image_folder: Path) -> None:
+    fixres = {"name": "tuned", "after": "halves", "regime": "fixres", "epochs": 1}
+    listed = [USUAL, OURS, {"name": "halves", "curriculum": HALVES}, fixres]
+    every = planned(image_folder, *listed)
+    # What a variant is trained on is trained, too.
+    expected = {(): list(every), ("ours",): ["usual-1", "ours-1"], ("tuned",): ["usual-1", "halves-1", "tuned-1"]}
+    for names, runs in expected.items():
+        some = planned(image_folder, *listed, only=names)
+        assert list(some) == runs
+        assert all(some[name].config == every[name].config for name in some)
 
 
 def test_equal_cost_shares_out_the_baselines_compute(image_folder: Path) -> None:

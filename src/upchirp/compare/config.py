@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from upchirp.compare.variants import Variant, beside, check_budgets, check_variants
+from upchirp.compare.variants import Variant, beside, check_budgets, check_names, check_variants, picked
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig
 from upchirp.training.recipes.around_training import AroundTraining
@@ -28,6 +28,9 @@ class CompareConfig(AroundTraining):
     """What all runs share; `epochs` is the baseline's whole budget."""
     variants: tuple[Variant, ...] = field(default=(), metadata={"flag": False})
     """Ways of training that differ in any settings, the baseline first."""
+    only: tuple[str, ...] = ()
+    """Of the experiment's variants those of these names alone, beside the baseline and what they are trained on; by
+    default all."""
     curricula: tuple[str, ...] = ()
     """Without an experiment's file: curricula instead of variants, the first of them the baseline, trained at the whole
     budget; presets or YAML files; by default `constant` and the recipe's."""
@@ -45,7 +48,8 @@ class CompareConfig(AroundTraining):
         check_budgets(self.budgets, "compare")
         if not self.variants:
             self._check_curricula()
-        check_variants(self.chosen)
+        check_variants(self.variants)
+        check_names(self.only, self.variants)
         if self.training.resume not in (None, "auto"):
             raise InputError("a comparison goes on by `resume='auto'`: it has no single checkpoint")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -68,7 +72,7 @@ class CompareConfig(AroundTraining):
             usual = self.budgets or (1.0,)
             return tuple(
                 variant if variant.budgets or variant.after is not None else replace(variant, budgets=usual)
-                for variant in self.variants
+                for variant in (picked(self.variants, self.only) if self.only else self.variants)
             )
         baseline, *others = self.curricula or ("constant", self.training.curriculum)
         budgets = self.budgets or BUDGETS

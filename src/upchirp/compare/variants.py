@@ -121,3 +121,30 @@ def check_variants(variants: Sequence[Variant]) -> None:
             raise InputError(
                 f"variant {variant.name!r} is trained on {variant.after!r}: give the name of a variant before it"
             )
+
+
+def check_names(names: Sequence[str], variants: Sequence[Variant]) -> None:
+    """Refuse names that no variant has.
+
+    Raises:
+        InputError: naming the first, and those there are.
+    """
+    known = [variant.name for variant in variants]
+    if unknown := next((name for name in names if name not in known), None):
+        there = f"choose from {', '.join(known)}" if known else "only an experiment's file has variants to choose from"
+        raise InputError(f"no variant has the name {unknown!r}: {there}")
+
+
+def picked(variants: Sequence[Variant], names: Sequence[str]) -> list[Variant]:
+    """The variants of these names in their order, with the baseline and what they are trained on.
+
+    >>> usual, longer, tuned = Variant(name="usual"), Variant(name="longer"), Variant(name="tuned", after="longer")
+    >>> [variant.name for variant in picked([usual, longer, tuned], ["tuned"])]
+    ['usual', 'longer', 'tuned']
+    """
+    wanted = {variants[0].name, *names}
+    # What a variant is trained on comes before it.
+    for variant in reversed(variants):
+        if variant.name in wanted and variant.after is not None:
+            wanted.add(variant.after)
+    return [variant for variant in variants if variant.name in wanted]
