@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader
 
 import upchirp
 from upchirp import InputError
+from upchirp.data import GeneratedSource
 from upchirp.models import create_model
 
 PICTURES = [(Image.new("RGB", (40, 40)), label) for label in (0, 1) for _ in range(16)]
+SOURCE = GeneratedSource("train", size=32, num_images=20)
 CURRICULUM = upchirp.efficienttrain_plus_plus(64, multiple=16)
 PLAN = upchirp.plan(CURRICULUM, epochs=3, dataset_size=len(PICTURES), batch_size=8)
 STEP = PLAN.step(0)
@@ -62,7 +64,7 @@ def test_of_a_final_size(size: Any) -> None:
     [
         ("photos", PLAN, "the data are 'photos', a name: open them by `upchirp.open_data`"),
         (Path("photos"), PLAN, "the data are 'photos', a name"),
-        (upchirp.open_data("generated", 32), PLAN, "the data are a tuple of 2 sets: give one of them"),
+        ((SOURCE, SOURCE), PLAN, "the data are a tuple of 2 sets: give one of them"),
         (DataLoader(PICTURES), PLAN, "the data are a DataLoader: give its `dataset`"),  # type: ignore[arg-type]
         (PICTURES, CURRICULUM, "the plan is a Curriculum: make one of it by `upchirp.plan`"),
         (PLAN, PICTURES, "the plan is a list: give the data, then the plan"),
