@@ -17,6 +17,7 @@ from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
 from upchirp.reports.words import figure_name, in_percent
+from upchirp.training.parallel.device_name import check_device
 from upchirp.training.parallel.launcher import is_first_process
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, EvalPreprocessing, Frequencies, Origin
 from upchirp.training.recipes.group import group_of
@@ -74,8 +75,8 @@ class EvalCommand:
     """Loader processes."""
     loader_timeout: float = DEFAULT_TIMEOUT
     """Seconds without a batch from them after which the evaluation stops; 0 waits forever."""
-    device: Literal["cpu", "cuda", "mps"] | None = None
-    """Where to evaluate; by default the accelerator if there is one."""
+    device: str | None = None
+    """Where to evaluate: cpu, cuda, cuda:1 or mps; by default the accelerator if there is one."""
     checkpoints: bool = False
     """Evaluate every checkpoint that the run kept, the oldest first, instead of its final weights (Figure 4)."""
     per_class: bool = False
@@ -91,6 +92,9 @@ class EvalCommand:
     precision and the recall at the threshold. `upchirp predict` --threshold takes it."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
 
 def run(words: Sequence[str]) -> int:

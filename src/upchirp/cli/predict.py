@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -18,6 +18,7 @@ from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, print_note, printable
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
+from upchirp.training.parallel.device_name import check_device
 from upchirp.training.recipes.eval_groups import EvalLoading, EvalPreprocessing, Origin
 from upchirp.training.recipes.group import group_of
 
@@ -59,12 +60,15 @@ class PredictCommand:
     """Loader processes."""
     loader_timeout: float = DEFAULT_TIMEOUT
     """Seconds without a batch from them after which it ends; 0 waits forever."""
-    device: Literal["cpu", "cuda", "mps"] | None = None
-    """Where to compute; by default the accelerator if there is one."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1 or mps; by default the accelerator if there is one."""
     csv: bool = False
     """Print CSV: image, rank, class, label, probability, error; lines come as they are worked out."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
 
 def run(words: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text
 from upchirp.data.settings import DEFAULT_TIMEOUT
+from upchirp.training.parallel.device_name import check_device
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading, Origin
 from upchirp.training.recipes.group import group_of
 
@@ -52,10 +53,13 @@ class ProbeCommand:
     """Loader processes."""
     loader_timeout: float = DEFAULT_TIMEOUT
     """Seconds without a batch from them after which it ends; 0 waits forever."""
-    device: Literal["cpu", "cuda", "mps"] | None = None
-    """Where to compute; by default the accelerator if there is one."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1 or mps; by default the accelerator if there is one."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
 
 def run(words: Sequence[str]) -> int:

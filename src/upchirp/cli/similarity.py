@@ -13,6 +13,7 @@ from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, printable
 from upchirp.errors import InputError
+from upchirp.training.parallel.device_name import check_device
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading
 
 DESCRIPTION = """Compare the checkpoints of two RUNs by what they make of the same images (linear CKA, Figure 6); write
@@ -37,10 +38,13 @@ class SimilarityCommand:
     """Images in one forward pass, and in a batch of the estimate."""
     workers: int | None = None
     """Loader processes."""
-    device: Literal["cpu", "cuda", "mps"] | None = None
-    """Where to compute; by default the accelerator if there is one."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1 or mps; by default the accelerator if there is one."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
 
 def run(words: Sequence[str]) -> int:

@@ -123,6 +123,8 @@ class SearchConfig(AroundTraining):
                 "a search begins with random weights, as Algorithm 2 does: leave out `weights`, `regime` and a tag "
                 "in `model`"
             )
+        if self.candidates_at_once > 1 and ":" in (training.device or ""):
+            raise InputError("candidates that train at once share out the devices: give `device='cuda'`")
         if training.parallel != "ddp":
             raise InputError("a candidate trains in one process: leave out `parallel='fsdp'`")
         if training.micro_batch == "auto":

@@ -7,23 +7,29 @@ from contextlib import contextmanager
 import torch
 
 from upchirp.errors import InputError
+from upchirp.training.parallel.device_name import check_device
 from upchirp.training.parallel.launcher import local_rank, world_size
 
 
 def choose_device(name: str | None) -> torch.device:
     """The named device, or the accelerator if there is one; of several, the one that is this rank's on its machine.
 
+    One that is named by its number becomes the process's current one.
+
     >>> choose_device("cpu")
     device(type='cpu')
 
     Raises:
-        InputError: a device that this machine has not.
+        InputError: no device, one that this machine has not, or one by its number for several ranks.
     """
+    check_device(name)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     present = [kind for kind, there in available.items() if there]
-    if name is not None and name not in present:
-        raise InputError(f"this machine has no {name} device: choose one of {', '.join(present)}")
-    kind = name or present[0]
+    kind, _, number = (name or present[0]).partition(":")
+    if kind not in present:
+        raise InputError(f"this machine has no {kind} device: choose one of {', '.join(present)}")
+    if number:
+        return _by_number(int(number))
     if world_size() == 1:
         return torch.device(kind)
     if kind == "mps":
@@ -37,6 +43,16 @@ def choose_device(name: str | None) -> torch.device:
         )
     torch.cuda.set_device(local_rank())
     return torch.device(kind, local_rank())
+
+
+def _by_number(number: int) -> torch.device:
+    if world_size() > 1:
+        raise InputError(f"several ranks cannot share cuda:{number}: give `device='cuda'`, and each has one of its own")
+    if number >= (count := torch.cuda.device_count()):
+        last = f"cuda:0 to cuda:{count - 1}" if count > 1 else "cuda:0"
+        raise InputError(f"this machine has no cuda:{number}: it has {last}")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from upchirp.conversion import plain, typed
 from upchirp.data import Augmentation, Channels
 from upchirp.data.settings import check_device_channels
 from upchirp.errors import InputError
+from upchirp.training.parallel.device_name import check_device
 from upchirp.training.recipes.config_file import CONFIG, load_stored
 from upchirp.training.recipes.groups import Planning, Selecting, Start, TaskChoice
 from upchirp.training.recipes.named import recipe, usual_epochs
@@ -70,13 +71,15 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
 
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """What torchrun's ranks hold: `ddp` the whole model each, `fsdp` parts of it, for models that outgrow a device."""
-    device: Literal["cpu", "cuda", "mps"] | None = None
-    """Where to train; by default the accelerator if there is one."""
+    device: str | None = None
+    """Where to train: cpu, cuda, cuda:1 for the second of several, or mps; by default the accelerator if there is
+    one."""
     deterministic: bool = False
     """Use deterministic algorithms only, so that a resumed run ends with bit-identical weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_device(self.device)
         if not self.facts.labelled and self.in_chans != 3:
             raise InputError("a pre-training without labels takes RGB images: leave out `in_chans`")
         self._check_channels()
