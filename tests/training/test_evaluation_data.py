@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runs import SMALL, notes, write_folder
@@ -27,9 +28,12 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a copy of them."""
     own = tmp_path_factory.mktemp("run") / "photos"
     shutil.copytree(photos, own)
-    output = own.parent / "run"
+    return trained(own.parent / "run", data=str(own))
+
+
+def trained(output: Path, **settings: Any) -> Path:
     small = {**SMALL, "model_kwargs": {"depth": 1}, "epochs": 1, "batch_size": 4, "micro_batch": None, "evaluations": 1}
-    train(TrainConfig.from_flat({**small, "data": str(own), "output": str(output)}))
+    train(TrainConfig.from_flat({**small, **settings, "output": str(output)}))
     return output
 
 
@@ -78,6 +82,15 @@ def test_weights_on_all_the_images_that_they_were_trained_on(run: Path, photos: 
     assert "`val_share=0.1` evaluates those alone" in line
     assert evaluated(weights, EvalData(data=str(photos), val_share=0.1))[0] == 4
     assert not of_training(evaluated(weights, EvalData(data=str(photos), val_share=0.1))[1])
+
+
+def test_weights_know_another_share_that_their_training_held_out(photos: Path, tmp_path: Path) -> None:
+    weights = Origin(weights=trained(tmp_path / "run", data=str(photos), val_share=0.25) / "model.safetensors")
+    images, told = evaluated(weights, EvalData(data=str(photos)))
+    assert images == 40
+    (line,) = of_training(told)
+    assert line.startswith("the weights were trained on all of these images but 10")
+    assert "`val_share=0.25` evaluates those alone" in line
 
 
 def test_images_that_cannot_be_read_are_told_once(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def open_asked(
 
     def held_out(whole: Source) -> float | None:
         # What the run was trained on is no test of it.
-        return run.val_share if of_run or (run.data and _is_part_of(trained_on, whole, run.val_share)) else None
+        if of_run:
+            return run.val_share
+        return _share_held_out(trained_on, whole, run) if run.data else None
 
     return open_evaluation(
         chosen.data,
@@ -129,15 +131,20 @@ def other_kind(source: Source, weights: Weights) -> list[str]:
     return []
 
 
-def _is_part_of(trained_on: DataIdentity | None, whole: Source, share: float) -> bool:
-    """Whether what a training held out is that share of these images, by its fingerprint."""
+def _share_held_out(trained_on: DataIdentity | None, whole: Source, run: Start) -> float | None:
+    """The share of these images that a training held out, by its fingerprint, if it was trained on the others."""
     if trained_on is None or trained_on.val is None or trained_on.val.images >= len(whole):
-        return False
-    try:
-        held = hold_out(whole, share)[1]
-    except InputError:
-        return False
-    return len(held) == trained_on.val.images and fingerprint(held) == trained_on.val
+        return None
+    # Weights by themselves do not say which share was asked for; by number and class it is near that of the images.
+    near = trained_on.val.images / len(whole)
+    for share in dict.fromkeys((run.val_share, round(near, 2), near)):
+        try:
+            held = hold_out(whole, share)[1]
+        except InputError:
+            continue
+        if len(held) == trained_on.val.images and fingerprint(held) == trained_on.val:
+            return share
+    return None
 
 
 def _seen_in_training(source: Source, asked: EvalData, run: Start, trained_on: DataIdentity) -> list[str]:
@@ -145,8 +152,8 @@ def _seen_in_training(source: Source, asked: EvalData, run: Start, trained_on: D
     if trained_on.train is None or trained_on.val is None or (label_sets_of(source) is not None and run.more_data):
         return []
     if not isinstance(source, SubsetSource):
-        share = run.val_share
-        if not _is_part_of(trained_on, source, share):
+        share = _share_held_out(trained_on, source, run)
+        if share is None:
             return []
         return [
             f"the weights were trained on all of these images but {trained_on.val.images:,}, so that of other images "
