@@ -54,7 +54,7 @@ def main(
         print(note)
     train = Pictures(splits.train, splits.classes, masks=masks, train=True)
     val = Pictures(splits.val, splits.classes, masks=masks)
-    loading: dict[str, Any] = {"num_workers": workers, "collate_fn": lambda items: tuple(zip(*items, strict=True))}
+    loading: dict[str, Any] = {"num_workers": workers, "collate_fn": lists}
     loader = DataLoader(train, batch_size, shuffle=True, drop_last=len(train) >= batch_size, **loading)
 
     pyramid = backbone(
@@ -117,6 +117,11 @@ def rate(step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.1 ** ((step >= steps * 8 // 12) + (step >= steps * 11 // 12))
+
+
+def lists(items: list[tuple[Any, Any]]) -> tuple[tuple[Any, ...], ...]:
+    """The images and the targets of a batch, as lists: pictures differ in size."""
+    return tuple(zip(*items, strict=True))
 
 
 def to(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

@@ -46,7 +46,7 @@ def main(
     adamw = partial(OptimWrapper, opt=partial(torch.optim.AdamW, weight_decay=0.05))
     loss, saving = torch.nn.CrossEntropyLoss(), SaveModelCallback(every_epoch=True, with_opt=True)
     loaders = curriculum_loaders(train, val, plan, epochs=epochs, workers=workers, device=device)  # upchirp
-    cbs = [Curriculum(), saving]  # upchirp: the first
+    cbs = [Curriculum(), saving]  # upchirp: Curriculum goes first
     learner = Learner(loaders, net, loss, adamw, metrics=accuracy, cbs=cbs, path=output)
     if start_epoch:
         learner.load(f"model_{start_epoch - 1}")

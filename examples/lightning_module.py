@@ -71,7 +71,7 @@ def main(
         curriculum, epochs=epochs, dataset_size=len(train), batch_size=batch_size, learning_rate=1e-3
     )
     saving = ModelCheckpoint(every_n_train_steps=save_every, save_top_k=-1)
-    callbacks = [Curriculum(), EMAWeightAveraging(decay=0.999), saving]  # upchirp: the first
+    callbacks = [Curriculum(), EMAWeightAveraging(decay=0.999), saving]  # upchirp: Curriculum goes first
     fitting = Trainer(max_epochs=1, val_check_interval=0.1, callbacks=callbacks, **trainer)
     fitting.fit(module, datamodule=CurriculumData(train, val, plan, workers=workers), ckpt_path=resume)  # upchirp
     return fitting

@@ -1,4 +1,6 @@
+import importlib
 import json
+import pickle
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +108,24 @@ def test_masks_are_trained_on_and_measured(tmp_path: Path, capsys: pytest.Captur
     # Only the crowd has the other class, and it does not count.
     assert {"bbox_map", "segm_map", "segm_mar_100"} <= found.keys() and found["segm_map"] >= 0
     assert "epoch 1 of 1: loss" in capsys.readouterr().out
+
+
+def test_what_the_example_gives_its_workers_can_be_sent_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where workers are not forked, on macOS and from Python 3.14 on, it is pickled.
+    coco(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    example, given = importlib.import_module("detection"), {}
+
+    def loader(*arguments: Any, **settings: Any) -> None:
+        given.update(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(example, "DataLoader", loader)
+    with pytest.raises(KeyboardInterrupt):
+        example.main(tmp_path, None, model="test_resnet", workers=1)
+    assert pickle.loads(pickle.dumps(given["collate_fn"]))([(1, 2), (3, 4)]) == ((1, 3), (2, 4))
 
 
 def alone(root: Path, *objects: tuple[str, Any, int], **size: tuple[int, int]) -> None:
