@@ -62,11 +62,13 @@ def test_a_comparison_end_to_end(capsys: pytest.CaptureFixture[str], image_folde
     assert main([*words, "--resume", "auto", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = ["constant-1", "efficienttrain_plus_plus-0.5", "efficienttrain_plus_plus-1"]
-    assert [line.split()[0] for line in lines] == ["run", *names, *names, "6"]
-    assert all(line.endswith("s") for line in lines[1:]) and max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == ["run", *names, *names, "6", "6"]
+    assert all(line.endswith("s") for line in lines[1:-1]) and max(map(len, lines)) <= 80
+    assert lines[-1] == "6 of them are finished."
     # A second call goes on from what is there: nothing is trained again.
     onward = ["compare", "--resume", "auto", "--output", str(tmp_path / "out")]
     assert main(onward) == 0
+    assert "left" not in capsys.readouterr().out
     again = json.loads((tmp_path / "out/summary.json").read_text())
     assert [run["train_seconds"] for run in again["runs"]] == [run["train_seconds"] for run in runs]
     capsys.readouterr()

@@ -74,7 +74,8 @@ def test_an_experiment_end_to_end(capsys: pytest.CaptureFixture[str], image_fold
     more = write(tmp_path, USUAL, replay, fixres, {**USUAL, "name": "sgd", "opt": "sgd"}, budgets=[0.5], **shallow)
     capsys.readouterr()
     assert main(["compare", more, "--resume", "auto", "--output", str(output), "--dry-run"]) == 0
-    assert "sgd-0.5 seed 0" in capsys.readouterr().out
+    estimate = capsys.readouterr().out
+    assert "sgd-0.5 seed 0" in estimate and "3 of them are finished; the others take " in estimate
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -51,6 +51,16 @@ def test_what_is_left_of_all_runs() -> None:
     assert pace.seconds_left() == pytest.approx(0.0)
 
 
+def test_what_was_trained_before_is_not_left() -> None:
+    half = CURRICULUM.total_steps // 2
+    pace = Pace([("a", USUAL), ("a", CURRICULUM)], {"a": {64: 200.0}}, [USUAL.total_steps, half])
+    pace.begin(1)
+    rest = seconds_of(CURRICULUM, {64: 200.0}, from_step=half)
+    assert pace.seconds_left() == rest
+    pace.begin(2)
+    assert pace.seconds_left() == rest
+
+
 def test_speeds_of_before_count_until_there_are_own_ones() -> None:
     pace = Pace([("a", USUAL)], {"a": {64: 100.0}, "b": {64: 1.0}})
     pace.begin(1)

@@ -81,7 +81,7 @@ def _compare(flags: CompareCommand, command: str) -> int:
             current.close()
             name = f"run {turn.number}/{turn.runs}"
             left = turn.pace.seconds_left()
-            about = "" if left is None else f", about {duration(left)} for all that is left"
+            about = f", about {duration(left)} for all that is left" if left else ""
             say(console, f"run {turn.number} of {turn.runs}: {turn.name}{about}")
             return current.enter_context(Display(console, name, in_all=turn.pace.seconds_left))
 
@@ -120,6 +120,11 @@ def show_estimate(jobs: Sequence["Job"]) -> None:
         )
     )
     print(aligned(rows, left=1))
+    left = [job for job in jobs if job.steps_done() < job.plan.total_steps]
+    if len(left) < len(jobs):
+        takes = [job.seconds for job in left if job.seconds is not None]
+        others = f"; the others take {duration(sum(takes))}" if takes else ""
+        print(f"{len(jobs) - len(left)} of them are finished{others}.")
     if not times:
         print("The time is known after the first run, or by --measure.")
 

@@ -86,7 +86,8 @@ def _compare(
     if holds_run(output):
         config.stored(output)  # checks that it is a comparison's
     jobs = jobs_of(config, output, Sources(note=note))
-    pace = Pace([(job.config.model, job.plan) for job in jobs], measured_speeds(output))
+    done = [job.steps_done() for job in jobs]
+    pace = Pace([(job.config.model, job.plan) for job in jobs], measured_speeds(output), done)
     outcomes: dict[Entry, list[Outcome]] = {job.entry: [] for job in jobs}
     save_config(with_absolute_data(config.asked()), output / CONFIG)
     go_on = go_on_with(output, job="compare", objects=not command)

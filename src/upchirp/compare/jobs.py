@@ -14,7 +14,8 @@ from upchirp.data import Source
 from upchirp.data.sources import Note, warn
 from upchirp.errors import InputError
 from upchirp.training import TrainConfig, read_metrics
-from upchirp.training.folders.run_folder import WEIGHTS, WEIGHTS_EMA
+from upchirp.training.checkpoints import checkpoint
+from upchirp.training.folders.run_folder import CHECKPOINTS, WEIGHTS, WEIGHTS_EMA, finished
 from upchirp.training.jobs.pricing import seconds_here
 from upchirp.training.recipes.config_file import CONFIG, load_config
 
@@ -50,6 +51,15 @@ class Job:
         if not found:
             raise InputError(f"{folder} holds no weights for {self.entry.name} to start from: delete it to train anew")
         return replace(self.config, weights=found[0])
+
+    def steps_done(self) -> int:
+        """Steps that were trained before, which a comparison that goes on need not do again."""
+        folder = self.config.output
+        if folder is None or self.config.resume is None:
+            return 0
+        if finished(folder):
+            return self.plan.total_steps
+        return max(map(checkpoint.step_of, checkpoint.checkpoints(folder / CHECKPOINTS)), default=0)
 
 
 def jobs_of(config: CompareConfig, output: Path, sources: Sources) -> list[Job]:

@@ -42,11 +42,15 @@ class Pace:
     Args:
         runs: the model's name and the plan of each, in their order.
         speeds: images per second by model and bandwidth, if they are known from before.
+        done: steps of each run that were trained before; by default none.
     """
 
-    def __init__(self, runs: Sequence[tuple[str, Plan]], speeds: Speeds | None = None) -> None:
+    def __init__(
+        self, runs: Sequence[tuple[str, Plan]], speeds: Speeds | None = None, done: Sequence[int] = ()
+    ) -> None:
         self.runs = runs
         self.number = 0
+        self._done = done or [0] * len(runs)
         self._before = {model: dict(own) for model, own in (speeds or {}).items()}
         self._images: dict[tuple[str, int], float] = {}
         self._seconds: dict[tuple[str, int], float] = {}
@@ -64,7 +68,7 @@ class Pace:
 
     def begin(self, number: int) -> None:
         """A run begins, counted from 1."""
-        self.number, self._step = number, 0
+        self.number, self._step = number, self._done[number - 1]
 
     def __call__(self, event: Event) -> None:
         """Take note of an event of the current run."""
@@ -84,9 +88,10 @@ class Pace:
     def seconds_left(self) -> float | None:
         """What this run and those after it still take, evaluations included; `None` before anything is known."""
         speeds = self.speeds
+        steps = [self._step, *self._done[self.number :]]
         left = [
-            seconds_of(plan, speeds.get(model, {}), from_step=0 if place else self._step)
-            for place, (model, plan) in enumerate(self.runs[self.number - 1 :])
+            seconds_of(plan, speeds.get(model, {}), from_step=step)
+            for (model, plan), step in zip(self.runs[self.number - 1 :], steps, strict=True)
         ]
         known = [seconds for seconds in left if seconds is not None]
         return self._overhead() * sum(known) if len(known) == len(left) else None
