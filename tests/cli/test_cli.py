@@ -223,6 +223,11 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["eval", "--batch", "1"], "unknown flag --batch: did you mean --batch-size? (all"),
         (["finetune", "--run", "x"], "unknown flag --run: did you mean --weights RUN/model.safetensors? (all"),
         (["train", "--pretrain"], "unknown flag --pretrain: did you mean --pretrained? (all"),
+        # Mistyped, by our names and by theirs.
+        (["train", "--lerning-rate", "1"], "unknown flag --lerning-rate: did you mean --lr? (all"),
+        (["train", "--image_sise=3"], "unknown flag --image_sise: did you mean --final-size? (all"),
+        (["train", "--no-amq"], "unknown flag --no-amq: did you mean --no-amp? (all"),
+        (["train", "-model", "x"], "unknown flag -model: did you mean --model? (all"),
         (["train", "."], "unknown word .: did you mean --data .? (all"),
         (["export", "."], "unknown word .: did you mean --run .? (all"),
         (["train", "--reprob", "3"], "error: --reprob is 3.0: it is a probability"),
@@ -232,12 +237,21 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["train", "--data", "nowhere", "--workers", "999", "--model", "test_vit"], "workers is 999"),
         (["pack", "--data", "generated", "--output", "x", "--workers", "999"], "workers is 999"),
         (["compare", ".", "--data", "generated"], "is a folder: name an experiment's file"),
+        (["compare", "--seeds", "0", "1", "none.yaml", "--data", "generated"], "cannot read the config none.yaml"),
+        (["compare", "a.yaml", "--data", "generated", "b.yaml"], "a.yaml and b.yaml: an experiment is one file"),
+        (["compare", "a.yaml", "--config=b.yaml"], "a.yaml and --config=b.yaml: an experiment is one file"),
+        (["similarity", "a", "--images", "4", "b", "c"], "3 runs: name two run folders"),
+        (["similarity", "a", "--images", "4", "b"], "a holds no run"),
+        (["predict", "--csv", "out.csv", "--run", "r", "a.png"], "--csv prints, and `> out.csv` keeps what it prints"),
         (["train", "--config", "none.yaml"], "cannot read the config none.yaml: there is no such file"),
         (["train", "--config"], "--config needs a value"),
         (["train", "--evaluations", "ten"], "--evaluations is 'ten': expected a whole number"),
         (["train", "--batch-size", "2.5"], "--batch-size is '2.5': expected a whole number"),
         (["train", "--lr", "1e-x"], "--lr is '1e-x': expected a number"),
         (["train", "--epochs", "some"], "--epochs is 'some': expected a number"),
+        (["eval", "--sizes", "64", "big"], "--sizes is '64', 'big': expected whole numbers"),
+        (["train", "--opt-betas", "0.9", "x"], "--opt-betas is '0.9', 'x': expected numbers"),
+        (["train", "--early-batch", "9", "x"], "error: --early-batch: 'x' is neither a whole number nor auto (all"),
         (["train", "--device", "tpu"], "--device is 'tpu': choose one of cpu, cuda, mps"),
         (["train", "--recipe", "diet"], "unknown recipe 'diet'"),
         (
@@ -270,6 +284,10 @@ def test_config_file_with_an_unknown_key(capsys: pytest.CaptureFixture[str], tmp
     path = tmp_path / "c.yaml"
     path.write_text("batchsize: 3")
     assert "did you mean batch_size" in refusal(capsys, "train", "--config", str(path))
+    path.write_text("lerning_rate: 0.1")
+    assert "did you mean lr?" in refusal(capsys, "train", "--config", str(path))
+    path.write_text("stage: 3")
+    assert "did you mean stages?" in refusal(capsys, "search", "--config", str(path))
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(

@@ -74,6 +74,16 @@ def test_a_path_is_printed_as_it_is(
     )
 
 
+@pytest.mark.parametrize("line", ["A B --run RUN", "--run RUN A --tta B", "A --run RUN B", "--run RUN -- A B"])
+def test_images_stand_anywhere_among_the_flags(
+    run: Path, image_folder: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    first, second = map(str, sorted((image_folder / "val").rglob("*.jpg"))[:2])
+    named = {"A": first, "B": second, "RUN": str(run)}
+    told = printed(capsys, "--json", *(named.get(word, word) for word in line.split()))
+    assert [entry["image"] for entry in json.loads(told)] == [first, second]
+
+
 def test_between_predictions_gradients_work(run: Path, image_folder: Path) -> None:
     images = LooseSource(find_images([image_folder / "val"])[0])
     told = predict(images, Origin(run=run), loading=EvalLoading(workers=0), device="cpu")

@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from upchirp.cli.display import Display, say
+from upchirp.cli.help import values_of_flags
 from upchirp.cli.lasting_output import lasting_output
 from upchirp.cli.live_line import duration
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse_training
 from upchirp.cli.printable import print_interruption, print_note, printable
+from upchirp.cli.words import apart
 from upchirp.compare import CompareConfig
 from upchirp.curriculum.table import aligned, count_text
 from upchirp.errors import InputError
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from upchirp.compare.progress import Turn
 
 DESCRIPTION = """Train several variants on the same data and seeds, at shares of one budget; write summary.json and
-report.html. An EXPERIMENT.yaml, named first, says which: shared settings, and `variants` that change any of them.
+report.html. An EXPERIMENT.yaml says which: shared settings, and `variants` that change any of them.
 Without one the variants are --curricula, the first of which is the baseline, trained for --epochs."""
 
 
@@ -48,14 +50,16 @@ class CompareCommand:
 
 def run(words: Sequence[str]) -> int:
     """Train and compare, and return the exit code."""
-    given = words
-    if words and not words[0].startswith("-"):
-        # An experiment is a file of settings.
-        if Path(words[0]).is_dir():
-            raise InputError(f"{words[0]} is a folder: name an experiment's file, or what to compare by flags (--help)")
-        words = ["--config", *words]
+    experiment, flags = apart(words, values_of_flags(CompareCommand()) | {"--config": "FILE"})
+    for name in experiment:
+        if Path(name).is_dir():
+            raise InputError(f"{name} is a folder: name an experiment's file, or what to compare by flags (--help)")
+    # An experiment is a file of settings.
+    files = [*experiment, *(word for word in flags if word.partition("=")[0] == "--config")]
+    if len(files) > 1:
+        raise InputError(f"{' and '.join(files)}: an experiment is one file, with all of its settings")
     command = parse_training(
-        words,
+        [*(["--config", *experiment] if experiment else []), *flags],
         prog="upchirp compare",
         description=DESCRIPTION,
         build=lambda values, source: CompareCommand(compare=CompareConfig.from_flat(values, source=source)),
@@ -64,7 +68,7 @@ def run(words: Sequence[str]) -> int:
     if command.measure and not command.dry_run:
         raise InputError("--measure goes with --dry-run: a comparison that runs knows its speed")
     with lasting_output():
-        return _compare(command, shlex.join(["upchirp", "compare", *given]))
+        return _compare(command, shlex.join(["upchirp", "compare", *words]))
 
 
 def _compare(flags: CompareCommand, command: str) -> int:

@@ -66,6 +66,11 @@ def full_help(prog: str, description: str, defaults: object, *, takes_file: bool
     return "\n".join([*lines, "", "Flags without a value are turned off by --no-NAME."])
 
 
+def values_of_flags(defaults: object) -> dict[str, str]:
+    """What each flag takes, as the help shows it; nothing for one that is on or off."""
+    return {flag.word: flag.values for flag in _flags(defaults)}
+
+
 def _flags(defaults: object) -> Iterator[_Flag]:
     """The flags of a dataclass and of those in it."""
     assert is_dataclass(defaults)

@@ -168,7 +168,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
 }
 """By command: two that people would type."""
 
-TAKES = {"upchirp predict": "IMAGES ... ", "upchirp similarity": "RUN RUN "}
+TAKES = {"upchirp predict": "IMAGES ... ", "upchirp similarity": "RUN RUN ", "upchirp compare": "[EXPERIMENT.yaml] "}
 """What a command takes beside its flags."""
 
 GROUPS: Mapping[str, str] = {

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ import tyro
 from upchirp.cli.completion import flags_of
 from upchirp.cli.flag_types import REGISTRY
 from upchirp.cli.help import full_help, short_help
-from upchirp.cli.other_names import meant
 from upchirp.errors import InputError
 from upchirp.training import Regime, TrainConfig, load_config
 from upchirp.training.recipes.around_training import AroundTraining
 from upchirp.training.recipes.config import flat_names, is_flag, named_model
 from upchirp.training.recipes.config_file import CONFIG
+from upchirp.training.recipes.other_names import meant
 
 T = TypeVar("T")
 
@@ -206,6 +206,15 @@ _NUMBERS = {
 """How tyro begins to say that a value is none, whether or not the flag may be left open."""
 
 
+def _near(flag: str, known: Collection[str]) -> list[str]:
+    """The flags of a command that an unknown one may mean."""
+    if flag == "--run" and "--weights" in known:
+        return ["--weights RUN/model.safetensors"]
+    off = "--no-" if flag.startswith("--no-") else "--"
+    names = meant(flag.removeprefix(off), [name.removeprefix("--").replace("-", "_") for name in known])
+    return [off + name.replace("_", "-") for name in names]
+
+
 def _refusal(box: str, prog: str) -> str:
     """The message in tyro's box, without its frame, on one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
@@ -227,16 +236,16 @@ def _refusal(box: str, prog: str) -> str:
     for expected, said in _NUMBERS.items():
         if number := re.match(rf"Error parsing (--\S+): (?={said}).*: '(.*)'", message):
             return f"{number[1]} is {number[2]!r}: expected {expected}"
+    if listed := re.match(r"Error parsing (--\S+): .*Could not find valid parse for arguments: \[(.*?)\]", message):
+        expected = "numbers" if "FLOAT" in plain else "whole numbers"
+        return f"{listed[1]} is {listed[2]}: expected {expected}"
+    message = re.sub(r"^Error parsing (--\S+: )", r"\1", message)
     if unknown := re.match(r"Unrecognized options?: (.*)", message):
-        near = [line.split()[0].rstrip(",") for line in lines if line.startswith("--")]
         words = unknown[1].split(", ")
-        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        flags = [word.partition("=")[0] for word in words if word.startswith("-")]
         known = flags_of(prog.split()[-1])
-        # What is called so elsewhere says more than what looks alike.
-        called = meant(flags, known)
-        near = called + (near if len(flags) > len(called) else [])
-        # Two commands have words of their own, and read on after a flag.
-        if not flags and prog.split()[-1] not in ("predict", "similarity") and Path(words[0]).exists():
+        near = [other for flag in flags for other in _near(flag, known)]
+        if not flags and Path(words[0]).exists():
             near = [f"{'--run' if '--run' in known else '--data'} {words[0]}"]
         hint = f": did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
         message = f"unknown {'flag' if flags else 'word'} {', '.join(flags or words)}{hint}"

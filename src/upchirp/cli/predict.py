@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.console import Console
 
 from upchirp.cli.display import Display
+from upchirp.cli.help import values_of_flags
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, print_note, printable
+from upchirp.cli.words import apart
 from upchirp.data.settings import DEFAULT_TIMEOUT, Interpolation
 from upchirp.errors import InputError
 from upchirp.training.parallel.device_name import check_device
@@ -28,10 +29,8 @@ shape, or - for an image, or one path a line, on standard input."""
 
 @dataclass(frozen=True, kw_only=True)
 class PredictCommand:
-    """Flags of `upchirp predict`, and the images."""
+    """Flags of `upchirp predict`."""
 
-    images: Annotated[tuple[str, ...], tyro.conf.Positional] = field(default=(), metadata={"flag": False})
-    """Files, folders, or - for standard input."""
     run: Path | None = None
     """Run folder: its average if there is one, else its weights."""
     weights: Path | None = None
@@ -73,18 +72,20 @@ class PredictCommand:
 
 def run(words: Sequence[str]) -> int:
     """Predict and print, and return the exit code: 1 if an image could not be read."""
-    command = parse(PredictCommand(), words, prog="upchirp predict", description=DESCRIPTION)
-    if not command.images:
+    images, flags = apart(words, values_of_flags(PredictCommand()))
+    command = parse(PredictCommand(), flags, prog="upchirp predict", description=DESCRIPTION)
+    if not images:
         raise InputError("no images: name files or folders, or - for standard input")
     if command.csv and command.json:
         raise InputError("give one of --csv and --json")
+    _check_not_output(images, command)
     console = Console(stderr=True)
     with opening(console):
         from upchirp.data import LooseSource, find_images
         from upchirp.training import predict, read_thresholds
     threshold = read_thresholds(command.threshold) if isinstance(command.threshold, Path) else command.threshold
     with TemporaryDirectory() as folder:
-        paths, passed_over = find_images(_places(command.images, Path(folder)))
+        paths, passed_over = find_images(_places(images, Path(folder)))
         for note in passed_over.notes():
             print_note(note)
         with Display(console) as display:
@@ -138,6 +139,14 @@ def _print(predictions: Iterator[dict[str, Any]], command: PredictCommand) -> in
     if command.json:
         print(json_text(listed, indent=2))
     return 1 if unreadable else 0
+
+
+def _check_not_output(images: Sequence[str], command: PredictCommand) -> None:
+    """Refuse the name of a file to write, where what is printed is to be kept."""
+    suffix = ".csv" if command.csv else ".json" if command.json else ""
+    for image in images:
+        if suffix and image.endswith(suffix) and not Path(image).exists():
+            raise InputError(f"there is no image {image}: --{suffix[1:]} prints, and `> {image}` keeps what it prints")
 
 
 def _places(images: Sequence[str], folder: Path) -> Iterator[str]:

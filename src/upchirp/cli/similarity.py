@@ -1,17 +1,18 @@
 """`upchirp similarity`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
 from rich.console import Console
 
 from upchirp.cli.display import Display
+from upchirp.cli.help import values_of_flags
 from upchirp.cli.opening import opening
 from upchirp.cli.parsing import parse
 from upchirp.cli.printable import json_text, printable
+from upchirp.cli.words import apart
 from upchirp.errors import InputError
 from upchirp.training.parallel.device_name import check_device
 from upchirp.training.recipes.eval_groups import EvalData, EvalLoading
@@ -22,10 +23,8 @@ similarity.json, similarity.html and similarity.png. Runs keep their checkpoints
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityCommand:
-    """Flags of `upchirp similarity`: two run folders."""
+    """Flags of `upchirp similarity`."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = field(default=(), metadata={"flag": False})
-    """Two run folders."""
     output: Path | None = None
     """Folder to write; by default a new one under runs/."""
     data: str | None = None
@@ -49,16 +48,17 @@ class SimilarityCommand:
 
 def run(words: Sequence[str]) -> int:
     """Compare, say what came of it, and return the exit code."""
-    command = parse(SimilarityCommand(), words, prog="upchirp similarity", description=DESCRIPTION)
-    if len(command.runs) != 2:
-        raise InputError(f"{len(command.runs)} runs: name two run folders, which may be the same")
+    runs, flags = apart(words, values_of_flags(SimilarityCommand()))
+    command = parse(SimilarityCommand(), flags, prog="upchirp similarity", description=DESCRIPTION)
+    if len(runs) != 2:
+        raise InputError(f"{len(runs)} runs: name two run folders, which may be the same")
     console = Console(stderr=True)
     with opening(console):
         from upchirp.compare.checkpoint_similarity import REPORT, similarity
         from upchirp.reports.similarity_html import verdict
     with Display(console) as display:
         found = similarity(
-            *command.runs,
+            *map(Path, runs),
             output=command.output,
             data=EvalData(data=command.data),
             images=command.images,

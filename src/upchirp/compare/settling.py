@@ -20,7 +20,7 @@ from upchirp.training import TrainConfig, check_model, curriculum_for, make_plan
 from upchirp.training.assets.data import open_named_data
 from upchirp.training.assets.models import without_values
 from upchirp.training.engine.task import Classification
-from upchirp.training.recipes.config import flat_names
+from upchirp.training.recipes.config import check_names, flat_names
 from upchirp.training.recipes.evaluations import USUAL
 from upchirp.training.recipes.group import names_of
 from upchirp.training.recipes.groups import Planning, Start
@@ -171,9 +171,7 @@ def naming(config: CompareConfig, name: str) -> Iterator[None]:
 def _settled(
     config: CompareConfig, variant: Variant, before: Mapping[str, SettledVariant], sources: Sources
 ) -> SettledVariant:
-    if unknown := sorted(variant.settings.keys() - flat_names()):
-        # The message names what is near.
-        TrainConfig.from_flat({unknown[0]: None}, source="experiment")
+    check_names(variant.settings, flat_names(), "experiment")
     shared = _taken_over(config, variant, before)
     own = {**shared, **variant.settings}
     made = TrainConfig.from_flat(own, source="experiment")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from upchirp.conversion import plain, typed
 from upchirp.errors import InputError
-from upchirp.training.recipes.config import TrainConfig, flat_names
+from upchirp.training.recipes.config import TrainConfig, check_names, flat_names
 from upchirp.training.recipes.config_file import CONFIG, load_stored
 
 
@@ -34,6 +34,7 @@ class AroundTraining:
             InputError: an unknown name or a value of the wrong type.
         """
         names = cls._own_names()
+        check_names(values, flat_names().union(names), source)
         own = {name: value for name, value in values.items() if name in names}
         others = {name: value for name, value in values.items() if name not in names}
         training = TrainConfig.from_flat({**cls.DEFAULTS, **others}, source=source)

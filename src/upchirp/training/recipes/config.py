@@ -1,7 +1,6 @@
 """The configuration of a training run: one flat set of names on the command line, in YAML and in Python."""
 
-import difflib
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -15,6 +14,7 @@ from upchirp.training.parallel.device_name import check_device
 from upchirp.training.recipes.config_file import CONFIG, load_stored
 from upchirp.training.recipes.groups import Planning, Selecting, Start, TaskChoice
 from upchirp.training.recipes.named import recipe, usual_epochs
+from upchirp.training.recipes.other_names import meant
 from upchirp.training.recipes.recipe import Optimization, Recipe
 from upchirp.training.recipes.regimes import REGIMES
 from upchirp.training.recipes.run_groups import Computation, Keeping, Loading, Place
@@ -183,12 +183,7 @@ class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, Tas
         Raises:
             InputError: an unknown name or a value of the wrong type.
         """
-        names = flat_names()
-        for key in values:
-            if key not in names:
-                near = difflib.get_close_matches(str(key), names, n=2)
-                hint = f": did you mean {' or '.join(near)}?" if near else ""
-                raise InputError(f"{source}: unknown key {key!r}{hint}")
+        check_names(values, flat_names(), source)
         given = frozenset(values)
         values = {**_start(values), **{name: value for name, value in values.items() if name != "weights" or value}}
         if values.get("weights") is not None and "model" not in values:
@@ -260,6 +255,19 @@ def named_model(values: Mapping[str, Any]) -> dict[str, Any]:
 def is_flag(entry: Field[Any]) -> bool:
     """Whether a field is a setting, on the command line and in files."""
     return bool(entry.metadata.get("flag", True))
+
+
+def check_names(given: Iterable[Any], names: Collection[str], source: str) -> None:
+    """Refuse names of no setting, and say what they may mean.
+
+    Raises:
+        InputError: the first one.
+    """
+    for key in given:
+        if key not in names:
+            near = meant(str(key), names)
+            hint = f": did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(f"{source}: unknown key {key!r}{hint}")
 
 
 def flat_names() -> set[str]:
