@@ -252,7 +252,7 @@ def test_plan_takes_a_curriculum_file(capsys: pytest.CaptureFixture[str], tmp_pa
         (["eval", "--sizes", "64", "big"], "--sizes is '64', 'big': expected whole numbers"),
         (["train", "--opt-betas", "0.9", "x"], "--opt-betas is '0.9', 'x': expected numbers"),
         (["train", "--early-batch", "9", "x"], "error: --early-batch: 'x' is neither a whole number nor auto (all"),
-        (["train", "--device", "tpu"], "--device is 'tpu': choose one of cpu, cuda, mps"),
+        (["train", "--device", "tpu"], "--device is 'tpu': give cpu, cuda, cuda:1"),
         (["train", "--recipe", "diet"], "unknown recipe 'diet'"),
         (
             ["train", "--data", "generated", "--resume", "missing.pt"],
