@@ -35,7 +35,6 @@ def typed(group: type, values: Mapping[str, Any], source: str) -> dict[str, Any]
 
 def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
     options = get_args(hint)
-    kind = getattr(hint, "__origin__", None)
     if type(None) in options:
         if value is None:
             return None
@@ -43,42 +42,12 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
         return _convert(name, value, reduce(or_, others), source)
     if get_origin(hint) in (Union, UnionType):
         return _convert_one_of(name, value, options, source)
-    wanted = ""
-    if kind is Literal:
-        if value in options:
-            return value
-        wanted = f"one of {', '.join(map(str, options))}" if len(options) > 1 else str(options[0])
-    elif kind is tuple and options[-1] is Ellipsis:
-        if isinstance(value, list | tuple):
-            return tuple(_convert(name, item, options[0], source) for item in value)
-        wanted = "a list"
-    elif kind is tuple:
-        if isinstance(value, list | tuple) and len(value) == len(options):
-            return tuple(_convert(name, item, option, source) for item, option in zip(value, options, strict=True))
-        wanted = f"a list of {len(options)} values"
-    elif hint is Path:
-        if isinstance(value, str | Path):
-            return Path(value)
-        wanted = "a path"
-    elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        # YAML reads 1e-3, without a dot, as text.
-        if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                pass
-        wanted = "a number"
-    elif hint is str and isinstance(value, Path):
-        return str(value)
-    elif hint is bool or hint is int or hint is str:
-        if isinstance(value, hint) and (hint is not int or not isinstance(value, bool)):
-            return value
-        wanted = {bool: "true or false", int: "a whole number", str: "text"}[hint]
-    elif isinstance(value, dict):
-        return value
-    raise InputError(f"{source}: {name} is {value!r}: expected {wanted or 'keys and values'}")
+    if getattr(hint, "__origin__", None) is tuple:
+        return _convert_tuple(name, value, options, source)
+    found, wanted = _taken_as(value, hint, options)
+    if wanted:
+        raise InputError(f"{source}: {name} is {value!r}: expected {wanted}")
+    return found
 
 
 def _convert_one_of(name: str, value: Any, options: tuple[Any, ...], source: str) -> Any:
@@ -90,3 +59,35 @@ def _convert_one_of(name: str, value: Any, options: tuple[Any, ...], source: str
         except InputError as error:
             reasons.append(str(error).rpartition("expected ")[2])
     raise InputError(f"{source}: {name} is {value!r}: expected {' or '.join(reasons)}")
+
+
+def _convert_tuple(name: str, value: Any, options: tuple[Any, ...], source: str) -> tuple[Any, ...]:
+    """The value as a tuple of one type, of any length, or of one type for each of its values."""
+    is_list, any_length = isinstance(value, list | tuple), options[-1] is Ellipsis
+    if not is_list or not (any_length or len(value) == len(options)):
+        wanted = "a list" if any_length else f"a list of {len(options)} values"
+        raise InputError(f"{source}: {name} is {value!r}: expected {wanted}")
+    kinds = [options[0]] * len(value) if any_length else options
+    return tuple(_convert(name, item, kind, source) for item, kind in zip(value, kinds, strict=True))
+
+
+def _taken_as(value: Any, hint: Any, options: tuple[Any, ...]) -> tuple[Any, str]:
+    """The value as a type that is made of no others, and what was expected instead if it is none of it."""
+    if get_origin(hint) is Literal:
+        wanted = f"one of {', '.join(map(str, options))}" if len(options) > 1 else str(options[0])
+        return value, "" if value in options else wanted
+    if hint is Path:
+        return (Path(value), "") if isinstance(value, str | Path) else (value, "a path")
+    if hint is float:
+        # YAML reads 1e-3, without a dot, as text.
+        try:
+            return (value, "a number") if isinstance(value, bool) else (float(value), "")
+        except (TypeError, ValueError):
+            return value, "a number"
+    if hint is str:
+        return str(value), "" if isinstance(value, str | Path) else "text"
+    if hint is bool:
+        return value, "" if isinstance(value, bool) else "true or false"
+    if hint is int:
+        return value, "" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+    return value, "" if isinstance(value, dict) else "keys and values"

@@ -73,10 +73,7 @@ def plan(
     _check_curriculum(curriculum)
     if (epochs is None) == (total_cost is None):
         raise InputError("give the budget either as epochs or as a total cost")
-    dataset_size, batch_size = as_whole("dataset size", dataset_size), as_whole("batch size", batch_size)
-    for name, size in (("dataset size", dataset_size), ("batch size", batch_size)):
-        if size < 1:
-            raise InputError(f"{name} is {size}: it must be 1 or more")
+    dataset_size, batch_size = _size("dataset size", dataset_size), _size("batch size", batch_size)
     if warmup_passes is not None and not 0 <= warmup_passes < float("inf"):
         raise InputError(f"warm-up passes are {warmup_passes}: give 0 or more passes over the data")
     if learning_rate is None:
@@ -87,42 +84,17 @@ def plan(
             raise InputError(f"{name} is {amount}: it must be a positive number")
     if lr_cap is not None and lr_cap < learning_rate:
         raise InputError(f"lr cap {lr_cap} is below the learning rate {learning_rate}: raise it, or leave it out")
+
     final = cost(curriculum.final_size)
     relative = {bandwidth: cost(bandwidth) / final for bandwidth in curriculum.bandwidths}
-    unit = relative if curriculum.axis == "compute" else dict.fromkeys(relative, 1.0)
     sizes = batch_sizes(curriculum, relative, batch_size=batch_size, early=early_batch, max_batch_size=max_batch_size)
+    cap = lr_cap or CAP * learning_rate
+    rates = {
+        side: ceiling(size, final_batch=batch_size, learning_rate=learning_rate, cap=cap)
+        for side, size in sizes.items()
+    }
     budget = _budget(curriculum, epochs, total_cost, dataset_size, final, relative)
-
-    boundaries = [0.0, *(phase.end for phase in curriculum.phases)]
-    stages: list[Stage] = []
-    spent = 0.0
-    for phase, start, end in zip(curriculum.phases, boundaries, boundaries[1:], strict=False):
-        size = sizes[phase.bandwidth]
-        per_step = unit[phase.bandwidth] * size
-        steps = round((end * budget - spent) / per_step)
-        if steps < 1:
-            early = "early " if size > batch_size else ""
-            raise InputError(
-                f"the budget is too small for one step of batch size {size} at bandwidth {phase.bandwidth} "
-                f"(progress {start:g} to {end:g}): raise the budget or lower the {early}batch size"
-            )
-        spent += steps * per_step
-        stages.append(
-            Stage(
-                bandwidth=phase.bandwidth,
-                progress=(start, end),
-                magnitude=phase.magnitudes or (curriculum.magnitude_at(start), curriculum.magnitude_at(end)),
-                steps=steps,
-                batch_size=size,
-                learning_rate=ceiling(
-                    size, final_batch=batch_size, learning_rate=learning_rate, cap=lr_cap or CAP * learning_rate
-                ),
-                cost_per_sample=relative[phase.bandwidth],
-                radius=phase.radius,
-                operator=phase.operator,
-                transform=phase.transform or curriculum.transform,
-            )
-        )
+    stages = _stages(curriculum, budget, relative, sizes, rates, batch_size)
     if warmup_passes is None and schedule is None:
         warmup_passes = WARMUP_PASSES
     schedule = schedule or LearningRate()
@@ -134,9 +106,54 @@ def plan(
         cost=name_of(cost),
         dataset_size=dataset_size,
         final_size=curriculum.final_size,
-        stages=tuple(stages),
+        stages=stages,
         schedule=schedule,
     )
+
+
+def _stages(
+    curriculum: Curriculum,
+    budget: float,
+    relative: Mapping[int, float],
+    sizes: Mapping[int, int],
+    rates: Mapping[int, float],
+    batch_size: int,
+) -> tuple[Stage, ...]:
+    """The phases in whole steps; a budget in the unit of the axis, and costs, batches and learning rates by bandwidth.
+
+    Raises:
+        InputError: a phase for which the budget has no step.
+    """
+    unit = relative if curriculum.axis == "compute" else dict.fromkeys(relative, 1.0)
+    stages: list[Stage] = []
+    start = spent = 0.0
+    for phase in curriculum.phases:
+        side, end = phase.bandwidth, phase.end
+        per_step = unit[side] * sizes[side]
+        steps = round((end * budget - spent) / per_step)
+        if steps < 1:
+            early = "early " if sizes[side] > batch_size else ""
+            raise InputError(
+                f"the budget is too small for one step of batch size {sizes[side]} at bandwidth {side} "
+                f"(progress {start:g} to {end:g}): raise the budget or lower the {early}batch size"
+            )
+        spent += steps * per_step
+        stages.append(
+            Stage(
+                bandwidth=side,
+                progress=(start, end),
+                magnitude=phase.magnitudes or (curriculum.magnitude_at(start), curriculum.magnitude_at(end)),
+                steps=steps,
+                batch_size=sizes[side],
+                learning_rate=rates[side],
+                cost_per_sample=relative[side],
+                radius=phase.radius,
+                operator=phase.operator,
+                transform=phase.transform or curriculum.transform,
+            )
+        )
+        start = end
+    return tuple(stages)
 
 
 def _budget(
@@ -182,3 +199,10 @@ def _check_curriculum(given: object) -> None:
         raise InputError(f"the curriculum is a name: make it by `upchirp.preset({given!r}, final_size)`")
     told = repr(given) if isinstance(given, int | float) else f"a {type(given).__name__}"
     raise InputError(f"the curriculum is {told}: give one, such as `upchirp.efficienttrain_plus_plus(224)`")
+
+
+def _size(name: str, given: int) -> int:
+    size = as_whole(name, given)
+    if size < 1:
+        raise InputError(f"{name} is {size}: it must be 1 or more")
+    return size

@@ -91,20 +91,26 @@ def read_weights(path: Path) -> Weights:
         fetched = read_weights(named_weights.fetch(path))
         return Weights(path, fetched.parts, read_description(path))
     check_file(path)
-    described = read_description(path)
+    described, content = read_description(path), _content(path)
+    if isinstance(content, dict) and isinstance(own := content.get("described"), dict):
+        # One of our checkpoints, perhaps under another name.
+        described = Description.from_dict(own)
+    dictionaries = parts(content)
+    if not dictionaries:
+        raise InputError(_NO_WEIGHTS.format(path))
+    return Weights(path, dictionaries, described)
+
+
+def _content(path: Path) -> Any:
+    """What is in a file of any of these kinds."""
     try:
         if checkpoint.is_checkpoint(path):
-            content: Any = checkpoint.load(path)
-            if checkpoint.PARTS in content:
-                raise InputError(f"{path} holds its weights in parts: give the .safetensors file of its run")
-            if not isinstance(content.get("state"), dict):
-                raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")
-        elif path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            # Training scripts keep their arguments in their checkpoints.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            return _of_checkpoint(path)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Training scripts keep their arguments in their checkpoints.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except pickle.UnpicklingError as error:
@@ -113,13 +119,15 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"cannot read the weights {path}: {reason_of(error, path)}") from error
     except _READ_ERRORS as error:
         raise InputError(_NO_WEIGHTS.format(path)) from error
-    if isinstance(content, dict) and isinstance(own := content.get("described"), dict):
-        # One of our checkpoints, perhaps under another name.
-        described = Description.from_dict(own)
-    dictionaries = parts(content)
-    if not dictionaries:
-        raise InputError(_NO_WEIGHTS.format(path))
-    return Weights(path, dictionaries, described)
+
+
+def _of_checkpoint(path: Path) -> Mapping[str, Any]:
+    content = checkpoint.load(path)
+    if checkpoint.PARTS in content:
+        raise InputError(f"{path} holds its weights in parts: give the .safetensors file of its run")
+    if not isinstance(content.get("state"), dict):
+        raise InputError(f"{path} holds no training state: give a checkpoint of upchirp or a .safetensors file")
+    return content
 
 
 def _objects_refusal(path: Path) -> str:
