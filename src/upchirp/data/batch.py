@@ -53,7 +53,16 @@ class Batch:
         return replace(self, images=images, labels=self.labels.to(device, non_blocking=non_blocking))
 
     def prepare(self, transform: BatchTransform, device: torch.device | str = "cpu") -> tuple[torch.Tensor, Targets]:
-        """Model inputs (rows, channels, B, B) and mixed targets, on a device."""
+        """Model inputs and mixed targets, on a device.
+
+        Args:
+            transform: the loader's, `loader.transform`.
+            device: where to compute.
+
+        Returns:
+            Images (rows, channels, B, B), float32 unless the transform has another dtype, and the targets of
+            the rows: `mixed_cross_entropy` takes them, and `targets.dense(classes)` is (rows, classes).
+        """
         return transform(
             self.images.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),

@@ -50,7 +50,7 @@ class Loader:
             `(image, label)` with images as PIL images, uint8 (3, H, W) tensors or uint8 (H, W, 3) arrays. It must not
             augment: the loader does.
         plan: what to train on; its data-set size must be `len(data)`.
-        augmentation: crop, flip and RandAugment settings.
+        augmentation: its settings; crop, flip and RandAugment are done here, the others by `transform`.
         mode: `fast` crops straight to the bandwidth; `faithful` keeps the released code's order of work.
         low_frequency: what reduces images where the plan's stages name no operator: `lanczos` in the workers; `crop`,
             `nearest`, `bilinear` or `bicubic` on the device, from the final size.
@@ -80,6 +80,20 @@ class Loader:
     Raises:
         InputError: a plan for another data-set size, sizes that do not divide, selection by several processes, or what
             the device does not prepare.
+
+    >>> from PIL import Image
+    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
+    >>> pictures = [(Image.new("RGB", (40, 40)), number % 2) for number in range(16)]
+    >>> run = plan(efficienttrain_plus_plus(32), epochs=1, dataset_size=16, batch_size=8)
+    >>> loader = Loader(pictures, run, workers=0)
+    >>> for batch in loader:
+    ...     inputs, targets = batch.prepare(loader.transform)
+    ...     batch.bandwidth, tuple(inputs.shape), inputs.dtype, tuple(targets.dense(2).shape)
+    (14, (8, 3, 14, 14), torch.float32, (8, 2))
+    (14, (8, 3, 14, 14), torch.float32, (8, 2))
+    (23, (8, 3, 23, 23), torch.float32, (8, 2))
+    (23, (8, 3, 23, 23), torch.float32, (8, 2))
+    (32, (8, 3, 32, 32), torch.float32, (8, 2))
     """
 
     def __init__(
@@ -125,6 +139,7 @@ class Loader:
         if select is not None and world_size > 1 and merge is None:
             raise InputError("selection by several processes needs `merge`, which brings their scores together")
         self.augmentation = augmentation or Augmentation()
+        """Crop, flip, RandAugment, erasing, mixing and smoothing."""
         check_device_channels(prepare, self.augmentation.channels)
         self._own = dict(transforms or {})
         self.selected = None if select is None else SelectedPasses(select, plan.dataset_size, seed, merge)

@@ -79,6 +79,15 @@ def open_data(
         InputError: the folder is missing or empty, a class folder has no images, there is one class only, or the
             validation images have classes that the training images lack.
 
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> photos = Path(tempfile.mkdtemp())
+    >>> for name in ("train/cat/1.png", "train/dog/2.png", "val/cat/3.png", "val/dog/4.png"):
+    ...     (photos / name).parent.mkdir(parents=True)
+    ...     Image.new("RGB", (4, 3)).save(photos / name)
+    >>> train, val = open_data(photos)
+    >>> len(train), len(val), train.classes
+    (2, 2, ('cat', 'dog'))
     >>> train, val = open_data("nowhere", 64)
     Traceback (most recent call last):
     ...

@@ -92,6 +92,15 @@ def train(
         Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written.
 
     With `resume="auto"` a run in the output folder gives all settings that `config.given` does not name.
+
+    >>> import tempfile
+    >>> from upchirp.data import GeneratedSource
+    >>> splits = (GeneratedSource("train", num_images=40, size=48), GeneratedSource("val", num_images=20, size=48))
+    >>> settings = {"model": "test_resnet", "final_size": 32, "epochs": 1, "batch_size": 8, "lr": 1e-3, "workers": 0}
+    >>> config = TrainConfig.from_flat({**settings, "report": False, "output": tempfile.mkdtemp()})
+    >>> result = train(config, data=splits)
+    >>> result.plan.bandwidths, (result.output / "model.safetensors").exists()
+    ((14, 22, 32), True)
     """
     if not isinstance(config, TrainConfig):
         told = "a dictionary: make it one by `TrainConfig.from_flat`" if isinstance(config, dict) else repr(config)
