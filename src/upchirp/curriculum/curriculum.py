@@ -35,6 +35,9 @@ class Phase:
 
     >>> Phase(end=0.5, bandwidth=224, radius=40.0, magnitude=5.0)
     Phase(end=0.5, bandwidth=224, radius=40.0, magnitude=5.0, operator=None, transform=None)
+
+    Raises:
+        InputError: a bandwidth below 1, a negative radius, an unknown operator, or a magnitude outside 0 to 10.
     """
 
     end: float

@@ -22,6 +22,16 @@ class Plan:
     """A printable, serialisable table of stages; training executes it and decides nothing.
 
     `print` shows the table, `repr` is what makes the plan anew.
+
+    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
+    >>> run = plan(efficienttrain_plus_plus(), epochs=10, dataset_size=6400, batch_size=64)
+    >>> print(run)
+    progress    B  steps  images  batch  magnitude  max lr  compute
+      0-20 %   96  1,089  69,696     64    0.0-1.8  0.0005     20 %
+     20-60 %  160    784  50,176     64    1.8-5.4  0.0005     40 %
+    60-100 %  224    400  25,600     64    5.4-9.0  0.0005     40 %
+    >>> run.total_steps, round(run.equivalent_epochs, 2)
+    (2273, 10.0)
     """
 
     curriculum: str

@@ -10,7 +10,13 @@ from upchirp.curriculum.replay import Replay
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A run of steps with one bandwidth, one batch size and one learning-rate ceiling."""
+    """A run of steps with one bandwidth, one batch size and one learning-rate ceiling.
+
+    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
+    >>> first = plan(efficienttrain_plus_plus(), epochs=200).stages[0]
+    >>> first.bandwidth, first.steps, first.batch_size, first.samples, first.progress
+    (96, 68118, 4096, 279011328, (0.0, 0.2))
+    """
 
     bandwidth: int
     """Side in pixels of the low-frequency input."""
@@ -69,7 +75,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """All that is decided about one optimizer step."""
+    """All that is decided about one optimizer step.
+
+    >>> from upchirp.curriculum import efficienttrain_plus_plus, plan
+    >>> step = plan(efficienttrain_plus_plus(), epochs=1, dataset_size=640, batch_size=64).step(11)
+    >>> step.index, step.stage, step.bandwidth, step.batch_size, round(step.progress, 2)
+    (11, 1, 160, 64, 0.2)
+    """
 
     index: int
     """Position in the run, from 0."""

@@ -59,11 +59,11 @@ def _filled_by_recipe(config: type[Config]) -> type[Config]:
 class TrainConfig(Place, Keeping, Computation, Loading, Selecting, Planning, TaskChoice, Start):
     """What to train, on what, for how long, and where to keep it: all groups of settings under one set of names.
 
-    What is not given is as the model's recipe has it: curriculum, budget, batch size, optimization, augmentation. The
-    last two are taken whole or not at all; `from_flat` takes single settings of them and lets data decide the rest.
+    What the constructor is not given of curriculum, budget, batch size, optimization and augmentation is as the model's
+    recipe has it, where optimization and augmentation are given whole or not at all. `from_flat`, as the command line,
+    takes single settings of them, and lets the data decide the rest.
 
-    A function takes the group that it reads, and is given the configuration, which is one of each; all of it where it
-    reads several.
+    A configuration is one of each group of settings, so functions that need a single group take it as it is.
 
     >>> TrainConfig(model="deit_small_patch16_224").optimization.clip_grad
     5.0
