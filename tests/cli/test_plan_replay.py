@@ -54,7 +54,8 @@ def test_without_a_bound_the_buffer_gets_a_quarter_of_the_memory(monkeypatch: py
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--replay", "auto"], "needs the machine's speed: add --measure"),
+        (["--replay", "auto"], "needs the machine's speed: add --measure, or give --replay a number"),
+        (["--time-budget", "1h"], "needs the machine's speed: add --measure, or give --epochs in its place"),
         (["--replay", "often"], "neither a whole number nor auto"),
         (["--replay", "-2"], "replay is -2"),
         (

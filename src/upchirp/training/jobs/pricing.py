@@ -237,9 +237,10 @@ def _check(
             raise InputError(f"the {name} is counted in {config.data}: leave it out, or leave out `data`")
     if measure and not config.data:
         raise InputError("`measure` trains a few steps: give the images by `data`")
-    for name, asked in {"`replay='auto'`": config.replay == "auto", "`time_budget`": config.time_budget}.items():
-        if asked and not measure:
-            raise InputError(f"{name} needs the machine's speed: add `measure`, or give a number")
+    if config.replay == "auto" and not measure:
+        raise InputError("`replay='auto'` needs the machine's speed: add `measure`, or give `replay` a number")
+    if config.time_budget is not None and not measure:
+        raise InputError("`time_budget` needs the machine's speed: add `measure`, or give `epochs` in its place")
 
 
 def _measured(subject: _Subject, report: Report) -> _Planned:
