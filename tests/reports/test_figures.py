@@ -8,6 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from tests.reports.overlaps import overlapping_texts
 
 from upchirp.reports.accuracy_figures import accuracy_against_compute, accuracy_against_time
@@ -17,7 +18,7 @@ from upchirp.reports.compare_figures import (
     stages_on_a_time_line,
 )
 from upchirp.reports.examples import ExampleRow, example_strip
-from upchirp.reports.style import NARROW, WIDE, to_svg
+from upchirp.reports.style import NARROW, WIDE, add_legend, new_figure, to_svg
 
 Make = Callable[..., dict[str, Any]]
 DRAWINGS = (accuracy_against_compute, accuracy_against_time, accuracy_during_training, stages_on_a_time_line)
@@ -163,6 +164,35 @@ def test_any_name_can_be_drawn(make_summary: Make, draw: Callable[..., Figure], 
 @pytest.mark.parametrize("draw", DRAWINGS)
 def test_texts_do_not_overlap(make_summary: Make, draw: Callable[..., Figure], width: float) -> None:
     assert not overlapping_texts(draw(make_summary(), width=width))
+
+
+@pytest.mark.parametrize(
+    "draw", [accuracy_against_time, accuracy_against_compute, accuracy_during_training], ids=lambda draw: draw.__name__
+)
+def test_no_axis_of_percentages_goes_beyond_100(make_summary: Make, draw: Callable[..., Figure]) -> None:
+    summary = make_summary()
+    for run in summary["runs"]:
+        run["accuracy"] = [100.0 for _ in run["accuracy"]]
+        run["history"] = [[{**point, "top1": 100.0} for point in history] for history in run["history"]]
+    for axes in draw(summary).axes:
+        assert axes.get_ylim()[1] == 100
+        # Half of each mark at the edge lies outside.
+        assert not any(mark.get_clip_on() for mark in (*axes.lines, *axes.collections) if is_mark(mark))
+
+
+def is_mark(artist: Any) -> bool:
+    return not isinstance(artist, LineCollection)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("length", [8, 24])
+def test_legends_are_as_wide_as_the_figure_at_most(width: float, length: int) -> None:
+    """Five short names and a long one: what fits depends on how they fall into columns."""
+    figure = new_figure(3, width)
+    labels = [*(f"B = {side} px in the stage" for side in (28, 46, 54, 64)), "m" * length]
+    add_legend(figure, [Patch(label=label) for label in labels])
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
 
 
 def test_drawing_leaves_the_users_settings_alone_and_does_not_depend_on_them(make_summary: Make) -> None:

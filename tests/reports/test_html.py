@@ -24,7 +24,8 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.ids: list[str] = []
         self.words: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
+        # Where a name may be broken it still is one.
+        self.feed(path.read_text(encoding="utf-8").replace("<wbr>", ""))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append(tag)

@@ -161,6 +161,12 @@ def test_stages_take_what_the_log_says() -> None:
     assert PLAN.spent(PLAN.total_steps) == pytest.approx(PLAN.equivalent_epochs)
 
 
+def test_no_percentage_is_above_100() -> None:
+    everything = [{**line, "top1": 100.0} if line["kind"] == "evaluation" else line for line in log()]
+    by_time, by_compute, *_ = curves(everything, PLAN).axes
+    assert by_time.get_ylim()[1] == by_compute.get_ylim()[1] == 100
+
+
 def test_no_percentage_is_below_0() -> None:
     nothing = [{**line, "top1": 0.0} if line["kind"] == "evaluation" else line for line in log()]
     by_time, by_compute, *_ = curves(nothing, PLAN).axes

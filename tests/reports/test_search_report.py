@@ -128,6 +128,15 @@ def test_accuracy_against_the_cost_of_the_run(summary: dict[str, Any]) -> None:
     assert len(figure.axes[0].collections) == 5, "what diverged has no place"
 
 
+def test_scores_of_100_percent_end_the_axis_and_lines_leave_scores_free(summary: dict[str, Any]) -> None:
+    for entry in summary["trials"]:
+        entry["accuracy"] = 100.0
+    (axes,) = accuracy_against_cost(summary).axes
+    assert axes.get_ylim()[1] == 100
+    (tree,) = tree_of_candidates(summary).axes
+    assert tree.texts and all(text.get_path_effects() for text in tree.texts)
+
+
 def test_schedules_on_one_axis(summary: dict[str, Any]) -> None:
     found, linear, constant = schedules(summary)
     assert [side for side, _ in found.shares] == [32, 48, 64]

@@ -12,7 +12,7 @@ from upchirp.cli.flags import with_flags
 from upchirp.cli.live_line import LiveLine, Pace, Ticker, duration, work_text
 from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan
-from upchirp.reports.words import figure_text, spent_text
+from upchirp.reports.words import figure_text, speed_text, spent_text
 from upchirp.training import (
     Evaluated,
     Event,
@@ -83,7 +83,7 @@ class Display:
                     left = self.pace.seconds_left(self.plan, event.step.index)
                     self._print(
                         f"step {event.step.index + 1}, {event.step.progress:.0%}, B={event.step.bandwidth}, "
-                        f"loss {event.loss:.3f}, {event.images_per_second:.0f} images/s, "
+                        f"loss {event.loss:.3f}, {speed_text(event.images_per_second)} images/s, "
                         f"waiting for data {event.wait_share:.0%}, {duration(left)} left"
                     )
             case Evaluated():

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from upchirp.cli.printable import printable
 from upchirp.curriculum import Plan, Step
+from upchirp.reports.words import speed_text
 from upchirp.training import Stepped, Working
 
 _LEAST_BAR, _MOST_BAR = 8, 40
@@ -51,7 +52,7 @@ class LiveLine:
         self.working = None
         self.percent = 100 * (step.index + 1) / plan.total_steps
         self.head = f"stage {step.stage + 1}/{len(plan.stages)}  B={step.bandwidth}"
-        self.speed = f"{pace.images_per_second:.0f} img/s"
+        self.speed = f"{speed_text(pace.images_per_second)} img/s"
         self.wait = f"wait {100 * pace.wait_share:.0f} %"
         self.all_ends = None if in_all is None else now + in_all
         later = plan.stages[step.stage + 1 :]

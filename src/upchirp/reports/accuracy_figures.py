@@ -20,6 +20,7 @@ from upchirp.reports.style import (
     WIDE,
     add_legend,
     drawn,
+    keep_to_percent,
     new_figure,
     plain,
     time_unit,
@@ -112,6 +113,7 @@ def _accuracy_against(summary: Mapping[str, Any], width: float, axis: _Axis) -> 
     axes.set_xlabel(axis.label)
     axes.set_ylabel(f"{accuracy_name(summary)} at {summary['final_size']} px (%)")
     axes.margins(y=0.2)
+    keep_to_percent(axes)
     axes.set_xlim(0, 1.12 * max((amount for amount, _ in marks), default=1.0))
     if handles:
         add_legend(figure, handles)

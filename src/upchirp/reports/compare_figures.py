@@ -22,6 +22,7 @@ from upchirp.reports.style import (
     add_legend,
     bandwidth_colors,
     drawn,
+    keep_to_percent,
     new_figure,
     plain,
     time_unit,
@@ -70,6 +71,8 @@ def accuracy_during_training(summary: Mapping[str, Any], width: float = WIDE) ->
         axes.set_title(f"{plain(shortened(run['name']))}\nbudget {_budget(run)}", color=color)
     grid[0, 0].set_xlim(left=0)
     grid[0, 0].set_ylim(bottom=0)
+    for axes in grid.flat[: len(panels)]:
+        keep_to_percent(axes)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel(f"training time ({unit})", fontsize=9)

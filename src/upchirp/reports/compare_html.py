@@ -26,6 +26,7 @@ from upchirp.reports.words import (
     hardware_text,
     listed,
     score_name,
+    speed_text,
     spent_name,
 )
 
@@ -247,4 +248,4 @@ def _bandwidths(summary: Mapping[str, Any]) -> list[int]:
 
 
 def _number(value: float | None) -> str:
-    return _MISSING if value is None else f"{value:,.0f}"
+    return _MISSING if value is None else speed_text(value)

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from upchirp.reports.style import HALO
+
 _DIRECTIONS = ((1, -1), (1, 1), (-1, -1), (-1, 1), (0, 1), (0, -1), (1, 0), (-1, 0))
 _ALIGNED = {-1: "right", 0: "center", 1: "left"}
 _LINE = 11.0
@@ -65,6 +67,7 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], obstacles:
             fontsize=label.size,
             fontweight=label.weight,
             color=label.color,
+            path_effects=HALO,
             zorder=6,
         )
         written.set_in_layout(False)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -25,7 +26,13 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     return environment.get_template(template).render(**values)
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column breaks behind its underscores."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 @dataclass(frozen=True, kw_only=True)

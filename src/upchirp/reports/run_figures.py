@@ -20,6 +20,7 @@ from upchirp.reports.style import (
     add_legend,
     bandwidth_colors,
     drawn,
+    keep_to_percent,
     new_figure,
     time_unit,
 )
@@ -58,9 +59,7 @@ def curves(log: Records, plan: Plan, width: float = WIDE, *, figure: str = "top1
     for axes in (by_time, loss):
         _name_axis(axes, f"training time ({unit})", [end / second for end in stage_ends(log, plan)[:-1]])
     for axes in (by_time, by_compute):
-        low, high = axes.get_ylim()
-        # Percentages that are all 0 would lie between negative ones.
-        axes.set_ylim(max(low, 0.0), max(high, 1.0))
+        keep_to_percent(axes)
     by_time.set_ylabel(f"{figure_name(figure)} (%)")
     by_compute.set_ylabel(f"{figure_name(figure)} (%)")
     loss.set_ylabel("training loss")

@@ -15,7 +15,7 @@ from upchirp.reports.loaded import loaded_by_stage
 from upchirp.reports.page import answer_strips, picture, render, strip_rows
 from upchirp.reports.precision_tables import precision_rows
 from upchirp.reports.run_figures import curves, stage_seconds, time_of_stages
-from upchirp.reports.words import SPENT, duration_text, figure_name, hardware_text, spent_name
+from upchirp.reports.words import SPENT, duration_text, figure_name, hardware_text, speed_text, spent_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +124,8 @@ def _stages(record: RunRecord) -> list[_Stage]:
                 compute=f"{100 * stage.cost / cost:.0f}",
                 time=duration_text(spent) if own else "–",
                 share=f"{100 * spent / whole:.0f}" if own else "–",
-                speed=f"{stage.samples / spent:,.0f}" if spent else "–",
-                prepared=f"{delivered.prepared_per_second:,.0f}" if (delivered := loaded[place]) else "–",
+                speed=speed_text(stage.samples / spent) if spent else "–",
+                prepared=speed_text(delivered.prepared_per_second) if (delivered := loaded[place]) else "–",
                 megabytes=f"{delivered.megabytes_per_second:,.1f}" if delivered else "–",
                 waiting=f"{100 * sum(waits) / len(waits):.0f}" if waits else "–",
             )

@@ -13,6 +13,7 @@ from upchirp.reports.search_schedules import schedules
 from upchirp.reports.style import (
     DASHED,
     FAINT,
+    HALO,
     INK,
     MUTED,
     PAPER,
@@ -21,6 +22,7 @@ from upchirp.reports.style import (
     bandwidth_colors,
     drawn,
     ink_on,
+    keep_to_percent,
     new_figure,
     plain,
 )
@@ -98,6 +100,7 @@ def _draw_candidate(
         fontsize=8.5,
         fontweight="bold" if won else "normal",
         color=INK if won else MUTED,
+        path_effects=HALO,
         zorder=4,
     )
 
@@ -178,6 +181,7 @@ def accuracy_against_cost(summary: Mapping[str, Any], width: float = WIDE) -> Fi
     axes.set_xlabel("compute of the run up to the score (equivalent epochs)")
     axes.set_ylabel(f"{score_name(summary)} on the held-out images (%)")
     axes.margins(y=0.12)
+    keep_to_percent(axes)
     # A margin of the whole width: the costs of one stage's candidates hardly differ.
     axes.set_xlim(0, 1.05 * max((run_cost(trial, named) for trial in trials), default=1.0))
     where = "in the stage" if place else "in the first stage"

@@ -97,7 +97,7 @@ def _uses(summary: Mapping[str, Any]) -> list[_Use]:
     return [
         _Use(
             name=each.name,
-            sides=", ".join(f"{side} px {100 * share:.0f} %" for side, share in each.shares),
+            sides=", ".join(f"{side}\u00a0px {100 * share:.0f}\u00a0%" for side, share in each.shares),
             equivalent_epochs=f"{budget:.2f}",
             passes=f"{each.passes(budget):.2f}",
             relative=f"{budget / summary['baseline_epochs']:.2f}",

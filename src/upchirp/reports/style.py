@@ -8,11 +8,14 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 from matplotlib import colormaps, style
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 _P = ParamSpec("_P")
 
@@ -34,6 +37,8 @@ _IN_THE_DARK = {
 }
 """What colours become in dark mode; all others stay."""
 DASHED = (0, (3, 2))
+HALO: Sequence[AbstractPathEffect] = (withStroke(linewidth=2.5, foreground=PAPER),)
+"""Around texts that lines may pass."""
 # Okabe and Ito's palette, without the yellow that vanishes on white, and four more.
 CURRICULA = (
     "#0072b2",
@@ -166,9 +171,24 @@ def new_figure(height: float, width: float = WIDE) -> Figure:
 def add_legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
     """Put a legend above the figure, in as many columns as fit."""
     labels = [str(handle.get_label()) for handle in handles]
-    fitting = round(150 * figure.get_figwidth() / WIDE) // (max(map(len, labels)) + 6)
-    columns = max(1, min(len(handles), fitting))
-    figure.legend(handles=list(handles), labels=labels, loc="outside upper left", ncols=columns, fontsize=8.5)
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles=list(handles), labels=labels, loc="outside upper left", ncols=columns, fontsize=8.5
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
+def keep_to_percent(axes: Axes) -> None:
+    """Let an axis of percentages end at 0 and 100, with whole marks at both, as there are none beyond."""
+    low, high = axes.get_ylim()
+    # Percentages that are all 0 would lie between negative ones.
+    axes.set_ylim(max(low, 0.0), min(max(high, 1.0), 100.0))
+    for mark in (*axes.lines, *axes.collections):
+        # Margins of errors may reach beyond.
+        if not isinstance(mark, LineCollection):
+            mark.set_clip_on(False)
 
 
 def ink_on(color: str) -> str:

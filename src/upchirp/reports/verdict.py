@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from upchirp.reports.words import budget_text, duration_text, listed
+from upchirp.reports.words import budget_text, duration_text, listed, speed_text
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
@@ -103,8 +103,8 @@ def _disturbed(found: Mapping[str, Sequence[Mapping[str, Any]]], usual: str) -> 
     worst = max((each for own in found.values() for each in own), key=lambda each: each["share"])
     return (
         f"The training times of {listed([*found, usual])} cannot be compared: at {worst['bandwidth']} px "
-        f"{worst['fast']} ran at {worst['fast_speed']:,.0f} images/s and {worst['slow']} at "
-        f"{worst['slow_speed']:,.0f}, {100 * worst['share']:.0f} % fewer, so that run was disturbed. "
+        f"{worst['fast']} ran at {speed_text(worst['fast_speed'])} images/s and {worst['slow']} at "
+        f"{speed_text(worst['slow_speed'])}, {100 * worst['share']:.0f} % fewer, so that run was disturbed. "
         "Run them again with nothing else on the machine."
     )
 

@@ -24,6 +24,15 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def speed_text(per_second: float) -> str:
+    """A number of images in a second; slow ones are told apart, too.
+
+    >>> speed_text(1.04), speed_text(0.31), speed_text(1234.5)
+    ('1.0', '0.3', '1,234')
+    """
+    return f"{per_second:,.{0 if per_second >= 10 else 1}f}"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names as a sentence has them.
 
