@@ -167,6 +167,13 @@ def test_onnxruntime_computes_the_same(tmp_path: Path) -> None:
         ("torchvision", "test_resnet", "torchvision has no test_resnet: it has convnext_base"),
         ("mmdet", "test_vit", "no names of mmdetection are known for test_vit"),
         ("detectron2", "test_vit", "no names of detectron2 are known for test_vit"),
+        # ResNets by their names at timm, with other parts than those of the other libraries.
+        (
+            "mmdet",
+            "resnet10t",
+            "for resnet10t: they are for Swin, PVT, and of ResNets for resnet18, resnet34, resnet50",
+        ),
+        ("detectron2", "resnet10t", "for resnet10t: they are for resnet18, resnet34, resnet50"),
         ("timm", "test_vit", "give `output` the suffix .safetensors"),
         ("torch", "test_vit", "give `output` the suffix .pt2"),
     ],
@@ -174,6 +181,14 @@ def test_onnxruntime_computes_the_same(tmp_path: Path) -> None:
 def test_what_a_library_lacks_is_told(tmp_path: Path, kind: Format, name: str, message: str) -> None:
     made = trained(tmp_path, name, 32)
     with pytest.raises(InputError, match=message):
+        export(made, kind, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "mmdet", "detectron2"])
+def test_a_model_that_computes_something_else_under_the_same_names_is_refused(tmp_path: Path, kind: Format) -> None:
+    made = trained(tmp_path, "resnet18", 32, act_layer="silu")
+    with pytest.raises(InputError, match=r"this resnet18 with act_layer='silu' computes something else than the plain"):
         export(made, kind, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

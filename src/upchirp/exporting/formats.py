@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+import torchvision
 
 from upchirp.errors import InputError
 from upchirp.exporting.hub import write_hub_folder
-from upchirp.exporting.names import TORCHVISION, State, for_detectron2, for_mmdet, for_torchvision
+from upchirp.exporting.names import RESNETS, TORCHVISION, State, for_detectron2, for_mmdet, for_torchvision
 from upchirp.exporting.programs import write_onnx, write_program
 from upchirp.files import check_folder_of, whole_path
 from upchirp.models import size_arguments
@@ -56,7 +57,7 @@ def export(trained: TrainedModel, kind: Format, path: Path, *, facts: Mapping[st
         "timm": partial(_write_timm, state, name, trained, path),
         "hf": partial(write_hub_folder, trained, state, path, facts or {}),
         "torchvision": lambda: _write_torchvision(
-            for_torchvision(name, state, final_size=size), name, trained.outputs, size, path
+            _as_torchvisions(trained, name, state, size), name, trained.outputs, size, path
         ),
         "mmdet": lambda: _write_mmdet(for_mmdet(name, state), name, path),
         "detectron2": lambda: _write_detectron2(for_detectron2(name, state), path),
@@ -65,7 +66,31 @@ def export(trained: TrainedModel, kind: Format, path: Path, *, facts: Mapping[st
     }
     if kind not in writers:
         raise InputError(f"`format` is {kind!r}: choose one of {', '.join(FORMATS)}")
+    if kind in ("mmdet", "detectron2") and name in RESNETS:
+        _as_torchvisions(trained, name, state, size)
     return writers[kind]()
+
+
+@torch.inference_mode()
+def _as_torchvisions(trained: TrainedModel, name: str, state: State, size: int) -> dict[str, torch.Tensor]:
+    """The state under torchvision's names, by which its model computes the same.
+
+    Raises:
+        InputError: torchvision has no such model, or one that computes something else.
+    """
+    made = for_torchvision(name, state, final_size=size)
+    options = {"image_size": size} if name.startswith(("vit", "deit")) else {}
+    theirs = torchvision.models.get_model(TORCHVISION[name], num_classes=trained.outputs, **options).eval()
+    theirs.load_state_dict(made)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    ours: torch.Tensor = trained.model(images)
+    if not torch.allclose(theirs(images), ours, rtol=1e-3, atol=1e-3 * float(ours.abs().max())):
+        made_with = ", ".join(f"{key}={value!r}" for key, value in trained.described.model_kwargs.items())
+        raise InputError(
+            f"this {name}{f' with {made_with}' if made_with else ''} computes something else than the plain one, "
+            "which is the only one there"
+        )
+    return made
 
 
 def _write_timm(state: dict[str, torch.Tensor], name: str, trained: TrainedModel, path: Path) -> str:

@@ -16,8 +16,8 @@ State = Mapping[str, torch.Tensor]
 
 TORCHVISION = {
     **{f"resnet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152)},
-    "resnext50_32x4d": "resnext50_32x4d",
-    "wide_resnet50_2": "wide_resnet50_2",
+    **{name: name for name in ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")},
+    **{name: name for name in ("wide_resnet50_2", "wide_resnet101_2")},
     **{f"convnext_{size}": f"convnext_{size}" for size in ("tiny", "small", "base", "large")},
     **{f"swin_{size}_patch4_window7_224": f"swin_{size[0]}" for size in ("tiny", "small", "base")},
     "vit_base_patch16_224": "vit_b_16",
@@ -26,6 +26,8 @@ TORCHVISION = {
     "deit_base_patch16_224": "vit_b_16",
 }
 """torchvision's name of a model by timm's."""
+RESNETS = tuple(name for name in TORCHVISION if name.startswith(("res", "wide")))
+"""The ResNets that mmdetection and detectron2 build as torchvision does: timm has others by that name."""
 _CONVNEXT_BLOCK = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5"}
 _SWIN_MLP = {"fc1": "0", "fc2": "3"}
 _VIT = [
@@ -100,9 +102,12 @@ def for_mmdet(model: str, state: State) -> dict[str, torch.Tensor]:
         }
     if model.startswith("pvt_"):
         return {_official_pvt(name): tensor for name, tensor in _without(state, "head.").items()}
-    if model.startswith(("resnet", "resnext", "wide_resnet")) and "conv1.weight" in state:
+    if model in RESNETS:
         return _without(state, "fc.")
-    raise InputError(f"no names of mmdetection are known for {model}: they are for Swin, PVT and ResNets")
+    raise InputError(
+        f"no names of mmdetection are known for {model}: they are for Swin, PVT, and of ResNets for "
+        + ", ".join(RESNETS)
+    )
 
 
 def for_detectron2(model: str, state: State) -> dict[str, torch.Tensor]:
@@ -113,8 +118,8 @@ def for_detectron2(model: str, state: State) -> dict[str, torch.Tensor]:
     Raises:
         InputError: any other model.
     """
-    if not model.startswith(("resnet", "resnext", "wide_resnet")) or "conv1.weight" not in state:
-        raise InputError(f"no names of detectron2 are known for {model}: they are for ResNets")
+    if model not in RESNETS:
+        raise InputError(f"no names of detectron2 are known for {model}: they are for {', '.join(RESNETS)}")
     renamed = {}
     for name, tensor in _without(state, "fc.").items():
         if name.endswith("num_batches_tracked"):
