@@ -102,6 +102,7 @@ def test_of_following_a_step(given: Any) -> None:
         (lambda: upchirp.fit_to_bandwidth(MODEL, "32"), "the image side is '32': give a whole number"),
         (lambda: upchirp.fit_to_bandwidth("vit", 32), r"the model is 'vit', a name: .* `timm.create_model"),
         (lambda: upchirp.size_multiple("resnet18"), "the model is 'resnet18', a name"),
+        (lambda: upchirp.count_flops(MODEL, [64]), "the image side is a list: give a whole number"),
         (lambda: upchirp.count_flops("resnet18", 64), "the model is 'resnet18', a name"),
         (lambda: upchirp.validate(PICTURES, MODEL, 64), "the model is a list, no torch.nn.Module: give the"),
         (lambda: upchirp.validate(MODEL, "photos", 64), "the data are 'photos', a name"),

@@ -57,7 +57,7 @@ def test_no_name_of_a_package_hides_a_module() -> None:
         package, _, name = module.name.rpartition(".")
         if module.name != "upchirp.__main__":
             import_if_installed(module.name)
-        if not isinstance(getattr(importlib.import_module(package), name, None), ModuleType | None):
+        if not isinstance(vars(importlib.import_module(package)).get(name), ModuleType | None):
             hidden.append(module.name)
     assert not hidden
 
@@ -71,6 +71,12 @@ def test_the_public_api_looks_like_any_other() -> None:
     text = pydoc.render_doc(upchirp, renderer=pydoc.plaintext)
     assert "class TrainConfig" in text
     assert "low_frequency_crop(" in text
+
+
+def test_a_package_is_there_without_an_import_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = importlib.import_module("upchirp.models")
+    monkeypatch.delattr(upchirp, "models")
+    assert upchirp.models is models  # type: ignore[attr-defined]
 
 
 def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def exports(package: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__`, which give what its `__init__.pyi` imports.
+    """A package's `__getattr__` and `__dir__`, which give what its `__init__.pyi` imports, and its submodules.
 
     The stub alone lists the names, for type checkers, editors and here. None may be that of a submodule, which would
     hide it once it is imported.
@@ -28,11 +28,21 @@ def exports(package: str) -> tuple[Callable[[str], object], Callable[[], list[st
                     origins.update((name.asname or name.name, (str(node.module), name.name)) for name in node.names)
         return origins
 
+    def submodule(name: str) -> object:
+        whole = f"{package}.{name}"
+        if not name.startswith("_"):
+            try:
+                return importlib.import_module(whole)
+            except ModuleNotFoundError as error:
+                if error.name != whole:
+                    raise
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
     def __getattr__(name: str) -> object:
         if name == "__all__":
             return sorted(listed())
         if name.startswith("__") or name not in listed():
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            return submodule(name)
         module, own_name = origins[name]
         value = getattr(importlib.import_module(module), own_name)
         setattr(sys.modules[package], name, value)

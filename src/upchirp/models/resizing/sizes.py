@@ -70,8 +70,10 @@ def check_sizes(model: nn.Module, sizes: Iterable[int]) -> None:
     """
     model = unwrap(model)
     multiple = size_multiple(model)
-    for size in sorted(set(sizes)):
+    sizes = list(sizes)
+    for size in sizes:
         check_positive(size)
+    for size in sorted(set(sizes)):
         hint = ""
         if size % multiple:
             why = f"its strides, patches or windows divide multiples of {multiple} only"
