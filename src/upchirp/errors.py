@@ -1,5 +1,6 @@
 """The one exception type for bad input, and what its messages are made of: errors of others, and names, as a line."""
 
+import errno
 import os
 from collections.abc import Sequence
 
@@ -38,6 +39,19 @@ def reason_of(error: Exception, path: str | os.PathLike[str]) -> str:
     reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
     named = error.filename
     return reason if named is None or os.fsdecode(named) == os.fspath(path) else f"{os.fsdecode(named)}: {reason}"
+
+
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> str:
+    """What a job that goes on says where a file cannot be written, and what to do.
+
+    >>> cannot_write("a.tar", OSError(28, "No space left on device"))
+    'cannot write a.tar: No space left on device; make room and run the same command again'
+    >>> cannot_write("a.tar", PermissionError(13, "Permission denied"))
+    'cannot write a.tar: Permission denied; give it rights, or choose another `output`'
+    """
+    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    advice = "give it rights, or choose another `output`" if denied else "make room and run the same command again"
+    return f"cannot write {os.fsdecode(path)}: {error.strerror or error}; {advice}"
 
 
 def one_line(error: BaseException) -> str:

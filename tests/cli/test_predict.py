@@ -84,6 +84,17 @@ def test_images_stand_anywhere_among_the_flags(
     assert [entry["image"] for entry in json.loads(told)] == [first, second]
 
 
+def test_what_cannot_be_read_is_told_in_a_few_words(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "lost.png").symlink_to("nowhere.png")
+    assert main(["predict", *FLAGS, "--run", str(run), str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert f"cannot read {tmp_path / 'empty.jpg'}: the file is empty\n" in told
+    assert f"cannot read {tmp_path / 'lost.png'}: there is no such file\n" in told
+
+
 def test_between_predictions_gradients_work(run: Path, image_folder: Path) -> None:
     images = LooseSource(find_images([image_folder / "val"])[0])
     told = predict(images, Origin(run=run), loading=EvalLoading(workers=0), device="cpu")

@@ -274,6 +274,17 @@ def test_a_failing_disk_leaves_no_holes(image_folder: Path, tmp_path: Path, monk
     assert not result.summary.left_out
 
 
+def test_a_folder_without_rights_is_told_what_to_do(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match=r"cannot write .*out: Permission denied; give it rights, or choose another"):
+        pack(image_folder, tmp_path / "out", SETTINGS, workers=1)
+
+
 def test_a_full_disk_leaves_nothing_half_written(
     image_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

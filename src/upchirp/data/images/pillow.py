@@ -44,6 +44,8 @@ def open_image(data: bytes) -> Image.Image:
     >>> open_image(buffer.getvalue()).size
     (4, 3)
     """
+    if not data:
+        raise OSError("the file is empty")
     try:
         with large_allowed():
             image = Image.open(BytesIO(data))

@@ -26,7 +26,7 @@ from upchirp.data.tars.manifest import (
     load_manifest,
     save_manifest,
 )
-from upchirp.errors import InputError
+from upchirp.errors import InputError, cannot_write
 from upchirp.files import TEMPORARY_SUFFIX, whole_file
 from upchirp.folder_lock import locked
 
@@ -133,7 +133,7 @@ def pack(
                 _write_checksums(root, manifest)
                 save_manifest(replace(manifest, complete=True), root)
     except OSError as error:
-        raise InputError(f"cannot write {root}: {error.strerror or error}; run the same command again") from error
+        raise InputError(cannot_write(error.filename or root, error)) from error
     return PackResult(summarize(root), len(tasks), len(tasks) - len(missing))
 
 

@@ -11,7 +11,7 @@ import cv2
 
 from upchirp.data.packing.shard import ShardTask, write_shard
 from upchirp.data.settings import check_workers
-from upchirp.errors import InputError
+from upchirp.errors import InputError, cannot_write
 from upchirp.machine import usable_cores
 
 _POLL_SECONDS = 0.2
@@ -126,8 +126,7 @@ def _work(tasks: Sequence[ShardTask], root: str, following: Any, stop: Any, done
             sender.send(("input", str(error)))
             raise SystemExit(1) from None
         except OSError as error:
-            reason = error.strerror or str(error)
-            sender.send(("input", f"cannot write {path}: {reason}; make room and run the same command again"))
+            sender.send(("input", cannot_write(path, error)))
             raise SystemExit(1) from None
         except Exception:
             sender.send(("bug", traceback.format_exc()))

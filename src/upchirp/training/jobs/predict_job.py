@@ -12,7 +12,7 @@ from upchirp.data import DECODE_ERRORS, EvalTransform, Source, normalize, outliv
 from upchirp.data.settings import loader_processes
 from upchirp.data.workers.deaths import loader_failures
 from upchirp.data.workers.processes import batches_of, loader_of
-from upchirp.errors import InputError, one_line, some
+from upchirp.errors import InputError, reason_of, some
 from upchirp.training.assets.trained import TrainedModel, load_trained
 from upchirp.training.events import Observer, noting, reporting
 from upchirp.training.parallel.device import choose_device
@@ -206,4 +206,4 @@ class _Prepared(Dataset[Any]):
         try:
             return self._transform(self._source.load(index)[0])
         except DECODE_ERRORS as error:
-            return one_line(error)
+            return reason_of(error, self._source.describe(index))
