@@ -212,7 +212,7 @@ def decoder_note(model: nn.Module) -> str | None:
     advice = f"`decoder_width={narrower}`" if narrower < width else "a smaller `decoder_depth`"
     return (
         f"the decoder, {depth} block{'' if depth == 1 else 's'} of width {width}, has {decoder / 1e6:.1f} M parameters "
-        f"and the encoder {encoder / 1e6:.1f} M, so that most of a step goes into what is left behind in the end: "
+        f"and the encoder {encoder / 1e6:.1f} M, so that most of a step goes into what is not exported: "
         f"8 blocks of 512 are published for ViT-B and larger, try {advice}"
     )
 
