@@ -107,6 +107,21 @@ def test_the_reason_of_a_death_is_told(code: int, starting: bool, reason: str, m
         next(iter(batches_of(loader(Dies(code)), 0)))
 
 
+class DiesAtFirst(Dies):
+    """Ends the one worker that loads the first sample."""
+
+    def __getitem__(self, index: int) -> int:
+        return super().__getitem__(index) if index == 0 else index
+
+
+def test_no_worker_is_left_when_one_died_whoever_holds_the_error() -> None:
+    batches = batches_of(loader_of(DiesAtFirst(-signal.SIGKILL), batch_size=None, num_workers=2), 0)
+    with pytest.raises(InputError, match="memory ran out") as held:
+        next(batches)
+    assert held.value.__cause__ is not None
+    assert not multiprocessing.active_children()
+
+
 def test_more_workers_than_cores_are_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)

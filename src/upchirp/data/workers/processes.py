@@ -78,8 +78,17 @@ def batches_of(loader: DataLoader[Any], timeout: float) -> Iterator[Any]:
             yield prepared
     finally:
         watch.ended.set()
-        # Not with the frame, which an error may hold: the workers end with their iterator.
-        del batches
+        _end(batches)
+
+
+def _end(batches: Any) -> None:
+    """End the workers of an iteration now, whoever still holds it, as an error does.
+
+    Torch ends them when nobody holds it. Should that be the garbage collector, which may close their queues first, a
+    thread writes to closed files, or to others that have their numbers by then.
+    """
+    with contextlib.suppress(RuntimeError):
+        getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def _imports_script(loader: DataLoader[Any]) -> bool:
