@@ -78,7 +78,11 @@ def batches_of(loader: DataLoader[Any], timeout: float) -> Iterator[Any]:
             yield prepared
     finally:
         watch.ended.set()
-        _end(batches)
+        # Those that stay for the next iteration end with their loader.
+        if not loader.persistent_workers:
+            _end(batches)
+        # Not with the frame, which an error may hold.
+        del batches
 
 
 def _end(batches: Any) -> None:
